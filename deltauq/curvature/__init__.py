@@ -1,0 +1,7 @@
+"""The mean data curvature of a network as a linear operator on parameter space, L2 not included."""
+
+from deltauq.curvature.gram import GGN, OPG
+from deltauq.curvature.hessian import Hessian
+from deltauq.curvature.operator import CurvatureOperator
+
+__all__ = ["GGN", "OPG", "CurvatureOperator", "Hessian"]

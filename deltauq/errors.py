@@ -1,0 +1,73 @@
+"""The errors and warnings of deltauq: what is wrong, what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConvergenceWarning",
+    "DeltaUQError",
+    "InvalidInputError",
+    "MissingDependencyError",
+    "NotFittedError",
+    "NotPositiveDefiniteError",
+    "NumericalError",
+    "UnsupportedModelError",
+]
+
+
+class DeltaUQError(Exception):
+    """Base class of every error that deltauq raises on purpose.
+
+    Args:
+        problem: what is wrong, naming the argument or the object.
+        expected: what would have been right.
+        received: what came instead.
+        remedy: what to do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: str | None = None,
+        received: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        parts = [problem.rstrip(".") + "."]
+        parts += [
+            f"{label}: {text.rstrip('.')}."
+            for label, text in (
+                ("Expected", expected),
+                ("Received", received),
+                ("What to do", remedy),
+            )
+            if text is not None
+        ]
+        super().__init__(" ".join(parts))
+
+
+class InvalidInputError(DeltaUQError, ValueError):
+    """An argument or a data set cannot be used."""
+
+
+class UnsupportedModelError(DeltaUQError, ValueError):
+    """The model cannot be turned into a differentiable function of its parameters."""
+
+
+class NotFittedError(DeltaUQError, AttributeError):
+    """A result was asked for before `fit`."""
+
+
+class NotPositiveDefiniteError(DeltaUQError, ArithmeticError):
+    """The curvature plus L2 has no inverse that is a covariance."""
+
+
+class NumericalError(DeltaUQError, ArithmeticError):
+    """A result left the range that rounding can explain."""
+
+
+class MissingDependencyError(DeltaUQError, ImportError):
+    """An optional package is not installed."""
+
+
+class ConvergenceWarning(UserWarning):
+    """An iteration stopped before its tolerance; the figures reached are in the message."""

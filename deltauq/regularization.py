@@ -1,0 +1,97 @@
+"""The L2 rate of every variable: read from Keras regularizers, or given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.errors import InvalidInputError, UnsupportedModelError
+
+__all__ = ["L2", "l2_rates", "matches"]
+
+L2 = str | float | Mapping[str, float]
+
+
+def l2_rates(variables: Sequence[Any], l2: L2) -> npt.NDArray[np.float64]:
+    """Rates lambda_j, one a variable: the cost contains (lambda_j / 2) * sum w^2.
+
+    Args:
+        variables: Keras variables, each with `path` and `regularizer`.
+        l2: "auto" reads the regularizers (`keras.regularizers.L2(a)` is a * sum w^2, so
+            lambda = 2 a); a number holds for every variable; a mapping of glob patterns on
+            variable paths (or on one part of them) to rates: the first that matches counts, and
+            a variable that none matches keeps what its regularizer says.
+
+    Returns:
+        `[len(variables)]`, zero where a variable has no L2.
+
+    Raises:
+        InvalidInputError: a negative or non-finite rate, or a pattern that matches nothing.
+        UnsupportedModelError: a penalty that has no L2 rate (L1, orthogonal, custom).
+    """
+    if isinstance(l2, str):
+        if l2 != "auto":
+            raise InvalidInputError(
+                f"l2={l2!r} is not understood",
+                expected="'auto', a number, or a mapping of glob patterns to numbers",
+                received=repr(l2),
+            )
+        l2 = {}
+    if not isinstance(l2, Mapping):
+        return np.full(len(variables), _rate(l2))
+    rates = {pattern: _rate(rate) for pattern, rate in l2.items()}
+    for pattern in rates:
+        if not any(matches(variable.path, pattern) for variable in variables):
+            raise InvalidInputError(
+                f"l2 has the pattern {pattern!r}, which matches no variable",
+                expected="patterns on variable paths",
+                received=f"paths {[variable.path for variable in variables]}",
+            )
+    return np.array([_given_or_read(variable, rates) for variable in variables])
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether a glob matches a variable's path, or one of its parts (layer or variable name)."""
+    return any(fnmatchcase(name, pattern) for name in (path, *path.split("/")))
+
+
+def _given_or_read(variable: Any, rates: Mapping[str, float]) -> float:
+    for pattern, rate in rates.items():
+        if matches(variable.path, pattern):
+            return rate
+    return _read(variable)
+
+
+def _read(variable: Any) -> float:
+    import keras
+
+    penalty = getattr(variable, "regularizer", None)
+    if penalty is None:
+        return 0.0
+    l1 = float(getattr(penalty, "l1", 0.0))
+    if l1 == 0.0 and isinstance(penalty, (keras.regularizers.L2, keras.regularizers.L1L2)):
+        return _rate(2.0 * float(penalty.l2))
+    if l1 == 0.0 and isinstance(penalty, keras.regularizers.L1):
+        return 0.0
+    raise UnsupportedModelError(
+        f"the penalty on {variable.path!r} is not an L2 penalty",
+        expected="keras.regularizers.L2, or none",
+        received=f"{type(penalty).__name__}({penalty.get_config()})",
+        remedy="an L1 or custom penalty has no Hessian of the form lambda * I; give the rate to "
+        "use instead by l2=..., or leave the variable out with layers=...",
+    )
+
+
+def _rate(value: Any) -> float:
+    rate = float(value) if isinstance(value, (int, float, np.number)) else float("nan")
+    if not np.isfinite(rate) or rate < 0:
+        raise InvalidInputError(
+            "an L2 rate is not a finite number >= 0",
+            expected="lambda >= 0, where the cost contains (lambda / 2) * sum w^2",
+            received=repr(value),
+        )
+    return rate
