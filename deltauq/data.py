@@ -12,7 +12,7 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Likelihood
 
-__all__ = ["Batch", "Batches", "InputBatches", "spec_of"]
+__all__ = ["Batch", "Batches", "InputBatches", "check_inputs_like", "first_rows"]
 
 
 class Batch(NamedTuple):
@@ -31,24 +31,27 @@ class InputBatches:
         dtype: what floating inputs are cast to; integer inputs stay as they are.
         batch_size: rows per batch.
 
+    Attributes:
+        n_rows: N.
+        on_batch: called with the number of rows after each batch; None or a progress display.
+
     Raises:
         InvalidInputError: empty, ragged or non-finite inputs, or different numbers of rows.
     """
 
     def __init__(self, x: Any, *, dtype: str, batch_size: int) -> None:
-        self.batch_size = check_batch_size(batch_size)
+        self.batch_size = _check_batch_size(batch_size)
         self.x = _inputs(x, dtype)
         self.n_rows = int(tf.nest.flatten(self.x)[0].shape[0])
+        self.on_batch: Callable[[int], None] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         """The batches, in order."""
         for start in range(0, self.n_rows, self.batch_size):
             rows = slice(start, start + self.batch_size)
             yield tf.nest.map_structure(lambda leaf, rows=rows: tf.constant(leaf[rows]), self.x)
-
-    def head(self, n: int) -> Any:
-        """The first n rows, for probes."""
-        return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:n]), self.x)
+            if self.on_batch is not None:
+                self.on_batch(min(self.batch_size, self.n_rows - start))
 
 
 class Batches:
@@ -173,7 +176,7 @@ class Batches:
         for batch in self._batches():
             n_rows += int(batch.y.shape[0])
             n_examples += float(np.sum(batch.weight.numpy(), dtype=np.float64))
-            spec = spec_of(batch) if spec is None else spec
+            spec = _spec_of(batch) if spec is None else spec
             for leaf in tf.nest.flatten(batch.x) if self._dataset is not None else ():
                 _check_finite("x", leaf.numpy())
         if spec is None or n_examples <= 0:
@@ -186,14 +189,41 @@ class Batches:
         return n_rows, n_examples, spec
 
 
-def spec_of(nest: Any) -> Any:
+def first_rows(x: Any, *, dtype: str, n: int) -> Any:
+    """The first rows of inputs as tensors, of arrays or of a dataset's first batch; for probes."""
+    if isinstance(x, tf.data.Dataset):
+        element = next(iter(x), None)
+        if element is None:
+            raise _empty("no batch")
+        x = element[0] if isinstance(element, tuple) else element
+    leaves = [_array(leaf) for leaf in tf.nest.flatten(x)]
+    if any(leaf.ndim == 0 for leaf in leaves):
+        raise _empty(f"shapes {[list(leaf.shape) for leaf in leaves]}")
+    heads = tf.nest.pack_sequence_as(x, [leaf[:n] for leaf in leaves])
+    return tf.nest.map_structure(tf.constant, _inputs(heads, dtype))
+
+
+def check_inputs_like(x: Any, spec: Any) -> None:
+    """`InvalidInputError` unless inputs have the structure and row shapes of the training data."""
+    expected = [list(leaf.shape[1:]) for leaf in tf.nest.flatten(spec)]
+    received = [list(np.shape(leaf)[1:]) for leaf in tf.nest.flatten(x)]
+    if received != expected:
+        raise InvalidInputError(
+            "x has another shape than the training data",
+            expected=f"rows of shapes {expected}, with a leading axis [N, ...]",
+            received=f"shapes {[list(np.shape(leaf)) for leaf in tf.nest.flatten(x)]}",
+            remedy="one single input still needs the leading axis: x[None]",
+        )
+
+
+def _spec_of(nest: Any) -> Any:
     """`tf.TensorSpec`s of a nest of tensors `[B, ...]`, with the first axis left free."""
     return tf.nest.map_structure(
         lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), nest
     )
 
 
-def check_batch_size(batch_size: int) -> int:
+def _check_batch_size(batch_size: int) -> int:
     """A positive whole number, or `InvalidInputError`."""
     if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
         raise InvalidInputError(
@@ -207,15 +237,19 @@ def check_batch_size(batch_size: int) -> int:
 def _inputs(x: Any, dtype: str) -> Any:
     leaves = [_cast(_array(leaf), dtype) for leaf in tf.nest.flatten(x)]
     if not leaves or any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in leaves):
-        raise InvalidInputError(
-            "x is empty",
-            expected="at least one row: an array [N, ...] with N >= 1, or a nest of them",
-            received=f"shapes {[list(leaf.shape) for leaf in leaves]}",
-        )
+        raise _empty(f"shapes {[list(leaf.shape) for leaf in leaves]}")
     for leaf in leaves:
         _check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
         _check_finite("x", leaf)
     return tf.nest.pack_sequence_as(x, leaves)
+
+
+def _empty(received: str) -> InvalidInputError:
+    return InvalidInputError(
+        "x is empty",
+        expected="at least one row: arrays [N, ...] with N >= 1, or a dataset that yields a batch",
+        received=received,
+    )
 
 
 def _array(leaf: Any) -> npt.NDArray[Any]:

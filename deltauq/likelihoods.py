@@ -29,7 +29,7 @@ class Likelihood(Protocol):
         """Negative log-likelihood of each example, `[B]`."""
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """d loss / d logits, `[B, C]`."""
+        """D loss / d logits, `[B, C]`."""
 
     def hessian_factor(self, logits: tf.Tensor) -> tf.Tensor:
         """F `[B, C, R]` with F F^T = d^2 loss / d logits^2 (R is static)."""
@@ -38,7 +38,7 @@ class Likelihood(Protocol):
         """Mean of the label: the probabilities, `[B, C]`."""
 
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """d mean / d logits, `[B, C, C]`."""
+        """D mean / d logits, `[B, C, C]`."""
 
 
 class Categorical:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deltauq.linalg.orthogonal import orthonormal_basis, project_out
 
-__all__ = ["RitzPairs", "lanczos"]
+__all__ = ["BlockLanczos", "RitzPairs"]
 
 Array = npt.NDArray[Any]
 
@@ -24,11 +24,9 @@ class RitzPairs:
         values: Ritz values theta `[K]`.
         vectors: orthonormal Ritz vectors `[P, K]`.
         residual_norms: ||A u - theta u|| `[K]`; an eigenvalue lies that close to theta.
-        smallest: the smallest Ritz value; the smallest eigenvalue is not above it, and one lies
-            within `smallest_residual` of it.
+        smallest: the smallest Ritz value. The smallest eigenvalue is not above it, and some
+            eigenvalue lies within `smallest_residual` of it.
         smallest_residual: the residual norm of that pair.
-        products: products of A with one vector that were spent.
-        converged: all residuals met the tolerance.
     """
 
     values: Array
@@ -36,78 +34,107 @@ class RitzPairs:
     residual_norms: Array
     smallest: float
     smallest_residual: float
-    products: int
-    converged: bool
 
 
-def lanczos(
-    matmat: Callable[[Array], Array],
-    size: int,
-    rank: int,
-    *,
-    tolerance: float,
-    block: int = 4,
-    max_columns: int | None = None,
-    dtype: Any = np.float64,
-    seed: int = 0,
-) -> RitzPairs:
-    """The K largest eigenvalues and their vectors, by block Lanczos.
+class BlockLanczos:
+    """A growing Krylov basis Q of a symmetric operator, and the Ritz pairs it holds.
 
-    The Krylov basis Q is reorthogonalised in full, twice, so that no ghost eigenvalues appear, and
-    the projected matrix T = Q^T A Q is kept in full. With A Q = Q T + W S E^T (W orthonormal, E the
-    last block of columns) the residual of a Ritz pair is ||S E^T v||: it costs no product.
+    The basis is reorthogonalised in full, twice, so that no ghost eigenvalues appear, and the
+    projected matrix T = Q^T A Q is kept in full. With A Q = Q T + W S E^T (W orthonormal, E the
+    last block of columns) the residual norm of a Ritz pair (theta, Q v) is ||S E^T v||, which
+    costs no product (Golub and Van Loan, Matrix Computations, 10.3).
 
     Args:
         matmat: V `[P, b]` -> A V `[P, b]`.
         size: P.
-        rank: K.
-        tolerance: on the residual norm of each of the K pairs.
         block: columns a product.
-        max_columns: of the basis; by default 6 K + 120. The basis is what takes memory.
         dtype: of the basis; T is float64.
         seed: of the random start.
 
-    Returns:
-        The pairs, converged or not.
+    Attributes:
+        products: products of A with one vector so far.
     """
-    limit = min(size, max_columns or 6 * rank + 120)
-    basis = np.zeros((size, limit + block), dtype, order="F")
-    start = np.random.default_rng(seed).standard_normal((size, min(block, size)))
-    basis[:, : start.shape[1]] = orthonormal_basis(start)
-    projected = np.zeros((limit + block, limit + block))
-    done, filled, check_at = 0, start.shape[1], rank
-    while True:
-        image = np.asarray(matmat(basis[:, done:filled]), np.float64)
-        coefficients = np.asarray(basis[:, :filled].T @ image.astype(dtype), np.float64)
-        projected[:filled, done:filled] = coefficients
-        projected[done:filled, :filled] = coefficients.T
-        done = filled
-        rest = project_out(basis[:, :filled], image - basis[:, :filled] @ coefficients)
-        following = orthonormal_basis(rest)[:, : size - filled]
-        step = following.T @ rest
-        last = filled >= limit
-        if filled >= check_at or last:
-            pairs = _ritz(basis[:, :filled], projected[:filled, :filled], step, rank, tolerance)
-            if pairs.converged or last:
-                return pairs
-            check_at = filled + max(block, filled // 8)
-        following = orthonormal_basis(project_out(basis[:, :filled], following))
-        basis[:, filled : filled + following.shape[1]] = following
-        filled += following.shape[1]
 
+    def __init__(
+        self,
+        matmat: Callable[[Array], Array],
+        size: int,
+        *,
+        block: int = 4,
+        dtype: Any = np.float64,
+        seed: int = 0,
+    ) -> None:
+        self._matmat = matmat
+        self._size = size
+        start = np.random.default_rng(seed).standard_normal((size, min(block, size)))
+        self._storage: Array = np.zeros((size, 0), dtype, order="F")
+        self._projected = np.zeros((0, 0))
+        self._next = orthonormal_basis(start)
+        self._coupling = np.zeros((0, 0))
+        self.products = 0
 
-def _ritz(basis: Array, projected: Array, step: Array, rank: int, tolerance: float) -> RitzPairs:
-    theta, v = np.linalg.eigh((projected + projected.T) / 2)
-    last = v[len(v) - step.shape[1] :]
-    residual = np.linalg.norm(step @ last, axis=0)
-    top = np.arange(len(theta))[::-1][:rank]
-    enough = len(top) == rank or not step.size
-    return RitzPairs(
-        values=theta[top],
-        vectors=basis @ v[:, top].astype(basis.dtype),
-        residual_norms=residual[top],
-        smallest=float(theta[0]),
-        smallest_residual=float(residual[0]),
-        products=basis.shape[1],
-        converged=bool(enough and np.all(residual[top] <= tolerance)),
-    )
+    def converge(self, rank: int, tolerance: float, max_columns: int) -> tuple[RitzPairs, bool]:
+        """Extend the basis until the K largest pairs have residuals within the tolerance.
+
+        Args:
+            rank: K.
+            tolerance: on each residual norm.
+            max_columns: of the basis, the limit of the effort.
+
+        Returns:
+            The pairs, and whether all of them met the tolerance.
+        """
+        check_at = rank
+        while True:
+            columns = self.products
+            last = columns >= min(self._size, max_columns)
+            if columns >= min(check_at, self._size) or last:
+                pairs = self.pairs(rank)
+                met = len(pairs.values) == min(rank, self._size)
+                if last or (met and np.all(pairs.residual_norms <= tolerance)):
+                    return pairs, bool(met and np.all(pairs.residual_norms <= tolerance))
+                check_at = columns + max(self._next.shape[1], columns // 8)
+            self._extend()
+
+    def pairs(self, rank: int) -> RitzPairs:
+        """The K largest Ritz pairs of the present basis, and its smallest Ritz value."""
+        theta, v = np.linalg.eigh((self._projected + self._projected.T) / 2)
+        residual = np.linalg.norm(self._coupling @ v[len(v) - self._last_width :], axis=0)
+        top = np.arange(len(theta))[::-1][:rank]
+        return RitzPairs(
+            values=theta[top],
+            vectors=self._basis @ v[:, top].astype(self._storage.dtype),
+            residual_norms=residual[top],
+            smallest=float(theta[0]),
+            smallest_residual=float(residual[0]),
+        )
+
+    @property
+    def _basis(self) -> Array:
+        return self._storage[:, : self.products]
+
+    def _extend(self) -> None:
+        done, width = self.products, self._next.shape[1]
+        self._reserve(done + width)
+        self._storage[:, done : done + width] = self._next
+        self.products, self._last_width = done + width, width
+        basis = self._basis
+        image = np.asarray(self._matmat(basis[:, done:]), np.float64)
+        coefficients = np.asarray(basis.T @ image.astype(basis.dtype), np.float64)
+        projected = np.zeros((self.products, self.products))
+        projected[:done, :done] = self._projected
+        projected[:, done:] = coefficients
+        projected[done:, :] = coefficients.T
+        self._projected = projected
+        rest = project_out(basis, image - basis @ coefficients)
+        following = orthonormal_basis(rest)[:, : self._size - self.products]
+        self._coupling = following.T @ rest
+        self._next = orthonormal_basis(project_out(basis, following))
+
+    def _reserve(self, columns: int) -> None:
+        if columns > self._storage.shape[1]:
+            grown = np.zeros(
+                (self._size, max(columns, 2 * self.products)), self._storage.dtype, order="F"
+            )
+            grown[:, : self.products] = self._basis
+            self._storage = grown

@@ -1,0 +1,111 @@
+"""The cost the weights minimise, its gradient, and how far from a minimum they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq.data import Batch, Batches
+from deltauq.errors import NumericalError
+from deltauq.likelihoods import Likelihood
+from deltauq.network import Network, Parameter
+
+__all__ = ["Cost", "Stationarity", "per_parameter"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Stationarity:
+    """How nearly the cost's gradient vanishes, as the Delta method needs.
+
+    Attributes:
+        cost: mean loss plus (1/2) sum_j lambda_j w_j^2.
+        gradient_norm: Euclidean norm of the cost's gradient.
+        data_norm: of its data part, the mean gradient of the loss.
+        l2_norm: of its L2 part, lambda_j w_j.
+    """
+
+    cost: float
+    gradient_norm: float
+    data_norm: float
+    l2_norm: float
+
+    @property
+    def ratio(self) -> float:
+        """The gradient's norm relative to its larger part; the parts cancel at a minimum."""
+        parts = max(self.data_norm, self.l2_norm)
+        return self.gradient_norm / parts if parts > 0 else 0.0
+
+
+class Cost:
+    """(1/N) sum_n w_n loss_n + (1/2) sum_j lambda_j w_j^2 as a function of flat parameters.
+
+    Args:
+        network: the network.
+        likelihood: gives the loss.
+        data: the training set.
+        rates: lambda_j per parameter `[P]`.
+    """
+
+    def __init__(
+        self, network: Network, likelihood: Likelihood, data: Batches, rates: Array
+    ) -> None:
+        self._data = data
+        self._rates = rates
+        self._dtype = network.dtype
+
+        def batch_sum(params: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+            params = tf.identity(params)
+            logits = network.logits(network.unflatten(params), batch.x)
+            total = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
+            return total, tf.gradients(total, params)[0]
+
+        spec = tf.TensorSpec([network.n_params], network.dtype)
+        self._batch_sum = tf.function(batch_sum, input_signature=[spec, data.spec])
+
+    def parts(self, params: Array) -> tuple[float, Array, Array]:
+        """The cost, and its gradient's data and L2 parts `[P]`, float64; one pass."""
+        point = tf.constant(np.asarray(params, self._dtype))
+        loss, gradient = 0.0, np.zeros(len(self._rates))
+        for batch in self._data:
+            batch_loss, batch_gradient = self._batch_sum(point, batch)
+            loss += float(batch_loss)
+            gradient += batch_gradient.numpy()
+        params = np.asarray(params, np.float64)
+        penalty = 0.5 * float(self._rates @ params**2)
+        n = self._data.n_examples
+        return loss / n + penalty, gradient / n, self._rates * params
+
+    def value_and_gradient(self, params: Array) -> tuple[float, Array]:
+        """The cost and its gradient `[P]`, as optimisers take them."""
+        value, data, penalty = self.parts(params)
+        return value, data + penalty
+
+    def stationarity(self, params: Array) -> Stationarity:
+        """Norms of the gradient and of its parts.
+
+        Raises:
+            NumericalError: the loss or its gradient is not finite.
+        """
+        value, data, penalty = self.parts(params)
+        norms = [float(np.linalg.norm(part)) for part in (data + penalty, data, penalty)]
+        if not np.all(np.isfinite([value, *norms])):
+            raise NumericalError(
+                "the loss is not finite on the training data",
+                expected="a finite cost and gradient at the model's weights",
+                received=f"cost {value}, gradient norm {norms[0]}",
+                remedy="look for overflow in the model: unscaled inputs, exp or log layers, "
+                "diverged weights",
+            )
+        return Stationarity(value, *norms)
+
+
+def per_parameter(parameters: Sequence[Parameter], rates: Array) -> Array:
+    """Rates per variable spread over its entries, `[P]`."""
+    return np.repeat(rates, [parameter.size for parameter in parameters])

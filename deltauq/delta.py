@@ -1,0 +1,382 @@
+"""`DeltaMethod`: wrap a trained classifier, get its predictions with standard errors."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq import curvature as curvatures
+from deltauq.cost import Cost, Stationarity, per_parameter
+from deltauq.covariance import (
+    NegativeCurvature,
+    ParameterCovariance,
+    Tail,
+    check_choice,
+    dense_covariance,
+    low_rank_covariance,
+    tail_interval,
+)
+from deltauq.curvature import CurvatureOperator
+from deltauq.data import Batches, InputBatches, check_inputs_like, first_rows
+from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, check_rank, eigenpairs
+from deltauq.errors import (
+    ConvergenceWarning,
+    InvalidInputError,
+    NotFittedError,
+)
+from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
+from deltauq.linalg import LowRank
+from deltauq.network import Layers, Network
+from deltauq.prediction import Linearization, Prediction, predict
+from deltauq.progress import progress_bar
+from deltauq.regularization import L2, l2_rates
+
+__all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
+
+Curvature = Literal["hessian", "opg", "ggn"]
+
+CURVATURES: dict[str, type[CurvatureOperator]] = {
+    "hessian": curvatures.Hessian,
+    "opg": curvatures.OPG,
+    "ggn": curvatures.GGN,
+}
+
+#: Bytes of per-example rows that one batch may take.
+_ROW_BYTES = 2**28
+
+#: Inputs on which `rank="auto"` measures what the tail leaves open.
+_CALIBRATION = 64
+
+#: Gradient norm relative to its parts above which `fit` warns.
+_FAR_FROM_STATIONARY = 0.5
+
+
+class DeltaMethod:
+    """Epistemic uncertainty of a trained classifier by the Delta method.
+
+    The model is linearised in its parameters, and their covariance, the inverse of the cost's
+    curvature over N, is pushed through. Nothing is trained and the model is not changed.
+
+    Args:
+        model: a built Keras 3 classifier with logits or softmax output `[B, C]`.
+        curvature: "opg" (outer products of gradients: one pass is cheap; standard errors often
+            larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information) or "hessian"
+            (exact second derivative: slowest, and not positive semidefinite in general).
+        rank: eigenpairs kept: a number, "full" (all, by a dense matrix), or "auto" (grows until the
+            part of the standard errors that the tail leaves open is under `rank_tol`).
+        l2: "auto" (from the Keras regularizers), one rate, or `{glob: rate}`; the cost contains
+            (lambda / 2) * sum w^2.
+        likelihood: "auto" (softmax with cross-entropy, checked against the compiled loss),
+            "categorical" (the same, unchecked) or a `Likelihood`.
+        layers: which variables are uncertain: None (all trainable), names or glob patterns, or a
+            callable on variables.
+        tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or
+            "none"; see `deltauq.covariance.low_rank_covariance`.
+        rank_tol: relative width for rank="auto".
+        negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise" or
+            "keep".
+        batch_size: rows a step; None chooses it from the model's size.
+        seed: of the random start of the eigenvalue solvers.
+        progress: show a progress bar for work over a second.
+
+    Attributes:
+        eigenpairs: of the mean data curvature, an `Eigenpairs`.
+        covariance: of the parameters, a `tf.linalg.LinearOperator` `[P, P]`.
+        stationarity: how nearly the cost's gradient vanishes at the weights.
+        fit_seconds: wall time of `fit`.
+
+    Source: G. K. Nilsen et al., arXiv 1912.00832 and 2107.01606.
+
+    >>> import keras, numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(50, 4)), rng.integers(0, 3, 50)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> dm = DeltaMethod(model, curvature="ggn", l2=0.1, progress=False).fit(x, y)
+    >>> dm.predict(x[:2]).std.shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        curvature: Curvature = "opg",
+        *,
+        rank: Rank = "auto",
+        l2: L2 = "auto",
+        likelihood: str | Likelihood = "auto",
+        layers: Layers = None,
+        tail: Tail = "midpoint",
+        rank_tol: float = 0.05,
+        negative_curvature: NegativeCurvature = "project",
+        batch_size: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        self.model = model
+        self.curvature = curvature
+        self.rank = rank
+        self.l2 = l2
+        self.likelihood = likelihood
+        self.layers = layers
+        self.tail = tail
+        self.rank_tol = rank_tol
+        self.negative_curvature = negative_curvature
+        self.batch_size = batch_size
+        self.seed = seed
+        self.progress = progress
+        self._fitted: _Fitted | None = None
+
+    def fit(self, x: Any, y: Any = None, sample_weight: Any = None) -> DeltaMethod:
+        """Compute the curvature on the training data and the parameters' covariance.
+
+        Args:
+            x: the training inputs: an array `[N, ...]`, a nest of arrays for several inputs, or a
+                batched `tf.data.Dataset` of `(x, y)` or `(x, y, weight)`.
+            y: class numbers `[N]`.
+            sample_weight: `[N]`; N becomes their sum.
+
+        Returns:
+            self.
+
+        Raises:
+            InvalidInputError: data or arguments that cannot be used.
+            UnsupportedModelError: a model, loss or penalty that cannot be used.
+            NotPositiveDefiniteError: no covariance exists under the asked treatment of negative
+                curvature.
+        """
+        started = time.monotonic()
+        self._fitted = None
+        check_choice("curvature", self.curvature, tuple(CURVATURES))
+        problem = _state_problem(self, x, y, sample_weight)
+        with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
+            problem.data.on_batch = advance
+            stationarity = problem.cost.stationarity(problem.network.params)
+            _warn_unless_stationary(stationarity)
+            pairs, covariance = _solve(self, problem)
+        unit = problem.common_rate
+        self._fitted = _Fitted(
+            problem=problem,
+            pairs=pairs.rescaled(unit) if unit else pairs,
+            covariance=covariance,
+            stationarity=stationarity,
+            seconds=time.monotonic() - started,
+        )
+        return self
+
+    def predict(self, x: Any) -> Prediction:
+        """Predict with standard errors.
+
+        Args:
+            x: inputs as in `fit`, without labels.
+        """
+        fitted = self._require_fitted("predict")
+        problem = fitted.problem
+        check_inputs_like(x, problem.data.spec.x)
+        size = self.batch_size or _auto_batch_size(problem.network, problem.n_outputs)
+        inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
+        with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
+            inputs.on_batch = advance
+            return predict(problem.linearization, fitted.covariance, problem.likelihood, inputs)
+
+    @property
+    def eigenpairs(self) -> Eigenpairs:
+        """Leading eigenpairs of the mean data curvature, the L2 rate not included.
+
+        With one L2 rate the values are the curvature's own; with several they are those of
+        L^-1/2 A L^-1/2, without a dimension.
+        """
+        return self._require_fitted("eigenpairs").pairs
+
+    @property
+    def covariance(self) -> tf.linalg.LinearOperator:
+        """Covariance of the flat parameters, `[P, P]`, in the model's variable order."""
+        return self._require_fitted("covariance").covariance.to_linear_operator()
+
+    @property
+    def stationarity(self) -> Stationarity:
+        """Gradient norm of the cost at the weights, and of its two parts."""
+        return self._require_fitted("stationarity").stationarity
+
+    @property
+    def fit_seconds(self) -> float:
+        """Wall time of `fit`."""
+        return self._require_fitted("fit_seconds").seconds
+
+    def _require_fitted(self, what: str) -> _Fitted:
+        if self._fitted is None:
+            raise NotFittedError(
+                f"{what} needs the curvature, and fit was not called (or failed)",
+                expected="fit(x, y) on the training data first",
+            )
+        return self._fitted
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A model and its data, checked and brought into the prior's metric."""
+
+    network: Network
+    likelihood: Likelihood
+    data: Batches
+    n_outputs: int
+    rates: npt.NDArray[np.float64]
+    linearization: Linearization
+
+    @property
+    def cost(self) -> Cost:
+        """What the weights should minimise."""
+        return Cost(self.network, self.likelihood, self.data, self.rates)
+
+    @property
+    def scale(self) -> npt.NDArray[np.float64]:
+        """lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
+        return _metric(self.rates)
+
+    @property
+    def common_rate(self) -> float | None:
+        """The L2 rate, where all parameters share a positive one."""
+        rate = float(self.rates[0])
+        return rate if rate > 0 and np.all(self.rates == rate) else None
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What `fit` leaves behind."""
+
+    problem: _Problem
+    pairs: Eigenpairs
+    covariance: ParameterCovariance
+    stationarity: Stationarity
+    seconds: float
+
+
+def _state_problem(dm: DeltaMethod, x: Any, y: Any, sample_weight: Any) -> _Problem:
+    network = Network(dm.model, layers=dm.layers)
+    likelihood = resolve_likelihood(dm.likelihood)
+    probe = first_rows(x, dtype=network.dtype, n=3)
+    inspection = network.inspect(probe)
+    if dm.likelihood == "auto":
+        check_compiled_loss(dm.model, inspection.ends_in_softmax)
+    check_rank(dm.rank, network.n_params)
+    rows = 1 if dm.curvature == "opg" else inspection.n_outputs
+    data = Batches(
+        x,
+        y,
+        sample_weight,
+        likelihood=likelihood,
+        n_outputs=inspection.n_outputs,
+        dtype=network.dtype,
+        batch_size=dm.batch_size or _auto_batch_size(network, rows),
+    )
+    rates = l2_rates(network.variables, dm.l2)
+    if dm.l2 == "auto":
+        # Keras divides the weighted losses by the rows, not by the sum of the weights.
+        rates = rates * (data.n_rows / data.n_examples)
+    _refuse_missing_l2(network, rates, dm.rank)
+    rates = per_parameter(network.parameters, rates)
+    linearization = Linearization(network, data.spec.x, probe, _metric(rates))
+    return _Problem(network, likelihood, data, inspection.n_outputs, rates, linearization)
+
+
+def _solve(dm: DeltaMethod, problem: _Problem) -> tuple[Eigenpairs, ParameterCovariance]:
+    operator = CURVATURES[dm.curvature](
+        problem.network, problem.likelihood, problem.data, scale=problem.scale
+    )
+    n_examples = problem.data.n_examples
+    if dm.rank == "auto":
+        pairs = _solve_automatically(dm, problem, operator)
+    else:
+        pairs = eigenpairs(operator, dm.rank, seed=dm.seed)
+        if not pairs.converged:
+            warnings.warn(
+                f"only {pairs.rank} of {dm.rank} eigenpairs of the {dm.curvature} met the "
+                "residual rule and are used; the rest belongs to the tail. Ask for a smaller "
+                "rank, or use curvature='ggn'.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+    if not np.all(problem.rates > 0):
+        covariance = dense_covariance(pairs, problem.rates > 0, problem.scale, n_examples)
+    else:
+        covariance = low_rank_covariance(
+            pairs,
+            problem.scale,
+            n_examples,
+            tail=dm.tail,
+            negative_curvature=dm.negative_curvature,
+        )
+    return pairs, covariance
+
+
+def _solve_automatically(
+    dm: DeltaMethod, problem: _Problem, operator: CurvatureOperator
+) -> Eigenpairs:
+    """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
+    count = max(1, min(_CALIBRATION, _auto_batch_size(problem.network, problem.n_outputs)))
+    _, rows = problem.linearization.jacobian(problem.data.head(count))
+    gram = rows @ np.swapaxes(rows, 1, 2)
+    width = 1.0
+
+    def is_enough(pairs: Eigenpairs) -> bool:
+        nonlocal width
+        along = rows @ pairs.vectors
+        weights = 1.0 / (1.0 + np.maximum(pairs.values, 0.0))
+        low, high = (
+            np.sqrt(np.einsum("ncc->nc", LowRank(weights, tail).quadratic_form(along, gram)))
+            for tail in tail_interval(pairs)
+        )
+        width = float(np.median((high - low) / np.where(high > 0, high, 1.0)))
+        return width <= dm.rank_tol
+
+    pairs, enough = automatic_eigenpairs(operator, is_enough, seed=dm.seed)
+    if not enough:
+        warnings.warn(
+            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {dm.curvature}: the tail "
+            f"leaves {width:.1%} of the median standard error open, above rank_tol="
+            f"{dm.rank_tol:.1%}. Pass a larger rank if memory allows, more L2, or fewer layers.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return pairs
+
+
+def _metric(rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
+
+
+def _auto_batch_size(network: Network, rows_per_example: int) -> int:
+    per_example = rows_per_example * network.n_params * np.dtype(network.dtype).itemsize
+    return int(np.clip(_ROW_BYTES // per_example, 1, 512))
+
+
+def _refuse_missing_l2(network: Network, rates: npt.NDArray[np.float64], rank: Rank) -> None:
+    missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
+    if missing and rank != "full":
+        raise InvalidInputError(
+            "some variables have no L2 rate, so the directions that were not computed have no "
+            "bound on their variance",
+            expected="lambda > 0 for every uncertain variable",
+            received=f"none for {missing}",
+            remedy="give l2=... (a rate, or {pattern: rate}); or leave those variables out with "
+            "layers=...; or, with few parameters and a curvature that is positive definite "
+            "without L2, pass rank='full'",
+        )
+
+
+def _warn_unless_stationary(stationarity: Stationarity) -> None:
+    if stationarity.ratio > _FAR_FROM_STATIONARY:
+        warnings.warn(
+            "the weights are far from a minimum of the cost: the gradient norm is "
+            f"{stationarity.gradient_norm:.3g}, {stationarity.ratio:.0%} of its larger part "
+            f"(data {stationarity.data_norm:.3g}, L2 {stationarity.l2_norm:.3g}). The standard "
+            "errors describe a minimum; train further, or check that l2 is what the model was "
+            "trained with.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )

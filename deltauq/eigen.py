@@ -1,0 +1,232 @@
+"""From a curvature operator to its leading eigenpairs: which solver, how many, how good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+
+from deltauq.curvature import CurvatureOperator
+from deltauq.errors import InvalidInputError
+from deltauq.linalg import BlockLanczos, NystromSketch
+
+__all__ = ["Eigenpairs", "Rank", "automatic_eigenpairs", "check_rank", "eigenpairs"]
+
+Array = npt.NDArray[Any]
+Rank = int | Literal["auto", "full"]
+
+#: Largest P for which [P, P] matrices are formed (three of them in float64: 10 GB at 20,000).
+DENSE_LIMIT = 20_000
+
+#: P up to which `rank="auto"` takes the dense path at once: seconds, and nothing is left out.
+AUTO_DENSE_LIMIT = 3_000
+
+#: Bytes that `rank="auto"` may spend on sketches.
+AUTO_SKETCH_BYTES = 2**31
+
+#: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
+RESIDUAL_SHARE = 0.1
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Leading eigenpairs of a mean data curvature A `[P, P]`, values descending.
+
+    Attributes:
+        values: mu `[K]`; in the prior's metric (dimensionless), or times the L2 rate where all
+            parameters have one rate: then they are A's own.
+        vectors: orthonormal columns `[P, K]`.
+        residual_norms: ||A u - mu u|| `[K]`, in the unit of the values.
+        trace: of A, exact; None where it was not computed.
+        smallest: the smallest eigenvalue found; None where the curvature has no negative ones.
+        products: products of A with one vector that were spent.
+        converged: every residual met the solver's rule.
+    """
+
+    values: Float[np.ndarray, " K"]
+    vectors: Float[np.ndarray, "P K"]
+    residual_norms: Float[np.ndarray, " K"]
+    trace: float | None
+    smallest: float | None
+    products: int
+    converged: bool
+
+    @property
+    def rank(self) -> int:
+        """K."""
+        return len(self.values)
+
+    @property
+    def n_params(self) -> int:
+        """P."""
+        return int(self.vectors.shape[0])
+
+    @property
+    def remainder(self) -> float | None:
+        """trace(A) - sum(mu): a certain bound on what a semidefinite A has left; or None."""
+        return None if self.trace is None else max(0.0, self.trace - float(self.values.sum()))
+
+    def rescaled(self, unit: float) -> Eigenpairs:
+        """The same pairs with all values times a number > 0."""
+        return Eigenpairs(
+            values=self.values * unit,
+            vectors=self.vectors,
+            residual_norms=self.residual_norms * unit,
+            trace=None if self.trace is None else self.trace * unit,
+            smallest=None if self.smallest is None else self.smallest * unit,
+            products=self.products,
+            converged=self.converged,
+        )
+
+
+def check_rank(rank: Any, n_params: int) -> Rank:
+    """A usable rank, or `InvalidInputError`."""
+    if rank == "full" and n_params > DENSE_LIMIT:
+        raise InvalidInputError(
+            "rank='full' needs matrices that are too large",
+            expected=f"at most {DENSE_LIMIT:,} parameters",
+            received=f"P = {n_params:,}: three [P, P] matrices of "
+            f"{8 * n_params**2 / 2**30:.0f} GiB each",
+            remedy="pass a number as rank, rank='auto', or fewer layers with layers=...",
+        )
+    if rank in ("auto", "full"):
+        return rank  # type: ignore[no-any-return]
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
+        raise InvalidInputError(
+            "rank is not understood",
+            expected="a whole number >= 1, 'auto' or 'full'",
+            received=repr(rank),
+        )
+    if rank > n_params:
+        raise InvalidInputError(
+            "rank is larger than the number of parameters",
+            expected=f"at most P = {n_params:,}",
+            received=f"{rank:,}",
+            remedy="pass rank='full' to keep all eigenpairs",
+        )
+    return int(rank)
+
+
+def eigenpairs(
+    operator: CurvatureOperator, rank: int | Literal["full"], *, seed: int = 0
+) -> Eigenpairs:
+    """The K leading eigenpairs of a curvature (all of them for "full").
+
+    "full" forms A and diagonalises it in float64. Otherwise a semidefinite operator is sketched
+    (Nystrom, two passes over the data and one for the residuals), and the exact Hessian goes
+    through block Lanczos until the residuals of the K pairs meet sqrt(2) ||R||_F <= 0.1 in the
+    operator's scale (where the prior's metric was entered: 0.1 lambda). Pairs beyond that rule
+    are left out, and `converged` is False.
+
+    Args:
+        operator: the curvature, usually in the prior's metric.
+        rank: K, or "full".
+        seed: of the random start.
+    """
+    if rank == "full":
+        return _dense(operator)
+    return _solver(operator, seed)(rank)
+
+
+def automatic_eigenpairs(
+    operator: CurvatureOperator, is_enough: Callable[[Eigenpairs], bool], *, seed: int = 0
+) -> tuple[Eigenpairs, bool]:
+    """Eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
+
+    What was computed for one rank is kept for the next. Few parameters (P <= 3,000, or a rank near
+    P) take the dense path.
+
+    Args:
+        operator: the curvature.
+        is_enough: judges the pairs.
+        seed: of the random start.
+
+    Returns:
+        The last pairs, and whether they were enough.
+    """
+    size = operator.shape[0]
+    if size <= AUTO_DENSE_LIMIT:
+        return _dense(operator), True
+    solve = _solver(operator, seed)
+    limit = min(size, max(64, AUTO_SKETCH_BYTES // (16 * size)))
+    rank = min(64, limit)
+    while True:
+        pairs = solve(rank)
+        if is_enough(pairs):
+            return pairs, True
+        if rank >= limit or not pairs.converged:
+            return pairs, False
+        rank = min(2 * rank, limit)
+
+
+def _dense(operator: CurvatureOperator) -> Eigenpairs:
+    matrix = operator.to_dense()
+    values, vectors = np.linalg.eigh(matrix)
+    values, vectors = values[::-1], np.ascontiguousarray(vectors[:, ::-1])
+    residuals = np.linalg.norm(matrix @ vectors - vectors * values, axis=0)
+    semidefinite = operator.positive_semidefinite
+    return Eigenpairs(
+        values=np.maximum(values, 0.0) if semidefinite else values.copy(),
+        vectors=vectors,
+        residual_norms=residuals,
+        trace=float(np.trace(matrix)),
+        smallest=None if semidefinite else float(values[-1]),
+        products=len(matrix),
+        converged=True,
+    )
+
+
+def _solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
+    """A function rank -> pairs that keeps what it has computed between calls."""
+    if operator.positive_semidefinite:
+        return _nystrom_solver(operator, seed)
+    return _lanczos_solver(operator, seed)
+
+
+def _nystrom_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
+    sketch = NystromSketch(operator.matmat, operator.shape[0], passes=2, seed=seed)
+    trace = operator.trace()
+
+    def solve(rank: int) -> Eigenpairs:
+        sketch.grow(rank + max(10, rank // 12))
+        values, vectors = sketch.eigenpairs(rank)
+        residuals = operator.matmat(vectors) - vectors * values
+        return Eigenpairs(
+            values=values,
+            vectors=vectors.astype(operator.network.dtype),
+            residual_norms=np.linalg.norm(residuals, axis=0),
+            trace=trace,
+            smallest=None,
+            products=sketch.products + len(values),
+            converged=True,
+        )
+
+    return solve
+
+
+def _lanczos_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
+    size = operator.shape[0]
+    krylov = BlockLanczos(operator.matmat, size, dtype=operator.network.dtype, seed=seed)
+
+    def solve(rank: int) -> Eigenpairs:
+        tolerance = RESIDUAL_SHARE / np.sqrt(2.0 * rank)
+        pairs, converged = krylov.converge(rank, tolerance, max_columns=6 * rank + 120)
+        epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms**2))
+        kept = int(np.searchsorted(epsilon, RESIDUAL_SHARE, side="right"))
+        return Eigenpairs(
+            values=pairs.values[:kept],
+            vectors=pairs.vectors[:, :kept],
+            residual_norms=pairs.residual_norms[:kept],
+            trace=None,
+            smallest=pairs.smallest,
+            products=krylov.products,
+            converged=converged,
+        )
+
+    return solve

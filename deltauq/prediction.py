@@ -1,0 +1,353 @@
+"""From a parameter covariance to the covariance of every prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+
+from deltauq.covariance import ParameterCovariance, check_choice
+from deltauq.data import InputBatches
+from deltauq.errors import InvalidInputError, MissingDependencyError, NumericalError
+from deltauq.jacobians import PerExample
+from deltauq.likelihoods import Likelihood
+from deltauq.network import Network
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DifferenceTest", "Linearization", "Prediction", "predict"]
+
+Array = npt.NDArray[Any]
+
+#: Relative size of a negative variance that rounding explains.
+_ROUNDING = {"float32": 1e-4, "float64": 1e-9}
+
+
+class Linearization:
+    """The network linearised in its parameters: logits(w) = logits + J (w - w^).
+
+    Args:
+        network: the network.
+        spec: of the inputs.
+        probe: a few input rows, to choose and check the per-example rules.
+        scale: D `[P]`, applied to the columns of J.
+    """
+
+    def __init__(self, network: Network, spec: Any, probe: Any, scale: Array) -> None:
+        self.network = network
+        self._scale = tf.constant(np.asarray(scale, network.dtype))
+        per_example = PerExample(network, probe)
+
+        def rows(params: tf.Tensor, scale: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
+            logits = network.logits(network.unflatten(params), x)
+            return logits, scale * per_example.rows(params, x, _every_class)
+
+        def sketch(
+            params: tf.Tensor, scale: tf.Tensor, x: Any, vectors: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            logits, jacobian = rows(params, scale, x)
+            flat = tf.reshape(jacobian, [-1, network.n_params])
+            along = tf.reshape(
+                tf.cast(flat, vectors.dtype) @ vectors,
+                [-1, logits.shape[1], tf.shape(vectors)[1]],
+            )
+            return logits, along, tf.matmul(jacobian, jacobian, transpose_b=True)
+
+        flat_spec = tf.TensorSpec([network.n_params], network.dtype)
+        self._rows = tf.function(rows, input_signature=[flat_spec, flat_spec, spec])
+        self._sketch = tf.function(sketch, reduce_retracing=True)
+
+    def jacobian(self, x: Any) -> tuple[Array, Array]:
+        """Logits `[B, C]` and J D `[B, C, P]`, in the network's precision."""
+        logits, rows = self._rows(self.network.params, self._scale, x)
+        return logits.numpy(), rows.numpy()
+
+    def sketch(self, x: Any, vectors: tf.Tensor) -> tuple[Array, Array, Array]:
+        """Logits `[B, C]`, J D U `[B, C, K]` and J D^2 J^T `[B, C, C]`."""
+        parts = self._sketch(self.network.params, self._scale, x, vectors)
+        logits, along, gram = (part.numpy() for part in parts)
+        return logits, along, gram
+
+
+def predict(
+    linearization: Linearization,
+    covariance: ParameterCovariance,
+    likelihood: Likelihood,
+    inputs: InputBatches,
+) -> Prediction:
+    """Push a parameter covariance through the linearised network, batch by batch.
+
+    Cov(z) = J Sigma J^T and Cov(p) = S Cov(z) S with S the mean's Jacobian. J is never multiplied
+    by a `[P, P]` matrix.
+
+    Raises:
+        NumericalError: logits that are not finite, or a variance more negative than rounding
+            explains.
+    """
+    vectors = tf.constant(covariance.vectors)
+    parts = list(_predict_batches(linearization, covariance, likelihood, inputs, vectors))
+    return Prediction(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _predict_batches(
+    linearization: Linearization,
+    covariance: ParameterCovariance,
+    likelihood: Likelihood,
+    inputs: InputBatches,
+    vectors: tf.Tensor,
+) -> Iterator[tuple[Array, Array, Array, Array]]:
+    rounding = _ROUNDING[linearization.network.dtype]
+    for x in inputs:
+        logits, along, gram = linearization.sketch(x, vectors)
+        if not np.all(np.isfinite(logits)):
+            raise NumericalError(
+                "the logits are not finite",
+                expected="finite logits for finite inputs",
+                received=f"{np.count_nonzero(~np.isfinite(logits))} values of NaN or infinity",
+                remedy="look for overflow in the model, such as unscaled inputs",
+            )
+        logit_covariance = covariance.project(along, gram)
+        size = np.einsum("ncc->nc", np.asarray(gram, np.float64)) / covariance.n_examples
+        _clip_rounding(logit_covariance, rounding * size)
+        wide = tf.constant(logits, tf.float64)
+        slope = likelihood.mean_jacobian(wide).numpy()
+        product = slope @ logit_covariance @ np.swapaxes(slope, 1, 2)
+        yield (
+            wide.numpy(),
+            likelihood.mean(wide).numpy(),
+            logit_covariance,
+            (product + np.swapaxes(product, 1, 2)) / 2,
+        )
+
+
+@dataclass(frozen=True)
+class DifferenceTest:
+    """Is the most probable class separable from the second? One entry an input.
+
+    Attributes:
+        first: the most probable class `[N]`.
+        second: the runner-up `[N]`.
+        difference: of their logits, the log of their odds `[N]`.
+        std: its standard error `[N]`, from the covariance of the two.
+        z: difference / std `[N]`.
+        p_value: two-sided, of "the two are equally probable" `[N]`.
+    """
+
+    first: Array
+    second: Array
+    difference: Array
+    std: Array
+    z: Array
+    p_value: Array
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities of N inputs with their epistemic uncertainty.
+
+    Attributes:
+        logits: z `[N, C]`.
+        probabilities: p `[N, C]`, rows sum to one.
+        logit_covariance: Cov(z) = J Sigma J^T `[N, C, C]`.
+        covariance: Cov(p) = S Cov(z) S `[N, C, C]`; rows sum to zero.
+    """
+
+    logits: Float[np.ndarray, "N C"]
+    probabilities: Float[np.ndarray, "N C"]
+    logit_covariance: Float[np.ndarray, "N C C"]
+    covariance: Float[np.ndarray, "N C C"]
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, rows: slice | Array | list[int]) -> Prediction:
+        """The prediction of some of the inputs, chosen by a slice, numbers or a mask."""
+        if not isinstance(rows, slice):
+            rows = np.atleast_1d(np.asarray(rows))
+        return Prediction(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def __repr__(self) -> str:
+        n, c = self.logits.shape
+        return f"Prediction({n} inputs, {c} classes, median score {np.median(self.score):.3g})"
+
+    @cached_property
+    def labels(self) -> Array:
+        """The most probable class `[N]`."""
+        return np.asarray(np.argmax(self.probabilities, axis=1))
+
+    @cached_property
+    def std(self) -> Array:
+        """Standard error of each probability `[N, C]`."""
+        return _root_diagonal(self.covariance)
+
+    @cached_property
+    def logit_std(self) -> Array:
+        """Standard error of each logit `[N, C]`."""
+        return _root_diagonal(self.logit_covariance)
+
+    @cached_property
+    def score(self) -> Array:
+        """One number an input: sqrt(trace Cov(p)) `[N]`."""
+        return np.asarray(np.sqrt(np.sum(self.std**2, axis=1)))
+
+    @cached_property
+    def entropy(self) -> Array:
+        """Entropy of the predicted distribution in nats `[N]`: the spread of the labels."""
+        return np.asarray(np.sum(scipy.special.entr(self.probabilities), axis=1))
+
+    @cached_property
+    def mutual_information(self) -> Array:
+        """Information a label would bring about the weights, in nats `[N]`, to second order.
+
+        (1/2) sum_c Var(p_c) / p_c = (1/2) trace(S Cov(z)), the second-order term of
+        H(E p) - E H(p) (Smith and Gal 2018, arXiv 1803.08533, section 3).
+        """
+        p = self.probabilities
+        centred = np.einsum("nc,ncc->n", p, self.logit_covariance)
+        mean = np.einsum("nc,ncd,nd->n", p, self.logit_covariance, p)
+        return np.maximum(0.5 * (centred - mean), 0.0)
+
+    def interval(
+        self, level: float = 0.95, method: Literal["logit", "normal"] = "logit"
+    ) -> tuple[Array, Array]:
+        """Intervals of the probabilities at a confidence level.
+
+        Args:
+            level: in (0, 1).
+            method: "logit" takes the normal interval of log(p_c / (1 - p_c)), whose standard error
+                comes from Cov(z), back to probabilities: it stays inside [0, 1]. "normal" is
+                p +- q std, which may leave it.
+
+        Returns:
+            (lower, upper), each `[N, C]`.
+        """
+        check_choice("method", method, ("logit", "normal"))
+        if not 0 < level < 1:
+            raise InvalidInputError(
+                "level is not a confidence level",
+                expected="a number between 0 and 1, such as 0.95",
+                received=repr(level),
+            )
+        q = scipy.stats.norm.ppf(0.5 + level / 2)
+        if method == "normal":
+            return self.probabilities - q * self.std, self.probabilities + q * self.std
+        odds, std = self._log_odds()
+        return scipy.special.expit(odds - q * std), scipy.special.expit(odds + q * std)
+
+    def difference_test(self) -> DifferenceTest:
+        """Test the most probable class against the second: normal test of z_first - z_second."""
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")
+        first, second = order[:, 0], order[:, 1]
+        n = np.arange(len(self))
+        cov = self.logit_covariance
+        variance = cov[n, first, first] + cov[n, second, second] - 2 * cov[n, first, second]
+        difference = self.logits[n, first] - self.logits[n, second]
+        std = np.sqrt(np.maximum(variance, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(difference == 0, 0.0, difference / std)
+        return DifferenceTest(first, second, difference, std, z, 2 * scipy.stats.norm.sf(np.abs(z)))
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """A table with one row an input, in the manner of statsmodels' `summary_frame`.
+
+        Columns: `label`, then `predicted`, `se`, `ci_lower`, `ci_upper` of that class, `score`,
+        `entropy`, `mutual_information`, and `predicted_c`, `se_c` of every class c.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingDependencyError(
+                "to_frame() needs pandas", remedy='pip install "deltauq[report]"'
+            ) from error
+        n, top = np.arange(len(self)), self.labels
+        lower, upper = self.interval(level)
+        columns: dict[str, Array] = {
+            "label": top,
+            "predicted": self.probabilities[n, top],
+            "se": self.std[n, top],
+            "ci_lower": lower[n, top],
+            "ci_upper": upper[n, top],
+            "score": self.score,
+            "entropy": self.entropy,
+            "mutual_information": self.mutual_information,
+        }
+        for c in range(self.logits.shape[1]):
+            columns[f"predicted_{c}"] = self.probabilities[:, c]
+            columns[f"se_{c}"] = self.std[:, c]
+        return pd.DataFrame(columns)
+
+    def distribution(self) -> Any:
+        """The normal distribution of the logits, `tfp.distributions`, batch `[N]`, event `[C]`.
+
+        Softmax of its samples are samples of the probabilities.
+        """
+        import tensorflow_probability as tfp
+
+        values, vectors = np.linalg.eigh(self.logit_covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+        return tfp.distributions.MultivariateNormalLinearOperator(
+            loc=tf.constant(self.logits), scale=tf.linalg.LinearOperatorFullMatrix(root)
+        )
+
+    def plot(self, y: Any = None, ax: Any = None) -> Any:
+        """Probability against standard error of the predicted class; see `deltauq.plots`."""
+        from deltauq import plots
+
+        return plots.probability_against_error(self, y, ax=ax)
+
+    def _log_odds(self) -> tuple[Array, Array]:
+        """log(p_c / (1 - p_c)) and its standard error, `[N, C]` each, without dividing by zero.
+
+        The gradient of class c's log odds in the logits is e_c - q with q the probabilities of the
+        other classes given that it is none of c.
+        """
+        n_classes = self.logits.shape[1]
+        odds, variance = np.empty_like(self.logits), np.empty_like(self.logits)
+        for c in range(n_classes):
+            others = np.delete(np.arange(n_classes), c)
+            rest = self.logits[:, others]
+            odds[:, c] = self.logits[:, c] - scipy.special.logsumexp(rest, axis=1)
+            gradient = np.zeros_like(self.logits)
+            gradient[:, c] = 1.0
+            gradient[:, others] = -scipy.special.softmax(rest, axis=1)
+            variance[:, c] = np.einsum(
+                "nc,ncd,nd->n", gradient, self.logit_covariance, gradient, optimize=True
+            )
+        return odds, np.sqrt(np.maximum(variance, 0.0))
+
+
+def _every_class(logits: tf.Tensor) -> tf.Tensor:
+    """The identity as cotangents: `[B, C]` -> `[B, C, C]`."""
+    identity = tf.eye(logits.shape[1], dtype=logits.dtype)
+    return tf.broadcast_to(identity, [tf.shape(logits)[0], *identity.shape])
+
+
+def _root_diagonal(covariance: Array) -> Array:
+    return np.asarray(np.sqrt(np.maximum(np.einsum("ncc->nc", covariance), 0.0)))
+
+
+def _clip_rounding(covariance: Array, rounding: Array) -> None:
+    """Set negative variances to zero in place where rounding explains them; raise elsewhere."""
+    diagonal = np.einsum("ncc->nc", covariance)
+    if np.any(diagonal < -rounding):
+        worst = np.unravel_index(np.argmin(diagonal + rounding), diagonal.shape)
+        raise NumericalError(
+            f"the variance of logit {worst[1]} is negative",
+            expected=f"at least -{rounding[worst]:.3g}, what rounding explains",
+            received=f"{diagonal[worst]:.3g}",
+            remedy="use a float64 model",
+        )
+    covariance[..., np.arange(diagonal.shape[1]), np.arange(diagonal.shape[1])] = np.maximum(
+        diagonal, 0.0
+    )
