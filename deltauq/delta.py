@@ -48,7 +48,7 @@ CURVATURES: dict[str, type[CurvatureOperator]] = {
 }
 
 #: Bytes of per-example rows that one batch may take.
-_ROW_BYTES = 2**28
+_ROW_BYTES = 2**27
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64

@@ -48,7 +48,7 @@ class Tap:
         return self.operation.inputs[1 - self.operand]
 
 
-#: tap, cotangents of its output `[B, R, ...]`, number of examples -> rows `[B, R, size]`.
+#: tap, cotangent of its output `[B, T, last axis]`, number of examples B -> rows `[B, size]`.
 Rule = Callable[[Tap, tf.Tensor, tf.Tensor], tf.Tensor]
 
 _RULES: dict[str, tuple[Callable[[Tap], bool], Rule]] = {}
@@ -101,29 +101,34 @@ class PerExample:
         logits = self._network.logits(pieces, x)
         c = tf.stop_gradient(cotangents(logits))
         taps = [_taps(piece, x) or [] for piece in pieces]
-        parts = self._ruled(taps, logits, c)
-        if self._mapped:
-            indices = sorted(self._mapped)
-            mapped = _map_examples(self._network, pieces, x, c, indices)
-            parts.update(zip(indices, mapped, strict=True))
-        return tf.concat([parts[i] for i in range(len(pieces))], axis=2)
+        mapped = _map_examples(self._network, pieces, x, c, sorted(self._mapped))
+        parts: list[tf.Tensor] = []
+        for r in range(c.shape[1]):
+            ruled = self._ruled(taps, logits, c[:, r])
+            ruled.update((i, rows[:, r]) for i, rows in mapped.items())
+            parts += [ruled[i] for i in range(len(pieces))]
+        return tf.reshape(tf.concat(parts, axis=1), [-1, c.shape[1], self._network.n_params])
 
     def _ruled(
-        self, taps: list[list[Tap]], logits: tf.Tensor, c: tf.Tensor
+        self, taps: list[list[Tap]], logits: tf.Tensor, direction: tf.Tensor
     ) -> dict[int, tf.Tensor]:
-        n_examples, n_rows = tf.shape(logits)[0], c.shape[1]
+        """Rows `[B, size]` of every variable that has a rule, along one cotangent `[B, C]`."""
+        n_examples = tf.shape(logits)[0]
         ruled = [i for i in range(len(taps)) if i not in self._mapped]
         outputs = {id(t.operation): t.output for i in ruled for t in taps[i]}
-        cotangent = dict(
-            zip(outputs, _backward(logits, c, list(outputs.values()), n_examples), strict=True)
+        gradients = tf.gradients(
+            logits, list(outputs.values()), grad_ys=direction, unconnected_gradients="zero"
         )
+        delta = {
+            key: tf.reshape(gradient, [n_examples, -1, output.shape[-1]])
+            for (key, output), gradient in zip(outputs.items(), gradients, strict=True)
+        }
         parts = {}
         for i in ruled:
             rows = [
-                _RULES[t.operation.type][1](t, cotangent[id(t.operation)], n_examples)
-                for t in taps[i]
+                _RULES[t.operation.type][1](t, delta[id(t.operation)], n_examples) for t in taps[i]
             ]
-            empty = tf.zeros([n_examples, n_rows, self._network.parameters[i].size], logits.dtype)
+            empty = tf.zeros([n_examples, self._network.parameters[i].size], logits.dtype)
             parts[i] = tf.add_n(rows) if rows else empty
         return parts
 
@@ -230,26 +235,12 @@ def _reached_from(tensors: Sequence[tf.Tensor]) -> set[Any]:
     return reached
 
 
-def _backward(
-    logits: tf.Tensor, c: tf.Tensor, outputs: list[tf.Tensor], n_examples: tf.Tensor
-) -> list[tf.Tensor]:
-    """Cotangents of some outputs for each of the R directions, `[B, R, -1, last axis]` each."""
-    per_row = []
-    for r in range(c.shape[1]):
-        grads = tf.gradients(logits, outputs, grad_ys=c[:, r], unconnected_gradients="zero")
-        per_row.append(
-            [
-                tf.reshape(g, [n_examples, -1, o.shape[-1]])
-                for g, o in zip(grads, outputs, strict=True)
-            ]
-        )
-    return [tf.stack(rows, axis=1) for rows in zip(*per_row, strict=True)]
-
-
 def _map_examples(
     network: Network, pieces: list[tf.Tensor], x: Any, c: tf.Tensor, indices: list[int]
-) -> list[tf.Tensor]:
+) -> dict[int, tf.Tensor]:
     """Rows of some variables by differentiating one example at a time, `[B, R, size]` each."""
+    if not indices:
+        return {}
 
     def one(arguments: Any) -> list[tf.Tensor]:
         example, directions = arguments
@@ -267,7 +258,7 @@ def _map_examples(
     signature = [
         tf.TensorSpec([c.shape[1], network.parameters[i].size], pieces[0].dtype) for i in indices
     ]
-    return tf.map_fn(one, (x, c), fn_output_signature=signature)
+    return dict(zip(indices, tf.map_fn(one, (x, c), fn_output_signature=signature), strict=True))
 
 
 def _plain_matmul(tap: Tap) -> bool:
@@ -279,8 +270,7 @@ def _plain_matmul(tap: Tap) -> bool:
 def _matmul_rows(tap: Tap, delta: tf.Tensor, n_examples: tf.Tensor) -> tf.Tensor:
     """Y = a W: sum over positions of a (x) delta."""
     a = tf.reshape(tap.data, [n_examples, -1, tap.data.shape[-1]])
-    rows = tf.einsum("bti,brto->brio", a, delta)
-    return tf.reshape(rows, [n_examples, delta.shape[1], int(np.prod(rows.shape[2:]))])
+    return _outer_products(a, delta)
 
 
 def _plain_convolution(tap: Tap) -> bool:
@@ -297,7 +287,7 @@ def _plain_convolution(tap: Tap) -> bool:
 def _convolution_rows(tap: Tap, delta: tf.Tensor, n_examples: tf.Tensor) -> tf.Tensor:
     """A convolution is a product of image patches with the kernel."""
     get = tap.operation.get_attr
-    height, width, _, n_filters = tap.parameter.shape
+    height, width = tap.parameter.shape[:2]
     patches = tf.image.extract_patches(
         tap.data,
         sizes=[1, height, width, 1],
@@ -305,9 +295,13 @@ def _convolution_rows(tap: Tap, delta: tf.Tensor, n_examples: tf.Tensor) -> tf.T
         rates=get("dilations"),
         padding=get("padding").decode(),
     )
-    patches = tf.reshape(patches, [n_examples, -1, patches.shape[-1]])
-    rows = tf.einsum("bti,brto->brio", patches, delta)
-    return tf.reshape(rows, [n_examples, delta.shape[1], patches.shape[-1] * n_filters])
+    return _outer_products(tf.reshape(patches, [n_examples, -1, patches.shape[-1]]), delta)
+
+
+def _outer_products(a: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Sum_t a_t (x) delta_t of `[B, T, I]` and `[B, T, O]`, as `[B, I O]`."""
+    rows = tf.matmul(a, delta, transpose_a=True)
+    return tf.reshape(rows, [-1, a.shape[-1] * delta.shape[-1]])
 
 
 def _broadcasts_over_examples(tap: Tap) -> bool:
@@ -327,15 +321,13 @@ def _sum_rows(tap: Tap, delta: tf.Tensor, n_examples: tf.Tensor) -> tf.Tensor:
 def _product_rows(tap: Tap, delta: tf.Tensor, n_examples: tf.Tensor) -> tf.Tensor:
     """Y = a * b, element by element: a * delta, summed as for a sum."""
     a = tf.broadcast_to(tap.data, tf.shape(tap.output))
-    a = tf.reshape(a, [n_examples, 1, -1, tap.output.shape[-1]])
-    return _sum_to_parameter(tap, a * delta, n_examples)
+    return _sum_to_parameter(tap, tf.reshape(a, tf.shape(delta)) * delta, n_examples)
 
 
 def _sum_to_parameter(tap: Tap, terms: tf.Tensor, n_examples: tf.Tensor) -> tf.Tensor:
     inner = tap.output.shape[1:].as_list() or [1]
     shape = tap.parameter.shape.as_list()
     shape = ([1] * (len(inner) - len(shape)) + shape)[-len(inner) :]
-    n_rows = terms.shape[1]
-    folded = tf.reshape(terms, [n_examples, n_rows, -1, *inner])
-    axes = [2, *(3 + k for k, n in enumerate(shape) if n == 1)]
-    return tf.reshape(tf.reduce_sum(folded, axes), [n_examples, n_rows, int(np.prod(shape))])
+    folded = tf.reshape(terms, [n_examples, -1, *inner])
+    axes = [1, *(2 + k for k, n in enumerate(shape) if n == 1)]
+    return tf.reshape(tf.reduce_sum(folded, axes), [n_examples, int(np.prod(shape))])

@@ -1,0 +1,194 @@
+"""Exact Hessian, OPG and GGN side by side on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.delta import CURVATURES, Curvature, DeltaMethod
+from deltauq.eigen import Eigenpairs
+from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.metrics import Agreement, agreement, error_auroc
+from deltauq.prediction import Prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import rich.table
+
+__all__ = ["Comparison", "Run", "compare"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One curvature's results.
+
+    Attributes:
+        curvature: its name.
+        prediction: on the evaluation inputs.
+        eigenpairs: of the data curvature.
+        fit_seconds: wall time of the eigenpairs.
+    """
+
+    curvature: str
+    prediction: Prediction
+    eigenpairs: Eigenpairs
+    fit_seconds: float
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that the eigenvectors take afterwards."""
+        return int(self.eigenpairs.vectors.nbytes)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Curvatures compared on the same inputs; the first is the reference.
+
+    Attributes:
+        runs: one per curvature, the reference first.
+        y: class numbers of the evaluation inputs `[N]`, or None.
+    """
+
+    runs: tuple[Run, ...]
+    y: Array | None = None
+
+    def __getitem__(self, curvature: str) -> Run:
+        """The run of one curvature."""
+        for run in self.runs:
+            if run.curvature == curvature:
+                return run
+        raise InvalidInputError(
+            f"{curvature!r} was not compared",
+            expected=f"one of {[run.curvature for run in self.runs]}",
+            received=repr(curvature),
+        )
+
+    @property
+    def reference(self) -> Run:
+        """What the others are compared with."""
+        return self.runs[0]
+
+    def agreement(self, curvature: str) -> Agreement:
+        """How the standard errors of the probabilities follow the reference's."""
+        return agreement(self.reference.prediction.std, self[curvature].prediction.std)
+
+    def auroc(self, curvature: str) -> float | None:
+        """AUROC of the score for misclassification; None without labels or without errors."""
+        prediction = self[curvature].prediction
+        if self.y is None:
+            return None
+        return error_auroc(prediction.score, prediction.labels != self.y)
+
+    def baseline_auroc(self) -> float | None:
+        """AUROC of 1 - max p, which needs no curvature at all."""
+        prediction = self.reference.prediction
+        if self.y is None:
+            return None
+        return error_auroc(1 - prediction.probabilities.max(axis=1), prediction.labels != self.y)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: one dictionary per curvature."""
+        table = []
+        for run in self.runs:
+            fit = self.agreement(run.curvature)
+            table.append(
+                {
+                    "curvature": run.curvature,
+                    "rank": run.eigenpairs.rank,
+                    "median_std": float(np.median(run.prediction.std)),
+                    "slope": fit.slope,
+                    "r_squared": fit.r_squared,
+                    "spearman": fit.spearman,
+                    "median_ratio": fit.median_ratio,
+                    "auroc": self.auroc(run.curvature),
+                    "seconds": run.fit_seconds,
+                    "kept_megabytes": run.kept_bytes / 2**20,
+                }
+            )
+        return table
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a pandas frame, indexed by curvature."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingDependencyError(
+                "to_frame() needs pandas", remedy='pip install "deltauq[report]"'
+            ) from error
+        return pd.DataFrame(self.rows()).set_index("curvature")
+
+    def __rich__(self) -> rich.table.Table:
+        """The table for a terminal: `rich.print(comparison)`."""
+        from rich.table import Table
+
+        table = Table(title=f"Standard errors against curvature={self.reference.curvature!r}")
+        rows = self.rows()
+        for name in rows[0]:
+            table.add_column(name.replace("_", " "), justify="right")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row.values()))
+        return table
+
+    def plot(self, curvature: str | None = None, ax: Any = None) -> Any:
+        """Standard errors of one curvature against the reference's; see `deltauq.plots`."""
+        from deltauq import plots
+
+        return plots.comparison(self, curvature or self.runs[-1].curvature, ax=ax)
+
+
+def compare(
+    model: Any,
+    x: Any,
+    y: Any,
+    x_eval: Any,
+    y_eval: Any = None,
+    *,
+    curvatures: Sequence[Curvature] = ("hessian", "opg"),
+    **options: Any,
+) -> Comparison:
+    """Fit several curvatures to one model and predict the same inputs with each.
+
+    Args:
+        model: as for `DeltaMethod`.
+        x: the training inputs, `[N, ...]` or a dataset.
+        y: class numbers `[N]`, or None with a dataset.
+        x_eval: the inputs to predict.
+        y_eval: their class numbers, for the AUROC of the score for misclassification; or None.
+        curvatures: names, the reference first.
+        **options: as for `DeltaMethod`: rank, l2, tail, ...
+
+    Returns:
+        A `Comparison`.
+    """
+    names = list(curvatures)
+    if len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(CURVATURES):
+        raise InvalidInputError(
+            "curvatures cannot be compared",
+            expected=f"two or more different names out of {list(CURVATURES)}",
+            received=repr(names),
+        )
+    labels = None if y_eval is None else np.asarray(y_eval)
+    runs = []
+    for name in names:
+        dm = DeltaMethod(model, name, **options).fit(x, y)
+        prediction = dm.predict(x_eval)
+        if labels is not None and labels.shape != (len(prediction),):
+            raise InvalidInputError(
+                "y_eval has the wrong shape",
+                expected=f"class numbers [{len(prediction)}], one for every row of x_eval",
+                received=f"shape {list(labels.shape)}",
+            )
+        runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))
+    return Comparison(tuple(runs), labels)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
