@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         linalg,
         network,
     )
+    from deltauq.classifier import DeltaClassifier
+    from deltauq.comparison import Comparison, compare
     from deltauq.data import Batches
     from deltauq.delta import DeltaMethod
     from deltauq.errors import ConvergenceWarning, DeltaUQError
@@ -27,11 +29,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Batches",
+    "Comparison",
     "ConvergenceWarning",
+    "DeltaClassifier",
     "DeltaMethod",
     "DeltaUQError",
     "Network",
     "Prediction",
+    "compare",
     "curvature",
     "data",
     "errors",
@@ -43,11 +48,14 @@ __all__ = [
 #: Where each public name that is not a module of its own lives.
 _HOME = {
     "Batches": "data",
+    "Comparison": "comparison",
     "ConvergenceWarning": "errors",
+    "DeltaClassifier": "classifier",
     "DeltaMethod": "delta",
     "DeltaUQError": "errors",
     "Network": "network",
     "Prediction": "prediction",
+    "compare": "comparison",
 }
 
 

@@ -96,7 +96,7 @@ def check_rank(rank: Any, n_params: int) -> Rank:
             remedy="pass a number as rank, rank='auto', or fewer layers with layers=...",
         )
     if rank in ("auto", "full"):
-        return rank  # type: ignore[no-any-return]
+        return rank
     if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
         raise InvalidInputError(
             "rank is not understood",
