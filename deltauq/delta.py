@@ -89,6 +89,7 @@ class DeltaMethod:
         eigenpairs: of the mean data curvature, an `Eigenpairs`.
         covariance: of the parameters, a `tf.linalg.LinearOperator` `[P, P]`.
         stationarity: how nearly the cost's gradient vanishes at the weights.
+        n_examples: N, the training examples or the sum of their weights.
         fit_seconds: wall time of `fit`.
 
     Source: G. K. Nilsen et al., arXiv 1912.00832 and 2107.01606.
@@ -202,6 +203,11 @@ class DeltaMethod:
     def stationarity(self) -> Stationarity:
         """Gradient norm of the cost at the weights, and of its two parts."""
         return self._require_fitted("stationarity").stationarity
+
+    @property
+    def n_examples(self) -> float:
+        """N: training examples, or the sum of their weights."""
+        return self._require_fitted("n_examples").problem.data.n_examples
 
     @property
     def fit_seconds(self) -> float:

@@ -29,6 +29,9 @@ AUTO_DENSE_LIMIT = 3_000
 #: Bytes that `rank="auto"` may spend on sketches.
 AUTO_SKETCH_BYTES = 2**31
 
+#: Largest rank that `rank="auto"` tries for the exact Hessian, whose pairs cost a pass each.
+AUTO_LANCZOS_RANK = 256
+
 #: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
 RESIDUAL_SHARE = 0.1
 
@@ -154,7 +157,10 @@ def automatic_eigenpairs(
     if size <= AUTO_DENSE_LIMIT:
         return _dense(operator), True
     solve = _solver(operator, seed)
-    limit = min(size, max(64, AUTO_SKETCH_BYTES // (16 * size)))
+    affordable = AUTO_SKETCH_BYTES // (16 * size)
+    if not operator.positive_semidefinite:
+        affordable = min(affordable, AUTO_LANCZOS_RANK)
+    limit = min(size, max(64, affordable))
     rank = min(64, limit)
     while True:
         pairs = solve(rank)

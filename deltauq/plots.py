@@ -93,7 +93,7 @@ def comparison(comparison: Comparison, curvature: str, *, ax: Axes | None = None
         curvature: the name of the one on the vertical axis.
         ax: where to draw; None makes a figure.
     """
-    ax = _axes(ax, figsize=(5.2, 5.2))
+    ax = _axes(ax, figsize=(4.7, 4.7))
     reference, run = comparison.reference, comparison[curvature]
     fit = comparison.agreement(curvature)
     a, b = np.ravel(reference.prediction.std), np.ravel(run.prediction.std)
@@ -111,7 +111,7 @@ def comparison(comparison: Comparison, curvature: str, *, ax: Axes | None = None
     ax.set(xlim=(0, high), ylim=(0, high), aspect="equal")
     ax.set_xlabel(f"standard error, {reference.curvature}")
     ax.set_ylabel(f"standard error, {run.curvature}")
-    ax.legend(frameon=False, loc="best")
+    ax.legend(frameon=False, markerscale=2)
     return _tidy(ax)
 
 
@@ -139,20 +139,21 @@ def spectrum(
     index, positive = np.arange(1, len(values) + 1), values > 0
     common: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3.5}
     ax.set_yscale("log")
+    if l2 is not None:
+        ax.axhline(
+            l2, color=_BLACK, linestyle=":", linewidth=1.2, label=f"L2 rate {l2:.3g}", gid=_L2
+        )
+    every = max(1, np.count_nonzero(positive) // 25)
     ax.plot(
         index[positive],
         values[positive],
         linestyle=dashes,
         linewidth=1.4,
-        markevery=max(1, np.count_nonzero(positive) // 30),
+        markevery=(earlier * every // len(_STYLES), every),
         label=name,
         gid=_SPECTRUM,
         **common,
     )
-    if l2 is not None:
-        ax.axhline(
-            l2, color=_BLACK, linestyle=":", linewidth=1.2, label=f"L2 rate {l2:.3g}", gid=_L2
-        )
     _add_negative(ax, index, values, f"{name}, negative", colour)
     _limit_spectrum(ax)
     ax.set_xlabel("index of the eigenvalue")

@@ -33,18 +33,18 @@ _DPI = 144
 _MINUS, _MISSING = "\N{MINUS SIGN}", "\N{EN DASH}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-#: Short name, and what the curvature is.
+#: What each curvature is called, and what it is.
 _CURVATURES = {
     "hessian": (
         "exact Hessian",
         "the full second derivative of the cost: what the theory asks for, and the slowest",
     ),
     "opg": (
-        "outer products of gradients (OPG)",
+        "OPG, outer products of gradients",
         "the mean outer product of the examples' gradients: first derivatives only, and cheap",
     ),
     "ggn": (
-        "generalized Gauss-Newton matrix (GGN)",
+        "GGN, generalized Gauss-Newton matrix",
         "the Hessian without the network's own second derivatives, which is the Fisher "
         "information: never negative",
     ),
@@ -199,7 +199,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
     facts += [
         ("Training examples", f"{study.n_train:,}", ""),
         ("Held-out inputs", f"{n:,}", "all figures below are of these"),
-        ("Parameters", f"{reference.eigenpairs.n_params:,}", "with uncertainty"),
+        ("Parameters", f"{reference.eigenpairs.n_params:,}", "all counted as uncertain"),
         ("Classes", f"{len(study.class_names):,}", ""),
     ]
     if study.l2 is not None:
@@ -236,9 +236,9 @@ def _error_sentences(study: Study) -> list[str]:
 def _aurocs(study: Study) -> list[tuple[str, str]]:
     score = study.comparison.auroc(study.comparison.reference.curvature)
     return [
-        ("score, from the standard errors", _fixed(score, 3)),
+        ("AUROC of the score, from the standard errors", _fixed(score, 3)),
         (
-            "1 \N{MINUS SIGN} max p, from the probabilities alone",
+            "AUROC of 1 \N{MINUS SIGN} max p, from the probabilities alone",
             _fixed(study.comparison.baseline_auroc(), 3),
         ),
     ]
@@ -253,19 +253,20 @@ def _auroc_sentence(study: Study) -> str:
     if score is None or baseline is None:
         return "All predictions are right, or all are wrong, so neither can be judged."
     lead = score - baseline
+    gap = f"{abs(round(score, 3) - round(baseline, 3)):.3f}"
     basis = f"({int(wrong.sum()):,} wrong predictions out of {len(wrong):,})"
     if abs(lead) <= _AUROC_MARGIN:
         return (
             f"The two are as good as each other at finding the wrong predictions here {basis}: "
-            f"they differ by {abs(lead):.3f}. What the standard errors add is the uncertainty of "
+            f"they differ by {gap}. What the standard errors add is the uncertainty of "
             "every probability, not a better list of suspects."
         )
     if lead < 0:
         return (
-            f"The score is lower by {-lead:.3f} {basis}: to find wrong predictions here, use "
+            f"The score is lower by {gap} {basis}: to find wrong predictions here, use "
             "1 \N{MINUS SIGN} max p, which needs no curvature."
         )
-    return f"The score finds the wrong predictions better here, by {lead:.3f} {basis}."
+    return f"The score finds the wrong predictions better here, by {gap} {basis}."
 
 
 def _comparison_rows(study: Study) -> list[list[str]]:
@@ -281,7 +282,7 @@ def _comparison_rows(study: Study) -> list[list[str]]:
             _fixed(row["kept_megabytes"], 1),
         ]
         if run is study.comparison.reference:
-            cells[0] += ", the reference"
+            cells[0] += " (reference)"
             cells[3:7] = [_MISSING] * 4
         rows.append(cells)
     return rows
@@ -360,7 +361,7 @@ def _alternative(name: str, study: Study) -> str:
 
 
 def _label(run: Run) -> str:
-    return _CURVATURES.get(run.curvature, (run.curvature, ""))[0]
+    return _CURVATURES.get(run.curvature, (run.curvature, ""))[0].partition(",")[0]
 
 
 def _wrong(study: Study) -> npt.NDArray[Any] | None:

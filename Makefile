@@ -1,0 +1,48 @@
+# Every target makes .venv itself when it is missing. PYTHON chooses the interpreter (>= 3.11).
+PYTHON ?= python3
+BIN := .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test test-all lint docs bench clean
+
+help:
+	@echo "make demo      train on digits, compare curvatures, write deltauq-demo/report.html"
+	@echo "make test      the tests that take minutes, not hours"
+	@echo "make test-all  all tests (full data sets, long computations)"
+	@echo "make lint      ruff and mypy, as pre-commit runs them"
+	@echo "make docs      build the documentation into site/"
+	@echo "make bench     benchmarks"
+	@echo "make clean     remove .venv and everything built"
+
+.venv/report: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[report]"
+	touch $@
+
+.venv/dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: .venv/report
+	$(BIN)/deltauq demo --output deltauq-demo
+
+test: .venv/dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/dev
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/pre-commit run --all-files
+
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/dev
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+clean:
+	rm -rf .venv site deltauq-demo .mypy_cache .ruff_cache .pytest_cache .benchmarks
