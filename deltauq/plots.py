@@ -143,7 +143,7 @@ def spectrum(
         ax.axhline(
             l2, color=_BLACK, linestyle=":", linewidth=1.2, label=f"L2 rate {l2:.3g}", gid=_L2
         )
-    every = max(1, np.count_nonzero(positive) // 25)
+    every = max(1, int(np.count_nonzero(positive)) // 25)
     ax.plot(
         index[positive],
         values[positive],
@@ -205,7 +205,7 @@ def class_bars(
     ax.set_yticks(places, labels)
     for c, text in zip(shown, ax.get_yticklabels(), strict=True):
         text.set_fontweight("bold" if c == true else "normal")
-    ax.set(xlim=(0, 1), ylim=(len(shown) - 0.4, -0.6))
+    ax.set(xlim=(0, 1.02), ylim=(len(shown) - 0.4, -0.6))
     ax.set_xlabel(f"probability, {100 * level:g} % interval")
     return _tidy(ax)
 

@@ -318,7 +318,7 @@ def _uncertain_inputs(study: Study) -> list[dict[str, str]]:
         {
             "index": f"{index}",
             "predicted": study.class_names[c],
-            "true": "" if y is None else study.class_names[y[index]],
+            "true": "" if y is None else study.class_names[int(y[index])],
             "p": _fixed(prediction.probabilities[row, c], 3),
             "std": _fixed(prediction.std[row, c], 3),
             "interval": f"{lower[row, c]:.3f} to {upper[row, c]:.3f}",

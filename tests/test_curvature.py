@@ -1,0 +1,136 @@
+"""Curvature products equal the independent dense reference, whatever the batches."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+
+from deltauq import curvature
+from deltauq.data import Batches
+from deltauq.errors import InvalidInputError
+from deltauq.likelihoods import Categorical
+from deltauq.network import Network
+
+KINDS = {"hessian": curvature.Hessian, "opg": curvature.OPG, "ggn": curvature.GGN}
+
+
+def build(case, kind, *, batch_size=4, dtype="float64", scale=None):
+    data = case.batches(batch_size, dtype)
+    return KINDS[kind](Network(case.model), "categorical", data, scale=scale)
+
+
+def relative(found, truth):
+    return np.max(np.abs(found - truth)) / np.max(np.abs(truth))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_products_equal_the_dense_reference(get_case, rng, name, kind):
+    case = get_case(name)
+    truth = getattr(case.truth, kind)
+    operator = build(case, kind)
+    v = rng.normal(size=(truth.shape[0], 11))
+    assert relative(operator.matmat(v), truth @ v) < 1e-10
+    assert relative(operator.matvec(v[:, 0]), truth @ v[:, 0]) < 1e-10
+    assert relative(operator.to_dense(), truth) < 1e-10
+    assert abs(operator.trace() - np.trace(truth)) < 1e-10 * np.abs(truth).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_float32_products_are_right_to_1e_3(get_case, rng, name, kind):
+    case = get_case(name, "float32")
+    truth = getattr(case.truth, kind)
+    v = rng.normal(size=(truth.shape[0], 3))
+    found = build(case, kind, dtype="float32").matmat(v)
+    assert found.dtype == np.float64
+    assert relative(found, truth @ v) < 1e-3
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 11, 64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_batch_size_does_not_matter(get_case, rng, kind, batch_size):
+    case = get_case("tanh")
+    v = rng.normal(size=(case.truth.hessian.shape[0], 2))
+    truth = getattr(case.truth, kind) @ v
+    assert relative(build(case, kind, batch_size=batch_size).matmat(v), truth) < 1e-10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_integer_weights_equal_repeated_rows(get_case, kind):
+    case = get_case("tanh")
+    counts = np.array([2, 1, 3, 1, 1, 2, 1, 1, 4, 1, 1])
+    common = {"likelihood": Categorical(), "n_outputs": 3, "dtype": "float64", "batch_size": 4}
+    weighted = Batches(case.x, case.y, counts, **common)
+    repeated = Batches(np.repeat(case.x, counts, axis=0), np.repeat(case.y, counts), **common)
+    assert weighted.n_examples == repeated.n_examples == counts.sum()
+    network = Network(case.model)
+    first, second = (
+        KINDS[kind](network, "categorical", d).to_dense() for d in (weighted, repeated)
+    )
+    np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scale_enters_on_both_sides(get_case, rng, kind):
+    case = get_case("joined")
+    truth = getattr(case.truth, kind)
+    scale = rng.uniform(0.5, 2.0, truth.shape[0])
+    operator = build(case, kind, scale=scale)
+    expected = scale[:, None] * truth * scale
+    assert relative(operator.to_dense(), expected) < 1e-10
+    assert relative(operator.matmat(np.eye(len(scale))), expected) < 1e-10
+    assert operator.trace() == pytest.approx(np.trace(expected), rel=1e-10)
+
+
+def test_hessian_of_a_linear_network_is_the_ggn(get_case):
+    case = get_case("no_hidden")
+    dense = [build(case, kind).to_dense() for kind in ("hessian", "ggn")]
+    assert relative(*dense) < 1e-12
+
+
+def test_opg_is_uncentred(get_case):
+    """Away from a stationary point centring would change it: the mean gradient is not zero."""
+    case = get_case("tanh")
+    opg = build(case, "opg").to_dense()
+    gradients, weight = case.truth.gradients, case.weight / case.weight.sum()
+    mean = weight @ gradients
+    centred = (gradients - mean).T * weight @ (gradients - mean)
+    assert relative(opg, centred) > 1e-2
+    assert relative(opg, (gradients.T * weight) @ gradients) < 1e-10
+
+
+def test_scipy_finds_the_same_eigenvalues(get_case):
+    case = get_case("tanh")
+    operator = build(case, "hessian")
+    found = scipy.sparse.linalg.eigsh(
+        operator.to_scipy(), k=3, which="LA", return_eigenvectors=False
+    )
+    truth = np.linalg.eigvalsh(case.truth.hessian)[-3:]
+    np.testing.assert_allclose(np.sort(found), truth, rtol=1e-8)
+
+
+def test_hutchinson_covers_the_trace(get_case):
+    case = get_case("tanh")
+    estimate = build(case, "hessian").estimate_trace(n_probes=256, seed=1)
+    truth = np.trace(case.truth.hessian)
+    assert 0 < estimate.standard_error < abs(truth)
+    assert abs(estimate.value - truth) < 4 * estimate.standard_error
+
+
+def test_one_trace_serves_every_batch(get_case, rng):
+    case = get_case("tanh")
+    operator = build(case, "opg", batch_size=4)  # batches of 4, 4 and 3
+    operator.matmat(rng.normal(size=(64, 2)))
+    operator.matmat(rng.normal(size=(64, 5)))
+    assert operator._product.experimental_get_tracing_count() == 1
+
+
+def test_wrong_shapes_are_refused(get_case):
+    case = get_case("tanh")
+    with pytest.raises(InvalidInputError, match=r"vectors has the wrong shape.*P = 64.*\[3, 2\]"):
+        build(case, "opg").matmat(np.ones((3, 2)))
+    with pytest.raises(InvalidInputError, match="scale has the wrong shape"):
+        build(case, "opg", scale=np.ones(3))

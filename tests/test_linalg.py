@@ -1,0 +1,137 @@
+"""Solvers on matrices of prescribed spectrum, where every answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deltauq.linalg import BlockLanczos, LowRank, NystromSketch, orthonormal_basis, project_out
+
+
+def symmetric(spectrum, seed=0):
+    q = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(spectrum), len(spectrum))))[0]
+    return (q * spectrum) @ q.T, q
+
+
+@pytest.mark.parametrize("condition", [1e0, 1e6, 1e12, np.inf])
+def test_orthonormal_basis_is_orthonormal_and_spans(rng, condition):
+    left, right = (np.linalg.qr(rng.normal(size=(n, 8)))[0] for n in (50, 8))
+    singular = (
+        np.geomspace(1.0, 1.0 / condition, 8)
+        if np.isfinite(condition)
+        else np.r_[1, 0 * left[:7, 0]]
+    )
+    y = (left * singular) @ right.T
+    q = orthonormal_basis(y)
+    assert np.max(np.abs(q.T @ q - np.eye(8))) < 1e-13
+    assert np.linalg.norm(y - q @ (q.T @ y)) < 1e-13
+
+
+def test_project_out_leaves_nothing_of_the_span(rng):
+    q = np.linalg.qr(rng.normal(size=(40, 6)))[0]
+    rest = project_out(q, rng.normal(size=(40, 3)))
+    assert np.max(np.abs(q.T @ rest)) < 1e-14
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_nystrom_never_exceeds_the_matrix(passes):
+    """A^ <= A in the semidefinite order, converged or not."""
+    a, _ = symmetric(np.geomspace(1e2, 1e-6, 60))
+    sketch = NystromSketch(lambda v: a @ v, 60, passes=passes)
+    sketch.grow(20)
+    values, vectors = sketch.eigenpairs(15)
+    approximation = (vectors * values) @ vectors.T
+    assert np.max(np.abs(vectors.T @ vectors - np.eye(15))) < 1e-12
+    assert np.min(np.linalg.eigvalsh(a - approximation)) > -1e-12 * 1e2
+    assert sketch.products == 20 * passes
+
+
+def test_two_passes_reach_a_fast_spectrum():
+    spectrum = np.geomspace(1e2, 1e-6, 60)
+    a, _ = symmetric(spectrum)
+    sketch = NystromSketch(lambda v: a @ v, 60)
+    sketch.grow(20)
+    np.testing.assert_allclose(sketch.eigenpairs(10)[0], spectrum[:10], rtol=1e-4)
+
+
+def test_nystrom_grows_without_forgetting():
+    a, _ = symmetric(np.geomspace(1e2, 1e-6, 60))
+    sketch = NystromSketch(lambda v: a @ v, 60)
+    captured = []
+    for columns in (8, 16, 60, 80):
+        sketch.grow(columns)
+        captured.append(np.sum(sketch.eigenpairs(columns)[0]))
+    assert sketch.columns == 60
+    assert np.all(np.diff(captured) >= -1e-12)
+    assert captured[-1] == pytest.approx(np.trace(a), rel=1e-12)
+
+
+def test_nystrom_of_a_singular_matrix_has_its_rank():
+    spectrum = np.r_[np.linspace(3, 1, 5), np.zeros(35)]
+    a, _ = symmetric(spectrum)
+    sketch = NystromSketch(lambda v: a @ v, 40)
+    sketch.grow(12)
+    values, _ = sketch.eigenpairs(12)
+    np.testing.assert_allclose(values, spectrum[:5], rtol=1e-10)
+
+
+@pytest.mark.parametrize("block", [1, 3, 4])
+@pytest.mark.parametrize("rank", [1, 5, 12])
+def test_lanczos_finds_the_top_and_its_residuals_are_true(block, rank):
+    spectrum = np.r_[np.geomspace(50, 0.1, 40), -np.geomspace(0.01, 5, 20)]
+    a, _ = symmetric(spectrum)
+    krylov = BlockLanczos(lambda v: a @ v, 60, block=block)
+    pairs, converged = krylov.converge(rank, 1e-6, max_columns=60)
+    assert converged
+    np.testing.assert_allclose(pairs.values, np.sort(spectrum)[::-1][:rank], atol=1e-6)
+    true = np.linalg.norm(a @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+    np.testing.assert_allclose(pairs.residual_norms, true, atol=1e-11)
+    assert np.max(np.abs(pairs.vectors.T @ pairs.vectors - np.eye(rank))) < 1e-12
+    assert krylov.products <= 60
+
+
+def test_lanczos_recurrence_holds():
+    """A Q = Q T + W S E^T: the identity behind the residuals."""
+    a, _ = symmetric(np.linspace(-1, 3, 30))
+    krylov = BlockLanczos(lambda v: a @ v, 30, block=3)
+    krylov.pairs_after = [krylov._extend() for _ in range(4)]
+    q, t = krylov._basis, krylov._projected
+    rest = a @ q - q @ t
+    np.testing.assert_allclose(rest[:, :-3], 0, atol=1e-13)
+    np.testing.assert_allclose(
+        np.linalg.norm(rest[:, -3:]), np.linalg.norm(krylov._coupling), rtol=1e-12
+    )
+    np.testing.assert_allclose(q.T @ q, np.eye(12), atol=1e-14)
+
+
+def test_lanczos_sees_the_negative_end():
+    spectrum = np.r_[np.linspace(1, 2, 50), -4.0]
+    a, _ = symmetric(spectrum)
+    pairs, _ = BlockLanczos(lambda v: a @ v, 51).converge(2, 1e-8, max_columns=51)
+    assert pairs.smallest == pytest.approx(-4.0, abs=1e-6)
+
+
+def test_lanczos_says_when_it_did_not_converge():
+    a, _ = symmetric(np.linspace(1, 2, 200))
+    krylov = BlockLanczos(lambda v: a @ v, 200)
+    pairs, converged = krylov.converge(10, 1e-10, max_columns=24)
+    assert not converged
+    assert np.max(pairs.residual_norms) > 1e-10
+    assert krylov.products == 24
+
+
+def test_lanczos_survives_an_invariant_subspace():
+    """Rank 3: the Krylov space of the start is exhausted long before P columns."""
+    a, _ = symmetric(np.r_[3.0, 2.0, 1.0, np.zeros(27)])
+    pairs, converged = BlockLanczos(lambda v: a @ v, 30).converge(20, 1e-10, max_columns=30)
+    assert converged
+    np.testing.assert_allclose(pairs.values[:4], [3, 2, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(20), atol=1e-12)
+
+
+def test_low_rank_quadratic_form_equals_the_dense_one(rng):
+    u = np.linalg.qr(rng.normal(size=(20, 6)))[0]
+    d, tail, x = rng.uniform(0.1, 1, 6), 0.7, rng.normal(size=(2, 3, 20))
+    dense = (u * d) @ u.T + tail * (np.eye(20) - u @ u.T)
+    found = LowRank(d, tail).quadratic_form(x @ u, x @ np.swapaxes(x, 1, 2))
+    np.testing.assert_allclose(found, x @ dense @ np.swapaxes(x, 1, 2), atol=1e-12)

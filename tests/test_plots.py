@@ -1,0 +1,251 @@
+"""The plots show the numbers they are given: checked on what was drawn, not on pixels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.special
+
+from deltauq import plots
+from deltauq.comparison import Comparison, Run
+from deltauq.eigen import Eigenpairs
+from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.prediction import Prediction
+
+
+def _prediction(n=40, n_classes=4, scale=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(n, n_classes))
+    root = scale * rng.normal(size=(n, n_classes, n_classes))
+    cov = root @ np.swapaxes(root, 1, 2)
+    p = scipy.special.softmax(logits, axis=1)
+    slope = p[:, :, None] * np.eye(n_classes) - p[:, :, None] * p[:, None, :]
+    return Prediction(logits, p, cov, slope @ cov @ slope)
+
+
+def _pairs(values, seed=0):
+    values = np.asarray(values, float)
+    rng = np.random.default_rng(seed)
+    vectors = np.linalg.qr(rng.normal(size=(len(values) + 2, len(values))))[0]
+    return Eigenpairs(values, vectors, np.zeros(len(values)), None, float(values[-1]), 1, True)
+
+
+def _comparison(n=40, n_classes=4):
+    runs = (
+        Run("hessian", _prediction(n, n_classes), _pairs([3.0, 1.0]), 1.0),
+        Run("opg", _prediction(n, n_classes, scale=0.4, seed=1), _pairs([3.0, 1.0]), 1.0),
+    )
+    return Comparison(runs)
+
+
+def _legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def _gid(ax, gid):
+    return [line for line in ax.lines if line.get_gid() == gid]
+
+
+def test_wrong_predictions_are_counted_and_drawn_on_top_with_another_marker():
+    prediction = _prediction()
+    y = prediction.labels.copy()
+    y[[3, 7, 11]] = (y[[3, 7, 11]] + 1) % 4
+    ax = plots.probability_against_error(prediction, y)
+    right, wrong = ax.collections
+    assert _legend(ax) == ["right (37)", "wrong (3)"]
+    c = prediction.labels[[3, 7, 11]]
+    expected = np.column_stack(
+        [prediction.probabilities[[3, 7, 11], c], prediction.std[[3, 7, 11], c]]
+    )
+    np.testing.assert_allclose(wrong.get_offsets(), expected)
+    assert len(right.get_offsets()) == 37
+    assert wrong.get_zorder() > right.get_zorder()
+    shapes = [len(collection.get_paths()[0].vertices) for collection in (right, wrong)]
+    assert shapes[0] != shapes[1]
+
+
+def test_without_labels_every_input_is_one_point():
+    ax = plots.probability_against_error(_prediction())
+    assert _legend(ax) == ["inputs (40)"]
+    assert len(ax.collections[0].get_offsets()) == 40
+
+
+def test_comparison_draws_the_line_that_its_legend_and_the_metrics_state():
+    comparison = _comparison()
+    ax = plots.comparison(comparison, "opg")
+    fit = comparison.agreement("opg")
+    assert f"slope {fit.slope:.3g}, R² = {fit.r_squared:.3g}" in _legend(ax)
+    diagonal, line = ax.lines
+    x, y = line.get_data()
+    assert y[-1] / x[-1] == pytest.approx(fit.slope)
+    np.testing.assert_array_equal(*diagonal.get_data())
+    drawn = np.asarray(ax.collections[0].get_offsets())
+    np.testing.assert_allclose(drawn[:, 0], comparison.reference.prediction.std.ravel())
+    np.testing.assert_allclose(drawn[:, 1], comparison["opg"].prediction.std.ravel())
+    assert ax.get_xlim()[1] == ax.get_ylim()[1] > drawn.max()
+
+
+def test_many_points_are_thinned_the_same_way_every_time_and_the_slope_keeps_all():
+    comparison = _comparison(n=1400)
+    first, second = (plots.comparison(comparison, "opg") for _ in range(2))
+    points = np.asarray(first.collections[0].get_offsets())
+    assert len(points) == 5000
+    np.testing.assert_array_equal(points, second.collections[0].get_offsets())
+    assert "probabilities (5,000 of 5,600 drawn)" in _legend(first)
+    fit = comparison.agreement("opg")
+    assert first.lines[1].get_ydata()[-1] / first.get_xlim()[1] == pytest.approx(fit.slope)
+
+
+def test_negative_eigenvalues_are_drawn_as_absolute_values_and_counted():
+    ax = plots.spectrum(_pairs([4.0, 1.0, 0.2, -0.05, -0.3]), l2=0.1, label="hessian")
+    (positive,) = _gid(ax, "deltauq.spectrum")
+    (negative,) = _gid(ax, "deltauq.spectrum.negative")
+    np.testing.assert_array_equal(positive.get_xydata(), [[1, 4.0], [2, 1.0], [3, 0.2]])
+    np.testing.assert_array_equal(negative.get_xydata(), [[4, 0.05], [5, 0.3]])
+    assert negative.get_marker() != positive.get_marker()
+    assert _legend(ax) == ["L2 rate 0.1", "hessian", "hessian, negative: absolute value (2)"]
+    assert ax.get_yscale() == "log"
+
+
+def test_spectra_share_axes_with_different_line_styles_and_one_l2_line():
+    ax = plots.spectrum(_pairs([4.0, 1.0, 0.2]), l2=0.1, label="hessian")
+    assert plots.spectrum(_pairs([9.0, 2.0]), label="opg", ax=ax) is ax
+    plots.spectrum(_pairs([3.0, 1e-3]), label="ggn", ax=ax)
+    lines = _gid(ax, "deltauq.spectrum")
+    for get in ("get_color", "get_linestyle", "get_marker"):
+        assert len({getattr(line, get)() for line in lines}) == 3, get
+    assert [line.get_ydata()[0] for line in _gid(ax, "deltauq.l2")] == [0.1]
+    low, high = ax.get_ylim()
+    assert low < 1e-3
+    assert high > 9.0
+
+
+@pytest.mark.parametrize(("l2", "floor"), [(0.1, 1e-4), (None, 4e-8)])
+def test_values_that_are_zero_to_rounding_do_not_stretch_the_axis(l2, floor):
+    ax = plots.spectrum(_pairs([4.0, 1.0, 1e-17, 0.0, -1e-17, -0.5]), l2=l2, label="h")
+    assert ax.get_ylim()[0] == pytest.approx(floor)
+    assert "h, negative: absolute value (1, and 1 below the axis)" in _legend(ax)
+
+
+def test_an_empty_spectrum_can_be_drawn():
+    empty = Eigenpairs(np.zeros(0), np.zeros((3, 0)), np.zeros(0), None, None, 1, True)
+    plots.spectrum(empty).figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_whiskers_end_where_the_interval_does(level):
+    prediction = _prediction()
+    ax = plots.class_bars(prediction, 5, level=level)
+    lower, upper = prediction.interval(level)
+    (whiskers,) = ax.collections
+    ends = np.array([segment[:, 0] for segment in whiskers.get_segments()])
+    np.testing.assert_allclose(ends, np.column_stack([lower[5], upper[5]]), atol=1e-12)
+    widths = [bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(widths, prediction.probabilities[5])
+
+
+def test_the_true_class_is_named_and_set_in_bold():
+    prediction = _prediction()
+    y = np.full(40, 2)
+    ax = plots.class_bars(prediction, 0, class_names=["ant", "bee", "cat", "dog"], y=y)
+    labels = ax.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["ant", "bee", "cat (true)", "dog"]
+    assert [label.get_fontweight() for label in labels] == ["normal", "normal", "bold", "normal"]
+    edges = [bar.get_edgecolor()[3] > 0 for bar in ax.patches]
+    assert edges == [False, False, True, False]
+
+
+def test_of_many_classes_the_most_probable_and_the_true_one_are_shown():
+    prediction = _prediction(n=3, n_classes=30)
+    true = int(np.argmin(prediction.probabilities[1]))
+    ax = plots.class_bars(prediction, 1, y=np.full(3, true))
+    top = sorted({*np.argsort(-prediction.probabilities[1])[:10].tolist(), true})
+    names = [label.get_text().removesuffix(" (true)") for label in ax.get_yticklabels()]
+    assert names == [str(c) for c in top]
+
+
+@pytest.mark.parametrize("shape", [(40, 5, 6), (40, 5, 6, 1), (40, 5, 6, 3)])
+def test_gallery_pairs_each_image_with_its_bars_and_a_title(shape):
+    prediction = _prediction()
+    y = (prediction.labels + 1) % 4
+    images = np.random.default_rng(0).normal(size=shape)
+    figure = plots.gallery(prediction, images, [4, 9, 1], class_names=list("abcd"), y=y)
+    figure.draw_without_rendering()
+    titles = [cell.get_suptitle() for cell in figure.subfigs]
+    c = prediction.labels[4]
+    p, se = prediction.probabilities[4, c], prediction.std[4, c]
+    assert titles[0] == (
+        f"predicted {'abcd'[c]} (p = {p:.2f} ± {se:.2f}), true {'abcd'[(c + 1) % 4]}"
+    )
+    assert titles[3] == ""
+    assert len(figure.axes) == 6
+    picture = np.asarray(figure.axes[0].images[0].get_array())
+    assert picture.shape == (5, 6, *((3,) if shape[3:] == (3,) else ()))
+    if shape == (40, 5, 6):
+        np.testing.assert_array_equal(picture, images[4])
+        assert figure.axes[0].images[0].get_clim() == (images.min(), images.max())
+    if shape[3:] == (3,):
+        assert 0 <= picture.min() < picture.max() <= 1
+
+
+def test_a_title_never_claims_an_error_of_zero():
+    prediction = _prediction(n=2, scale=1e-7)
+    (title,) = (
+        c.get_suptitle() for c in plots.gallery(prediction, np.ones((2, 2, 2)), [0]).subfigs
+    )
+    assert "± less than 0.0001)" in title
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: plots.probability_against_error(p, [0, 1]), r"y does not fit.*\[40\].*\[2\]"),
+        (lambda p: plots.class_bars(p, 40), "index names no input.*0 to 39.*40"),
+        (lambda p: plots.class_bars(p, 0, class_names=["a"]), "class_names has the wrong length"),
+        (lambda p: plots.gallery(p, np.ones((40, 2, 2)), []), "nothing to show"),
+        (lambda p: plots.gallery(p, np.ones((39, 2, 2)), [0]), r"images do not.*\[39, 2, 2\]"),
+        (lambda p: plots.gallery(p, np.ones((40, 2, 2, 2)), [0]), r"or \[40, h, w, 3\]"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(InvalidInputError, match=message):
+        call(_prediction())
+
+
+def test_given_axes_are_drawn_on_and_returned():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    prediction, comparison, pairs = _prediction(), _comparison(), _pairs([2.0, 1.0])
+    ax = figure.subplots(2, 2).ravel()
+    assert plots.probability_against_error(prediction, ax=ax[0]) is ax[0]
+    assert plots.comparison(comparison, "opg", ax=ax[1]) is ax[1]
+    assert plots.spectrum(pairs, ax=ax[2]) is ax[2]
+    assert plots.class_bars(prediction, 0, ax=ax[3]) is ax[3]
+    figure.draw_without_rendering()
+
+
+def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "deltauq\[plots\]"'):
+        plots.spectrum(_pairs([2.0, 1.0]))
+
+
+def test_plots_load_neither_matplotlib_at_import_nor_pyplot_when_drawing():
+    code = (
+        "import sys, types, numpy as np; from deltauq import plots;"
+        "assert 'matplotlib' not in sys.modules;"
+        "plots.spectrum(types.SimpleNamespace(values=np.array([2.0, 1.0])));"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_setting_of_matplotlib_changes():
+    matplotlib = pytest.importorskip("matplotlib")
+    before = dict(matplotlib.rcParams)
+    plots.gallery(_prediction(), np.ones((40, 3, 3)), [0, 1]).draw_without_rendering()
+    plots.spectrum(SimpleNamespace(values=np.array([2.0, -1.0])))
+    assert dict(matplotlib.rcParams) == before
