@@ -1,4 +1,4 @@
-"""The main job on real data: train on digits, put error bars on held-out digits, compare, report."""
+"""The main job on real data: train on digits, put error bars on held-out ones, report."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def run_demo(directory: Path, *, seed: int = 0, progress: bool = True) -> dict[s
     return summary
 
 
-def _summary(
-    clf: DeltaClassifier, comparison: Comparison, y: npt.NDArray[Any]
-) -> dict[str, Any]:
+def _summary(clf: DeltaClassifier, comparison: Comparison, y: npt.NDArray[Any]) -> dict[str, Any]:
     prediction = comparison.reference.prediction
     return {
         "test_accuracy": float(np.mean(prediction.labels == y)),

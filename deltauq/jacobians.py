@@ -153,21 +153,24 @@ class PerExample:
             columns = tf.range(1, logits.shape[1] + 1, dtype=logits.dtype)
             return tf.ones_like(logits)[:, None, :] * tf.cos(columns)
 
-        @tf.function
         def together(params: tf.Tensor, x: Any) -> tf.Tensor:
             return self.rows(params, x, pattern)[:, 0]
 
-        @tf.function(reduce_retracing=True)
         def alone(params: tf.Tensor, x: Any) -> tf.Tensor:
             params = tf.identity(params)
             logits = network.logits(network.unflatten(params), x)
             return tf.gradients(logits, params, grad_ys=pattern(logits)[:, 0])[0]
 
-        rows = together(network.params, probe).numpy()
+        examples = [
+            tf.nest.map_structure(lambda leaf, n=n: leaf[n : n + 1], probe)
+            for n in range(tf.nest.flatten(probe)[0].shape[0])
+        ]
+        params = network.params
+        rows = tf.function(together).get_concrete_function(params, probe)(params, probe).numpy()
+        single = tf.function(alone).get_concrete_function(params, examples[0])
         wrong: set[int] = set()
-        for n, row in enumerate(rows):
-            single = tf.nest.map_structure(lambda leaf, n=n: leaf[n : n + 1], probe)
-            truth = alone(network.params, single).numpy()
+        for row, example in zip(rows, examples, strict=True):
+            truth = single(params, example).numpy()
             for i, parameter in enumerate(network.parameters):
                 part = slice(parameter.start, parameter.stop)
                 gap = np.max(np.abs(row[part] - truth[part]))

@@ -57,15 +57,15 @@ class Linearization:
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             logits, jacobian = rows(params, scale, x)
             flat = tf.reshape(jacobian, [-1, network.n_params])
-            along = tf.reshape(
-                tf.cast(flat, vectors.dtype) @ vectors,
-                [-1, logits.shape[1], tf.shape(vectors)[1]],
-            )
+            along = tf.reshape(flat @ vectors, [-1, logits.shape[1], tf.shape(vectors)[1]])
             return logits, along, tf.matmul(jacobian, jacobian, transpose_b=True)
 
         flat_spec = tf.TensorSpec([network.n_params], network.dtype)
         self._rows = tf.function(rows, input_signature=[flat_spec, flat_spec, spec])
-        self._sketch = tf.function(sketch, reduce_retracing=True)
+        vectors_spec = tf.TensorSpec([network.n_params, None], network.dtype)
+        self._sketch = tf.function(
+            sketch, input_signature=[flat_spec, flat_spec, spec, vectors_spec]
+        )
 
     def jacobian(self, x: Any) -> tuple[Array, Array]:
         """Logits `[B, C]` and J D `[B, C, P]`, in the network's precision."""
@@ -94,7 +94,7 @@ def predict(
         NumericalError: logits that are not finite, or a variance more negative than rounding
             explains.
     """
-    vectors = tf.constant(covariance.vectors)
+    vectors = tf.constant(covariance.vectors, linearization.network.dtype)
     parts = list(_predict_batches(linearization, covariance, likelihood, inputs, vectors))
     return Prediction(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

@@ -24,15 +24,17 @@ def progress_bar(
     Args:
         description: what is going on.
         total: steps in all; None where that is not known beforehand.
-        enabled: False shows nothing.
+        enabled: False shows nothing; nor does a stream that is no terminal.
     """
+    console = Console(stderr=True)
+    enabled = enabled and (console.is_terminal or console.is_jupyter)
     display = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} examples"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
         disable=not enabled,
     )

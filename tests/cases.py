@@ -28,6 +28,7 @@ class Case:
     truth: reference.Reference
 
     def batches(self, batch_size: int = 4, dtype: str = "float64") -> Batches:
+        """The data as `Batches`; 11 is not divisible by most sizes."""
         return Batches(
             self.x,
             self.y,

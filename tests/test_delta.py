@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import cases
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
 CURVATURES = ("hessian", "opg", "ggn")
 L2 = 0.05
 
-# At random weights the cost is far from a minimum; `fit` says so, and the algebra holds all the same.
+# Random weights are far from a minimum of the cost; `fit` says so, and the algebra still holds.
 pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 
 
@@ -69,8 +71,7 @@ def test_float32_is_right_to_1e_3(get_case, name, curvature):
 def test_the_batch_size_does_not_matter(get_case, curvature, rank):
     case = get_case("relu_conv")
     results = [
-        fit(case, curvature, rank=rank, batch_size=b).predict(case.x).covariance
-        for b in (1, 3, 4, 11, 50)
+        fit(case, curvature, rank=rank, batch_size=b).predict(case.x).covariance for b in (1, 4, 50)
     ]
     for result in results[1:]:
         assert relative(result, results[0]) < 1e-6
@@ -180,9 +181,7 @@ def test_a_variable_without_l2_needs_the_dense_path(get_case):
     """Biases without L2: refused in low rank, right with rank='full' where A suffices."""
     case = get_case("no_hidden", "float64")
     rates = {"kernel": L2, "bias": 0.0}
-    with pytest.raises(
-        InvalidInputError, match=r"no L2 rate.*dense/bias.*l2=.*layers=.*rank='full'"
-    ):
+    with pytest.raises(InvalidInputError, match=r"no L2 rate.*/bias.*l2=.*layers=.*rank='full'"):
         fit(case, "ggn", l2=rates, rank=5)
     # All logits may shift together: without L2 on the biases the softmax does not fix them.
     with pytest.raises(NotPositiveDefiniteError, match="not positive definite"):
@@ -277,13 +276,13 @@ def test_the_users_model_and_global_state_are_untouched(get_case):
     case = get_case("tanh", "float32")
     before = [w.copy() for w in case.model.get_weights()]
     attributes = set(vars(case.model))
-    state = np.random.get_state()[1].copy(), keras.config.floatx()
+    state, floatx = random.getstate(), keras.config.floatx()
     fit(case, "hessian", rank=5).predict(case.x)
     for old, new in zip(before, case.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert set(vars(case.model)) == attributes
-    np.testing.assert_array_equal(np.random.get_state()[1], state[0])
-    assert keras.config.floatx() == state[1]
+    assert random.getstate() == state
+    assert keras.config.floatx() == floatx
 
 
 def test_later_training_does_not_change_a_fitted_object(get_case):
@@ -319,7 +318,7 @@ def test_far_from_a_minimum_fit_warns(get_case):
 
 
 def test_automatic_rank_closes_the_tail():
-    """A network too large for the dense path: the tail's share of the median falls under the tolerance."""
+    """Beyond the dense path: what the tail leaves open falls under the tolerance."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 30)), rng.integers(0, 4, 300)
     model = keras.Sequential(
