@@ -149,21 +149,7 @@ class Batches:
         return inputs, labels, _weights(weight, inputs.n_rows, self._dtype)
 
     def _from_element(self, element: Any) -> Batch:
-        if not isinstance(element, tuple) or len(element) not in (2, 3):
-            raise InvalidInputError(
-                "the dataset yields something else than (x, y) or (x, y, weight)",
-                expected="a tuple of two or three parts",
-                received=type(element).__name__
-                + (f" of {len(element)}" if isinstance(element, tuple) else ""),
-                remedy="map the dataset to (inputs, labels)",
-            )
-        if element[1].shape.rank == 0:
-            raise InvalidInputError(
-                "the dataset yields single examples",
-                expected="batches: labels of shape [B]",
-                received="labels of shape []",
-                remedy="call .batch(256) on the dataset",
-            )
+        _check_element(element)
         x = tf.nest.map_structure(lambda leaf: tf.constant(_cast(leaf, self._dtype)), element[0])
         labels = self._check_labels(element[1].numpy())
         rows = int(tf.nest.flatten(x)[0].shape[0])
@@ -195,7 +181,8 @@ def first_rows(x: Any, *, dtype: str, n: int) -> Any:
         element = next(iter(x), None)
         if element is None:
             raise _empty("no batch")
-        x = element[0] if isinstance(element, tuple) else element
+        _check_element(element)
+        x = element[0]
     leaves = [_array(leaf) for leaf in tf.nest.flatten(x)]
     if any(leaf.ndim == 0 for leaf in leaves):
         raise _empty(f"shapes {[list(leaf.shape) for leaf in leaves]}")
@@ -286,6 +273,25 @@ def _weights(weight: npt.NDArray[Any], n_rows: int, dtype: str) -> npt.NDArray[A
             received=f"a smallest weight of {weight.min():g}",
         )
     return weight.astype(dtype)
+
+
+def _check_element(element: Any) -> None:
+    """`InvalidInputError` unless a dataset's element is a batch of examples and labels."""
+    if not isinstance(element, tuple) or len(element) not in (2, 3):
+        raise InvalidInputError(
+            "the dataset yields something else than (x, y) or (x, y, weight)",
+            expected="a tuple of two or three parts",
+            received=type(element).__name__
+            + (f" of {len(element)}" if isinstance(element, tuple) else ""),
+            remedy="map the dataset to (inputs, labels)",
+        )
+    if element[1].shape.rank == 0:
+        raise InvalidInputError(
+            "the dataset yields single examples",
+            expected="batches: labels of shape [B]",
+            received="labels of shape []",
+            remedy="call .batch(256) on the dataset",
+        )
 
 
 def _check_length(name: str, received: int, expected: int) -> None:

@@ -179,7 +179,7 @@ class DeltaMethod:
         fitted = self._require_fitted("predict")
         problem = fitted.problem
         check_inputs_like(x, problem.data.spec.x)
-        size = self.batch_size or _auto_batch_size(problem.network, problem.n_outputs)
+        size = _batch_size(self, problem.network, problem.n_outputs)
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
@@ -278,7 +278,7 @@ def _state_problem(dm: DeltaMethod, x: Any, y: Any, sample_weight: Any) -> _Prob
         likelihood=likelihood,
         n_outputs=inspection.n_outputs,
         dtype=network.dtype,
-        batch_size=dm.batch_size or _auto_batch_size(network, rows),
+        batch_size=_batch_size(dm, network, rows),
     )
     rates = l2_rates(network.variables, dm.l2)
     if dm.l2 == "auto":
@@ -354,6 +354,10 @@ def _solve_automatically(
 
 def _metric(rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
+
+
+def _batch_size(dm: DeltaMethod, network: Network, rows_per_example: int) -> int:
+    return _auto_batch_size(network, rows_per_example) if dm.batch_size is None else dm.batch_size
 
 
 def _auto_batch_size(network: Network, rows_per_example: int) -> int:

@@ -6,6 +6,7 @@ Keras' stateless call with those copies.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,8 @@ class Network:
     def __init__(self, model: Any, *, layers: Layers = None) -> None:
         _check_model(model)
         self._model = model
+        takes_mode = "training" in inspect.signature(model.call).parameters
+        self._mode = {"training": False} if takes_mode else {}
         trainable = list(model.trainable_variables)
         self.variables = _select(trainable, layers)
         chosen = {id(variable) for variable in self.variables}
@@ -116,7 +119,7 @@ class Network:
         state = [by_id[id(v)] for v in self._model.non_trainable_variables]
         if isinstance(x, tuple):
             x = list(x)
-        return self._model.stateless_call(trainable, state, x, training=False)
+        return self._model.stateless_call(trainable, state, x, **self._mode)
 
     def compile_logits(self, spec: Any) -> Callable[[Any], tf.Tensor]:
         """A compiled `x -> logits [B, C]` at `params`, for inputs that fit the spec."""
@@ -130,11 +133,20 @@ class Network:
             x: two rows or more.
 
         Raises:
+            InvalidInputError: the model does not take inputs of this shape.
             UnsupportedModelError: random, stateful or batch-dependent output, or an output that
                 is neither logits nor a softmax `[B, C]`.
         """
         pieces = self.unflatten(self.params)
-        output, state = self._stateless(pieces, x)
+        try:
+            output, state = self._stateless(pieces, x)
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            raise InvalidInputError(
+                "the model cannot be called on x",
+                expected="inputs as in training",
+                received=f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]} in a probe "
+                f"of the first rows, at which the model says: {error}",
+            ) from error
         if not tf.is_tensor(output) or output.shape.rank != 2 or output.shape[1] < 2:
             shape = output.shape if tf.is_tensor(output) else type(output).__name__
             raise UnsupportedModelError(

@@ -19,6 +19,10 @@ __all__ = ["Polished", "Verdict", "build_mlp", "polish", "train_adam"]
 Array = npt.NDArray[Any]
 Verdict = Literal["stationary", "stopped at a kink", "not converged"]
 
+#: A network with kinks has stalled when its cost fell by less than this share of itself in so many
+#: iterations: L-BFGS zigzags across the kinks and may go on for ever.
+_STALL_SHARE, _STALL_ITERATIONS = 1e-5, 200
+
 #: L-BFGS runs: a run that ends in its line search starts again with an empty memory.
 _RESTARTS = 4
 
@@ -30,9 +34,9 @@ class Polished:
     Attributes:
         params: `[P]`.
         stationarity: of the cost at `params`.
-        verdict: "stationary" (gradient ratio within the tolerance), "stopped at a kink" (the line
-            search found no descent, and the network has kinks such as ReLU's: the gradient jumps
-            there and cannot vanish), or "not converged" (out of iterations, or of precision).
+        verdict: "stationary" (gradient ratio within the tolerance), "stopped at a kink" (no more
+            descent, and the network has kinks such as ReLU's: the gradient jumps there and cannot
+            vanish), or "not converged" (out of iterations, or of precision).
         iterations: of L-BFGS.
     """
 
@@ -62,7 +66,7 @@ def polish(
     Returns:
         The best point; never raises for a lack of convergence.
     """
-    search = _Search(cost, tolerance)
+    search = _Search(cost, tolerance, may_stall=bool(kinks))
     point, iterations, exhausted = np.asarray(params, np.float64), 0, False
     for _ in range(_RESTARTS):
         result = scipy.optimize.minimize(
@@ -70,7 +74,7 @@ def polish(
             point,
             jac=True,
             method="L-BFGS-B",
-            callback=search.stop_when_stationary,
+            callback=search.stop_when_done,
             options={
                 "maxcor": 50,
                 "maxiter": max_iterations - iterations,
@@ -82,7 +86,7 @@ def polish(
         moved = bool(np.any(result.x != point))
         point, iterations = result.x, iterations + int(result.nit)
         exhausted = iterations >= max_iterations
-        if search.ratio(point) <= tolerance or exhausted or not moved:
+        if search.ratio(point) <= tolerance or search.stalled or exhausted or not moved:
             break
     stationarity = cost.stationarity(point)
     verdict: Verdict = "not converged"
@@ -96,9 +100,11 @@ def polish(
 class _Search:
     """The cost as L-BFGS calls it, with the gradient's parts of the last point at hand."""
 
-    def __init__(self, cost: Cost, tolerance: float) -> None:
+    def __init__(self, cost: Cost, tolerance: float, *, may_stall: bool) -> None:
         self._cost = cost
         self._tolerance = tolerance
+        self._may_stall = may_stall
+        self._values: list[float] = []
         self._point: Array = np.zeros(0)
         self._ratio = np.inf
 
@@ -115,8 +121,16 @@ class _Search:
             self.evaluate(params)
         return self._ratio
 
-    def stop_when_stationary(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
-        if self.ratio(intermediate_result.x) <= self._tolerance:
+    @property
+    def stalled(self) -> bool:
+        if not self._may_stall or len(self._values) <= _STALL_ITERATIONS:
+            return False
+        before, now = self._values[-1 - _STALL_ITERATIONS], self._values[-1]
+        return before - now < _STALL_SHARE * abs(now)
+
+    def stop_when_done(self, intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        self._values.append(float(intermediate_result.fun))
+        if self.stalled or self.ratio(intermediate_result.x) <= self._tolerance:
             raise StopIteration
 
 

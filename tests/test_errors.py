@@ -1,0 +1,326 @@
+"""Bad input gets an error that says what, what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deltauq import DeltaClassifier, DeltaMethod, compare
+from deltauq.errors import (
+    DeltaUQError,
+    InvalidInputError,
+    NotFittedError,
+    NumericalError,
+    UnsupportedModelError,
+)
+
+# Random weights are far from a minimum, and `fit` says so.
+pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+
+layers = keras.layers
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(20, 4)).astype("float32"), RNG.integers(0, 3, 20)
+
+
+def model(*extra, outputs=3, **output):
+    return keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(outputs, **output), *extra]
+    )
+
+
+def fit(m=None, x=X, y=Y, weight=None, **options):
+    options = {"l2": 0.1, "progress": False, "rank": 3} | options
+    return DeltaMethod(m or model(), **options).fit(x, y, weight)
+
+
+def raises(kind, *parts):
+    """The error's text holds the parts in this order."""
+    return pytest.raises(kind, match="(?s)" + ".*".join(parts))
+
+
+def test_an_unbuilt_model():
+    unbuilt = keras.Sequential([layers.Dense(3)])
+    with raises(InvalidInputError, "not built", "Expected", "Received", "call it once on a batch"):
+        fit(unbuilt)
+
+
+def test_something_that_is_no_keras_model():
+    with raises(UnsupportedModelError, "not a Keras 3 model", "Received: builtins.function"):
+        fit(lambda x: x)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: model(outputs=1), r"C >= 2.*Received: \(.*1\)"),
+        (lambda: model(layers.Reshape((3, 1))), r"C >= 2.*Received"),
+        (lambda: model(activation="sigmoid"), r"neither logits nor a softmax.*'Sigmoid'"),
+        (lambda: model(activation="relu"), r"neither logits nor a softmax.*'Relu'"),
+        (
+            lambda: model(layers.Rescaling(1.0), activation="softmax"),
+            r"neither.*whose rows are probabilities",
+        ),
+    ],
+)
+def test_an_output_that_is_neither_logits_nor_a_softmax(make, text):
+    with raises(UnsupportedModelError, text, "What to do"):
+        fit(make())
+
+
+@pytest.mark.parametrize(
+    ("y", "text"),
+    [
+        (Y + 1, r"labels out of range.*from 0 to 2.*from 1 to 3"),
+        (Y - 1, r"labels out of range.*from -1 to 1"),
+        (Y.astype(float), r"not hold class numbers.*float64.*astype\(int\)"),
+        (np.eye(3)[Y], r"not hold class numbers.*\[20, 3\].*argmax"),
+        (np.array(["a"] * 20), r"not hold class numbers.*LabelEncoder"),
+        (Y[:7], r"y has the wrong length.*20 rows.*7 rows"),
+        (None, r"y is missing.*fit\(x, y\)"),
+    ],
+)
+def test_labels_that_cannot_be_used(y, text):
+    with raises(InvalidInputError, text):
+        fit(y=y)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_inputs(bad):
+    x = X.copy()
+    x[13, 2] = bad
+    with raises(InvalidInputError, "x holds NaN or infinity", "1 of 80", "never drops any"):
+        fit(x=x)
+    with raises(InvalidInputError, "x holds NaN or infinity"):
+        fit().predict(x)
+
+
+def test_non_finite_weights_of_the_model():
+    m = model()
+    m.layers[0].bias.assign([0, 0, np.nan, 0, 0])
+    with raises(UnsupportedModelError, r"dense\S*/bias' hold NaN", "1 of 5", "training diverged"):
+        fit(m)
+
+
+def test_a_non_finite_loss():
+    """Weights and inputs are finite, and their product overflows."""
+    m = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    m.set_weights([np.full((4, 3), 3e38, "float32"), np.zeros(3, "float32")])
+    with raises(NumericalError, "loss is not finite", "overflow"):
+        fit(m, x=np.abs(X) + 2)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [(X[:0], Y[:0]), (tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(3), None)],
+    ids=["arrays", "dataset"],
+)
+def test_empty_data(x, y):
+    with raises(InvalidInputError, "empty", "Expected", "Received"):
+        fit(x=x, y=y)
+
+
+def test_weights_that_cannot_be_used():
+    with raises(InvalidInputError, "sample_weight has the wrong length", "20 rows", "3 rows"):
+        fit(weight=np.ones(3))
+    with raises(InvalidInputError, "sample_weight is negative", "-1"):
+        fit(weight=-np.ones(20))
+    with raises(InvalidInputError, "data are empty", "sum of weights 0"):
+        fit(weight=np.zeros(20))
+
+
+def test_datasets_that_cannot_be_used():
+    single = tf.data.Dataset.from_tensor_slices((X, Y))
+    with raises(InvalidInputError, "single examples", r"\.batch\(256\)"):
+        fit(x=single, y=None)
+    with raises(InvalidInputError, "y and sample_weight came beside a dataset"):
+        fit(x=single.batch(4))
+    with raises(InvalidInputError, "something else than"):
+        fit(x=tf.data.Dataset.from_tensor_slices(X).batch(4), y=None)
+
+
+def test_a_variable_without_l2():
+    with raises(
+        InvalidInputError, "no L2 rate", "dense", "kernel", r"l2=\.\.\.", r"layers=", "rank='full'"
+    ):
+        fit(l2="auto")
+
+
+@pytest.mark.parametrize(
+    ("rank", "text"),
+    [
+        (44, r"larger than the number of parameters.*P = 43.*44.*rank='full'"),
+        (0, "whole number >= 1.*0"),
+        (2.5, "whole number >= 1.*2.5"),
+        ("all", "whole number >= 1.*'all'"),
+    ],
+)
+def test_a_rank_that_cannot_be(rank, text):
+    with raises(InvalidInputError, text):
+        fit(rank=rank)
+
+
+def test_a_dense_path_that_would_not_fit():
+    wide = keras.Sequential([keras.Input((300,)), layers.Dense(100), layers.Dense(3)])
+    with raises(InvalidInputError, "rank='full'", "20,000", "GiB each", "rank='auto'"):
+        fit(wide, x=np.zeros((3, 300), "float32"), y=Y[:3], rank="full")
+
+
+class RandomLayer(layers.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+class CountingLayer(layers.Layer):
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), trainable=False, initializer="zeros", name="calls")
+
+    def call(self, x):
+        self.calls.assign(self.calls + 1.0)
+        return x
+
+
+class BatchCentring(layers.Layer):
+    def call(self, x):
+        return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (RandomLayer, "random in inference mode.*training=False"),
+        (CountingLayer, "stateful.*changed variables.*calls"),
+        (BatchCentring, "depends on the others in its batch.*inference mode"),
+    ],
+)
+def test_layers_that_are_no_functions_of_one_input(layer, text):
+    with raises(UnsupportedModelError, text):
+        fit(model(layer()))
+
+
+@pytest.mark.parametrize("what", ["eigenpairs", "covariance", "stationarity", "fit_seconds"])
+def test_results_before_fit(what):
+    dm = DeltaMethod(model())
+    with raises(NotFittedError, what, "fit was not called"):
+        getattr(dm, what)
+    with raises(NotFittedError, "predict needs the curvature"):
+        dm.predict(X)
+
+
+def test_a_failed_fit_leaves_nothing_behind():
+    dm = fit()
+    with pytest.raises(InvalidInputError):
+        dm.fit(X, Y + 7)
+    with pytest.raises(NotFittedError):
+        dm.predict(X)
+
+
+@pytest.mark.parametrize("x", [X[0], X[:, :3], [X, X]], ids=["no batch axis", "columns", "inputs"])
+def test_predicting_inputs_of_another_shape(x):
+    with raises(InvalidInputError, "another shape than the training data", r"\[4\]", "x\\[None\\]"):
+        fit().predict(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"curvature": "fisher"}, r"curvature='fisher' is not known.*hessian.*opg.*ggn"),
+        ({"tail": "mean"}, "tail='mean' is not known.*midpoint"),
+        ({"negative_curvature": "drop"}, "negative_curvature='drop'.*project"),
+        ({"likelihood": "poisson"}, "likelihood 'poisson' is not known.*categorical"),
+        ({"l2": -1.0}, r"L2 rate is not a finite number >= 0.*-1"),
+        ({"l2": "tuned"}, "l2='tuned' is not understood"),
+        ({"l2": {"gamma": 1.0}}, "pattern 'gamma'.*matches no variable.*dense"),
+        ({"layers": ["block_7"]}, "pattern 'block_7'.*matches no trainable variable.*dense"),
+        ({"layers": lambda v: False}, "no variable is left to be uncertain"),
+        ({"batch_size": 0}, "batch_size is not a positive whole number"),
+        ({"curvature": "hessian", "tail": "trace"}, "tail='trace' needs a trace.*opg.*ggn"),
+    ],
+)
+def test_options_that_are_not_known(options, text):
+    with raises(InvalidInputError, text):
+        fit(**options)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "name"),
+    [
+        ("l1", "L1"),
+        (keras.regularizers.L1L2(0.1, 0.1), "L1L2"),
+        (keras.regularizers.OrthogonalRegularizer(), "OrthogonalRegularizer"),
+    ],
+)
+def test_penalties_without_a_rate(penalty, name):
+    m = keras.Sequential([keras.Input((4,)), layers.Dense(3, kernel_regularizer=penalty)])
+    with raises(UnsupportedModelError, "not an L2 penalty", name, r"l2=\.\.\."):
+        fit(m, l2="auto")
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "text"),
+    [
+        ("mse", None, "compiled with the loss 'm"),
+        ("sparse_categorical_crossentropy", None, "from_logits=False.*gives logits"),
+        (
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "softmax",
+            "from_logits=True.*gives softmax probabilities",
+        ),
+        (
+            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
+            "softmax",
+            "smooths the labels by 0.1",
+        ),
+        (
+            keras.losses.SparseCategoricalCrossentropy(reduction="sum"),
+            "softmax",
+            "summed over the batch",
+        ),
+    ],
+)
+def test_losses_that_are_not_the_likelihood(loss, activation, text):
+    m = model(activation=activation)
+    m.compile(loss=loss)
+    with raises(UnsupportedModelError, text, "likelihood='categorical'"):
+        fit(m)
+    assert len(fit(m, likelihood="categorical").predict(X)) == 20
+
+
+def test_mixed_precision():
+    m = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, dtype="mixed_float16", name="half"), layers.Dense(3)]
+    )
+    with raises(UnsupportedModelError, "mixes precisions", "half", "float16"):
+        fit(m)
+
+
+def test_inputs_that_the_model_does_not_take():
+    with raises(InvalidInputError, "cannot be called on x", r"\[3, 7\]", "incompatible"):
+        fit(x=np.ones((20, 7), "float32"))
+
+
+def test_inputs_that_are_no_numbers():
+    with raises(InvalidInputError, "x does not hold numbers", "dtype <U"):
+        fit(x=np.array([["a"] * 4] * 20))
+
+
+def test_comparisons_that_cannot_be_made():
+    for curvatures in (("opg",), ("opg", "opg"), ("opg", "fisher")):
+        with raises(InvalidInputError, "cannot be compared", "two or more different names"):
+            compare(model(), X, Y, X, curvatures=curvatures)
+    with raises(InvalidInputError, "y_eval has the wrong shape", r"\[20\]", r"\[3\]"):
+        compare(model(), X, Y, X, Y[:3], curvatures=("opg", "ggn"), l2=1.0, progress=False)
+
+
+def test_a_classifier_of_one_class():
+    with raises(InvalidInputError, "one class only", "two classes or more"):
+        DeltaClassifier(progress=False).fit(X, np.zeros(20, int))
+
+
+def test_every_error_is_one_kind():
+    for kind in (InvalidInputError, UnsupportedModelError, NotFittedError, NumericalError):
+        assert issubclass(kind, DeltaUQError)
+    assert str(DeltaUQError("a", expected="b.", received="c", remedy="d")) == (
+        "a. Expected: b. Received: c. What to do: d."
+    )

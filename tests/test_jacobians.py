@@ -1,0 +1,157 @@
+"""Per-example rows equal plain automatic differentiation of one example at a time."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deltauq.jacobians import PerExample
+from deltauq.network import Network
+
+layers = keras.layers
+F64 = {"dtype": "float64"}
+
+
+def dense_only():
+    x = keras.Input((4,), **F64)
+    return keras.Model(x, layers.Dense(3, use_bias=False, **F64)(x)), (4,)
+
+
+def shared():
+    x = keras.Input((4,), **F64)
+    twice = layers.Dense(4, activation="tanh", **F64)
+    z = layers.Add(**F64)([twice(twice(x)), x])
+    return keras.Model(x, layers.Dense(3, **F64)(z)), (4,)
+
+
+def sequence():
+    """Dense on [B, T, D]: the batch axis is folded into the product's rows."""
+    x = keras.Input((6, 4), **F64)
+    z = layers.Dense(5, activation="gelu", **F64)(x)
+    z = layers.GlobalAveragePooling1D(**F64)(z)
+    return keras.Model(x, layers.Dense(3, **F64)(z)), (6, 4)
+
+
+def convolution(**options):
+    x = keras.Input((7, 6, 2), **F64)
+    z = layers.Conv2D(4, (3, 2), activation="tanh", **options, **F64)(x)
+    z = layers.Flatten(**F64)(layers.MaxPooling2D(2, padding="same", **F64)(z))
+    return keras.Model(x, layers.Dense(3, activation="softmax", **F64)(z)), (7, 6, 2)
+
+
+def normalised():
+    x = keras.Input((5, 5, 2), **F64)
+    z = layers.BatchNormalization(**F64)(layers.Conv2D(3, 2, **F64)(x))
+    z = layers.LayerNormalization(**F64)(layers.Flatten(**F64)(keras.ops.relu(z)))
+    return keras.Model(x, layers.Dense(3, **F64)(z)), (5, 5, 2)
+
+
+def many_kinds():
+    x = keras.Input((8, 3), **F64)
+    z = layers.Conv1D(4, 3, activation="tanh", **F64)(x)
+    z = layers.LSTM(4, return_sequences=True, **F64)(z)
+    z = layers.PReLU(**F64)(z)
+    z = layers.EinsumDense("bte,ef->btf", (None, 3), bias_axes="f", **F64)(z)
+    return keras.Model(x, layers.GlobalMaxPooling1D(**F64)(z)), (8, 3)
+
+
+class OwnWeights(keras.Model):
+    """A subclassed model that owns a scale and multiplies two of its weights."""
+
+    def __init__(self):
+        super().__init__(**F64)
+        self.head = layers.Dense(3, **F64)
+
+    def build(self, shape):
+        self.left = self.add_weight(shape=(4, 2), initializer="normal", name="left")
+        self.right = self.add_weight(shape=(2, 5), initializer="normal", name="right")
+        self.gain = self.add_weight(shape=(5,), initializer="normal", name="gain")
+        self.head.build((None, 5))
+
+    def call(self, x):
+        return self.head(keras.ops.tanh(x @ (self.left @ self.right)) * self.gain)
+
+
+def own_weights():
+    model = OwnWeights()
+    model(np.zeros((1, 4)))
+    return model, (4,)
+
+
+CASES = {
+    "dense": (dense_only, 0),
+    "shared": (shared, 0),
+    "sequence": (sequence, 0),
+    "conv valid": (convolution, 0),
+    "conv same stride": (lambda: convolution(strides=2, padding="same"), 0),
+    "conv dilated": (lambda: convolution(dilation_rate=2), 1),
+    "conv groups": (lambda: convolution(groups=2), 1),
+    "normalised": (normalised, 2),
+    "many kinds": (many_kinds, None),
+    "own weights": (own_weights, 2),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    make, n_mapped = CASES[request.param]
+    model, shape = make()
+    rng = np.random.default_rng(3)
+    model.set_weights([w + 0.3 * rng.uniform(size=w.shape) for w in model.get_weights()])
+    return model, rng.normal(size=(5, *shape)), n_mapped
+
+
+def single_jacobians(network, x):
+    """Logits differentiated in the parameters, one example at a time, by a tape."""
+
+    @tf.function
+    def one(example):
+        params = tf.identity(network.params)
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            logits = network.logits(network.unflatten(params), example)
+        return tape.jacobian(logits, params, experimental_use_pfor=False)[0]
+
+    return np.stack([one(tf.constant(x[n : n + 1])).numpy() for n in range(len(x))])
+
+
+def test_rows_equal_automatic_differentiation(case):
+    model, x, n_mapped = case
+    network = Network(model)
+    per_example = PerExample(network, tf.constant(x[:3]))
+    if n_mapped is not None:
+        assert len(per_example.mapped) == n_mapped
+    rng = np.random.default_rng(4)
+    cotangents = rng.normal(size=(5, 2, 3))
+    rows = tf.function(
+        lambda params, x: per_example.rows(params, x, lambda _: tf.constant(cotangents))
+    )(network.params, tf.constant(x))
+    truth = cotangents @ single_jacobians(network, x)
+    scale = np.max(np.abs(truth))
+    np.testing.assert_allclose(rows, truth, rtol=1e-10, atol=1e-10 * scale)
+
+
+def test_a_wrong_rule_is_found_and_replaced(monkeypatch):
+    """A batch axis folded time-major breaks the product's rule; the check on a probe sees it."""
+
+    class TimeMajor(layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(4, 3), initializer="normal", name="kernel")
+
+        def call(self, x):
+            steps = keras.ops.reshape(keras.ops.transpose(x, (1, 0, 2)), (-1, 4))
+            folded = keras.ops.tanh(steps @ self.kernel)
+            return keras.ops.mean(keras.ops.reshape(folded, (6, -1, 3)), axis=0)
+
+    inputs = keras.Input((6, 4), **F64)
+    network = Network(keras.Model(inputs, TimeMajor(**F64)(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 6, 4))
+    per_example = PerExample(network, tf.constant(x[:3]))
+    assert len(per_example.mapped) == 1
+    identity = tf.eye(3, batch_shape=[5], dtype=tf.float64)
+    rows = tf.function(lambda p, x: per_example.rows(p, x, lambda _: identity))(
+        network.params, tf.constant(x)
+    )
+    np.testing.assert_allclose(rows, single_jacobians(network, x), rtol=1e-10, atol=1e-12)
