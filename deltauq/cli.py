@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 __all__ = ["app"]
 
@@ -29,7 +30,10 @@ def main() -> None:
 @app.command()
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Directory for the report and the tables.")
+        Path,
+        typer.Option(
+            "--output", "-o", file_okay=False, help="Directory for the report and the tables."
+        ),
     ] = Path("deltauq-demo"),
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -45,8 +49,8 @@ def demo(
         from deltauq.demo import run_demo
 
         summary = run_demo(output, seed=seed, progress=not quiet)
-    except DeltaUQError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False)
+    except (DeltaUQError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
     console.print(_demo_table(summary))
     console.print(

@@ -94,11 +94,11 @@ class DeltaMethod:
 
     Source: G. K. Nilsen et al., arXiv 1912.00832 and 2107.01606.
 
-    >>> import keras, numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> x, y = rng.normal(size=(50, 4)), rng.integers(0, 3, 50)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> dm = DeltaMethod(model, curvature="ggn", l2=0.1, progress=False).fit(x, y)
+    >>> from sklearn.datasets import load_iris
+    >>> from deltauq import DeltaClassifier
+    >>> x, y = load_iris(return_X_y=True)
+    >>> model = DeltaClassifier(hidden_units=(4,), l2=0.1, progress=False).fit(x, y).model_
+    >>> dm = DeltaMethod(model, curvature="ggn", progress=False).fit(x, y)
     >>> dm.predict(x[:2]).std.shape
     (2, 3)
     """
@@ -270,7 +270,7 @@ def _state_problem(dm: DeltaMethod, x: Any, y: Any, sample_weight: Any) -> _Prob
     if dm.likelihood == "auto":
         check_compiled_loss(dm.model, inspection.ends_in_softmax)
     check_rank(dm.rank, network.n_params)
-    rows = 1 if dm.curvature == "opg" else inspection.n_outputs
+    rows = CURVATURES[dm.curvature].rows_per_example(inspection.n_outputs)
     data = Batches(
         x,
         y,

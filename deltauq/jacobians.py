@@ -78,7 +78,7 @@ class PerExample:
 
     def __init__(self, network: Network, probe: Any) -> None:
         self._network = network
-        self._mapped = self._without_rule(probe)
+        self._mapped: set[int] = set()
         self._mapped |= self._with_wrong_rule(probe)
 
     @property
@@ -100,11 +100,12 @@ class PerExample:
         pieces = [tf.identity(piece) for piece in self._network.unflatten(params)]
         logits = self._network.logits(pieces, x)
         c = tf.stop_gradient(cotangents(logits))
-        taps = [_taps(piece, x) or [] for piece in pieces]
+        taps = [_taps(piece, x) for piece in pieces]
+        self._mapped.update(i for i, found in enumerate(taps) if found is None)
         mapped = _map_examples(self._network, pieces, x, c, sorted(self._mapped))
         parts: list[tf.Tensor] = []
         for r in range(c.shape[1]):
-            ruled = self._ruled(taps, logits, c[:, r])
+            ruled = self._ruled([found or [] for found in taps], logits, c[:, r])
             ruled.update((i, rows[:, r]) for i, rows in mapped.items())
             parts += [ruled[i] for i in range(len(pieces))]
         return tf.reshape(tf.concat(parts, axis=1), [-1, c.shape[1], self._network.n_params])
@@ -131,19 +132,6 @@ class PerExample:
             empty = tf.zeros([n_examples, self._network.parameters[i].size], logits.dtype)
             parts[i] = tf.add_n(rows) if rows else empty
         return parts
-
-    def _without_rule(self, probe: Any) -> set[int]:
-        missing: set[int] = set()
-
-        @tf.function
-        def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
-            pieces = [tf.identity(piece) for piece in self._network.unflatten(params)]
-            logits = self._network.logits(pieces, x)
-            missing.update(i for i, piece in enumerate(pieces) if _taps(piece, x) is None)
-            return logits
-
-        trace.get_concrete_function(self._network.params, probe)
-        return missing
 
     def _with_wrong_rule(self, probe: Any) -> set[int]:
         """Variables whose rows in a batch are not what each example gives alone."""

@@ -120,12 +120,16 @@ def test_hutchinson_covers_the_trace(get_case):
     assert abs(estimate.value - truth) < 4 * estimate.standard_error
 
 
-def test_one_trace_serves_every_batch(get_case, rng):
+@pytest.mark.parametrize(("kind", "widths"), [("opg", [None]), ("hessian", [8, 2])])
+def test_one_trace_per_signature(get_case, rng, kind, widths):
+    """Batches of 4, 4 and 3 rows share a trace; the Hessian has one per width of its blocks."""
     case = get_case("tanh")
-    operator = build(case, "opg", batch_size=4)  # batches of 4, 4 and 3
-    operator.matmat(rng.normal(size=(64, 2)))
-    operator.matmat(rng.normal(size=(64, 5)))
-    assert operator._product.experimental_get_tracing_count() == 1
+    operator = build(case, kind, batch_size=4)
+    for _ in range(2):
+        operator.matmat(rng.normal(size=(64, 10)))
+    assert list(operator._products) == widths
+    for product in operator._products.values():
+        assert product.experimental_get_tracing_count() == 1
 
 
 def test_wrong_shapes_are_refused(get_case):

@@ -35,6 +35,9 @@ class _Gram(CurvatureOperator):
         self._per_example = PerExample(network, data.head(3))
         parameters = tf.TensorSpec([network.n_params], network.dtype)
         self._compiled_rows = tf.function(self._rows, input_signature=[parameters, data.spec])
+        self._compiled_lengths = tf.function(
+            self._squared_lengths, input_signature=[parameters, data.spec, parameters]
+        )
 
     @abc.abstractmethod
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -44,6 +47,9 @@ class _Gram(CurvatureOperator):
         rows = self._per_example.rows(params, batch.x, lambda z: self._factor(z, batch.y))
         rows = tf.sqrt(batch.weight)[:, None, None] * rows
         return tf.reshape(rows, [-1, self.network.n_params])
+
+    def _squared_lengths(self, params: tf.Tensor, batch: Batch, scale: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.square(scale * self._rows(params, batch)), axis=1)
 
     def _batch_product(self, params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
         rows = self._rows(params, batch)
@@ -60,11 +66,11 @@ class _Gram(CurvatureOperator):
 
     def trace(self) -> float:
         """Trace of A, exact: the mean squared length of the rows; one pass over the data."""
+        scale = tf.constant(self.scale.astype(self.network.dtype))
         total = 0.0
         for batch in self.data:
-            rows = self._compiled_rows(self.network.params, batch).numpy()
-            squares = np.einsum("np,np->p", rows, rows, dtype=np.float64)
-            total += float(squares @ self.scale**2)
+            lengths = self._compiled_lengths(self.network.params, batch, scale)
+            total += float(np.sum(lengths.numpy(), dtype=np.float64))
         return total / self.data.n_examples
 
 
@@ -85,6 +91,11 @@ class GGN(_Gram):
     Equals the Fisher information for softmax with cross-entropy, and the exact Hessian for a
     network that is linear in its parameters.
     """
+
+    @staticmethod
+    def rows_per_example(n_outputs: int) -> int:
+        """One row per class."""
+        return n_outputs
 
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         return tf.linalg.matrix_transpose(self.likelihood.hessian_factor(logits))

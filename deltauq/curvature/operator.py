@@ -39,7 +39,7 @@ class CurvatureOperator(abc.ABC):
 
     #: No eigenvalue is negative, whatever the network.
     positive_semidefinite: ClassVar[bool]
-    #: Columns of V that one compiled call takes; None for any number.
+    #: Columns of V that one compiled call takes at most; None where it takes any number.
     _block: ClassVar[int | None] = None
 
     def __init__(
@@ -62,16 +62,16 @@ class CurvatureOperator(abc.ABC):
             )
         self.shape = (network.n_params, network.n_params)
         self.dtype = np.dtype(np.float64)
-        parameters = tf.TensorSpec([network.n_params], network.dtype)
-        vectors = tf.TensorSpec([network.n_params, None], network.dtype)
-        self._product = tf.function(
-            self._batch_product,
-            input_signature=None if self._block else [parameters, data.spec, vectors],
-        )
+        self._products: dict[int | None, Any] = {}
 
     @abc.abstractmethod
     def _batch_product(self, params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
         """Sum over the batch of w_n A_n V, `[P, b]`; a graph function."""
+
+    @staticmethod
+    def rows_per_example(n_outputs: int) -> int:
+        """Vectors of length P that one example takes in memory."""
+        return 1
 
     @abc.abstractmethod
     def trace(self) -> float:
@@ -102,9 +102,20 @@ class CurvatureOperator(abc.ABC):
             start = 0
             for block in blocks:
                 stop = start + block.shape[1]
-                total[:, start:stop] += self._product(self.network.params, batch, block).numpy()
+                product = self._product(block.shape[1] if self._block else None)
+                total[:, start:stop] += product(self.network.params, batch, block).numpy()
                 start = stop
         return self.scale[:, None] * total / self.data.n_examples
+
+    def _product(self, width: int | None) -> Any:
+        """The compiled product of a batch, traced once for each width of V."""
+        if width not in self._products:
+            parameters = tf.TensorSpec([self.shape[0]], self.network.dtype)
+            vectors = tf.TensorSpec([self.shape[0], width], self.network.dtype)
+            self._products[width] = tf.function(
+                self._batch_product, input_signature=[parameters, self.data.spec, vectors]
+            )
+        return self._products[width]
 
     def _blocks(self, vectors: Array) -> list[Array]:
         if self._block is None:

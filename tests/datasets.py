@@ -1,0 +1,20 @@
+"""Data that are not part of the project: `$DELTAUQ_DATA`, else `../shared/data`, else skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def load(name):
+    """The arrays of one `.npz` file, or a skip that says what is missing."""
+    path = Path(os.environ.get("DELTAUQ_DATA", _BESIDE)) / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there: set DELTAUQ_DATA to the directory that holds it")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays}
