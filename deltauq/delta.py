@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq import curvature as curvatures
-from deltauq.cost import Cost, Stationarity, per_parameter
+from deltauq.cost import Stationarity
 from deltauq.covariance import (
     NegativeCurvature,
     ParameterCovariance,
@@ -23,19 +22,16 @@ from deltauq.covariance import (
     tail_interval,
 )
 from deltauq.curvature import CurvatureOperator
-from deltauq.data import Batches, InputBatches, check_inputs_like, first_rows
-from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, check_rank, eigenpairs
-from deltauq.errors import (
-    ConvergenceWarning,
-    InvalidInputError,
-    NotFittedError,
-)
-from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
+from deltauq.data import InputBatches, check_inputs_like
+from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, eigenpairs
+from deltauq.errors import ConvergenceWarning, NotFittedError
+from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank
 from deltauq.network import Layers, Network
-from deltauq.prediction import Linearization, Prediction, predict
+from deltauq.prediction import Prediction, predict, root_diagonal
+from deltauq.problem import Problem, batch_size_for, state_problem
 from deltauq.progress import progress_bar
-from deltauq.regularization import L2, l2_rates
+from deltauq.regularization import L2
 
 __all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
 
@@ -46,9 +42,6 @@ CURVATURES: dict[str, type[CurvatureOperator]] = {
     "opg": curvatures.OPG,
     "ggn": curvatures.GGN,
 }
-
-#: Bytes of per-example rows that one batch may take.
-_ROW_BYTES = 2**27
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
@@ -154,7 +147,15 @@ class DeltaMethod:
         started = time.monotonic()
         self._fitted = None
         check_choice("curvature", self.curvature, tuple(CURVATURES))
-        problem = _state_problem(self, x, y, sample_weight)
+        problem = state_problem(
+            Network(self.model, layers=self.layers),
+            (x, y, sample_weight),
+            l2=self.l2,
+            likelihood=self.likelihood,
+            rank=self.rank,
+            rows_per_example=CURVATURES[self.curvature].rows_per_example,
+            batch_size=self.batch_size,
+        )
         with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
             problem.data.on_batch = advance
             stationarity = problem.cost.stationarity(problem.network.params)
@@ -179,7 +180,7 @@ class DeltaMethod:
         fitted = self._require_fitted("predict")
         problem = fitted.problem
         check_inputs_like(x, problem.data.spec.x)
-        size = _batch_size(self, problem.network, problem.n_outputs)
+        size = self.batch_size or batch_size_for(problem.network, problem.n_outputs)
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
@@ -224,73 +225,17 @@ class DeltaMethod:
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """A model and its data, checked and brought into the prior's metric."""
-
-    network: Network
-    likelihood: Likelihood
-    data: Batches
-    n_outputs: int
-    rates: npt.NDArray[np.float64]
-    linearization: Linearization
-
-    @property
-    def cost(self) -> Cost:
-        """What the weights should minimise."""
-        return Cost(self.network, self.likelihood, self.data, self.rates)
-
-    @property
-    def scale(self) -> npt.NDArray[np.float64]:
-        """lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
-        return _metric(self.rates)
-
-    @property
-    def common_rate(self) -> float | None:
-        """The L2 rate, where all parameters share a positive one."""
-        rate = float(self.rates[0])
-        return rate if rate > 0 and np.all(self.rates == rate) else None
-
-
-@dataclass(frozen=True)
 class _Fitted:
     """What `fit` leaves behind."""
 
-    problem: _Problem
+    problem: Problem
     pairs: Eigenpairs
     covariance: ParameterCovariance
     stationarity: Stationarity
     seconds: float
 
 
-def _state_problem(dm: DeltaMethod, x: Any, y: Any, sample_weight: Any) -> _Problem:
-    network = Network(dm.model, layers=dm.layers)
-    likelihood = resolve_likelihood(dm.likelihood)
-    probe = first_rows(x, dtype=network.dtype, n=3)
-    inspection = network.inspect(probe)
-    if dm.likelihood == "auto":
-        check_compiled_loss(dm.model, inspection.ends_in_softmax)
-    check_rank(dm.rank, network.n_params)
-    rows = CURVATURES[dm.curvature].rows_per_example(inspection.n_outputs)
-    data = Batches(
-        x,
-        y,
-        sample_weight,
-        likelihood=likelihood,
-        n_outputs=inspection.n_outputs,
-        dtype=network.dtype,
-        batch_size=_batch_size(dm, network, rows),
-    )
-    rates = l2_rates(network.variables, dm.l2)
-    if dm.l2 == "auto":
-        # Keras divides the weighted losses by the rows, not by the sum of the weights.
-        rates = rates * (data.n_rows / data.n_examples)
-    _refuse_missing_l2(network, rates, dm.rank)
-    rates = per_parameter(network.parameters, rates)
-    linearization = Linearization(network, data.spec.x, probe, _metric(rates))
-    return _Problem(network, likelihood, data, inspection.n_outputs, rates, linearization)
-
-
-def _solve(dm: DeltaMethod, problem: _Problem) -> tuple[Eigenpairs, ParameterCovariance]:
+def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCovariance]:
     operator = CURVATURES[dm.curvature](
         problem.network, problem.likelihood, problem.data, scale=problem.scale
     )
@@ -321,10 +266,10 @@ def _solve(dm: DeltaMethod, problem: _Problem) -> tuple[Eigenpairs, ParameterCov
 
 
 def _solve_automatically(
-    dm: DeltaMethod, problem: _Problem, operator: CurvatureOperator
+    dm: DeltaMethod, problem: Problem, operator: CurvatureOperator
 ) -> Eigenpairs:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
-    count = max(1, min(_CALIBRATION, _auto_batch_size(problem.network, problem.n_outputs)))
+    count = max(1, min(_CALIBRATION, batch_size_for(problem.network, problem.n_outputs)))
     _, rows = problem.linearization.jacobian(problem.data.head(count))
     gram = rows @ np.swapaxes(rows, 1, 2)
     width = 1.0
@@ -334,7 +279,7 @@ def _solve_automatically(
         along = rows @ pairs.vectors
         weights = 1.0 / (1.0 + np.maximum(pairs.values, 0.0))
         low, high = (
-            np.sqrt(np.einsum("ncc->nc", LowRank(weights, tail).quadratic_form(along, gram)))
+            root_diagonal(LowRank(weights, tail).quadratic_form(along, gram))
             for tail in tail_interval(pairs)
         )
         width = float(np.median((high - low) / np.where(high > 0, high, 1.0)))
@@ -350,33 +295,6 @@ def _solve_automatically(
             stacklevel=4,
         )
     return pairs
-
-
-def _metric(rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
-
-
-def _batch_size(dm: DeltaMethod, network: Network, rows_per_example: int) -> int:
-    return _auto_batch_size(network, rows_per_example) if dm.batch_size is None else dm.batch_size
-
-
-def _auto_batch_size(network: Network, rows_per_example: int) -> int:
-    per_example = rows_per_example * network.n_params * np.dtype(network.dtype).itemsize
-    return int(np.clip(_ROW_BYTES // per_example, 1, 512))
-
-
-def _refuse_missing_l2(network: Network, rates: npt.NDArray[np.float64], rank: Rank) -> None:
-    missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
-    if missing and rank != "full":
-        raise InvalidInputError(
-            "some variables have no L2 rate, so the directions that were not computed have no "
-            "bound on their variance",
-            expected="lambda > 0 for every uncertain variable",
-            received=f"none for {missing}",
-            remedy="give l2=... (a rate, or {pattern: rate}); or leave those variables out with "
-            "layers=...; or, with few parameters and a curvature that is positive definite "
-            "without L2, pass rank='full'",
-        )
 
 
 def _warn_unless_stationary(stationarity: Stationarity) -> None:

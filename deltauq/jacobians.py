@@ -78,7 +78,7 @@ class PerExample:
 
     def __init__(self, network: Network, probe: Any) -> None:
         self._network = network
-        self._mapped: set[int] = set()
+        self._mapped: set[int] = set()  # tracing `rows` adds the variables without a rule
         self._mapped |= self._with_wrong_rule(probe)
 
     @property
@@ -86,8 +86,10 @@ class PerExample:
         """Paths of the variables that no rule covers."""
         return [self._network.parameters[i].path for i in sorted(self._mapped)]
 
-    def rows(self, params: tf.Tensor, x: Any, cotangents: Cotangents) -> tf.Tensor:
-        """Rows c^T J of every example; inside a `tf.function` only.
+    def rows(
+        self, params: tf.Tensor, x: Any, cotangents: Cotangents
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rows c^T J of every example, and the logits; inside a `tf.function` only.
 
         Args:
             params: `[P]`.
@@ -95,7 +97,7 @@ class PerExample:
             cotangents: logits `[B, C]` -> `[B, R, C]`.
 
         Returns:
-            `[B, R, P]`. Cost: one forward pass and R backward passes.
+            `[B, R, P]` and `[B, C]`. Cost: one forward pass and R backward passes.
         """
         pieces = [tf.identity(piece) for piece in self._network.unflatten(params)]
         logits = self._network.logits(pieces, x)
@@ -108,7 +110,8 @@ class PerExample:
             ruled = self._ruled([found or [] for found in taps], logits, c[:, r])
             ruled.update((i, rows[:, r]) for i, rows in mapped.items())
             parts += [ruled[i] for i in range(len(pieces))]
-        return tf.reshape(tf.concat(parts, axis=1), [-1, c.shape[1], self._network.n_params])
+        rows = tf.concat(parts, axis=1)
+        return tf.reshape(rows, [-1, c.shape[1], self._network.n_params]), logits
 
     def _ruled(
         self, taps: list[list[Tap]], logits: tf.Tensor, direction: tf.Tensor
@@ -142,7 +145,7 @@ class PerExample:
             return tf.ones_like(logits)[:, None, :] * tf.cos(columns)
 
         def together(params: tf.Tensor, x: Any) -> tf.Tensor:
-            return self.rows(params, x, pattern)[:, 0]
+            return self.rows(params, x, pattern)[0][:, 0]
 
         def alone(params: tf.Tensor, x: Any) -> tf.Tensor:
             params = tf.identity(params)

@@ -57,6 +57,7 @@ class Network:
             are held fixed.
 
     Attributes:
+        model: the user's model, which is only read.
         params: the values when this object was made, `[P]`.
         parameters: where each variable stands in `params`, in the model's variable order.
         n_params: P.
@@ -74,7 +75,7 @@ class Network:
 
     def __init__(self, model: Any, *, layers: Layers = None) -> None:
         _check_model(model)
-        self._model = model
+        self.model = model
         takes_mode = "training" in inspect.signature(model.call).parameters
         self._mode = {"training": False} if takes_mode else {}
         trainable = list(model.trainable_variables)
@@ -115,11 +116,11 @@ class Network:
         by_id = self._fixed | {
             id(v): piece for v, piece in zip(self.variables, pieces, strict=True)
         }
-        trainable = [by_id[id(v)] for v in self._model.trainable_variables]
-        state = [by_id[id(v)] for v in self._model.non_trainable_variables]
+        trainable = [by_id[id(v)] for v in self.model.trainable_variables]
+        state = [by_id[id(v)] for v in self.model.non_trainable_variables]
         if isinstance(x, tuple):
             x = list(x)
-        return self._model.stateless_call(trainable, state, x, **self._mode)
+        return self.model.stateless_call(trainable, state, x, **self._mode)
 
     def compile_logits(self, spec: Any) -> Callable[[Any], tf.Tensor]:
         """A compiled `x -> logits [B, C]` at `params`, for inputs that fit the spec."""
@@ -176,8 +177,8 @@ class Network:
                 received=f"outputs that differ by up to {np.max(np.abs(again - output)):.3g}",
                 remedy="switch off layers that draw random numbers when training=False",
             )
-        before = [self._fixed[id(v)] for v in self._model.non_trainable_variables]
-        paths = [v.path for v in self._model.non_trainable_variables]
+        before = [self._fixed[id(v)] for v in self.model.non_trainable_variables]
+        paths = [v.path for v in self.model.non_trainable_variables]
         changed = [
             path
             for path, old, new in zip(paths, before, state, strict=True)

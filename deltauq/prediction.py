@@ -25,7 +25,7 @@ from deltauq.network import Network
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DifferenceTest", "Linearization", "Prediction", "predict"]
+__all__ = ["DifferenceTest", "Linearization", "Prediction", "predict", "root_diagonal"]
 
 Array = npt.NDArray[Any]
 
@@ -49,8 +49,8 @@ class Linearization:
         per_example = PerExample(network, probe)
 
         def rows(params: tf.Tensor, scale: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
-            logits = network.logits(network.unflatten(params), x)
-            return logits, scale * per_example.rows(params, x, _every_class)
+            jacobian, logits = per_example.rows(params, x, _every_class)
+            return logits, scale * jacobian
 
         def sketch(
             params: tf.Tensor, scale: tf.Tensor, x: Any, vectors: tf.Tensor
@@ -189,12 +189,12 @@ class Prediction:
     @cached_property
     def std(self) -> Array:
         """Standard error of each probability `[N, C]`."""
-        return _root_diagonal(self.covariance)
+        return root_diagonal(self.covariance)
 
     @cached_property
     def logit_std(self) -> Array:
         """Standard error of each logit `[N, C]`."""
-        return _root_diagonal(self.logit_covariance)
+        return root_diagonal(self.logit_covariance)
 
     @cached_property
     def score(self) -> Array:
@@ -333,7 +333,8 @@ def _every_class(logits: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(identity, [tf.shape(logits)[0], *identity.shape])
 
 
-def _root_diagonal(covariance: Array) -> Array:
+def root_diagonal(covariance: Array) -> Array:
+    """Standard errors `[N, C]` of covariances `[N, C, C]`; rounding below zero counts as zero."""
     return np.asarray(np.sqrt(np.maximum(np.einsum("ncc->nc", covariance), 0.0)))
 
 

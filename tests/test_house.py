@@ -28,6 +28,7 @@ ORDER = [
     "eigen",
     "covariance",
     "prediction",
+    "problem",
     "delta",
     "training",
     "classifier",

@@ -126,7 +126,7 @@ def test_rows_equal_automatic_differentiation(case):
     rng = np.random.default_rng(4)
     cotangents = rng.normal(size=(5, 2, 3))
     rows = tf.function(
-        lambda params, x: per_example.rows(params, x, lambda _: tf.constant(cotangents))
+        lambda params, x: per_example.rows(params, x, lambda _: tf.constant(cotangents))[0]
     )(network.params, tf.constant(x))
     truth = cotangents @ single_jacobians(network, x)
     scale = np.max(np.abs(truth))
@@ -151,7 +151,7 @@ def test_a_wrong_rule_is_found_and_replaced(monkeypatch):
     per_example = PerExample(network, tf.constant(x[:3]))
     assert len(per_example.mapped) == 1
     identity = tf.eye(3, batch_shape=[5], dtype=tf.float64)
-    rows = tf.function(lambda p, x: per_example.rows(p, x, lambda _: identity))(
+    rows = tf.function(lambda p, x: per_example.rows(p, x, lambda _: identity)[0])(
         network.params, tf.constant(x)
     )
     np.testing.assert_allclose(rows, single_jacobians(network, x), rtol=1e-10, atol=1e-12)

@@ -44,7 +44,7 @@ class _Gram(CurvatureOperator):
         """Cotangents `[B, R, C]` of the rows."""
 
     def _rows(self, params: tf.Tensor, batch: Batch) -> tf.Tensor:
-        rows = self._per_example.rows(params, batch.x, lambda z: self._factor(z, batch.y))
+        rows, _ = self._per_example.rows(params, batch.x, lambda z: self._factor(z, batch.y))
         rows = tf.sqrt(batch.weight)[:, None, None] * rows
         return tf.reshape(rows, [-1, self.network.n_params])
 

@@ -1,0 +1,143 @@
+"""A model and its data, checked against each other and brought into the prior's metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.cost import Cost, per_parameter
+from deltauq.data import Batches, first_rows
+from deltauq.eigen import Rank, check_rank
+from deltauq.errors import InvalidInputError
+from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
+from deltauq.network import Network
+from deltauq.prediction import Linearization
+from deltauq.regularization import L2, l2_rates
+
+__all__ = ["Problem", "batch_size_for", "state_problem"]
+
+Rates = npt.NDArray[np.float64]
+
+#: Bytes of per-example rows that one batch may take.
+_ROW_BYTES = 2**27
+
+#: Rows on which the model and its derivatives are probed.
+_PROBE = 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every curvature of one model on one data set shares.
+
+    Attributes:
+        network: the model.
+        likelihood: gives the loss.
+        data: the training set.
+        n_outputs: C.
+        rates: lambda_j `[P]`; zero where a parameter has no L2.
+        linearization: the network linearised in its parameters, J scaled by `scale`.
+    """
+
+    network: Network
+    likelihood: Likelihood
+    data: Batches
+    n_outputs: int
+    rates: Rates
+    linearization: Linearization
+
+    @property
+    def cost(self) -> Cost:
+        """What the weights should minimise."""
+        return Cost(self.network, self.likelihood, self.data, self.rates)
+
+    @property
+    def scale(self) -> Rates:
+        """lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
+        return _metric(self.rates)
+
+    @property
+    def common_rate(self) -> float | None:
+        """The L2 rate, where all parameters share a positive one."""
+        rate = float(self.rates[0])
+        return rate if rate > 0 and np.all(self.rates == rate) else None
+
+
+def state_problem(
+    network: Network,
+    training: tuple[Any, Any, Any],
+    *,
+    l2: L2,
+    likelihood: str | Likelihood,
+    rank: Rank,
+    rows_per_example: Callable[[int], int],
+    batch_size: int | None,
+) -> Problem:
+    """Check a network, its training data and the settings against each other.
+
+    Args:
+        network: the network.
+        training: x, y, sample_weight as `DeltaMethod.fit` takes them.
+        l2: as in `DeltaMethod`.
+        likelihood: as in `DeltaMethod`.
+        rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
+        rows_per_example: of the curvature, for the choice of a batch size.
+        batch_size: rows a step, or None to choose it.
+
+    Raises:
+        InvalidInputError: data, labels, rates or a rank that cannot be used.
+        UnsupportedModelError: a model or a compiled loss that cannot be used.
+    """
+    x, y, sample_weight = training
+    resolved = resolve_likelihood(likelihood)
+    probe = first_rows(x, dtype=network.dtype, n=_PROBE)
+    inspection = network.inspect(probe)
+    if likelihood == "auto":
+        check_compiled_loss(network.model, inspection.ends_in_softmax)
+    check_rank(rank, network.n_params)
+    if batch_size is None:
+        batch_size = batch_size_for(network, rows_per_example(inspection.n_outputs))
+    data = Batches(
+        x,
+        y,
+        sample_weight,
+        likelihood=resolved,
+        n_outputs=inspection.n_outputs,
+        dtype=network.dtype,
+        batch_size=batch_size,
+    )
+    per_variable = l2_rates(network.variables, l2)
+    if l2 == "auto":
+        # Keras divides the weighted losses by the rows, not by the sum of the weights.
+        per_variable = per_variable * (data.n_rows / data.n_examples)
+    _refuse_missing_l2(network, per_variable, rank)
+    rates = per_parameter(network.parameters, per_variable)
+    linearization = Linearization(network, data.spec.x, probe, _metric(rates))
+    return Problem(network, resolved, data, inspection.n_outputs, rates, linearization)
+
+
+def batch_size_for(network: Network, rows_per_example: int) -> int:
+    """Examples whose rows `[rows_per_example, P]` stay within 128 MiB; from 1 to 512."""
+    per_example = rows_per_example * network.n_params * np.dtype(network.dtype).itemsize
+    return int(np.clip(_ROW_BYTES // per_example, 1, 512))
+
+
+def _metric(rates: Rates) -> Rates:
+    return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
+
+
+def _refuse_missing_l2(network: Network, rates: Rates, rank: Rank) -> None:
+    missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
+    if missing and rank != "full":
+        raise InvalidInputError(
+            "some variables have no L2 rate, so the directions that were not computed have no "
+            "bound on their variance",
+            expected="lambda > 0 for every uncertain variable",
+            received=f"none for {missing}",
+            remedy="give l2=... (a rate, or {pattern: rate}); or leave those variables out with "
+            "layers=...; or, with few parameters and a curvature that is positive definite "
+            "without L2, pass rank='full'",
+        )
