@@ -86,28 +86,31 @@ class BlockLanczos:
         """
         check_at = rank
         while True:
-            columns = self.products
-            last = columns >= min(self._size, max_columns)
-            if columns >= min(check_at, self._size) or last:
-                pairs = self.pairs(rank)
-                met = len(pairs.values) == min(rank, self._size)
-                if last or (met and np.all(pairs.residual_norms <= tolerance)):
-                    return pairs, bool(met and np.all(pairs.residual_norms <= tolerance))
-                check_at = columns + max(self._next.shape[1], columns // 8)
+            last = self.products >= min(self._size, max_columns)
+            if last or self.products >= min(check_at, self._size):
+                residuals = self._ritz()[2][-rank:]
+                met = len(residuals) == min(rank, self._size) and np.all(residuals <= tolerance)
+                if met or last:
+                    return self.pairs(rank), bool(met)
+                check_at = self.products + max(self._next.shape[1], self.products // 8)
             self._extend()
 
     def pairs(self, rank: int) -> RitzPairs:
         """The K largest Ritz pairs of the present basis, and its smallest Ritz value."""
-        theta, v = np.linalg.eigh((self._projected + self._projected.T) / 2)
-        residual = np.linalg.norm(self._coupling @ v[len(v) - self._last_width :], axis=0)
+        theta, v, residuals = self._ritz()
         top = np.arange(len(theta))[::-1][:rank]
         return RitzPairs(
             values=theta[top],
             vectors=self._basis @ v[:, top].astype(self._storage.dtype),
-            residual_norms=residual[top],
+            residual_norms=residuals[top],
             smallest=float(theta[0]),
-            smallest_residual=float(residual[0]),
+            smallest_residual=float(residuals[0]),
         )
+
+    def _ritz(self) -> tuple[Array, Array, Array]:
+        """Ritz values (ascending), their vectors in the basis, and residual norms."""
+        theta, v = np.linalg.eigh((self._projected + self._projected.T) / 2)
+        return theta, v, np.linalg.norm(self._coupling @ v[len(v) - self._last_width :], axis=0)
 
     @property
     def _basis(self) -> Array:
@@ -119,8 +122,8 @@ class BlockLanczos:
         self._storage[:, done : done + width] = self._next
         self.products, self._last_width = done + width, width
         basis = self._basis
-        image = np.asarray(self._matmat(basis[:, done:]), np.float64)
-        coefficients = np.asarray(basis.T @ image.astype(basis.dtype), np.float64)
+        image = np.asarray(self._matmat(basis[:, done:]), basis.dtype)
+        coefficients = basis.T @ image
         projected = np.zeros((self.products, self.products))
         projected[:done, :done] = self._projected
         projected[:, done:] = coefficients

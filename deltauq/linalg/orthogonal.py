@@ -34,7 +34,7 @@ def orthonormal_basis(y: Array) -> Array:
             factor = np.linalg.cholesky(q.T @ q)
         except np.linalg.LinAlgError:
             return _householder(y)
-        if np.min(np.diag(factor)) < 1e-7:
+        if np.min(np.diag(factor), initial=1.0) < 1e-7:
             return _householder(y)
         q = scipy.linalg.solve_triangular(factor, q.T, lower=True, check_finite=False).T
     return np.ascontiguousarray(q)
