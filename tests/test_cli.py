@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from deltauq import __version__
 from deltauq.cli import app
 from deltauq.errors import InvalidInputError
 
@@ -17,6 +18,10 @@ def test_help_names_the_commands():
     assert result.exit_code == 0
     assert "demo" in result.output
     assert "Example" in CliRunner().invoke(app, ["demo", "--help"]).output
+
+
+def test_version():
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == f"deltauq {__version__}"
 
 
 def test_a_users_mistake_is_a_paragraph_and_not_a_traceback(monkeypatch):
