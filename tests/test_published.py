@@ -61,7 +61,7 @@ def test_opg_and_accuracy(lenet, mnist):
 
 def test_exact_hessian(lenet, mnist):
     x, y = mnist
-    dm = DeltaMethod(lenet, "hessian", rank=3).fit(x["train"], y["train"])
-    np.testing.assert_allclose(
-        dm.eigenpairs.values + LAMBDA, [39.0920, 35.0007, 22.1433], rtol=1e-3
-    )
+    dm = DeltaMethod(lenet, "hessian", rank=1).fit(x["train"], y["train"])
+    assert dm.eigenpairs.values[0] + LAMBDA == pytest.approx(39.0920, rel=1e-3)
+    # The residual bounds the distance to a true eigenvalue.
+    assert dm.eigenpairs.residual_norms[0] < 1e-3
