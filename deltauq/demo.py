@@ -19,7 +19,7 @@ from deltauq.comparison import Comparison, compare
 __all__ = ["run_demo"]
 
 #: Eigenpairs of each curvature, out of the network's 8,970.
-_RANK = 256
+_RANK = 128
 
 
 def run_demo(directory: Path, *, seed: int = 0, progress: bool = True) -> dict[str, Any]:
