@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,18 +29,24 @@ class Stationarity:
         gradient_norm: Euclidean norm of the cost's gradient.
         data_norm: of its data part, the mean gradient of the loss.
         l2_norm: of its L2 part, lambda_j w_j.
+        params_norm: of the weights.
     """
 
     cost: float
     gradient_norm: float
     data_norm: float
     l2_norm: float
+    params_norm: float
 
     @property
     def ratio(self) -> float:
-        """The gradient's norm relative to its larger part; the parts cancel at a minimum."""
-        parts = max(self.data_norm, self.l2_norm)
-        return self.gradient_norm / parts if parts > 0 else 0.0
+        """The gradient's norm relative to its larger part; the parts cancel at a minimum.
+
+        Without any L2 there is nothing to cancel: then |gradient| |weights| / cost.
+        """
+        if self.l2_norm > 0:
+            return self.gradient_norm / max(self.data_norm, self.l2_norm)
+        return self.gradient_norm * self.params_norm / self.cost if self.cost > 0 else 0.0
 
 
 class Cost:
@@ -69,23 +75,24 @@ class Cost:
         spec = tf.TensorSpec([network.n_params], network.dtype)
         self._batch_sum = tf.function(batch_sum, input_signature=[spec, data.spec])
 
-    def parts(self, params: Array) -> tuple[float, Array, Array]:
-        """The cost, and its gradient's data and L2 parts `[P]`, float64; one pass."""
+    def evaluate(self, params: Array) -> tuple[Stationarity, Array]:
+        """The cost with the norms of its gradient, and the gradient `[P]`, float64; one pass."""
         point = tf.constant(np.asarray(params, self._dtype))
-        loss, gradient = 0.0, np.zeros(len(self._rates))
+        loss, data_gradient = 0.0, np.zeros(len(self._rates))
         for batch in self._data:
             batch_loss, batch_gradient = self._batch_sum(point, batch)
             loss += float(batch_loss)
-            gradient += batch_gradient.numpy()
+            data_gradient += batch_gradient.numpy()
+        data_gradient /= self._data.n_examples
         params = np.asarray(params, np.float64)
-        penalty = 0.5 * float(self._rates @ params**2)
-        n = self._data.n_examples
-        return loss / n + penalty, gradient / n, self._rates * params
-
-    def value_and_gradient(self, params: Array) -> tuple[float, Array]:
-        """The cost and its gradient `[P]`, as optimisers take them."""
-        value, data, penalty = self.parts(params)
-        return value, data + penalty
+        l2_gradient = self._rates * params
+        gradient = data_gradient + l2_gradient
+        norms = [
+            float(np.linalg.norm(vector))
+            for vector in (gradient, data_gradient, l2_gradient, params)
+        ]
+        value = loss / self._data.n_examples + 0.5 * float(l2_gradient @ params)
+        return Stationarity(value, *norms), gradient
 
     def stationarity(self, params: Array) -> Stationarity:
         """Norms of the gradient and of its parts.
@@ -93,17 +100,16 @@ class Cost:
         Raises:
             NumericalError: the loss or its gradient is not finite.
         """
-        value, data, penalty = self.parts(params)
-        norms = [float(np.linalg.norm(part)) for part in (data + penalty, data, penalty)]
-        if not np.all(np.isfinite([value, *norms])):
+        found, _ = self.evaluate(params)
+        if not np.all(np.isfinite(astuple(found))):
             raise NumericalError(
                 "the loss is not finite on the training data",
                 expected="a finite cost and gradient at the model's weights",
-                received=f"cost {value}, gradient norm {norms[0]}",
+                received=f"cost {found.cost}, gradient norm {found.gradient_norm}",
                 remedy="look for overflow in the model: unscaled inputs, exp or log layers, "
                 "diverged weights",
             )
-        return Stationarity(value, *norms)
+        return found
 
 
 def per_parameter(parameters: Sequence[Parameter], rates: Array) -> Array:

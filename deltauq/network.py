@@ -116,8 +116,9 @@ class Network:
         by_id = self._fixed | {
             id(v): piece for v, piece in zip(self.variables, pieces, strict=True)
         }
-        trainable = [by_id[id(v)] for v in self.model.trainable_variables]
-        state = [by_id[id(v)] for v in self.model.non_trainable_variables]
+        # Variables that came later, such as the metrics of `evaluate`, have no part in the output.
+        trainable = [by_id.get(id(v), v) for v in self.model.trainable_variables]
+        state = [by_id.get(id(v), v) for v in self.model.non_trainable_variables]
         if isinstance(x, tuple):
             x = list(x)
         return self.model.stateless_call(trainable, state, x, **self._mode)

@@ -109,12 +109,9 @@ class _Search:
         self._ratio = np.inf
 
     def evaluate(self, params: Array) -> tuple[float, Array]:
-        value, data, penalty = self._cost.parts(params)
-        largest = max(float(np.linalg.norm(data)), float(np.linalg.norm(penalty)))
-        gradient = data + penalty
-        self._ratio = float(np.linalg.norm(gradient)) / largest if largest > 0 else 0.0
-        self._point = params.copy()
-        return value, gradient
+        found, gradient = self._cost.evaluate(params)
+        self._point, self._ratio = params.copy(), found.ratio
+        return found.cost, gradient
 
     def ratio(self, params: Array) -> float:
         if not np.array_equal(params, self._point):

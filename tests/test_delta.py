@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+import sklearn.linear_model
 import tensorflow as tf
 
 from deltauq import ConvergenceWarning, DeltaMethod
@@ -209,11 +210,15 @@ def test_dense_path_without_any_l2():
             FirstLogitFixed(dtype="float64"),
         ]
     )
+    truth = sklearn.linear_model.LogisticRegression(C=np.inf, tol=1e-12).fit(x, y)
+    model.set_weights([truth.coef_.T, truth.intercept_])
     dm = DeltaMethod(model, "ggn", rank="full", progress=False).fit(x, y)
     p = dm.predict(x).probabilities[:, 1]
     design = np.column_stack([x, np.ones(200)])
     information = (design.T * (p * (1 - p))) @ design
     assert relative(dm.covariance.to_dense().numpy(), np.linalg.inv(information)) < 1e-10
+    assert dm.stationarity.l2_norm == 0
+    assert dm.stationarity.ratio < 1e-6  # at the maximum likelihood estimate
 
 
 @pytest.mark.parametrize(
@@ -291,7 +296,11 @@ def test_later_training_does_not_change_a_fitted_object(get_case):
     model.set_weights(case.model.get_weights())
     dm = DeltaMethod(model, "ggn", rank=5, l2=L2, progress=False).fit(case.x, case.y)
     before = dm.predict(case.x)
+    dm = DeltaMethod(model, "ggn", rank=5, l2=L2, progress=False).fit(case.x, case.y)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.evaluate(case.x, case.y, verbose=0)  # makes variables for the metrics
     model.set_weights([w + 1 for w in model.get_weights()])
+    model.layers[0].trainable = False
     after = dm.predict(case.x)
     np.testing.assert_array_equal(before.logits, after.logits)
     np.testing.assert_array_equal(before.covariance, after.covariance)

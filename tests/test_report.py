@@ -49,7 +49,7 @@ def _study(**changes):
     study = Study(
         title="Four kinds",
         comparison=Comparison(runs, y),
-        stationarity=Stationarity(0.5, 0.003, 0.3, 0.29),
+        stationarity=Stationarity(0.5, 0.003, 0.3, 0.29, 10.0),
         verdict="stationary",
         tolerance=0.02,
         l2=0.05,
