@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ import scipy.special
 import tensorflow as tf
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -55,7 +57,8 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         tol: on the gradient norm relative to its larger part (data or L2).
         max_iter: of L-BFGS.
         dtype: "float64" reaches small gradients, "float32" is faster.
-        random_state: seed of the weights, the shuffling and the eigenvalue solvers.
+        random_state: seed of the weights, the shuffling and the eigenvalue solvers; an integer,
+            a `numpy.random.RandomState`, or None for a new one each time.
         progress: show progress bars for work over a second.
 
     Attributes:
@@ -91,7 +94,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         tol: float = 1e-3,
         max_iter: int = 5_000,
         dtype: str = "float64",
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
         progress: bool = True,
     ) -> None:
         self.hidden_units = hidden_units
@@ -122,7 +125,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         Returns:
             self.
         """
-        check_choice("dtype", self.dtype, ("float32", "float64"))
+        seed = self._check_settings()
         X, y = validate_data(self, X, y, dtype=self.dtype)
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
@@ -134,7 +137,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
                 received=f"{list(self.classes_)}",
             )
         weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight)
-        self._train(X, encoder.transform(y), weight)
+        self._train(X, encoder.transform(y), weight, seed)
         self.delta_ = DeltaMethod(
             self.model_,
             self.curvature,
@@ -143,7 +146,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
             tail=self.tail,
             rank_tol=self.rank_tol,
             negative_curvature=self.negative_curvature,
-            seed=self.random_state,
+            seed=seed,
             progress=self.progress,
         ).fit(X, encoder.transform(y), weight)
         return self
@@ -164,11 +167,31 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         """Class probabilities with their covariances; classes are numbered as in `classes_`."""
         return self.delta_.predict(self._validate_inputs(X))
 
+    def _check_settings(self) -> int:
+        """Refuse settings that cannot be trained with; return the seed."""
+        settings: dict[str, Any] = self.get_params(deep=False)
+        check_choice("dtype", self.dtype, ("float32", "float64"))
+        units = settings["hidden_units"]
+        _check("hidden_units", units, isinstance(units, (tuple, list)), "a tuple of widths")
+        for width in units:
+            _check("hidden_units", units, _is_count(width), "widths that are whole numbers >= 1")
+        for name in ("batch_size", "max_iter"):
+            _check(name, settings[name], _is_count(settings[name]), "an integer >= 1")
+        epochs = settings["epochs"]
+        _check("epochs", epochs, epochs == 0 or _is_count(epochs), "an integer >= 0")
+        for name in ("l2", "tol", "learning_rate"):
+            value = settings[name]
+            number = isinstance(value, numbers.Real) and 0 <= float(value) < np.inf
+            _check(name, value, number, "a finite number >= 0")
+        state = settings["random_state"]
+        is_seed = isinstance(state, numbers.Integral)
+        return int(state if is_seed else check_random_state(state).randint(2**31 - 1))
+
     def _validate_inputs(self, X: Any) -> Array:
         check_is_fitted(self, "delta_")
         return np.asarray(validate_data(self, X, reset=False, dtype=self.dtype))
 
-    def _train(self, X: Array, y: Array, weight: Array) -> None:
+    def _train(self, X: Array, y: Array, weight: Array, seed: int) -> None:
         self.model_ = build_mlp(
             X.shape[1],
             len(self.classes_),
@@ -176,7 +199,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
             activation=self.activation,
             l2=self.l2,
             dtype=self.dtype,
-            seed=self.random_state,
+            seed=seed,
         )
         data = Batches(
             X,
@@ -197,7 +220,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
-                seed=self.random_state,
+                seed=seed,
                 on_epoch=advance,
             )
         with progress_bar("training: L-BFGS", enabled=self.progress) as advance:
@@ -233,3 +256,15 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         ):
             variable.assign(value)
         return polished
+
+
+def _is_count(value: Any) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(value >= 1)
+
+
+def _check(name: str, value: Any, valid: bool, expected: str) -> None:
+    if not valid:
+        raise InvalidInputError(
+            f"{name} cannot be used", expected=expected, received=f"{name}={value!r}"
+        )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from deltauq.delta import CURVATURES, Curvature, DeltaMethod
 from deltauq.eigen import Eigenpairs
 from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.likelihoods import resolve_likelihood
 from deltauq.metrics import Agreement, agreement, error_auroc
 from deltauq.prediction import Prediction
 
@@ -173,19 +174,26 @@ def compare(
             expected=f"two or more different names out of {list(CURVATURES)}",
             received=repr(names),
         )
-    labels = None if y_eval is None else np.asarray(y_eval)
     runs = []
     for name in names:
         dm = DeltaMethod(model, name, **options).fit(x, y)
         prediction = dm.predict(x_eval)
-        if labels is not None and labels.shape != (len(prediction),):
-            raise InvalidInputError(
-                "y_eval has the wrong shape",
-                expected=f"class numbers [{len(prediction)}], one for every row of x_eval",
-                received=f"shape {list(labels.shape)}",
-            )
+        labels = None if y_eval is None else _check_labels(y_eval, prediction, options)
         runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))
     return Comparison(tuple(runs), labels)
+
+
+def _check_labels(y_eval: Any, prediction: Prediction, options: dict[str, Any]) -> Array:
+    n_inputs, n_outputs = prediction.probabilities.shape
+    likelihood = resolve_likelihood(options.get("likelihood", "auto"))
+    labels = likelihood.check_labels(np.asarray(y_eval), n_outputs)
+    if len(labels) != n_inputs:
+        raise InvalidInputError(
+            "y_eval has the wrong shape",
+            expected=f"class numbers [{n_inputs}], one for every row of x_eval",
+            received=f"shape {list(labels.shape)}",
+        )
+    return labels
 
 
 def _cell(value: Any) -> str:

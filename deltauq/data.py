@@ -12,7 +12,7 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Likelihood
 
-__all__ = ["Batch", "Batches", "InputBatches", "check_inputs_like", "first_rows"]
+__all__ = ["Batch", "Batches", "InputBatches", "align_inputs", "first_rows"]
 
 
 class Batch(NamedTuple):
@@ -150,7 +150,9 @@ class Batches:
 
     def _from_element(self, element: Any) -> Batch:
         _check_element(element)
-        x = tf.nest.map_structure(lambda leaf: tf.constant(_cast(leaf, self._dtype)), element[0])
+        x = tf.nest.map_structure(
+            lambda leaf: tf.constant(_cast(leaf, self._dtype)), _as_list(element[0])
+        )
         labels = self._check_labels(element[1].numpy())
         rows = int(tf.nest.flatten(x)[0].shape[0])
         _check_length("y", len(labels), rows)
@@ -190,17 +192,42 @@ def first_rows(x: Any, *, dtype: str, n: int) -> Any:
     return tf.nest.map_structure(tf.constant, _inputs(heads, dtype))
 
 
-def check_inputs_like(x: Any, spec: Any) -> None:
-    """`InvalidInputError` unless inputs have the structure and row shapes of the training data."""
-    expected = [list(leaf.shape[1:]) for leaf in tf.nest.flatten(spec)]
-    received = [list(np.shape(leaf)[1:]) for leaf in tf.nest.flatten(x)]
-    if received != expected:
+def align_inputs(x: Any, spec: Any) -> Any:
+    """Inputs in the dtypes of the training data, or `InvalidInputError` where they do not fit it.
+
+    Structure and row shapes must be the same, and integer inputs must stay what they are.
+    """
+    expected = tf.nest.map_structure(lambda leaf: ["N", *leaf.shape[1:]], spec)
+    x = _as_list(x)
+    received = tf.nest.map_structure(lambda leaf: list(np.shape(leaf)), x)
+    try:
+        tf.nest.assert_same_structure(x, spec)
+        rows = zip(tf.nest.flatten(x), tf.nest.flatten(spec), strict=True)
+        same = all(np.shape(leaf)[1:] == tuple(like.shape[1:]) for leaf, like in rows)
+    except (TypeError, ValueError):
+        same = False
+    if not same:
         raise InvalidInputError(
             "x has another shape than the training data",
-            expected=f"rows of shapes {expected}, with a leading axis [N, ...]",
-            received=f"shapes {[list(np.shape(leaf)) for leaf in tf.nest.flatten(x)]}",
+            expected=f"arrays of shape {expected}",
+            received=f"shape {received}",
             remedy="one single input still needs the leading axis: x[None]",
         )
+    return tf.nest.map_structure(_align, x, spec)
+
+
+def _align(leaf: Any, like: tf.TensorSpec) -> npt.NDArray[Any]:
+    array = _array(leaf)
+    with np.errstate(invalid="ignore"):
+        aligned = array.astype(like.dtype.as_numpy_dtype)
+    if aligned.dtype.kind != "f" and not np.array_equal(aligned, array):
+        raise InvalidInputError(
+            "x does not fit the training data",
+            expected=f"whole numbers that {aligned.dtype} holds, as in training",
+            received=f"{array.dtype} from {array.min():g} to {array.max():g}",
+            remedy="prepare the inputs as for training (same scaling, same dtype)",
+        )
+    return aligned
 
 
 def _spec_of(nest: Any) -> Any:
@@ -222,6 +249,7 @@ def _check_batch_size(batch_size: int) -> int:
 
 
 def _inputs(x: Any, dtype: str) -> Any:
+    x = _as_list(x)
     leaves = [_cast(_array(leaf), dtype) for leaf in tf.nest.flatten(x)]
     if not leaves or any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in leaves):
         raise _empty(f"shapes {[list(leaf.shape) for leaf in leaves]}")
@@ -229,6 +257,11 @@ def _inputs(x: Any, dtype: str) -> Any:
         _check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
         _check_finite("x", leaf)
     return tf.nest.pack_sequence_as(x, leaves)
+
+
+def _as_list(x: Any) -> Any:
+    """Several inputs as a list, as Keras takes them; datasets make tuples of them."""
+    return list(x) if isinstance(x, tuple) else x
 
 
 def _empty(received: str) -> InvalidInputError:

@@ -22,7 +22,7 @@ from deltauq.covariance import (
     tail_interval,
 )
 from deltauq.curvature import CurvatureOperator
-from deltauq.data import InputBatches, check_inputs_like
+from deltauq.data import InputBatches, align_inputs
 from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning, NotFittedError
 from deltauq.likelihoods import Likelihood
@@ -179,7 +179,7 @@ class DeltaMethod:
         """
         fitted = self._require_fitted("predict")
         problem = fitted.problem
-        check_inputs_like(x, problem.data.spec.x)
+        x = align_inputs(x, problem.data.spec.x)
         size = self.batch_size or batch_size_for(problem.network, problem.n_outputs)
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:

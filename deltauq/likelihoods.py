@@ -6,7 +6,7 @@ and outside `tf.function`. A new one is a new class here and one entry in `_BY_N
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from deltauq.errors import InvalidInputError, UnsupportedModelError
 __all__ = ["Categorical", "Likelihood", "check_compiled_loss", "resolve_likelihood"]
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """The distribution of a label given the logits z of its input."""
 
@@ -107,7 +108,7 @@ def resolve_likelihood(likelihood: str | Likelihood) -> Likelihood:
     Raises:
         InvalidInputError: the name is not known.
     """
-    if not isinstance(likelihood, str):
+    if isinstance(likelihood, Likelihood):
         return likelihood
     name = Categorical.name if likelihood == "auto" else likelihood
     if name not in _BY_NAME:

@@ -119,8 +119,6 @@ class Network:
         # Variables that came later, such as the metrics of `evaluate`, have no part in the output.
         trainable = [by_id.get(id(v), v) for v in self.model.trainable_variables]
         state = [by_id.get(id(v), v) for v in self.model.non_trainable_variables]
-        if isinstance(x, tuple):
-            x = list(x)
         return self.model.stateless_call(trainable, state, x, **self._mode)
 
     def compile_logits(self, spec: Any) -> Callable[[Any], tf.Tensor]:
@@ -253,7 +251,9 @@ def _select(trainable: list[Any], layers: Layers) -> list[Any]:
     else:
         patterns = [layers] if isinstance(layers, str) else list(layers)
         for pattern in patterns:
-            if not any(matches(variable.path, pattern) for variable in trainable):
+            if not isinstance(pattern, str) or not any(
+                matches(variable.path, pattern) for variable in trainable
+            ):
                 raise InvalidInputError(
                     f"layers has the pattern {pattern!r}, which matches no trainable variable",
                     expected="names or glob patterns of layers or variables",

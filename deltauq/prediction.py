@@ -179,12 +179,13 @@ class Prediction:
 
     def __repr__(self) -> str:
         n, c = self.logits.shape
-        return f"Prediction({n} inputs, {c} classes, median score {np.median(self.score):.3g})"
+        median = f", median score {np.median(self.score):.3g}" if n else ""
+        return f"Prediction({n} inputs, {c} classes{median})"
 
     @cached_property
     def labels(self) -> Array:
         """The most probable class `[N]`."""
-        return np.asarray(np.argmax(self.probabilities, axis=1))
+        return np.asarray(np.argmax(self.logits, axis=1))
 
     @cached_property
     def std(self) -> Array:
@@ -247,7 +248,8 @@ class Prediction:
 
     def difference_test(self) -> DifferenceTest:
         """Test the most probable class against the second: normal test of z_first - z_second."""
-        order = np.argsort(-self.probabilities, axis=1, kind="stable")
+        # By the logits: probabilities that round to zero are all alike.
+        order = np.argsort(-self.logits, axis=1, kind="stable")
         first, second = order[:, 0], order[:, 1]
         n = np.arange(len(self))
         cov = self.logit_covariance

@@ -218,7 +218,9 @@ def test_a_failed_fit_leaves_nothing_behind():
 
 @pytest.mark.parametrize("x", [X[0], X[:, :3], [X, X]], ids=["no batch axis", "columns", "inputs"])
 def test_predicting_inputs_of_another_shape(x):
-    with raises(InvalidInputError, "another shape than the training data", r"\[4\]", "x\\[None\\]"):
+    with raises(
+        InvalidInputError, "another shape than the training data", r"'N', 4", "x\\[None\\]"
+    ):
         fit().predict(x)
 
 
@@ -233,6 +235,8 @@ def test_predicting_inputs_of_another_shape(x):
         ({"l2": "tuned"}, "l2='tuned' is not understood"),
         ({"l2": {"gamma": 1.0}}, "pattern 'gamma'.*matches no variable.*dense"),
         ({"layers": ["block_7"]}, "pattern 'block_7'.*matches no trainable variable.*dense"),
+        ({"layers": [1]}, "pattern 1, which matches no trainable variable"),
+        ({"likelihood": None}, "likelihood None is not known"),
         ({"layers": lambda v: False}, "no variable is left to be uncertain"),
         ({"batch_size": 0}, "batch_size is not a positive whole number"),
         ({"curvature": "hessian", "tail": "trace"}, "tail='trace' needs a trace.*opg.*ggn"),
@@ -309,8 +313,52 @@ def test_comparisons_that_cannot_be_made():
     for curvatures in (("opg",), ("opg", "opg"), ("opg", "fisher")):
         with raises(InvalidInputError, "cannot be compared", "two or more different names"):
             compare(model(), X, Y, X, curvatures=curvatures)
+    with raises(InvalidInputError, "not hold class numbers", "LabelEncoder"):
+        compare(model(), X, Y, X, np.array(["a"] * 20), l2=1.0, progress=False)
     with raises(InvalidInputError, "y_eval has the wrong shape", r"\[20\]", r"\[3\]"):
         compare(model(), X, Y, X, Y[:3], curvatures=("opg", "ggn"), l2=1.0, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"hidden_units": 8}, "hidden_units cannot be used.*a tuple of widths.*hidden_units=8"),
+        ({"hidden_units": (8, 0)}, r"hidden_units.*whole numbers >= 1.*\(8, 0\)"),
+        ({"batch_size": 0}, "batch_size cannot be used.*an integer >= 1"),
+        ({"max_iter": 0}, "max_iter cannot be used"),
+        ({"epochs": -1}, "epochs cannot be used.*an integer >= 0"),
+        ({"tol": -1.0}, "tol cannot be used"),
+        ({"l2": "auto"}, "l2 cannot be used.*a finite number >= 0"),
+        ({"dtype": "float16"}, "dtype='float16' is not known"),
+    ],
+)
+def test_settings_a_classifier_cannot_train_with(options, text):
+    with raises(InvalidInputError, text):
+        DeltaClassifier(progress=False, **options).fit(X, Y)
+
+
+def test_several_inputs_must_keep_their_structure():
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+    m = keras.Model({"a": a, "b": b}, layers.Dense(3)(layers.Concatenate()([a, b])))
+    x = {"a": X[:, :2], "b": X[:, 2:]}
+    dm = fit(m, x=x)
+    assert len(dm.predict(x)) == 20
+    for wrong in ([X[:, :2], X[:, 2:]], {"a": X[:, :2], "c": X[:, 2:]}, X):
+        with raises(InvalidInputError, "another shape than the training data", "'a'", "'b'"):
+            dm.predict(wrong)
+
+
+def test_predicting_inputs_of_another_scale():
+    """A model of whole-numbered images given fractions: most likely another scaling."""
+    images = RNG.integers(0, 255, (20, 4)).astype("uint8")
+    m = keras.Sequential([keras.Input((4,)), layers.Rescaling(1 / 255), layers.Dense(3)])
+    dm = fit(m, x=images)
+    expected = dm.predict(images).std
+    np.testing.assert_array_equal(dm.predict(images.astype("int64")).std, expected)
+    np.testing.assert_array_equal(dm.predict(images.astype("float64")).std, expected)
+    for wrong in (images / 255, images.astype(int) - 300):
+        with raises(InvalidInputError, "does not fit the training data", "uint8", "same scaling"):
+            dm.predict(wrong)
 
 
 def test_a_classifier_of_one_class():
