@@ -18,10 +18,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from deltauq.cost import Cost, Stationarity, per_parameter
 from deltauq.covariance import NegativeCurvature, Tail, check_choice
-from deltauq.data import Batches, InputBatches
+from deltauq.data import Batches
 from deltauq.delta import Curvature, DeltaMethod
 from deltauq.eigen import Rank
 from deltauq.errors import ConvergenceWarning, InvalidInputError
+from deltauq.inputs import InputBatches
 from deltauq.likelihoods import Categorical
 from deltauq.network import Network
 from deltauq.prediction import Prediction
@@ -241,7 +242,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
     def _polish(self, data: Batches) -> Polished:
         network = Network(self.model_)
         rates = per_parameter(network.parameters, l2_rates(network.variables, self.l2))
-        inspection = network.inspect(data.head(3))
+        inspection = network.inspect(data.probe())
         polished = polish(
             Cost(network, Categorical(), data, rates),
             network.params.numpy(),

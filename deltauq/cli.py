@@ -50,7 +50,7 @@ def demo(
             "--output", "-o", file_okay=False, help="Directory for the report and the tables."
         ),
     ] = Path("deltauq-demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the training.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train on scikit-learn's digits, compare exact Hessian, OPG and GGN, and write a report.

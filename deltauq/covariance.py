@@ -47,9 +47,9 @@ class ParameterCovariance:
     scale: Array
     n_examples: float
 
-    def project(self, along: Array, gram: Array) -> Array:
-        """J Sigma J^T `[..., C, C]` from J D U `[..., C, K]` and J D^2 J^T `[..., C, C]`."""
-        return self.spectrum.quadratic_form(along, gram) / self.n_examples
+    def project(self, along: Array, rest: Array) -> Array:
+        """J Sigma J^T `[..., C, C]` from what `Linearization.sketch` gives of J D and U."""
+        return self.spectrum.quadratic_form(along, rest) / self.n_examples
 
     def to_linear_operator(self) -> tf.linalg.LinearOperator:
         """Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the network's precision."""
@@ -82,6 +82,7 @@ def low_rank_covariance(
     *,
     tail: Tail = "midpoint",
     negative_curvature: NegativeCurvature = "project",
+    epsilon: float = float(np.finfo(np.float64).eps),
 ) -> ParameterCovariance:
     """The covariance from eigenpairs in the prior's metric.
 
@@ -95,6 +96,7 @@ def low_rank_covariance(
             "none" 0, for comparison only.
         negative_curvature: "project" sets negative eigenvalues to zero, "raise" refuses them,
             "keep" uses them (all eigenpairs needed).
+        epsilon: relative rounding of the curvature, the network's machine epsilon.
 
     Raises:
         NotPositiveDefiniteError: negative curvature that must not be there, or that outweighs L2.
@@ -111,11 +113,11 @@ def low_rank_covariance(
                 received=f"{pairs.rank} of {pairs.n_params} eigenpairs",
                 remedy="pass rank='full', or negative_curvature='project'",
             )
-        _require_positive(pairs.values + 1.0)
+        _require_positive(pairs.values + 1.0, epsilon)
         spectrum = LowRank(1.0 / (pairs.values + 1.0), 0.0)
         return ParameterCovariance(pairs.vectors, spectrum, scale, n_examples)
     if negative_curvature == "raise":
-        _require_no_negative(pairs)
+        _require_no_negative(pairs, epsilon, "negative_curvature='project'")
     keep = slice(None) if complete else pairs.values > 0
     values = np.maximum(pairs.values[keep], 0.0)
     left_out = 0.0 if complete else _tail(pairs, tail)
@@ -124,7 +126,13 @@ def low_rank_covariance(
 
 
 def dense_covariance(
-    pairs: Eigenpairs, penalised: Array, scale: Array, n_examples: float
+    pairs: Eigenpairs,
+    penalised: Array,
+    scale: Array,
+    n_examples: float,
+    *,
+    negative_curvature: NegativeCurvature,
+    epsilon: float,
 ) -> ParameterCovariance:
     """The covariance where some parameters have no L2: A plus L2 must be positive definite.
 
@@ -133,14 +141,22 @@ def dense_covariance(
         penalised: whether a parameter has L2, `[P]`.
         scale: lambda_j^-1/2, and 1 where lambda_j = 0, `[P]`.
         n_examples: N.
+        negative_curvature: "keep" uses it as it is; "raise" refuses it, and so does "project": the
+            metric to project in needs L2 on every parameter.
+        epsilon: relative rounding of the curvature, the network's machine epsilon.
 
     Raises:
         NotPositiveDefiniteError: otherwise.
     """
+    check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
+    if negative_curvature != "keep":
+        _require_no_negative(
+            pairs, epsilon, "negative_curvature='keep', or an L2 rate for every variable"
+        )
     precision = (pairs.vectors * pairs.values) @ pairs.vectors.T
     precision[np.diag_indices_from(precision)] += penalised
     values, vectors = np.linalg.eigh(precision)
-    _require_positive(values)
+    _require_positive(values, epsilon)
     return ParameterCovariance(vectors, LowRank(1.0 / values, 0.0), scale, n_examples)
 
 
@@ -180,26 +196,27 @@ def _tail(pairs: Eigenpairs, tail: Tail) -> float:
     return {"midpoint": (low + high) / 2, "l2": high, "none": 0.0}[tail]
 
 
-def _require_positive(values: Array) -> None:
-    rounding = len(values) * np.finfo(np.float64).eps * float(np.max(np.abs(values)))
+def _require_positive(values: Array, epsilon: float) -> None:
+    rounding = 10 * np.sqrt(len(values)) * epsilon * float(np.max(np.abs(values)))
     if np.min(values) <= rounding:
         raise NotPositiveDefiniteError(
             "the curvature plus L2 is not positive definite, so it has no covariance",
-            expected="eigenvalues above 0",
+            expected=f"eigenvalues above {rounding:.1g}, what rounding can tell from 0",
             received=f"a smallest eigenvalue of {np.min(values):.3g} (the largest is "
             f"{np.max(values):.3g}), in the metric where L2 is 1",
-            remedy="train further, raise l2, use curvature='ggn' or 'opg', or "
-            "negative_curvature='project'",
+            remedy="give every variable an L2 rate (the last bias of a softmax without one is "
+            "never determined by data), raise l2, train further, or leave the exact Hessian for "
+            "'ggn' or 'opg'",
         )
 
 
-def _require_no_negative(pairs: Eigenpairs) -> None:
+def _require_no_negative(pairs: Eigenpairs, epsilon: float, other_remedy: str) -> None:
     smallest = pairs.smallest
     top = float(pairs.values[0]) if pairs.rank else 1.0
-    if smallest is not None and smallest < -1e3 * np.finfo(pairs.vectors.dtype).eps * top:
+    if smallest is not None and smallest < -1e3 * epsilon * top:
         raise NotPositiveDefiniteError(
             "the data curvature has negative eigenvalues",
-            expected="a smallest eigenvalue of 0 or more, as negative_curvature='raise' asks",
+            expected="a smallest eigenvalue of 0 or more",
             received=f"{smallest:.3g} times the L2 rate (the largest is {top:.3g} times)",
-            remedy="train further, use curvature='ggn' or 'opg', or negative_curvature='project'",
+            remedy=f"train further, use curvature='ggn' or 'opg', or {other_remedy}",
         )

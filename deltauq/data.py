@@ -10,9 +10,20 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
+from deltauq.inputs import (
+    InputBatches,
+    as_list,
+    as_numbers,
+    cast_floats,
+    check_finite,
+    check_length,
+    checked_inputs,
+    empty_error,
+    made_different,
+)
 from deltauq.likelihoods import Likelihood
 
-__all__ = ["Batch", "Batches", "InputBatches", "align_inputs", "first_rows"]
+__all__ = ["Batch", "Batches", "probe_rows"]
 
 
 class Batch(NamedTuple):
@@ -21,37 +32,6 @@ class Batch(NamedTuple):
     x: Any
     y: tf.Tensor
     weight: tf.Tensor
-
-
-class InputBatches:
-    """Inputs alone, cut into batches of at most `batch_size` rows, the last one included.
-
-    Args:
-        x: an array or a nest (list, tuple, dict) of arrays `[N, ...]`, all with the same N.
-        dtype: what floating inputs are cast to; integer inputs stay as they are.
-        batch_size: rows per batch.
-
-    Attributes:
-        n_rows: N.
-        on_batch: called with the number of rows after each batch; None or a progress display.
-
-    Raises:
-        InvalidInputError: empty, ragged or non-finite inputs, or different numbers of rows.
-    """
-
-    def __init__(self, x: Any, *, dtype: str, batch_size: int) -> None:
-        self.batch_size = _check_batch_size(batch_size)
-        self.x = _inputs(x, dtype)
-        self.n_rows = int(tf.nest.flatten(self.x)[0].shape[0])
-        self.on_batch: Callable[[int], None] | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        """The batches, in order."""
-        for start in range(0, self.n_rows, self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield tf.nest.map_structure(lambda leaf, rows=rows: tf.constant(leaf[rows]), self.x)
-            if self.on_batch is not None:
-                self.on_batch(min(self.batch_size, self.n_rows - start))
 
 
 class Batches:
@@ -95,6 +75,7 @@ class Batches:
         )
         self.on_batch: Callable[[int], None] | None = None
         if isinstance(x, tf.data.Dataset):
+            _check_finite_dataset(x)
             if y is not None or sample_weight is not None:
                 raise InvalidInputError(
                     "y and sample_weight came beside a dataset",
@@ -109,16 +90,33 @@ class Batches:
         self.n_rows, self.n_examples, self.spec = self._measure()
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches, in order, the last partial one included."""
+        """The batches, in order, the last partial one included.
+
+        Raises:
+            InvalidInputError: a dataset that does not yield in this pass what it first yielded.
+        """
+        sums = np.zeros(5)
         for batch in self._batches():
+            sums += _checksum(batch) if self._dataset is not None else 0.0
             yield batch
             if self.on_batch is not None:
                 self.on_batch(int(batch.y.shape[0]))
+        if self._dataset is not None and not np.allclose(sums, self._sums, rtol=1e-6, atol=1e-6):
+            raise InvalidInputError(
+                "the dataset changes from one pass to the next",
+                expected="the same examples in every pass; their order does not matter",
+                received=f"{sums[0]:.0f} rows after {self._sums[0]:.0f}, or other values in them",
+                remedy="take out augmentation and generators that run dry, or cache the dataset",
+            )
 
     def head(self, n: int) -> Any:
-        """The inputs of the first rows (at most n, at most one batch), for probes."""
+        """The inputs of the first rows, at most n and at most one batch."""
         first = next(self._batches())
         return tf.nest.map_structure(lambda leaf: leaf[:n], first.x)
+
+    def probe(self, n: int = 3) -> Any:
+        """Different rows like the first ones, as `probe_rows` makes them."""
+        return probe_rows(self.head(n), dtype=self._dtype, n=n)
 
     def _batches(self) -> Iterator[Batch]:
         if self._dataset is not None:
@@ -144,29 +142,32 @@ class Batches:
                 remedy="pass fit(x, y), or one tf.data.Dataset of (x, y)",
             )
         labels = self._check_labels(np.asarray(y))
-        _check_length("y", len(labels), inputs.n_rows)
+        check_length("y", len(labels), inputs.n_rows)
         weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight)
         return inputs, labels, _weights(weight, inputs.n_rows, self._dtype)
 
     def _from_element(self, element: Any) -> Batch:
         _check_element(element)
         x = tf.nest.map_structure(
-            lambda leaf: tf.constant(_cast(leaf, self._dtype)), _as_list(element[0])
+            lambda leaf: tf.constant(cast_floats(leaf, self._dtype)), as_list(element[0])
         )
         labels = self._check_labels(element[1].numpy())
         rows = int(tf.nest.flatten(x)[0].shape[0])
-        _check_length("y", len(labels), rows)
+        check_length("y", len(labels), rows)
         weight = element[2].numpy() if len(element) == 3 else np.ones(rows)
         return Batch(x, tf.constant(labels), tf.constant(_weights(weight, rows, self._dtype)))
 
     def _measure(self) -> tuple[int, float, Batch]:
         n_rows, n_examples, spec = 0, 0.0, None
+        self._sums = np.zeros(5)
         for batch in self._batches():
             n_rows += int(batch.y.shape[0])
             n_examples += float(np.sum(batch.weight.numpy(), dtype=np.float64))
             spec = _spec_of(batch) if spec is None else spec
-            for leaf in tf.nest.flatten(batch.x) if self._dataset is not None else ():
-                _check_finite("x", leaf.numpy())
+            if self._dataset is not None:
+                self._sums += _checksum(batch)
+                for leaf in tf.nest.flatten(batch.x):
+                    check_finite("x", leaf.numpy())
         if spec is None or n_examples <= 0:
             raise InvalidInputError(
                 "the data are empty",
@@ -177,57 +178,52 @@ class Batches:
         return n_rows, n_examples, spec
 
 
-def first_rows(x: Any, *, dtype: str, n: int) -> Any:
-    """The first rows of inputs as tensors, of arrays or of a dataset's first batch; for probes."""
+def probe_rows(x: Any, *, dtype: str, n: int) -> Any:
+    """Rows like the first ones of the data, all different, as tensors: to probe a model with.
+
+    The first rows of arrays, or of a dataset's first batch, repeated up to n. Floating inputs get
+    a tenth of their own spread as seeded noise, integer ones are rolled along their second axis,
+    so that no two rows are alike and no input is blank.
+    """
     if isinstance(x, tf.data.Dataset):
+        _check_finite_dataset(x)
         element = next(iter(x), None)
         if element is None:
-            raise _empty("no batch")
+            raise empty_error("no batch")
         _check_element(element)
         x = element[0]
-    leaves = [_array(leaf) for leaf in tf.nest.flatten(x)]
-    if any(leaf.ndim == 0 for leaf in leaves):
-        raise _empty(f"shapes {[list(leaf.shape) for leaf in leaves]}")
-    heads = tf.nest.pack_sequence_as(x, [leaf[:n] for leaf in leaves])
-    return tf.nest.map_structure(tf.constant, _inputs(heads, dtype))
+    heads = tf.nest.map_structure(lambda leaf: as_numbers(leaf)[:n], as_list(x))
+    if any(leaf.ndim == 0 for leaf in tf.nest.flatten(heads)):
+        raise empty_error(f"shapes {[list(np.shape(leaf)) for leaf in tf.nest.flatten(x)]}")
+    rng = np.random.default_rng(0)
+    rows = tf.nest.map_structure(
+        lambda leaf: made_different(leaf, n, rng), checked_inputs(heads, dtype)
+    )
+    return tf.nest.map_structure(tf.constant, rows)
 
 
-def align_inputs(x: Any, spec: Any) -> Any:
-    """Inputs in the dtypes of the training data, or `InvalidInputError` where they do not fit it.
+def _checksum(batch: Batch) -> npt.NDArray[np.float64]:
+    """Sums over a batch that do not depend on its order."""
+    leaves = [leaf.numpy().astype(np.float64) for leaf in tf.nest.flatten(batch.x)]
+    return np.array(
+        [
+            len(batch.y),
+            np.sum(batch.y.numpy(), dtype=np.float64),
+            np.sum(batch.weight.numpy(), dtype=np.float64),
+            sum(np.sum(np.abs(leaf)) for leaf in leaves),
+            sum(np.sum(leaf**2) for leaf in leaves),
+        ]
+    )
 
-    Structure and row shapes must be the same, and integer inputs must stay what they are.
-    """
-    expected = tf.nest.map_structure(lambda leaf: ["N", *leaf.shape[1:]], spec)
-    x = _as_list(x)
-    received = tf.nest.map_structure(lambda leaf: list(np.shape(leaf)), x)
-    try:
-        tf.nest.assert_same_structure(x, spec)
-        rows = zip(tf.nest.flatten(x), tf.nest.flatten(spec), strict=True)
-        same = all(np.shape(leaf)[1:] == tuple(like.shape[1:]) for leaf, like in rows)
-    except (TypeError, ValueError):
-        same = False
-    if not same:
+
+def _check_finite_dataset(dataset: tf.data.Dataset) -> None:
+    if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
         raise InvalidInputError(
-            "x has another shape than the training data",
-            expected=f"arrays of shape {expected}",
-            received=f"shape {received}",
-            remedy="one single input still needs the leading axis: x[None]",
+            "the dataset never ends",
+            expected="a finite tf.data.Dataset: one pass over the training set",
+            received="a dataset of infinite cardinality",
+            remedy="take out .repeat(), or bound it with .take(n)",
         )
-    return tf.nest.map_structure(_align, x, spec)
-
-
-def _align(leaf: Any, like: tf.TensorSpec) -> npt.NDArray[Any]:
-    array = _array(leaf)
-    with np.errstate(invalid="ignore"):
-        aligned = array.astype(like.dtype.as_numpy_dtype)
-    if aligned.dtype.kind != "f" and not np.array_equal(aligned, array):
-        raise InvalidInputError(
-            "x does not fit the training data",
-            expected=f"whole numbers that {aligned.dtype} holds, as in training",
-            received=f"{array.dtype} from {array.min():g} to {array.max():g}",
-            remedy="prepare the inputs as for training (same scaling, same dtype)",
-        )
-    return aligned
 
 
 def _spec_of(nest: Any) -> Any:
@@ -237,59 +233,6 @@ def _spec_of(nest: Any) -> Any:
     )
 
 
-def _check_batch_size(batch_size: int) -> int:
-    """A positive whole number, or `InvalidInputError`."""
-    if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
-        raise InvalidInputError(
-            "batch_size is not a positive whole number",
-            expected="an integer >= 1, or None to choose it from the model's size",
-            received=repr(batch_size),
-        )
-    return int(batch_size)
-
-
-def _inputs(x: Any, dtype: str) -> Any:
-    x = _as_list(x)
-    leaves = [_cast(_array(leaf), dtype) for leaf in tf.nest.flatten(x)]
-    if not leaves or any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in leaves):
-        raise _empty(f"shapes {[list(leaf.shape) for leaf in leaves]}")
-    for leaf in leaves:
-        _check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
-        _check_finite("x", leaf)
-    return tf.nest.pack_sequence_as(x, leaves)
-
-
-def _as_list(x: Any) -> Any:
-    """Several inputs as a list, as Keras takes them; datasets make tuples of them."""
-    return list(x) if isinstance(x, tuple) else x
-
-
-def _empty(received: str) -> InvalidInputError:
-    return InvalidInputError(
-        "x is empty",
-        expected="at least one row: arrays [N, ...] with N >= 1, or a dataset that yields a batch",
-        received=received,
-    )
-
-
-def _array(leaf: Any) -> npt.NDArray[Any]:
-    array = leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
-    if array.dtype.kind not in "fiub":
-        raise InvalidInputError(
-            "x does not hold numbers",
-            expected="float, integer or boolean arrays",
-            received=f"dtype {array.dtype}",
-            remedy="encode text and categories before, or with preprocessing layers on numbers; "
-            "a nest of inputs is a list, tuple or dict of arrays",
-        )
-    return array
-
-
-def _cast(leaf: Any, dtype: str) -> npt.NDArray[Any]:
-    array = np.asarray(leaf)
-    return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
-
-
 def _weights(weight: npt.NDArray[Any], n_rows: int, dtype: str) -> npt.NDArray[Any]:
     if weight.ndim != 1 or weight.dtype.kind not in "fiub":
         raise InvalidInputError(
@@ -297,8 +240,8 @@ def _weights(weight: npt.NDArray[Any], n_rows: int, dtype: str) -> npt.NDArray[A
             expected=f"shape [{n_rows}]",
             received=f"dtype {weight.dtype}, shape {list(weight.shape)}",
         )
-    _check_length("sample_weight", len(weight), n_rows)
-    _check_finite("sample_weight", weight)
+    check_length("sample_weight", len(weight), n_rows)
+    check_finite("sample_weight", weight)
     if np.any(weight < 0):
         raise InvalidInputError(
             "sample_weight is negative",
@@ -324,24 +267,4 @@ def _check_element(element: Any) -> None:
             expected="batches: labels of shape [B]",
             received="labels of shape []",
             remedy="call .batch(256) on the dataset",
-        )
-
-
-def _check_length(name: str, received: int, expected: int) -> None:
-    if received != expected:
-        raise InvalidInputError(
-            f"{name} has the wrong length",
-            expected=f"{expected} rows, as many as x has",
-            received=f"{received} rows",
-        )
-
-
-def _check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
-    if bad:
-        raise InvalidInputError(
-            f"{name} holds NaN or infinity",
-            expected="finite numbers",
-            received=f"{bad} of {np.size(array)} values are not finite",
-            remedy="impute or drop those rows before; deltauq never drops any",
         )

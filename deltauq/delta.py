@@ -22,9 +22,9 @@ from deltauq.covariance import (
     tail_interval,
 )
 from deltauq.curvature import CurvatureOperator
-from deltauq.data import InputBatches, align_inputs
 from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning, NotFittedError
+from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank
 from deltauq.network import Layers, Network
@@ -153,7 +153,7 @@ class DeltaMethod:
             l2=self.l2,
             likelihood=self.likelihood,
             rank=self.rank,
-            rows_per_example=CURVATURES[self.curvature].rows_per_example,
+            operator=CURVATURES[self.curvature],
             batch_size=self.batch_size,
         )
         with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
@@ -240,20 +240,28 @@ def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCova
         problem.network, problem.likelihood, problem.data, scale=problem.scale
     )
     n_examples = problem.data.n_examples
+    epsilon = float(np.finfo(problem.network.dtype).eps)
     if dm.rank == "auto":
         pairs = _solve_automatically(dm, problem, operator)
     else:
         pairs = eigenpairs(operator, dm.rank, seed=dm.seed)
         if not pairs.converged:
             warnings.warn(
-                f"only {pairs.rank} of {dm.rank} eigenpairs of the {dm.curvature} met the "
-                "residual rule and are used; the rest belongs to the tail. Ask for a smaller "
-                "rank, or use curvature='ggn'.",
+                f"the {dm.rank} eigenpairs of the {dm.curvature} did not all converge: "
+                f"{pairs.rank} are good enough and are used, the rest belongs to the tail. Ask "
+                "for a smaller rank, or use curvature='ggn'.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
     if not np.all(problem.rates > 0):
-        covariance = dense_covariance(pairs, problem.rates > 0, problem.scale, n_examples)
+        covariance = dense_covariance(
+            pairs,
+            problem.rates > 0,
+            problem.scale,
+            n_examples,
+            negative_curvature=dm.negative_curvature,
+            epsilon=epsilon,
+        )
     else:
         covariance = low_rank_covariance(
             pairs,
@@ -261,6 +269,7 @@ def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCova
             n_examples,
             tail=dm.tail,
             negative_curvature=dm.negative_curvature,
+            epsilon=epsilon,
         )
     return pairs, covariance
 
@@ -271,15 +280,16 @@ def _solve_automatically(
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     count = max(1, min(_CALIBRATION, batch_size_for(problem.network, problem.n_outputs)))
     _, rows = problem.linearization.jacobian(problem.data.head(count))
-    gram = rows @ np.swapaxes(rows, 1, 2)
     width = 1.0
 
     def is_enough(pairs: Eigenpairs) -> bool:
         nonlocal width
         along = rows @ pairs.vectors
+        outside = rows - along @ pairs.vectors.T
+        rest = outside @ np.swapaxes(outside, 1, 2)
         weights = 1.0 / (1.0 + np.maximum(pairs.values, 0.0))
         low, high = (
-            root_diagonal(LowRank(weights, tail).quadratic_form(along, gram))
+            root_diagonal(LowRank(weights, tail).quadratic_form(along, rest))
             for tail in tail_interval(pairs)
         )
         width = float(np.median((high - low) / np.where(high > 0, high, 1.0)))

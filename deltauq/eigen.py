@@ -196,7 +196,8 @@ def _solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpair
 
 
 def _nystrom_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
-    sketch = NystromSketch(operator.matmat, operator.shape[0], passes=2, seed=seed)
+    epsilon = float(np.finfo(operator.network.dtype).eps)
+    sketch = NystromSketch(operator.matmat, operator.shape[0], passes=2, epsilon=epsilon, seed=seed)
     trace = operator.trace()
 
     def solve(rank: int) -> Eigenpairs:
@@ -232,7 +233,7 @@ def _lanczos_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], E
             trace=None,
             smallest=pairs.smallest,
             products=krylov.products,
-            converged=converged,
+            converged=converged and kept == rank,
         )
 
     return solve

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deltauq.errors import UnsupportedModelError
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
 
@@ -124,7 +125,7 @@ class PerExample:
             logits, list(outputs.values()), grad_ys=direction, unconnected_gradients="zero"
         )
         delta = {
-            key: tf.reshape(gradient, [n_examples, -1, output.shape[-1]])
+            key: tf.reshape(gradient, [n_examples, -1, _last_axis(output)])
             for (key, output), gradient in zip(outputs.items(), gradients, strict=True)
         }
         parts = {}
@@ -148,17 +149,19 @@ class PerExample:
             return self.rows(params, x, pattern)[0][:, 0]
 
         def alone(params: tf.Tensor, x: Any) -> tf.Tensor:
-            params = tf.identity(params)
-            logits = network.logits(network.unflatten(params), x)
-            return tf.gradients(logits, params, grad_ys=pattern(logits)[:, 0])[0]
+            pieces = [tf.identity(piece) for piece in network.unflatten(params)]
+            logits = network.logits(pieces, x)
+            gradients = tf.gradients(logits, pieces, grad_ys=pattern(logits)[:, 0])
+            _require_connected(network, gradients)
+            return tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
 
         examples = [
             tf.nest.map_structure(lambda leaf, n=n: leaf[n : n + 1], probe)
             for n in range(tf.nest.flatten(probe)[0].shape[0])
         ]
         params = network.params
-        rows = tf.function(together).get_concrete_function(params, probe)(params, probe).numpy()
         single = tf.function(alone).get_concrete_function(params, examples[0])
+        rows = tf.function(together).get_concrete_function(params, probe)(params, probe).numpy()
         wrong: set[int] = set()
         for row, example in zip(rows, examples, strict=True):
             truth = single(params, example).numpy()
@@ -168,9 +171,25 @@ class PerExample:
                 eps = np.finfo(network.dtype).eps
                 own, whole = np.max(np.abs(truth[part])), np.max(np.abs(truth))
                 tolerance = np.sqrt(eps) * own + 100 * eps * whole
-                if not gap <= tolerance:
+                if not gap <= tolerance or own == 0:  # zero against zero proves nothing
                     wrong.add(i)
         return wrong
+
+
+def _require_connected(network: Network, gradients: Sequence[tf.Tensor | None]) -> None:
+    cut_off = [
+        parameter.path
+        for parameter, gradient in zip(network.parameters, gradients, strict=True)
+        if gradient is None
+    ]
+    if cut_off:
+        raise UnsupportedModelError(
+            "the output does not depend on some variables in a way that can be differentiated",
+            expected="a path of differentiable operations from every variable to the logits",
+            received=f"none from {cut_off}",
+            remedy="remove @tf.function and stop_gradient from the layers' call; leave variables "
+            "that are not used out with layers=...",
+        )
 
 
 def hessian_products(
@@ -263,7 +282,7 @@ def _plain_matmul(tap: Tap) -> bool:
 @rule("MatMul", when=_plain_matmul)
 def _matmul_rows(tap: Tap, delta: tf.Tensor, n_examples: tf.Tensor) -> tf.Tensor:
     """Y = a W: sum over positions of a (x) delta."""
-    a = tf.reshape(tap.data, [n_examples, -1, tap.data.shape[-1]])
+    a = tf.reshape(tap.data, [n_examples, -1, tap.parameter.shape[0]])
     return _outer_products(a, delta)
 
 
@@ -299,10 +318,10 @@ def _outer_products(a: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
 
 
 def _broadcasts_over_examples(tap: Tap) -> bool:
-    rank, shape = tap.output.shape.rank, tap.parameter.shape
-    if rank is None or shape.rank is None or (shape.rank == rank and shape[0] != 1):
+    output, shape = tap.output.shape, tap.parameter.shape
+    if output.rank is None or shape.rank is None or output.rank < 2 or output[0] == 1:
         return False
-    return None not in tap.output.shape[1:] and tap.operation.type != "Sub"
+    return None not in output[1:] and not (shape.rank == output.rank and shape[0] != 1)
 
 
 @rule("BiasAdd", "AddV2", "Add", when=_broadcasts_over_examples)
@@ -316,6 +335,10 @@ def _product_rows(tap: Tap, delta: tf.Tensor, n_examples: tf.Tensor) -> tf.Tenso
     """Y = a * b, element by element: a * delta, summed as for a sum."""
     a = tf.broadcast_to(tap.data, tf.shape(tap.output))
     return _sum_to_parameter(tap, tf.reshape(a, tf.shape(delta)) * delta, n_examples)
+
+
+def _last_axis(output: tf.Tensor) -> int:
+    return int(output.shape[-1])
 
 
 def _sum_to_parameter(tap: Tap, terms: tf.Tensor, n_examples: tf.Tensor) -> tf.Tensor:

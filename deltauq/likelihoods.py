@@ -62,8 +62,8 @@ class Categorical:
                 "y does not hold class numbers",
                 expected="integers of shape [N]",
                 received=f"dtype {y.dtype}, shape {list(y.shape)}",
-                remedy="pass y.argmax(axis=1) for one-hot rows, y.astype(int) for whole floats, "
-                "sklearn.preprocessing.LabelEncoder for names",
+                remedy="pass y.ravel() for a column of numbers, y.argmax(axis=1) for one-hot rows, "
+                "y.astype(int) for whole floats, sklearn.preprocessing.LabelEncoder for names",
             )
         if y.size and (y.min() < 0 or y.max() >= n_outputs):
             raise InvalidInputError(
@@ -132,7 +132,7 @@ def check_compiled_loss(model: Any, ends_in_softmax: bool) -> None:
     """
     compiled = model.get_compile_config() if getattr(model, "compiled", False) else None
     loss = (compiled or {}).get("loss")
-    if loss is None:
+    if compiled is None or loss is None:
         return
     name, config = _name_and_config(loss)
     problem = None
@@ -140,6 +140,14 @@ def check_compiled_loss(model: Any, ends_in_softmax: bool) -> None:
         problem = f"the model was compiled with the loss {name!r}"
     elif config.get("label_smoothing"):
         problem = f"the loss smooths the labels by {config['label_smoothing']}"
+    elif compiled.get("loss_weights") not in (None, 1, 1.0, [1], [1.0]):
+        problem = f"the loss was compiled with loss_weights={compiled['loss_weights']}"
+    elif config.get("ignore_class") is not None:
+        problem = f"the loss ignores class {config['ignore_class']}"
+    elif config.get("axis", -1) != -1:
+        problem = f"the loss takes the classes along axis {config['axis']}"
+    elif config.get("reduction", "mean") in (None, "none", "mean_with_sample_weight"):
+        problem = f"the loss is reduced by {config['reduction']!r}, so its L2 rate is not known"
     elif config.get("reduction") == "sum":
         problem = "the loss is summed over the batch, so its L2 rate depends on the batch size"
     elif bool(config.get("from_logits")) == ends_in_softmax:

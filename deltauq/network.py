@@ -29,7 +29,23 @@ _TRANSPARENT = frozenset({"Identity"})
 _NOT_LOGITS = frozenset({"Sigmoid", "Tanh", "Relu", "Relu6", "Softplus", "Exp", "Softsign"})
 
 #: Operations with a kink: the cost has no second derivative there.
-_KINKED = frozenset({"Relu", "Relu6", "LeakyRelu", "MaxPool", "MaxPool3D", "Abs", "Maximum"})
+_KINKED = frozenset(
+    {
+        "Relu",
+        "Relu6",
+        "LeakyRelu",
+        "MaxPool",
+        "MaxPool3D",
+        "Abs",
+        "Maximum",
+        "Minimum",
+        "Max",
+        "Selu",
+    }
+)
+
+#: Operations whose gradient TensorFlow cannot differentiate rightly a second time.
+_ONCE_DIFFERENTIABLE = frozenset({"StopGradient", "ResizeBilinear", "ResizeBicubic", "Softsign"})
 
 
 @dataclass(frozen=True)
@@ -208,6 +224,7 @@ class Network:
             n_outputs=int(output.shape[1]),
             ends_in_softmax=found["last"] == "Softmax",
             kinks=tuple(sorted(found["operations"] & _KINKED)),
+            once_differentiable=tuple(sorted(found["operations"] & _ONCE_DIFFERENTIABLE)),
         )
 
 
@@ -219,11 +236,14 @@ class Inspection:
         n_outputs: C.
         ends_in_softmax: the model gives probabilities, and the logits are the softmax's input.
         kinks: operations without a second derivative everywhere, such as "Relu".
+        once_differentiable: operations through which second derivatives would be silently wrong
+            (layer and group normalisation hold a "StopGradient").
     """
 
     n_outputs: int
     ends_in_softmax: bool
     kinks: tuple[str, ...]
+    once_differentiable: tuple[str, ...]
 
 
 def _check_model(model: Any) -> None:

@@ -16,8 +16,8 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
 from deltauq.covariance import ParameterCovariance, check_choice
-from deltauq.data import InputBatches
 from deltauq.errors import InvalidInputError, MissingDependencyError, NumericalError
+from deltauq.inputs import InputBatches
 from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["DifferenceTest", "Linearization", "Prediction", "predict", "root_diagonal"]
 
 Array = npt.NDArray[Any]
-
-#: Relative size of a negative variance that rounding explains.
-_ROUNDING = {"float32": 1e-4, "float64": 1e-9}
 
 
 class Linearization:
@@ -57,8 +54,12 @@ class Linearization:
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             logits, jacobian = rows(params, scale, x)
             flat = tf.reshape(jacobian, [-1, network.n_params])
-            along = tf.reshape(flat @ vectors, [-1, logits.shape[1], tf.shape(vectors)[1]])
-            return logits, along, tf.matmul(jacobian, jacobian, transpose_b=True)
+            along = flat @ vectors
+            rest = tf.reshape(
+                flat - tf.matmul(along, vectors, transpose_b=True), tf.shape(jacobian)
+            )
+            along = tf.reshape(along, [-1, logits.shape[1], tf.shape(vectors)[1]])
+            return logits, along, tf.matmul(rest, rest, transpose_b=True)
 
         flat_spec = tf.TensorSpec([network.n_params], network.dtype)
         self._rows = tf.function(rows, input_signature=[flat_spec, flat_spec, spec])
@@ -73,10 +74,10 @@ class Linearization:
         return logits.numpy(), rows.numpy()
 
     def sketch(self, x: Any, vectors: tf.Tensor) -> tuple[Array, Array, Array]:
-        """Logits `[B, C]`, J D U `[B, C, K]` and J D^2 J^T `[B, C, C]`."""
+        """Logits `[B, C]`, J D U `[B, C, K]` and R R^T `[B, C, C]`, R = J D - J D U U^T."""
         parts = self._sketch(self.network.params, self._scale, x, vectors)
-        logits, along, gram = (part.numpy() for part in parts)
-        return logits, along, gram
+        logits, along, rest = (part.numpy() for part in parts)
+        return logits, along, rest
 
 
 def predict(
@@ -91,8 +92,7 @@ def predict(
     by a `[P, P]` matrix.
 
     Raises:
-        NumericalError: logits that are not finite, or a variance more negative than rounding
-            explains.
+        NumericalError: logits that are not finite.
     """
     vectors = tf.constant(covariance.vectors, linearization.network.dtype)
     parts = list(_predict_batches(linearization, covariance, likelihood, inputs, vectors))
@@ -106,9 +106,8 @@ def _predict_batches(
     inputs: InputBatches,
     vectors: tf.Tensor,
 ) -> Iterator[tuple[Array, Array, Array, Array]]:
-    rounding = _ROUNDING[linearization.network.dtype]
     for x in inputs:
-        logits, along, gram = linearization.sketch(x, vectors)
+        logits, along, rest = linearization.sketch(x, vectors)
         if not np.all(np.isfinite(logits)):
             raise NumericalError(
                 "the logits are not finite",
@@ -116,9 +115,7 @@ def _predict_batches(
                 received=f"{np.count_nonzero(~np.isfinite(logits))} values of NaN or infinity",
                 remedy="look for overflow in the model, such as unscaled inputs",
             )
-        logit_covariance = covariance.project(along, gram)
-        size = np.einsum("ncc->nc", np.asarray(gram, np.float64)) / covariance.n_examples
-        _clip_rounding(logit_covariance, rounding * size)
+        logit_covariance = covariance.project(along, rest)
         wide = tf.constant(logits, tf.float64)
         slope = likelihood.mean_jacobian(wide).numpy()
         product = slope @ logit_covariance @ np.swapaxes(slope, 1, 2)
@@ -338,19 +335,3 @@ def _every_class(logits: tf.Tensor) -> tf.Tensor:
 def root_diagonal(covariance: Array) -> Array:
     """Standard errors `[N, C]` of covariances `[N, C, C]`; rounding below zero counts as zero."""
     return np.asarray(np.sqrt(np.maximum(np.einsum("ncc->nc", covariance), 0.0)))
-
-
-def _clip_rounding(covariance: Array, rounding: Array) -> None:
-    """Set negative variances to zero in place where rounding explains them; raise elsewhere."""
-    diagonal = np.einsum("ncc->nc", covariance)
-    if np.any(diagonal < -rounding):
-        worst = np.unravel_index(np.argmin(diagonal + rounding), diagonal.shape)
-        raise NumericalError(
-            f"the variance of logit {worst[1]} is negative",
-            expected=f"at least -{rounding[worst]:.3g}, what rounding explains",
-            received=f"{diagonal[worst]:.3g}",
-            remedy="use a float64 model",
-        )
-    covariance[..., np.arange(diagonal.shape[1]), np.arange(diagonal.shape[1])] = np.maximum(
-        diagonal, 0.0
-    )

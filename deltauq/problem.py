@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.cost import Cost, per_parameter
-from deltauq.data import Batches, first_rows
+from deltauq.curvature import CurvatureOperator
+from deltauq.data import Batches, probe_rows
 from deltauq.eigen import Rank, check_rank
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
 from deltauq.network import Network
 from deltauq.prediction import Linearization
@@ -73,7 +73,7 @@ def state_problem(
     l2: L2,
     likelihood: str | Likelihood,
     rank: Rank,
-    rows_per_example: Callable[[int], int],
+    operator: type[CurvatureOperator],
     batch_size: int | None,
 ) -> Problem:
     """Check a network, its training data and the settings against each other.
@@ -84,7 +84,7 @@ def state_problem(
         l2: as in `DeltaMethod`.
         likelihood: as in `DeltaMethod`.
         rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
-        rows_per_example: of the curvature, for the choice of a batch size.
+        operator: the curvature, for the choice of a batch size and for what it cannot take.
         batch_size: rows a step, or None to choose it.
 
     Raises:
@@ -93,13 +93,15 @@ def state_problem(
     """
     x, y, sample_weight = training
     resolved = resolve_likelihood(likelihood)
-    probe = first_rows(x, dtype=network.dtype, n=_PROBE)
+    probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
     inspection = network.inspect(probe)
     if likelihood == "auto":
         check_compiled_loss(network.model, inspection.ends_in_softmax)
+    if operator.second_derivatives and inspection.once_differentiable:
+        _refuse_second_derivatives(inspection.once_differentiable)
     check_rank(rank, network.n_params)
     if batch_size is None:
-        batch_size = batch_size_for(network, rows_per_example(inspection.n_outputs))
+        batch_size = batch_size_for(network, operator.rows_per_example(inspection.n_outputs))
     data = Batches(
         x,
         y,
@@ -109,10 +111,8 @@ def state_problem(
         dtype=network.dtype,
         batch_size=batch_size,
     )
-    per_variable = l2_rates(network.variables, l2)
-    if l2 == "auto":
-        # Keras divides the weighted losses by the rows, not by the sum of the weights.
-        per_variable = per_variable * (data.n_rows / data.n_examples)
+    read_scale = data.n_rows / data.n_examples
+    per_variable = l2_rates(network.variables, l2, read_scale=read_scale)
     _refuse_missing_l2(network, per_variable, rank)
     rates = per_parameter(network.parameters, per_variable)
     linearization = Linearization(network, data.spec.x, probe, _metric(rates))
@@ -127,6 +127,16 @@ def batch_size_for(network: Network, rows_per_example: int) -> int:
 
 def _metric(rates: Rates) -> Rates:
     return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
+
+
+def _refuse_second_derivatives(operations: tuple[str, ...]) -> None:
+    raise UnsupportedModelError(
+        "the exact Hessian of this model would be wrong",
+        expected="operations that TensorFlow differentiates twice",
+        received=f"{list(operations)}: layer and group normalisation, bilinear resizing and "
+        "softsign have a gradient whose own gradient is wrong or missing",
+        remedy="use curvature='ggn' or 'opg', which need first derivatives only",
+    )
 
 
 def _refuse_missing_l2(network: Network, rates: Rates, rank: Rank) -> None:

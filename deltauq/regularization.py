@@ -16,7 +16,9 @@ __all__ = ["L2", "l2_rates", "matches"]
 L2 = str | float | Mapping[str, float]
 
 
-def l2_rates(variables: Sequence[Any], l2: L2) -> npt.NDArray[np.float64]:
+def l2_rates(
+    variables: Sequence[Any], l2: L2, *, read_scale: float = 1.0
+) -> npt.NDArray[np.float64]:
     """Rates lambda_j, one a variable: the cost contains (lambda_j / 2) * sum w^2.
 
     Args:
@@ -25,6 +27,8 @@ def l2_rates(variables: Sequence[Any], l2: L2) -> npt.NDArray[np.float64]:
             lambda = 2 a); a number holds for every variable; a mapping of glob patterns on
             variable paths (or on one part of them) to rates: the first that matches counts, and
             a variable that none matches keeps what its regularizer says.
+        read_scale: factor on the rates that were read, not on those given: Keras divides the
+            weighted losses by the rows, and our cost by the sum of their weights.
 
     Returns:
         `[len(variables)]`, zero where a variable has no L2.
@@ -51,7 +55,7 @@ def l2_rates(variables: Sequence[Any], l2: L2) -> npt.NDArray[np.float64]:
                 expected="patterns on variable paths",
                 received=f"paths {[variable.path for variable in variables]}",
             )
-    return np.array([_given_or_read(variable, rates) for variable in variables])
+    return np.array([_given_or_read(variable, rates, read_scale) for variable in variables])
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -59,11 +63,11 @@ def matches(path: str, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in (path, *path.split("/")))
 
 
-def _given_or_read(variable: Any, rates: Mapping[str, float]) -> float:
+def _given_or_read(variable: Any, rates: Mapping[str, float], read_scale: float) -> float:
     for pattern, rate in rates.items():
         if matches(variable.path, pattern):
             return rate
-    return _read(variable)
+    return read_scale * _read(variable)
 
 
 def _read(variable: Any) -> float:

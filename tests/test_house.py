@@ -19,6 +19,7 @@ ORDER = [
     "progress",
     "linalg",
     "likelihoods",
+    "inputs",
     "data",
     "regularization",
     "network",

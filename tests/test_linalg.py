@@ -133,5 +133,6 @@ def test_low_rank_quadratic_form_equals_the_dense_one(rng):
     u = np.linalg.qr(rng.normal(size=(20, 6)))[0]
     d, tail, x = rng.uniform(0.1, 1, 6), 0.7, rng.normal(size=(2, 3, 20))
     dense = (u * d) @ u.T + tail * (np.eye(20) - u @ u.T)
-    found = LowRank(d, tail).quadratic_form(x @ u, x @ np.swapaxes(x, 1, 2))
+    rest = x - x @ u @ u.T
+    found = LowRank(d, tail).quadratic_form(x @ u, rest @ np.swapaxes(rest, 1, 2))
     np.testing.assert_allclose(found, x @ dense @ np.swapaxes(x, 1, 2), atol=1e-12)

@@ -32,7 +32,7 @@ class _Gram(CurvatureOperator):
         scale: npt.NDArray[Any] | None = None,
     ) -> None:
         super().__init__(network, likelihood, data, scale=scale)
-        self._per_example = PerExample(network, data.head(3))
+        self._per_example = PerExample(network, data.probe())
         parameters = tf.TensorSpec([network.n_params], network.dtype)
         self._compiled_rows = tf.function(self._rows, input_signature=[parameters, data.spec])
         self._compiled_lengths = tf.function(
@@ -59,7 +59,7 @@ class _Gram(CurvatureOperator):
         """A itself, float64 `[P, P]`, symmetric to the bit; one pass over the data."""
         total = np.zeros(self.shape)
         for batch in self.data:
-            rows = self._compiled_rows(self.network.params, batch).numpy()
+            rows = self._compiled_rows(self.network.params, batch).numpy().astype(np.float64)
             total += rows.T @ rows
         total *= self.scale[:, None] * self.scale / self.data.n_examples
         return (total + total.T) / 2

@@ -29,6 +29,7 @@ class Hessian(CurvatureOperator):
     """
 
     positive_semidefinite = False
+    second_derivatives = True
     _block = 8
 
     def _batch_product(self, params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:

@@ -39,6 +39,8 @@ class CurvatureOperator(abc.ABC):
 
     #: No eigenvalue is negative, whatever the network.
     positive_semidefinite: ClassVar[bool]
+    #: It holds second derivatives of the network.
+    second_derivatives: ClassVar[bool] = False
     #: Columns of V that one compiled call takes at most; None where it takes any number.
     _block: ClassVar[int | None] = None
 

@@ -15,6 +15,9 @@ __all__ = ["BlockLanczos", "RitzPairs"]
 
 Array = npt.NDArray[Any]
 
+#: Steps from a fresh random block that must bring no larger eigenvalue to light.
+_CHECK_STEPS = 4
+
 
 @dataclass(frozen=True)
 class RitzPairs:
@@ -66,7 +69,9 @@ class BlockLanczos:
     ) -> None:
         self._matmat = matmat
         self._size = size
-        start = np.random.default_rng(seed).standard_normal((size, min(block, size)))
+        self._block = block
+        self._rng = np.random.default_rng(seed)
+        start = self._rng.standard_normal((size, min(block, size)))
         self._storage: Array = np.zeros((size, 0), dtype, order="F")
         self._projected = np.zeros((0, 0))
         self._next = orthonormal_basis(start)
@@ -76,14 +81,32 @@ class BlockLanczos:
     def converge(self, rank: int, tolerance: float, max_columns: int) -> tuple[RitzPairs, bool]:
         """Extend the basis until the K largest pairs have residuals within the tolerance.
 
+        Small residuals do not show that the pairs are the largest: a Krylov space of block b holds
+        at most b copies of an equal eigenvalue. So a fresh random block joins the basis then, and
+        the pairs count as the largest once a few more steps from it bring no larger ones to light.
+
         Args:
             rank: K.
             tolerance: on each residual norm.
             max_columns: of the basis, the limit of the effort.
 
         Returns:
-            The pairs, and whether all of them met the tolerance.
+            The pairs, and whether all of them met the tolerance and stood the check.
         """
+        met = self._reach(rank, tolerance, max_columns)
+        while met and self.products < self._size:
+            before = self._ritz()[0][-rank:]
+            self._join_fresh_block()
+            for _ in range(_CHECK_STEPS):
+                self._extend()
+            met = self._reach(rank, tolerance, max_columns)
+            if met and np.max(self._ritz()[0][-rank:] - before) <= tolerance:
+                break
+            met = met and self.products < max_columns
+        return self.pairs(rank), met
+
+    def _reach(self, rank: int, tolerance: float, max_columns: int) -> bool:
+        """Extend until the residuals of the K largest pairs are small, or the limit."""
         check_at = rank
         while True:
             last = self.products >= min(self._size, max_columns)
@@ -91,9 +114,19 @@ class BlockLanczos:
                 residuals = self._ritz()[2][-rank:]
                 met = len(residuals) == min(rank, self._size) and np.all(residuals <= tolerance)
                 if met or last:
-                    return self.pairs(rank), bool(met)
+                    return bool(met)
                 check_at = self.products + max(self._next.shape[1], self.products // 8)
             self._extend()
+
+    def _join_fresh_block(self) -> None:
+        """Widen the next block by random columns, orthogonal to everything so far."""
+        taken = self.products + self._next.shape[1]
+        count = min(self._block, self._size - taken)
+        known = np.hstack([self._basis, self._next])
+        fresh = self._rng.standard_normal((self._size, count)).astype(known.dtype)
+        fresh = orthonormal_basis(project_out(known, orthonormal_basis(project_out(known, fresh))))
+        self._next = np.hstack([self._next, fresh])
+        self._coupling = np.vstack([self._coupling, np.zeros((count, self._coupling.shape[1]))])
 
     def pairs(self, rank: int) -> RitzPairs:
         """The K largest Ritz pairs of the present basis, and its smallest Ritz value."""
@@ -118,6 +151,8 @@ class BlockLanczos:
 
     def _extend(self) -> None:
         done, width = self.products, self._next.shape[1]
+        if not width:
+            return
         self._reserve(done + width)
         self._storage[:, done : done + width] = self._next
         self.products, self._last_width = done + width, width

@@ -25,17 +25,20 @@ class LowRank:
     weights: Array
     tail: float
 
-    def quadratic_form(self, along: Array, gram: Array) -> Array:
-        """X (U diag(d) U^T + t (I - U U^T)) X^T from X U and X X^T alone, in float64.
+    def quadratic_form(self, along: Array, rest: Array) -> Array:
+        """X (U diag(d) U^T + t (I - U U^T)) X^T in float64, as a sum of two semidefinite parts.
+
+        The part outside U comes as its own Gram matrix: formed as the difference of X X^T and
+        (X U)(X U)^T it would cancel where X lies nearly inside U.
 
         Args:
             along: X U `[..., C, K]`.
-            gram: X X^T `[..., C, C]`.
+            rest: R R^T with R = X - X U U^T, `[..., C, C]`.
 
         Returns:
             `[..., C, C]`, symmetric.
         """
         along = np.asarray(along, np.float64)
-        inside = (along * (self.weights - self.tail)) @ np.swapaxes(along, -1, -2)
-        result = inside + self.tail * np.asarray(gram, np.float64)
+        inside = (along * self.weights) @ np.swapaxes(along, -1, -2)
+        result = inside + self.tail * np.asarray(rest, np.float64)
         return (result + np.swapaxes(result, -1, -2)) / 2

@@ -27,15 +27,24 @@ class NystromSketch:
         size: P.
         passes: calls of `matmat` for every block of columns; two give leading eigenvalues to about
             1e-3 where one gives 1e-1.
+        epsilon: relative rounding of `matmat`; directions that drown in it are left out, since
+            they would make A^ exceed A.
         seed: of the random start.
     """
 
     def __init__(
-        self, matmat: Callable[[Array], Array], size: int, *, passes: int = 2, seed: int = 0
+        self,
+        matmat: Callable[[Array], Array],
+        size: int,
+        *,
+        passes: int = 2,
+        epsilon: float = 2.3e-16,
+        seed: int = 0,
     ) -> None:
         self._matmat = matmat
         self._size = size
         self._passes = passes
+        self._epsilon = epsilon
         self._rng = np.random.default_rng(seed)
         self._q = np.zeros((size, 0))
         self._y = np.zeros((size, 0))
@@ -65,7 +74,7 @@ class NystromSketch:
         """
         core = self._q.T @ self._y
         theta, v = np.linalg.eigh((core + core.T) / 2)
-        floor = self.columns * np.finfo(np.float64).eps * max(float(theta[-1]), 0.0)
+        floor = 10 * np.sqrt(self.columns) * self._epsilon * max(float(theta[-1]), 0.0)
         keep = theta > floor
         half = self._y @ (v[:, keep] / np.sqrt(theta[keep]))
         s, w = np.linalg.eigh(half.T @ half)
