@@ -43,6 +43,9 @@ CURVATURES: dict[str, type[CurvatureOperator]] = {
     "ggn": curvatures.GGN,
 }
 
+#: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
+_RESOLUTION = 0.1
+
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
 
@@ -253,6 +256,7 @@ def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCova
                 ConvergenceWarning,
                 stacklevel=3,
             )
+    _warn_beyond_precision(pairs, epsilon)
     if not np.all(problem.rates > 0):
         covariance = dense_covariance(
             pairs,
@@ -305,6 +309,18 @@ def _solve_automatically(
             stacklevel=4,
         )
     return pairs
+
+
+def _warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
+    largest = float(pairs.values[0]) if pairs.rank else 0.0
+    if largest * epsilon > _RESOLUTION:
+        warnings.warn(
+            f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
+            f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "
+            "rounding. Scale the inputs, raise l2, or build the model in float64.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_unless_stationary(stationarity: Stationarity) -> None:

@@ -140,6 +140,7 @@ class PerExample:
     def _with_wrong_rule(self, probe: Any) -> set[int]:
         """Variables whose rows in a batch are not what each example gives alone."""
         network = self._network
+        cut_off: list[str] = []
 
         def pattern(logits: tf.Tensor) -> tf.Tensor:
             columns = tf.range(1, logits.shape[1] + 1, dtype=logits.dtype)
@@ -152,8 +153,16 @@ class PerExample:
             pieces = [tf.identity(piece) for piece in network.unflatten(params)]
             logits = network.logits(pieces, x)
             gradients = tf.gradients(logits, pieces, grad_ys=pattern(logits)[:, 0])
-            _require_connected(network, gradients)
-            return tf.concat([tf.reshape(gradient, [-1]) for gradient in gradients], axis=0)
+            cut_off.extend(
+                parameter.path
+                for parameter, gradient in zip(network.parameters, gradients, strict=True)
+                if gradient is None
+            )
+            found = [
+                tf.zeros_like(piece) if gradient is None else gradient
+                for piece, gradient in zip(pieces, gradients, strict=True)
+            ]
+            return tf.concat([tf.reshape(gradient, [-1]) for gradient in found], axis=0)
 
         examples = [
             tf.nest.map_structure(lambda leaf, n=n: leaf[n : n + 1], probe)
@@ -161,6 +170,7 @@ class PerExample:
         ]
         params = network.params
         single = tf.function(alone).get_concrete_function(params, examples[0])
+        _require_none(cut_off)
         rows = tf.function(together).get_concrete_function(params, probe)(params, probe).numpy()
         wrong: set[int] = set()
         for row, example in zip(rows, examples, strict=True):
@@ -176,12 +186,7 @@ class PerExample:
         return wrong
 
 
-def _require_connected(network: Network, gradients: Sequence[tf.Tensor | None]) -> None:
-    cut_off = [
-        parameter.path
-        for parameter, gradient in zip(network.parameters, gradients, strict=True)
-        if gradient is None
-    ]
+def _require_none(cut_off: list[str]) -> None:
     if cut_off:
         raise UnsupportedModelError(
             "the output does not depend on some variables in a way that can be differentiated",

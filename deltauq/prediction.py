@@ -35,12 +35,15 @@ class Linearization:
 
     Args:
         network: the network.
+        likelihood: its mean turns logits into probabilities.
         spec: of the inputs.
         probe: a few input rows, to choose and check the per-example rules.
         scale: D `[P]`, applied to the columns of J.
     """
 
-    def __init__(self, network: Network, spec: Any, probe: Any, scale: Array) -> None:
+    def __init__(
+        self, network: Network, likelihood: Likelihood, spec: Any, probe: Any, scale: Array
+    ) -> None:
         self.network = network
         self._scale = tf.constant(np.asarray(scale, network.dtype))
         per_example = PerExample(network, probe)
@@ -51,7 +54,7 @@ class Linearization:
 
         def sketch(
             params: tf.Tensor, scale: tf.Tensor, x: Any, vectors: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             logits, jacobian = rows(params, scale, x)
             flat = tf.reshape(jacobian, [-1, network.n_params])
             along = flat @ vectors
@@ -59,7 +62,11 @@ class Linearization:
                 flat - tf.matmul(along, vectors, transpose_b=True), tf.shape(jacobian)
             )
             along = tf.reshape(along, [-1, logits.shape[1], tf.shape(vectors)[1]])
-            return logits, along, tf.matmul(rest, rest, transpose_b=True)
+            grams = [
+                tf.matmul(r, r, transpose_b=True)
+                for r in (rest, likelihood.mean_jacobian(logits) @ rest)
+            ]
+            return logits, along, *grams
 
         flat_spec = tf.TensorSpec([network.n_params], network.dtype)
         self._rows = tf.function(rows, input_signature=[flat_spec, flat_spec, spec])
@@ -73,11 +80,17 @@ class Linearization:
         logits, rows = self._rows(self.network.params, self._scale, x)
         return logits.numpy(), rows.numpy()
 
-    def sketch(self, x: Any, vectors: tf.Tensor) -> tuple[Array, Array, Array]:
-        """Logits `[B, C]`, J D U `[B, C, K]` and R R^T `[B, C, C]`, R = J D - J D U U^T."""
+    def sketch(self, x: Any, vectors: tf.Tensor) -> tuple[Array, Array, Array, Array]:
+        """What covariances are made of: the part of J D inside U, and Gram matrices of the rest.
+
+        Returns:
+            Logits `[B, C]`, J D U `[B, C, K]`, R R^T `[B, C, C]` with R = J D - J D U U^T, and
+            S R R^T S `[B, C, C]`. The last is not formed from the one before: a shift common to
+            all logits, whose variance can be huge, cancels in S R before it is squared.
+        """
         parts = self._sketch(self.network.params, self._scale, x, vectors)
-        logits, along, rest = (part.numpy() for part in parts)
-        return logits, along, rest
+        logits, along, rest, mean_rest = (part.numpy() for part in parts)
+        return logits, along, rest, mean_rest
 
 
 def predict(
@@ -107,7 +120,7 @@ def _predict_batches(
     vectors: tf.Tensor,
 ) -> Iterator[tuple[Array, Array, Array, Array]]:
     for x in inputs:
-        logits, along, rest = linearization.sketch(x, vectors)
+        logits, along, rest, mean_rest = linearization.sketch(x, vectors)
         if not np.all(np.isfinite(logits)):
             raise NumericalError(
                 "the logits are not finite",
@@ -115,15 +128,13 @@ def _predict_batches(
                 received=f"{np.count_nonzero(~np.isfinite(logits))} values of NaN or infinity",
                 remedy="look for overflow in the model, such as unscaled inputs",
             )
-        logit_covariance = covariance.project(along, rest)
         wide = tf.constant(logits, tf.float64)
         slope = likelihood.mean_jacobian(wide).numpy()
-        product = slope @ logit_covariance @ np.swapaxes(slope, 1, 2)
         yield (
             wide.numpy(),
             likelihood.mean(wide).numpy(),
-            logit_covariance,
-            (product + np.swapaxes(product, 1, 2)) / 2,
+            covariance.project(along, rest),
+            covariance.project(slope @ along, mean_rest),
         )
 
 

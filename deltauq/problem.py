@@ -115,7 +115,7 @@ def state_problem(
     per_variable = l2_rates(network.variables, l2, read_scale=read_scale)
     _refuse_missing_l2(network, per_variable, rank)
     rates = per_parameter(network.parameters, per_variable)
-    linearization = Linearization(network, data.spec.x, probe, _metric(rates))
+    linearization = Linearization(network, resolved, data.spec.x, probe, _metric(rates))
     return Problem(network, resolved, data, inspection.n_outputs, rates, linearization)
 
 

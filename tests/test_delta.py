@@ -354,3 +354,63 @@ def test_automatic_rank_says_when_it_fails(monkeypatch):
     )
     with pytest.warns(ConvergenceWarning, match=r"stopped at 64 eigenpairs.*rank_tol"):
         DeltaMethod(model, "opg", l2=1e-4, progress=False).fit(x, y)
+
+
+@pytest.mark.parametrize("size", [1e1, 1e4])
+def test_float32_does_not_cancel(size):
+    """Unscaled inputs: nearly all of J lies inside the eigenvectors, and the rest must survive.
+
+    Where float32 cannot resolve L2 beside the largest curvature at all, `fit` says so.
+    """
+    rng = np.random.default_rng(0)
+    x = np.c_[size * rng.normal(size=200) / 4 + size, rng.normal(size=(200, 3))].astype("float32")
+    y = rng.integers(0, 3, 200)
+    weights = [rng.normal(size=(4, 3)) / (4 * size), np.zeros(3)]
+    found = []
+    for dtype in ("float32", "float64"):
+        model = keras.Sequential(
+            [keras.Input((4,), dtype=dtype), keras.layers.Dense(3, dtype=dtype)]
+        )
+        model.set_weights(weights)
+        dm = DeltaMethod(model, "ggn", l2=0.01, rank=8, progress=False)
+        if size > 1e3 and dtype == "float32":
+            with pytest.warns(ConvergenceWarning, match=r"times the L2 rate.*Scale the inputs"):
+                dm.fit(x, y)
+            return
+        found.append(dm.fit(x, y).predict(x[:40]).std)
+    assert np.all(found[0] > 0)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
+
+
+def test_partly_penalised_models_heed_negative_curvature(get_case):
+    case = get_case("tanh")
+    rates = {"kernel": 2.0, "bias": 2.0, "*dense*/bias": 2.0}
+    first_bias = case.model.layers[0].bias.path
+    for mode in ("raise", "project"):
+        with pytest.raises(NotPositiveDefiniteError, match=r"negative eigenvalues.*'keep'"):
+            fit(case, "hessian", l2={first_bias: 0.0} | rates, negative_curvature=mode)
+    with pytest.raises(InvalidInputError, match="negative_curvature='drop'"):
+        fit(case, "ggn", l2={first_bias: 0.0} | rates, negative_curvature="drop")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_softmax_bias_without_l2_is_never_determined(get_case, dtype):
+    case = get_case("no_hidden", dtype)
+    for curvature in ("opg", "ggn"):
+        with pytest.raises(NotPositiveDefiniteError, match="last bias of a softmax"):
+            fit(case, curvature, l2={"kernel": L2, "bias": 0.0})
+
+
+def test_rates_read_and_given_scale_alike_with_weights(get_case):
+    """Keras divides weighted losses by the rows; rates that were read follow, however asked."""
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, kernel_regularizer="l2", bias_regularizer="l2")]
+    )
+    case = get_case("no_hidden")
+    common = {"rank": "full", "progress": False}
+    weight = np.full(11, 10.0)
+    read = DeltaMethod(model, "ggn", **common).fit(case.x, case.y, weight)
+    mapped = DeltaMethod(model, "ggn", l2={}, **common).fit(case.x, case.y, weight)
+    given = DeltaMethod(model, "ggn", l2=0.002, **common).fit(case.x, case.y, weight)
+    for dm in (mapped, given):
+        np.testing.assert_allclose(dm.predict(case.x).std, read.predict(case.x).std, rtol=1e-5)

@@ -77,6 +77,7 @@ def test_an_output_that_is_neither_logits_nor_a_softmax(make, text):
         (Y.astype(float), r"not hold class numbers.*float64.*astype\(int\)"),
         (np.eye(3)[Y], r"not hold class numbers.*\[20, 3\].*argmax"),
         (np.array(["a"] * 20), r"not hold class numbers.*LabelEncoder"),
+        (Y[:, None], r"not hold class numbers.*\[20, 1\].*ravel"),
         (Y[:7], r"y has the wrong length.*20 rows.*7 rows"),
         (None, r"y is missing.*fit\(x, y\)"),
     ],
@@ -138,6 +139,35 @@ def test_datasets_that_cannot_be_used():
         fit(x=single.batch(4))
     with raises(InvalidInputError, "something else than"):
         fit(x=tf.data.Dataset.from_tensor_slices(X).batch(4), y=None)
+
+
+def test_datasets_that_do_not_end_or_do_not_stay_the_same():
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    with raises(InvalidInputError, "never ends", r"take out .repeat\(\)"):
+        fit(x=dataset.repeat().batch(4), y=None)
+    noisy = dataset.map(lambda x, y: (x + tf.random.normal(tf.shape(x)), y))
+    with raises(InvalidInputError, "changes from one pass to the next", "augmentation"):
+        fit(x=noisy.batch(4), y=None)
+    m = model()
+    shuffled = fit(m, x=dataset.shuffle(20).batch(4), y=None, rank="full")
+    ordered = fit(m, rank="full")
+    np.testing.assert_allclose(shuffled.predict(X).std, ordered.predict(X).std, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.LayerNormalization(),
+        layers.GroupNormalization(1),
+        layers.Activation("softsign"),
+    ],
+    ids=["layer", "group", "softsign"],
+)
+def test_an_exact_hessian_that_would_be_wrong(layer):
+    m = keras.Sequential([keras.Input((4,)), layers.Dense(6), layer, layers.Dense(3)])
+    with raises(UnsupportedModelError, "exact Hessian of this model would be wrong", "'ggn'"):
+        fit(m, curvature="hessian")
+    assert len(fit(m, curvature="ggn").predict(X)) == 20
 
 
 def test_a_variable_without_l2():
@@ -289,6 +319,13 @@ def test_losses_that_are_not_the_likelihood(loss, activation, text):
     with raises(UnsupportedModelError, text, "likelihood='categorical'"):
         fit(m)
     assert len(fit(m, likelihood="categorical").predict(X)) == 20
+
+
+def test_a_weighted_loss():
+    m = model(activation="softmax")
+    m.compile(loss="sparse_categorical_crossentropy", loss_weights=[0.1])
+    with raises(UnsupportedModelError, r"loss_weights=\[0.1\]", "likelihood='categorical'"):
+        fit(m)
 
 
 def test_mixed_precision():

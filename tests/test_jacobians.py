@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deltauq import DeltaMethod
+from deltauq.errors import UnsupportedModelError
 from deltauq.jacobians import PerExample
 from deltauq.network import Network
 
@@ -125,12 +127,53 @@ def test_rows_equal_automatic_differentiation(case):
         assert len(per_example.mapped) == n_mapped
     rng = np.random.default_rng(4)
     cotangents = rng.normal(size=(5, 2, 3))
+    spec = [
+        tf.TensorSpec([network.n_params], tf.float64),
+        tf.TensorSpec([None, *x.shape[1:]], tf.float64),  # as the package compiles it
+    ]
     rows = tf.function(
-        lambda params, x: per_example.rows(params, x, lambda _: tf.constant(cotangents))[0]
+        lambda params, x: per_example.rows(params, x, lambda _: tf.constant(cotangents))[0],
+        input_signature=spec,
     )(network.params, tf.constant(x))
     truth = cotangents @ single_jacobians(network, x)
     scale = np.max(np.abs(truth))
     np.testing.assert_allclose(rows, truth, rtol=1e-10, atol=1e-10 * scale)
+
+
+class Compiled(layers.Layer):
+    """Its call is compiled once and for all, with the weights it saw first."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 5), initializer="normal", name="kernel")
+
+    @tf.function
+    def call(self, x):
+        return tf.tanh(x @ self.kernel)
+
+
+def test_weights_that_cannot_be_reached_are_refused_by_name():
+    inputs = keras.Input((4,), **F64)
+    compiled = keras.Model(inputs, layers.Dense(3, **F64)(Compiled(**F64)(inputs)))
+    x, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
+    for curvature in ("hessian", "opg", "ggn"):
+        with pytest.raises(UnsupportedModelError, match=r"compiled\S*/kernel.*remove @tf.function"):
+            DeltaMethod(compiled, curvature, l2=0.1, progress=False).fit(x, y)
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far")
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_probe_of_one_or_of_blank_rows_still_finds_a_wrong_rule(blank):
+    """A dilated convolution folds space into the batch; its rule must not pass for right."""
+    model, shape = convolution(dilation_rate=2)
+    x, y = np.random.default_rng(0).normal(size=(12, *shape)), np.arange(12) % 3
+    x[:3] *= not blank
+    options = {"l2": 0.1, "rank": 10, "progress": False}
+    single = tf.data.Dataset.from_tensor_slices((x, y)).batch(1)
+    found = DeltaMethod(model, "opg", **options).fit(single).predict(x).logit_covariance
+    jacobians = single_jacobians(Network(model), x)
+    sigma = DeltaMethod(model, "opg", **options).fit(x, y).covariance.to_dense().numpy()
+    truth = jacobians @ sigma @ np.swapaxes(jacobians, 1, 2)
+    np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-9)
 
 
 def test_a_wrong_rule_is_found_and_replaced(monkeypatch):

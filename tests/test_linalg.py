@@ -120,6 +120,31 @@ def test_lanczos_says_when_it_did_not_converge():
     assert krylov.products == 24
 
 
+@pytest.mark.parametrize("copies", [5, 11, 12])
+def test_lanczos_finds_every_copy_of_an_eigenvalue(copies):
+    """More copies than the block has columns: small residuals alone do not show one is missing."""
+    a, _ = symmetric(np.r_[np.full(copies, 10.0), np.full(200 - copies, 1.0)])
+    pairs, converged = BlockLanczos(lambda v: a @ v, 200).converge(12, 1e-8, max_columns=200)
+    assert converged
+    np.testing.assert_allclose(pairs.values, np.r_[[10.0] * copies, [1.0] * (12 - copies)])
+
+
+def test_nystrom_of_rounded_products_does_not_exceed_the_matrix():
+    """Float32 rows of rank 30 under 100 columns: noise must not pass for eigenvalues."""
+    rows = np.random.default_rng(0).normal(size=(30, 300)).astype(np.float32)
+
+    def matmat(v):
+        return (rows.T @ (rows @ v.astype(np.float32))).astype(np.float64)
+
+    sketch = NystromSketch(matmat, 300, epsilon=float(np.finfo(np.float32).eps))
+    sketch.grow(100)
+    values, vectors = sketch.eigenpairs(100)
+    assert len(values) == 30
+    truth = rows.T.astype(float) @ rows.astype(float)
+    excess = np.max(np.linalg.eigvalsh((vectors * values) @ vectors.T - truth))
+    assert excess < 1e-5 * values[0]
+
+
 def test_lanczos_survives_an_invariant_subspace():
     """Rank 3: the Krylov space of the start is exhausted long before P columns."""
     a, _ = symmetric(np.r_[3.0, 2.0, 1.0, np.zeros(27)])
