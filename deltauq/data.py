@@ -158,13 +158,18 @@ class Batches:
         return Batch(x, tf.constant(labels), tf.constant(_weights(weight, rows, self._dtype)))
 
     def _measure(self) -> tuple[int, float, Batch]:
-        n_rows, n_examples, spec = 0, 0.0, None
-        self._sums = np.zeros(5)
-        for batch in self._batches():
-            n_rows += int(batch.y.shape[0])
-            n_examples += float(np.sum(batch.weight.numpy(), dtype=np.float64))
-            spec = _spec_of(batch) if spec is None else spec
-            if self._dataset is not None:
+        """Rows, N and the spec: known beforehand of arrays, from one pass over a dataset."""
+        if self._dataset is None:
+            inputs, _, weight = self._arrays
+            n_rows, n_examples = inputs.n_rows, float(np.sum(weight, dtype=np.float64))
+            spec = _spec_of(next(self._batches()))
+        else:
+            n_rows, n_examples, spec = 0, 0.0, None
+            self._sums = np.zeros(5)
+            for batch in self._batches():
+                n_rows += int(batch.y.shape[0])
+                n_examples += float(np.sum(batch.weight.numpy(), dtype=np.float64))
+                spec = _spec_of(batch) if spec is None else spec
                 self._sums += _checksum(batch)
                 for leaf in tf.nest.flatten(batch.x):
                     check_finite("x", leaf.numpy())

@@ -170,7 +170,7 @@ class PerExample:
         ]
         params = network.params
         single = tf.function(alone).get_concrete_function(params, examples[0])
-        _require_none(cut_off)
+        _refuse_cut_off(cut_off)
         rows = tf.function(together).get_concrete_function(params, probe)(params, probe).numpy()
         wrong: set[int] = set()
         for row, example in zip(rows, examples, strict=True):
@@ -186,7 +186,7 @@ class PerExample:
         return wrong
 
 
-def _require_none(cut_off: list[str]) -> None:
+def _refuse_cut_off(cut_off: list[str]) -> None:
     if cut_off:
         raise UnsupportedModelError(
             "the output does not depend on some variables in a way that can be differentiated",

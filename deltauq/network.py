@@ -137,11 +137,6 @@ class Network:
         state = [by_id.get(id(v), v) for v in self.model.non_trainable_variables]
         return self.model.stateless_call(trainable, state, x, **self._mode)
 
-    def compile_logits(self, spec: Any) -> Callable[[Any], tf.Tensor]:
-        """A compiled `x -> logits [B, C]` at `params`, for inputs that fit the spec."""
-        pieces = self.unflatten(self.params)
-        return tf.function(lambda x: self.logits(pieces, x), input_signature=[spec])
-
     def inspect(self, x: Any) -> Inspection:
         """Look at the model on a few rows before anything is computed with it.
 
