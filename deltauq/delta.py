@@ -26,9 +26,9 @@ from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning, NotFittedError
 from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import LowRank
+from deltauq.linalg import LowRank, root_diagonal
 from deltauq.network import Layers, Network
-from deltauq.prediction import Prediction, predict, root_diagonal
+from deltauq.prediction import Prediction, predict
 from deltauq.problem import Problem, batch_size_for, state_problem
 from deltauq.progress import progress_bar
 from deltauq.regularization import L2
@@ -187,7 +187,7 @@ class DeltaMethod:
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
-            return predict(problem.linearization, fitted.covariance, problem.likelihood, inputs)
+            return predict(problem.linearization, fitted.covariance, inputs)
 
     @property
     def eigenpairs(self) -> Eigenpairs:
@@ -240,7 +240,11 @@ class _Fitted:
 
 def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCovariance]:
     operator = CURVATURES[dm.curvature](
-        problem.network, problem.likelihood, problem.data, scale=problem.scale
+        problem.network,
+        problem.likelihood,
+        problem.data,
+        scale=problem.scale,
+        per_example=problem.per_example,
     )
     n_examples = problem.data.n_examples
     epsilon = float(np.finfo(problem.network.dtype).eps)

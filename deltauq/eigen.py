@@ -45,7 +45,8 @@ class Eigenpairs:
         values: mu `[K]`; in the prior's metric (dimensionless), or times the L2 rate where all
             parameters have one rate: then they are A's own.
         vectors: orthonormal columns `[P, K]`.
-        residual_norms: ||A u - mu u|| `[K]`, in the unit of the values.
+        residual_norms: ||A u - mu u|| `[K]`, in the unit of the values; of OPG and GGN an upper
+            bound of it, from what is left of the trace.
         trace: of A, exact; None where it was not computed.
         smallest: the smallest eigenvalue found; None where the curvature has no negative ones.
         products: products of A with one vector that were spent.
@@ -122,7 +123,7 @@ def eigenpairs(
     """The K leading eigenpairs of a curvature (all of them for "full").
 
     "full" forms A and diagonalises it in float64. Otherwise a semidefinite operator is sketched
-    (Nystrom, two passes over the data and one for the residuals), and the exact Hessian goes
+    (Nystrom, two passes over the data), and the exact Hessian goes
     through block Lanczos until the residuals of the K pairs meet sqrt(2) ||R||_F <= 0.1 in the
     operator's scale (where the prior's metric was entered: 0.1 lambda). Pairs beyond that rule
     are left out, and `converged` is False.
@@ -196,21 +197,22 @@ def _solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpair
 
 
 def _nystrom_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
-    epsilon = float(np.finfo(operator.network.dtype).eps)
-    sketch = NystromSketch(operator.matmat, operator.shape[0], passes=2, epsilon=epsilon, seed=seed)
-    trace = operator.trace()
+    sketch = NystromSketch(
+        operator.matmat, operator.shape[0], passes=2, dtype=operator.network.dtype, seed=seed
+    )
 
     def solve(rank: int) -> Eigenpairs:
         sketch.grow(rank + max(10, rank // 12))
-        values, vectors = sketch.eigenpairs(rank)
-        residuals = operator.matmat(vectors) - vectors * values
+        trace = operator.trace()
+        values, vectors, reach = sketch.eigenpairs(sketch.columns)
+        left_out = max(0.0, trace - float(values.sum()))
         return Eigenpairs(
-            values=values,
-            vectors=vectors.astype(operator.network.dtype),
-            residual_norms=np.linalg.norm(residuals, axis=0),
+            values=values[:rank],
+            vectors=np.ascontiguousarray(vectors[:, :rank]),
+            residual_norms=left_out * reach[:rank],
             trace=trace,
             smallest=None,
-            products=sketch.products + len(values),
+            products=sketch.products,
             converged=True,
         )
 

@@ -16,126 +16,56 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
 from deltauq.covariance import ParameterCovariance, check_choice
-from deltauq.errors import InvalidInputError, MissingDependencyError, NumericalError
+from deltauq.errors import InvalidInputError, MissingDependencyError
 from deltauq.inputs import InputBatches
-from deltauq.jacobians import PerExample
-from deltauq.likelihoods import Likelihood
-from deltauq.network import Network
+from deltauq.linalg import root_diagonal
+from deltauq.linearization import Directions, Linearization, contrasts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DifferenceTest", "Linearization", "Prediction", "predict", "root_diagonal"]
+__all__ = ["DifferenceTest", "Prediction", "predict"]
 
 Array = npt.NDArray[Any]
-
-
-class Linearization:
-    """The network linearised in its parameters: logits(w) = logits + J (w - w^).
-
-    Args:
-        network: the network.
-        likelihood: its mean turns logits into probabilities.
-        spec: of the inputs.
-        probe: a few input rows, to choose and check the per-example rules.
-        scale: D `[P]`, applied to the columns of J.
-    """
-
-    def __init__(
-        self, network: Network, likelihood: Likelihood, spec: Any, probe: Any, scale: Array
-    ) -> None:
-        self.network = network
-        self._scale = tf.constant(np.asarray(scale, network.dtype))
-        per_example = PerExample(network, probe)
-
-        def rows(params: tf.Tensor, scale: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
-            jacobian, logits = per_example.rows(params, x, _every_class)
-            return logits, scale * jacobian
-
-        def sketch(
-            params: tf.Tensor, scale: tf.Tensor, x: Any, vectors: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-            logits, jacobian = rows(params, scale, x)
-            flat = tf.reshape(jacobian, [-1, network.n_params])
-            along = flat @ vectors
-            rest = tf.reshape(
-                flat - tf.matmul(along, vectors, transpose_b=True), tf.shape(jacobian)
-            )
-            along = tf.reshape(along, [-1, logits.shape[1], tf.shape(vectors)[1]])
-            grams = [
-                tf.matmul(r, r, transpose_b=True)
-                for r in (rest, likelihood.mean_jacobian(logits) @ rest)
-            ]
-            return logits, along, *grams
-
-        flat_spec = tf.TensorSpec([network.n_params], network.dtype)
-        self._rows = tf.function(rows, input_signature=[flat_spec, flat_spec, spec])
-        vectors_spec = tf.TensorSpec([network.n_params, None], network.dtype)
-        self._sketch = tf.function(
-            sketch, input_signature=[flat_spec, flat_spec, spec, vectors_spec]
-        )
-
-    def jacobian(self, x: Any) -> tuple[Array, Array]:
-        """Logits `[B, C]` and J D `[B, C, P]`, in the network's precision."""
-        logits, rows = self._rows(self.network.params, self._scale, x)
-        return logits.numpy(), rows.numpy()
-
-    def sketch(self, x: Any, vectors: tf.Tensor) -> tuple[Array, Array, Array, Array]:
-        """What covariances are made of: the part of J D inside U, and Gram matrices of the rest.
-
-        Returns:
-            Logits `[B, C]`, J D U `[B, C, K]`, R R^T `[B, C, C]` with R = J D - J D U U^T, and
-            S R R^T S `[B, C, C]`. The last is not formed from the one before: a shift common to
-            all logits, whose variance can be huge, cancels in S R before it is squared.
-        """
-        parts = self._sketch(self.network.params, self._scale, x, vectors)
-        logits, along, rest, mean_rest = (part.numpy() for part in parts)
-        return logits, along, rest, mean_rest
 
 
 def predict(
     linearization: Linearization,
     covariance: ParameterCovariance,
-    likelihood: Likelihood,
     inputs: InputBatches,
 ) -> Prediction:
     """Push a parameter covariance through the linearised network, batch by batch.
 
     Cov(z) = J Sigma J^T and Cov(p) = S Cov(z) S with S the mean's Jacobian. J is never multiplied
     by a `[P, P]` matrix.
-
-    Raises:
-        NumericalError: logits that are not finite.
     """
-    vectors = tf.constant(covariance.vectors, linearization.network.dtype)
-    parts = list(_predict_batches(linearization, covariance, likelihood, inputs, vectors))
+    directions = linearization.along(covariance.vectors)
+    parts = list(_predict_batches(linearization, covariance, inputs, directions))
     return Prediction(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _predict_batches(
     linearization: Linearization,
     covariance: ParameterCovariance,
-    likelihood: Likelihood,
     inputs: InputBatches,
-    vectors: tf.Tensor,
+    directions: Directions,
 ) -> Iterator[tuple[Array, Array, Array, Array]]:
     for x in inputs:
-        logits, along, rest, mean_rest = linearization.sketch(x, vectors)
-        if not np.all(np.isfinite(logits)):
-            raise NumericalError(
-                "the logits are not finite",
-                expected="finite logits for finite inputs",
-                received=f"{np.count_nonzero(~np.isfinite(logits))} values of NaN or infinity",
-                remedy="look for overflow in the model, such as unscaled inputs",
-            )
-        wide = tf.constant(logits, tf.float64)
-        slope = likelihood.mean_jacobian(wide).numpy()
+        found = linearization.sketch(x, directions)
+        middle = covariance.project(found.along, found.rest)
+        back = contrasts(found.logits.shape[1]).T
         yield (
-            wide.numpy(),
-            likelihood.mean(wide).numpy(),
-            covariance.project(along, rest),
-            covariance.project(slope @ along, mean_rest),
+            found.logits,
+            found.mean,
+            _congruent(back, middle),
+            _congruent(found.slope, middle),
         )
+
+
+def _congruent(left: Array, middle: Array) -> Array:
+    """L M L^T, symmetric to the bit."""
+    result = left @ middle @ np.swapaxes(left, -1, -2)
+    return np.asarray((result + np.swapaxes(result, -1, -2)) / 2)
 
 
 @dataclass(frozen=True)
@@ -335,14 +265,3 @@ class Prediction:
                 "nc,ncd,nd->n", gradient, self.logit_covariance, gradient, optimize=True
             )
         return odds, np.sqrt(np.maximum(variance, 0.0))
-
-
-def _every_class(logits: tf.Tensor) -> tf.Tensor:
-    """The identity as cotangents: `[B, C]` -> `[B, C, C]`."""
-    identity = tf.eye(logits.shape[1], dtype=logits.dtype)
-    return tf.broadcast_to(identity, [tf.shape(logits)[0], *identity.shape])
-
-
-def root_diagonal(covariance: Array) -> Array:
-    """Standard errors `[N, C]` of covariances `[N, C, C]`; rounding below zero counts as zero."""
-    return np.asarray(np.sqrt(np.maximum(np.einsum("ncc->nc", covariance), 0.0)))

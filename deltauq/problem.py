@@ -13,9 +13,10 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.data import Batches, probe_rows
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
+from deltauq.linearization import Linearization
 from deltauq.network import Network
-from deltauq.prediction import Linearization
 from deltauq.regularization import L2, l2_rates
 
 __all__ = ["Problem", "batch_size_for", "state_problem"]
@@ -39,6 +40,7 @@ class Problem:
         data: the training set.
         n_outputs: C.
         rates: lambda_j `[P]`; zero where a parameter has no L2.
+        per_example: rules for the network's per-example rows.
         linearization: the network linearised in its parameters, J scaled by `scale`.
     """
 
@@ -47,6 +49,7 @@ class Problem:
     data: Batches
     n_outputs: int
     rates: Rates
+    per_example: PerExample
     linearization: Linearization
 
     @property
@@ -115,8 +118,9 @@ def state_problem(
     per_variable = l2_rates(network.variables, l2, read_scale=read_scale)
     _refuse_missing_l2(network, per_variable, rank)
     rates = per_parameter(network.parameters, per_variable)
-    linearization = Linearization(network, resolved, data.spec.x, probe, _metric(rates))
-    return Problem(network, resolved, data, inspection.n_outputs, rates, linearization)
+    per_example = PerExample(network, probe)
+    linearization = Linearization(network, resolved, data.spec.x, per_example, _metric(rates))
+    return Problem(network, resolved, data, inspection.n_outputs, rates, per_example, linearization)
 
 
 def batch_size_for(network: Network, rows_per_example: int) -> int:

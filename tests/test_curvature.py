@@ -120,16 +120,25 @@ def test_hutchinson_covers_the_trace(get_case):
     assert abs(estimate.value - truth) < 4 * estimate.standard_error
 
 
-@pytest.mark.parametrize(("kind", "widths"), [("opg", [None]), ("hessian", [8, 2])])
-def test_one_trace_per_signature(get_case, rng, kind, widths):
+def test_one_trace_per_signature(get_case, rng):
     """Batches of 4, 4 and 3 rows share a trace; the Hessian has one per width of its blocks."""
     case = get_case("tanh")
-    operator = build(case, kind, batch_size=4)
+    opg, hessian = (build(case, kind, batch_size=4) for kind in ("opg", "hessian"))
     for _ in range(2):
-        operator.matmat(rng.normal(size=(64, 10)))
-    assert list(operator._products) == widths
-    for product in operator._products.values():
+        for operator in (opg, hessian):
+            operator.matmat(rng.normal(size=(64, 10)))
+    assert opg._compiled_rows.experimental_get_tracing_count() == 1
+    assert list(hessian._products) == [8, 2]
+    for product in hessian._products.values():
         assert product.experimental_get_tracing_count() == 1
+
+
+def test_float32_in_float32_out(get_case, rng):
+    """Large sketches stay in the network's precision; everything else is float64."""
+    operator = build(get_case("tanh", "float32"), "opg", dtype="float32")
+    v = rng.normal(size=(64, 3))
+    assert operator.matmat(v).dtype == np.float64
+    assert operator.matmat(v.astype(np.float32)).dtype == np.float32
 
 
 def test_wrong_shapes_are_refused(get_case):

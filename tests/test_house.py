@@ -24,6 +24,7 @@ ORDER = [
     "regularization",
     "network",
     "jacobians",
+    "linearization",
     "cost",
     "curvature",
     "eigen",

@@ -82,16 +82,102 @@ def own_weights():
     return model, (4,)
 
 
+def stacked(shape, *between):
+    """A model of some layers, then a mean over all positions, then a Dense(3)."""
+    x = z = keras.Input(shape, **F64)
+    for layer in between:
+        z = layer(z)
+    z = layers.Flatten(**F64)(z)
+    return keras.Model(x, layers.Dense(3, **F64)(z)), shape
+
+
+def layer(kind, *args, **options):
+    return getattr(layers, kind)(*args, activation="tanh", **options, **F64)
+
+
+def embedded():
+    x = keras.Input((6,), dtype="int32")
+    z = layers.Embedding(7, 4, **F64)(x)
+    z = layers.GlobalAveragePooling1D(**F64)(layers.Dense(5, activation="tanh", **F64)(z))
+    return keras.Model(x, layers.Dense(3, **F64)(z)), (6,)
+
+
+def attention():
+    x = keras.Input((5, 4), **F64)
+    z = layers.MultiHeadAttention(2, 3, **F64)(x, x)
+    z = layers.LayerNormalization(**F64)(layers.Add(**F64)([z, x]))
+    return keras.Model(x, layers.Dense(3, **F64)(layers.Flatten(**F64)(z))), (5, 4)
+
+
+def normalisation(kind, shape=(4, 4, 6), **options):
+    return stacked(
+        shape,
+        layer("Conv2D", 6, 2),
+        getattr(layers, kind)(**options, **F64),
+        layer("Conv2D", 4, 2),
+    )
+
+
+#: model -> number of variables that no rule covers.
 CASES = {
     "dense": (dense_only, 0),
     "shared": (shared, 0),
+    "shared convolution": (
+        lambda: (lambda conv: stacked((5, 5, 2), conv, conv))(
+            layer("Conv2D", 2, 3, padding="same")
+        ),
+        0,
+    ),
     "sequence": (sequence, 0),
-    "conv valid": (convolution, 0),
-    "conv same stride": (lambda: convolution(strides=2, padding="same"), 0),
-    "conv dilated": (lambda: convolution(dilation_rate=2), 1),
-    "conv groups": (lambda: convolution(groups=2), 1),
-    "normalised": (normalised, 2),
-    "many kinds": (many_kinds, None),
+    "conv1d causal": (lambda: stacked((9, 2), layer("Conv1D", 4, 3, padding="causal")), 0),
+    "conv1d stride": (lambda: stacked((9, 2), layer("Conv1D", 4, 3, strides=2)), 0),
+    "conv1d dilated": (lambda: stacked((9, 2), layer("Conv1D", 4, 3, dilation_rate=2)), 0),
+    "conv2d valid": (convolution, 0),
+    "conv2d same stride": (lambda: convolution(strides=2, padding="same"), 0),
+    "conv2d dilated": (lambda: convolution(dilation_rate=2), 0),
+    "conv2d dilated same": (lambda: convolution(dilation_rate=(2, 1), padding="same"), 0),
+    "conv2d groups": (lambda: convolution(groups=2), 0),
+    "conv2d groups stride same": (lambda: convolution(groups=2, strides=2, padding="same"), 0),
+    "conv1d groups": (lambda: stacked((9, 4), layer("Conv1D", 6, 3, groups=2)), 0),
+    "conv3d": (lambda: stacked((4, 5, 3, 2), layer("Conv3D", 3, (2, 3, 2), padding="same")), 0),
+    "conv3d stride": (lambda: stacked((4, 5, 3, 2), layer("Conv3D", 3, 2, strides=2)), 0),
+    "depthwise": (
+        lambda: stacked((7, 6, 3), layer("DepthwiseConv2D", (3, 2), depth_multiplier=2)),
+        0,
+    ),
+    "depthwise stride same": (
+        lambda: stacked((7, 6, 3), layer("DepthwiseConv2D", 3, strides=2, padding="same")),
+        0,
+    ),
+    "depthwise dilated": (
+        lambda: stacked((7, 6, 3), layer("DepthwiseConv2D", 2, dilation_rate=2)),
+        0,
+    ),
+    "separable": (
+        lambda: stacked((7, 6, 3), layer("SeparableConv2D", 4, 3, depth_multiplier=2)),
+        0,
+    ),
+    "separable1d": (lambda: stacked((9, 3), layer("SeparableConv1D", 4, 3)), 0),
+    "transposed": (lambda: stacked((4, 3, 2), layer("Conv2DTranspose", 3, (3, 2))), 0),
+    "transposed stride same": (
+        lambda: stacked((4, 3, 2), layer("Conv2DTranspose", 3, 3, strides=2, padding="same")),
+        0,
+    ),
+    "batch normalisation": (lambda: normalisation("BatchNormalization"), 0),
+    "batch normalisation, no centre": (
+        lambda: normalisation("BatchNormalization", center=False),
+        0,
+    ),
+    "layer normalisation": (lambda: normalisation("LayerNormalization"), 0),
+    "group normalisation": (lambda: normalisation("GroupNormalization", groups=3), 0),
+    "embedding": (embedded, 0),
+    "attention": (attention, 0),
+    "einsum": (
+        lambda: stacked((4, 6), layer("EinsumDense", "btd,tdf->btf", (4, 3), bias_axes="tf")),
+        0,
+    ),
+    "prelu": (lambda: stacked((4, 6), layers.PReLU(shared_axes=(1,), **F64)), 0),
+    "no rule": (many_kinds, 4),
     "own weights": (own_weights, 2),
 }
 
@@ -102,7 +188,9 @@ def case(request):
     model, shape = make()
     rng = np.random.default_rng(3)
     model.set_weights([w + 0.3 * rng.uniform(size=w.shape) for w in model.get_weights()])
-    return model, rng.normal(size=(5, *shape)), n_mapped
+    integers = shape == (6,)  # of the embedding
+    x = rng.integers(0, 7, (5, *shape)) if integers else rng.normal(size=(5, *shape))
+    return model, x, n_mapped
 
 
 def single_jacobians(network, x):
@@ -123,13 +211,12 @@ def test_rows_equal_automatic_differentiation(case):
     model, x, n_mapped = case
     network = Network(model)
     per_example = PerExample(network, tf.constant(x[:3]))
-    if n_mapped is not None:
-        assert len(per_example.mapped) == n_mapped
+    assert len(per_example.mapped) == n_mapped, per_example.mapped
     rng = np.random.default_rng(4)
     cotangents = rng.normal(size=(5, 2, 3))
     spec = [
         tf.TensorSpec([network.n_params], tf.float64),
-        tf.TensorSpec([None, *x.shape[1:]], tf.float64),  # as the package compiles it
+        tf.TensorSpec([None, *x.shape[1:]], x.dtype),  # as the package compiles it
     ]
     rows = tf.function(
         lambda params, x: per_example.rows(params, x, lambda _: tf.constant(cotangents))[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,17 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.data import Batch, Batches
+from deltauq.data import Batch
 from deltauq.jacobians import PerExample
-from deltauq.likelihoods import Likelihood
-from deltauq.network import Network
+from deltauq.linalg import add_gram_product
 
 __all__ = ["GGN", "OPG"]
+
+Array = npt.NDArray[Any]
+
+#: Bytes and number of the rows that are multiplied at a time.
+_BLOCK_BYTES = 2**29
+_BLOCK_ROWS = 4096
 
 
 class _Gram(CurvatureOperator):
@@ -23,55 +29,91 @@ class _Gram(CurvatureOperator):
 
     positive_semidefinite = True
 
-    def __init__(
-        self,
-        network: Network,
-        likelihood: str | Likelihood,
-        data: Batches,
-        *,
-        scale: npt.NDArray[Any] | None = None,
-    ) -> None:
-        super().__init__(network, likelihood, data, scale=scale)
-        self._per_example = PerExample(network, data.probe())
-        parameters = tf.TensorSpec([network.n_params], network.dtype)
-        self._compiled_rows = tf.function(self._rows, input_signature=[parameters, data.spec])
-        self._compiled_lengths = tf.function(
-            self._squared_lengths, input_signature=[parameters, data.spec, parameters]
-        )
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._per_example = self._per_example or PerExample(self.network, self.data.probe())
+        parameters = tf.TensorSpec([self.network.n_params], self.network.dtype)
+        self._compiled_rows = tf.function(self._rows, input_signature=[parameters, self.data.spec])
+        self._trace: float | None = None
 
     @abc.abstractmethod
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Cotangents `[B, R, C]` of the rows."""
 
-    def _rows(self, params: tf.Tensor, batch: Batch) -> tf.Tensor:
-        rows, _ = self._per_example.rows(params, batch.x, lambda z: self._factor(z, batch.y))
-        rows = tf.sqrt(batch.weight)[:, None, None] * rows
-        return tf.reshape(rows, [-1, self.network.n_params])
+    def _rows(self, params: tf.Tensor, batch: Batch) -> list[tf.Tensor]:
+        """Rows of a batch, sqrt(w_n) F_n^T J_n: `[B R, size]` for every variable."""
 
-    def _squared_lengths(self, params: tf.Tensor, batch: Batch, scale: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.square(scale * self._rows(params, batch)), axis=1)
+        def cotangents(logits: tf.Tensor) -> tf.Tensor:
+            root = tf.sqrt(batch.weight)[:, None, None]
+            return root * self._factor(logits, batch.y)
 
-    def _batch_product(self, params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
-        rows = self._rows(params, batch)
-        return tf.matmul(rows, rows @ vectors, transpose_a=True)
+        factors, _ = self._per_example.factors(params, batch.x, cotangents)
+        rows = [factor.rows() for factor in factors]
+        return [tf.reshape(row, [-1, row.shape[2]]) for row in rows]
 
-    def to_dense(self) -> npt.NDArray[Any]:
+    def _row_blocks(self) -> Iterator[Array]:
+        """All rows, `[n, P]` at a time, in one buffer that is filled again and again.
+
+        Blocks as large as this keep the products near the processor's peak; one buffer, because
+        fresh memory of that size costs as much as the rows.
+        """
+        n_params = self.network.n_params
+        itemsize = np.dtype(self.network.dtype).itemsize
+        capacity = int(np.clip(_BLOCK_BYTES // (n_params * itemsize), 1, _BLOCK_ROWS))
+        buffer: Array = np.empty((0, n_params), self.network.dtype)
+        filled, squares = 0, 0.0
+        for batch in self.data:
+            parts = self._compiled_rows(self.network.params, batch)
+            n_rows = int(parts[0].shape[0])
+            if filled + n_rows > len(buffer):
+                if filled:
+                    yield buffer[:filled]
+                    filled = 0
+                if n_rows > len(buffer):
+                    buffer = np.empty((max(capacity, n_rows), n_params), self.network.dtype)
+            for parameter, part in zip(self.network.parameters, parts, strict=True):
+                columns = slice(parameter.start, parameter.stop)
+                values = np.asarray(part)
+                buffer[filled : filled + n_rows, columns] = values
+                if self._trace is None:
+                    squares += _squared_length(values, self.scale[columns])
+            filled += n_rows
+        yield buffer[:filled]
+        if self._trace is None:
+            self._trace = squares / self.data.n_examples
+
+    def _sum(self, vectors: Array) -> Array:
+        total = np.zeros_like(vectors)
+        for rows in self._row_blocks():
+            add_gram_product(rows, vectors, total)
+        return total
+
+    def to_dense(self) -> Array:
         """A itself, float64 `[P, P]`, symmetric to the bit; one pass over the data."""
         total = np.zeros(self.shape)
-        for batch in self.data:
-            rows = self._compiled_rows(self.network.params, batch).numpy().astype(np.float64)
-            total += rows.T @ rows
+        for rows in self._row_blocks():
+            wide = rows.astype(np.float64)
+            total += wide.T @ wide
         total *= self.scale[:, None] * self.scale / self.data.n_examples
         return (total + total.T) / 2
 
     def trace(self) -> float:
-        """Trace of A, exact: the mean squared length of the rows; one pass over the data."""
-        scale = tf.constant(self.scale.astype(self.network.dtype))
-        total = 0.0
-        for batch in self.data:
-            lengths = self._compiled_lengths(self.network.params, batch, scale)
-            total += float(np.sum(lengths.numpy(), dtype=np.float64))
-        return total / self.data.n_examples
+        """Trace of A, exact: the mean squared length of the rows.
+
+        Known after any pass over the data; the first call costs one where there was none.
+        """
+        if self._trace is None:
+            for _ in self._row_blocks():
+                pass
+        assert self._trace is not None
+        return self._trace
+
+
+def _squared_length(values: Array, scale: Array) -> float:
+    """Sum of (values * scale)^2; without a copy where the scale is one number."""
+    if np.all(scale == scale[0]):
+        return float(scale[0]) ** 2 * float(np.vdot(values, values))
+    return float(np.sum(np.square(values * scale)))
 
 
 class OPG(_Gram):

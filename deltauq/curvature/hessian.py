@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
@@ -12,6 +13,12 @@ from deltauq.data import Batch
 from deltauq.jacobians import hessian_products
 
 __all__ = ["Hessian", "TraceEstimate"]
+
+
+Array = npt.NDArray[Any]
+
+#: Columns of V that one compiled call takes at most.
+_BLOCK = 8
 
 
 class TraceEstimate(NamedTuple):
@@ -30,10 +37,37 @@ class Hessian(CurvatureOperator):
 
     positive_semidefinite = False
     second_derivatives = True
-    _block = 8
 
-    def _batch_product(self, params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
-        return hessian_products(self.network, self.likelihood, params, batch, vectors)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._products: dict[int, Any] = {}
+
+    def _sum(self, vectors: Array) -> Array:
+        cuts = range(_BLOCK, vectors.shape[1], _BLOCK)
+        blocks = [tf.constant(block) for block in np.split(vectors, cuts, axis=1)]
+        total = np.zeros(vectors.shape)
+        for batch in self.data:
+            start = 0
+            for block in blocks:
+                stop = start + block.shape[1]
+                product = self._product(block.shape[1])
+                total[:, start:stop] += product(self.network.params, batch, block).numpy()
+                start = stop
+        return total
+
+    def _product(self, width: int) -> Any:
+        """The compiled product of a batch, traced once for each width of V."""
+        if width not in self._products:
+            parameters = tf.TensorSpec([self.shape[0]], self.network.dtype)
+            vectors = tf.TensorSpec([self.shape[0], width], self.network.dtype)
+
+            def product(params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
+                return hessian_products(self.network, self.likelihood, params, batch, vectors)
+
+            self._products[width] = tf.function(
+                product, input_signature=[parameters, self.data.spec, vectors]
+            )
+        return self._products[width]
 
     def trace(self) -> float:
         """Trace of H, exact; costs P products (see `estimate_trace` for large P)."""

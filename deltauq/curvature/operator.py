@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse.linalg
-import tensorflow as tf
 
-from deltauq.data import Batch, Batches
+from deltauq.data import Batches
 from deltauq.errors import InvalidInputError
+from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network import Network
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 class CurvatureOperator(abc.ABC):
     """A `[P, P]`, the mean of a per-example curvature over the data, as products A V.
 
-    Products run in the network's precision; sums over batches are float64.
+    Products run in the network's precision.
 
     Args:
         network: the network; P is `network.n_params`.
@@ -31,18 +31,18 @@ class CurvatureOperator(abc.ABC):
         data: the training set.
         scale: `[P]` or None: the operator is then diag(scale) A diag(scale), which is how the
             prior's metric enters (scale = lambda^-1/2).
+        per_example: the network's row rules where they were checked before; None checks them when
+            they are needed.
 
     Attributes:
         shape: (P, P).
-        dtype: of the products' results, float64.
+        dtype: of A as a `scipy.sparse.linalg.LinearOperator`, float64.
     """
 
     #: No eigenvalue is negative, whatever the network.
     positive_semidefinite: ClassVar[bool]
     #: It holds second derivatives of the network.
     second_derivatives: ClassVar[bool] = False
-    #: Columns of V that one compiled call takes at most; None where it takes any number.
-    _block: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class CurvatureOperator(abc.ABC):
         data: Batches,
         *,
         scale: Array | None = None,
+        per_example: PerExample | None = None,
     ) -> None:
         self.network = network
         self.likelihood = resolve_likelihood(likelihood)
@@ -64,11 +65,11 @@ class CurvatureOperator(abc.ABC):
             )
         self.shape = (network.n_params, network.n_params)
         self.dtype = np.dtype(np.float64)
-        self._products: dict[int | None, Any] = {}
+        self._per_example = per_example
 
     @abc.abstractmethod
-    def _batch_product(self, params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
-        """Sum over the batch of w_n A_n V, `[P, b]`; a graph function."""
+    def _sum(self, vectors: Array) -> Array:
+        """Sum over the data of w_n A_n V for V `[P, b]` in the network's precision."""
 
     @staticmethod
     def rows_per_example(n_outputs: int) -> int:
@@ -85,7 +86,7 @@ class CurvatureOperator(abc.ABC):
         return self.matmat(vector.reshape(-1, 1)).reshape(vector.shape)
 
     def matmat(self, vectors: Array) -> Array:
-        """A V, `[P, b] -> [P, b]`, float64; one pass over the data.
+        """A V, `[P, b] -> [P, b]`, float64 unless V is float32; one pass over the data.
 
         Raises:
             InvalidInputError: V is not `[P, b]`.
@@ -97,33 +98,10 @@ class CurvatureOperator(abc.ABC):
                 expected=f"[P, b] with P = {self.shape[0]}",
                 received=str(list(vectors.shape)),
             )
-        scaled = (self.scale[:, None] * vectors).astype(self.network.dtype)
-        blocks = [tf.constant(block) for block in self._blocks(scaled)]
-        total = np.zeros(vectors.shape)
-        for batch in self.data:
-            start = 0
-            for block in blocks:
-                stop = start + block.shape[1]
-                product = self._product(block.shape[1] if self._block else None)
-                total[:, start:stop] += product(self.network.params, batch, block).numpy()
-                start = stop
-        return self.scale[:, None] * total / self.data.n_examples
-
-    def _product(self, width: int | None) -> Any:
-        """The compiled product of a batch, traced once for each width of V."""
-        if width not in self._products:
-            parameters = tf.TensorSpec([self.shape[0]], self.network.dtype)
-            vectors = tf.TensorSpec([self.shape[0], width], self.network.dtype)
-            self._products[width] = tf.function(
-                self._batch_product, input_signature=[parameters, self.data.spec, vectors]
-            )
-        return self._products[width]
-
-    def _blocks(self, vectors: Array) -> list[Array]:
-        if self._block is None:
-            return [vectors]
-        cuts = range(self._block, vectors.shape[1], self._block)
-        return np.split(vectors, cuts, axis=1)
+        scale = self.scale.astype(self.network.dtype)[:, None]
+        total = self._sum(np.multiply(scale, vectors, dtype=self.network.dtype, order="C"))
+        total *= scale / self.data.n_examples
+        return total.astype(np.float32 if vectors.dtype == np.float32 else np.float64, copy=False)
 
     def to_dense(self) -> Array:
         """A itself, float64 `[P, P]`, symmetric to the bit; P products."""

@@ -1,15 +1,25 @@
 """Linear algebra on arrays and matrix products alone; nothing here knows a network."""
 
 from deltauq.linalg.lanczos import BlockLanczos, RitzPairs
-from deltauq.linalg.lowrank import LowRank
+from deltauq.linalg.lowrank import LowRank, root_diagonal
 from deltauq.linalg.nystrom import NystromSketch
-from deltauq.linalg.orthogonal import orthonormal_basis, project_out
+from deltauq.linalg.orthogonal import (
+    add_gram_product,
+    combine,
+    inner_products,
+    orthonormal_basis,
+    project_out,
+)
 
 __all__ = [
     "BlockLanczos",
     "LowRank",
     "NystromSketch",
     "RitzPairs",
+    "add_gram_product",
+    "combine",
+    "inner_products",
     "orthonormal_basis",
     "project_out",
+    "root_diagonal",
 ]

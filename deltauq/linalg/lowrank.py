@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LowRank"]
+__all__ = ["LowRank", "root_diagonal"]
 
 Array = npt.NDArray[Any]
 
@@ -42,3 +42,8 @@ class LowRank:
         inside = (along * self.weights) @ np.swapaxes(along, -1, -2)
         result = inside + self.tail * np.asarray(rest, np.float64)
         return (result + np.swapaxes(result, -1, -2)) / 2
+
+
+def root_diagonal(covariance: Array) -> Array:
+    """Standard errors `[N, C]` of covariances `[N, C, C]`; rounding below zero counts as zero."""
+    return np.asarray(np.sqrt(np.maximum(np.einsum("ncc->nc", covariance), 0.0)))

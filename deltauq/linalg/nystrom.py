@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.linalg.orthogonal import orthonormal_basis, project_out
+from deltauq.linalg.orthogonal import combine, inner_products, orthonormal_basis, project_out
 
 __all__ = ["NystromSketch"]
 
@@ -23,11 +23,11 @@ class NystromSketch:
     matrix from streaming data"). Columns can be added later; what was computed is kept.
 
     Args:
-        matmat: V `[P, m]` -> A V `[P, m]`. One call is one pass over the data.
+        matmat: V `[P, m]` -> A V `[P, m]`, in V's precision. One call is one pass over the data.
         size: P.
         passes: calls of `matmat` for every block of columns; two give leading eigenvalues to about
             1e-3 where one gives 1e-1.
-        epsilon: relative rounding of `matmat`; directions that drown in it are left out, since
+        dtype: of Q, Y and the products. Directions that drown in its rounding are left out, since
             they would make A^ exceed A.
         seed: of the random start.
     """
@@ -38,16 +38,16 @@ class NystromSketch:
         size: int,
         *,
         passes: int = 2,
-        epsilon: float = 2.3e-16,
+        dtype: Any = np.float64,
         seed: int = 0,
     ) -> None:
         self._matmat = matmat
         self._size = size
         self._passes = passes
-        self._epsilon = epsilon
+        self._dtype = np.dtype(dtype)
         self._rng = np.random.default_rng(seed)
-        self._q = np.zeros((size, 0))
-        self._y = np.zeros((size, 0))
+        self._q: Array = np.zeros((size, 0), dtype)
+        self._y: Array = np.zeros((size, 0), dtype)
         self.products = 0
 
     @property
@@ -60,34 +60,49 @@ class NystromSketch:
         count = min(columns, self._size) - self.columns
         if count <= 0:
             return
-        block = self._rng.standard_normal((self._size, count))
+        block = self._rng.standard_normal((self._size, count), np.float32).astype(self._dtype)
         for _ in range(self._passes - 1):
             block = self._multiply(self._new_directions(block))
         directions = self._new_directions(block)
-        self._y = np.hstack([self._y, self._multiply(directions)])
-        self._q = np.hstack([self._q, directions])
+        del block
+        self._y = _beside(self._y, self._multiply(directions))
+        self._q = _beside(self._q, directions)
 
-    def eigenpairs(self, rank: int) -> tuple[Array, Array]:
-        """Leading eigenvalues `[K]` (descending) and vectors `[P, K]` of A^, float64.
+    def eigenpairs(self, rank: int) -> tuple[Array, Array, Array]:
+        """Leading eigenpairs of A^, and how far its eigenvectors reach out of Q.
 
-        K is `rank`, or fewer where A^ has a smaller rank in the working precision.
+        Since A^ Q = A Q, a pair (s, u) of A^ has the residual A u - s u = (A - A^)(u - Q Q^T u),
+        of norm at most ||A - A^|| ||u - Q Q^T u||, and trace(A) - trace(A^) bounds the first.
+
+        Args:
+            rank: K at most; fewer where A^ has a smaller rank in the working precision.
+
+        Returns:
+            Values `[K]`, descending, float64; vectors `[P, K]`; ||u - Q Q^T u|| `[K]`.
         """
-        core = self._q.T @ self._y
+        epsilon = np.finfo(self._dtype).eps
+        core = inner_products(self._q, self._y)
         theta, v = np.linalg.eigh((core + core.T) / 2)
-        floor = 10 * np.sqrt(self.columns) * self._epsilon * max(float(theta[-1]), 0.0)
+        floor = 10 * np.sqrt(self.columns) * epsilon * max(float(theta[-1]), 0.0)
         keep = theta > floor
-        half = self._y @ (v[:, keep] / np.sqrt(theta[keep]))
-        s, w = np.linalg.eigh(half.T @ half)
+        half = v[:, keep] / np.sqrt(theta[keep])
+        s, w = np.linalg.eigh(half.T @ inner_products(self._y, self._y) @ half)
         order = np.argsort(s)[::-1][:rank]
         order = order[s[order] > floor]
-        return s[order], half @ (w[:, order] / np.sqrt(s[order]))
+        vectors = combine(self._y, half @ (w[:, order] / np.sqrt(s[order])))
+        inside = np.sum(inner_products(self._q, vectors) ** 2, axis=0)
+        return s[order], vectors, np.sqrt(np.maximum(1.0 - inside, epsilon))
 
     def _new_directions(self, block: Array) -> Array:
+        if not self.columns:
+            return orthonormal_basis(block)
         basis = orthonormal_basis(project_out(self._q, block))
-        if self.columns:
-            basis = orthonormal_basis(project_out(self._q, basis))
-        return basis
+        return orthonormal_basis(project_out(self._q, basis))
 
     def _multiply(self, block: Array) -> Array:
         self.products += block.shape[1]
         return self._matmat(block)
+
+
+def _beside(left: Array, right: Array) -> Array:
+    return np.concatenate([left, right], axis=1) if left.shape[1] else right

@@ -1,52 +1,109 @@
-"""Orthonormal bases of tall matrices."""
+"""Orthonormal bases of tall matrices, and products of tall matrices in pieces.
+
+Tall matrices `[P, m]` may be float32: products among them are summed in float64 and read block by
+block, so that no float64 copy of a whole one is ever made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-__all__ = ["orthonormal_basis", "project_out"]
+__all__ = ["add_gram_product", "combine", "inner_products", "orthonormal_basis", "project_out"]
 
 Array = npt.NDArray[Any]
+
+#: Rows of a tall matrix that are brought to float64 at a time.
+_BLOCK = 8192
+
+#: Singular values under this share of the largest drown in the rounding of Y^T Y.
+_RESOLVED = 1e-7
+
+
+def add_gram_product(rows: Array, vectors: Array, total: Array) -> None:
+    """Total += R^T (R V), in place and in one precision.
+
+    Args:
+        rows: R `[n, P]`, C-contiguous.
+        vectors: V `[P, m]`, C-contiguous.
+        total: `[P, m]`, C-contiguous.
+    """
+    gemm = scipy.linalg.get_blas_funcs("gemm", (rows, vectors, total))
+    image = gemm(1.0, vectors.T, rows.T)  # (R V)^T: BLAS reads C order as the transpose
+    gemm(1.0, image, rows.T, beta=1.0, c=total.T, trans_b=True, overwrite_c=True)
+
+
+def inner_products(x: Array, y: Array) -> Array:
+    """X^T Y in float64, `[P, m]`, `[P, n]` -> `[m, n]`."""
+    total = np.zeros((x.shape[1], y.shape[1]))
+    for rows in _blocks(len(x)):
+        left = x[rows].astype(np.float64)
+        total += left.T @ (left if x is y else y[rows].astype(np.float64))
+    return total
+
+
+def combine(x: Array, coefficients: Array, out: Array | None = None) -> Array:
+    """X C summed in float64, `[P, m]`, `[m, n]` -> `[P, n]` in X's precision.
+
+    Args:
+        x: `[P, m]`.
+        coefficients: `[m, n]`.
+        out: where to put it; may be X itself where n <= m.
+    """
+    if out is None:
+        out = np.empty((len(x), coefficients.shape[1]), x.dtype)
+    for rows in _blocks(len(x)):
+        out[rows, : coefficients.shape[1]] = x[rows].astype(np.float64) @ coefficients
+    return out
 
 
 def orthonormal_basis(y: Array) -> Array:
     """Orthonormal columns that span those of a tall matrix, `[P, m] -> [P, m]`.
 
-    CholeskyQR2 in float64: Y = Q R with R from the Cholesky factor of Y^T Y, twice, so that the
-    second round removes what the first lost (Yamamoto et al. 2015). Where Y is too ill-conditioned
-    for it (above about 1e7), Householder QR, which is slower and never fails.
+    Two rounds, so that the second removes what the first lost (as CholeskyQR2, Yamamoto et al.
+    2015): first Q = Y Z S^-1 from the eigenvectors of Y^T Y = Z S^2 Z^T, then Cholesky. The columns
+    are then Y's left singular vectors, the largest first: columns of one size do not lose the
+    small ones in the rounding of a later product. Where Y is too ill-conditioned for it (above
+    about 1e7), Householder QR, which is slower and never fails.
 
     Args:
-        y: `[P, m]`, m <= P.
+        y: `[P, m]`, m <= P, float32 or float64.
 
     Returns:
-        float64 `[P, m]`, orthonormal to rounding even where Y is rank-deficient.
+        `[P, m]` in Y's precision, orthonormal to its rounding even where Y is rank-deficient.
     """
-    q = np.asarray(y, dtype=np.float64)
-    norms = np.linalg.norm(q, axis=0)
-    q = q / np.where(norms > 0, norms, 1.0)
-    for _ in range(2):
-        try:
-            factor = np.linalg.cholesky(q.T @ q)
-        except np.linalg.LinAlgError:
-            return _householder(y)
-        if np.min(np.diag(factor), initial=1.0) < 1e-7:
-            return _householder(y)
-        q = scipy.linalg.solve_triangular(factor, q.T, lower=True, check_finite=False).T
-    return np.ascontiguousarray(q)
+    if not y.shape[1]:
+        return y
+    gram = inner_products(y, y)
+    norms = np.sqrt(np.diag(gram))
+    norms = np.where(norms > 0, norms, 1.0)
+    squares, z = np.linalg.eigh(gram / norms[:, None] / norms)
+    if squares[0] < _RESOLVED**2 * squares[-1] or not squares[-1] > 0:
+        return _householder(y)
+    q = combine(y, (z / np.sqrt(squares) / norms[:, None])[:, ::-1])
+    try:
+        factor = np.linalg.cholesky(inner_products(q, q))
+    except np.linalg.LinAlgError:
+        return _householder(y)
+    inverse = scipy.linalg.solve_triangular(factor.T, np.eye(len(factor)), check_finite=False)
+    return combine(q, inverse, out=q)
 
 
 def project_out(q: Array, y: Array) -> Array:
     """(I - Q Q^T) Y, twice: once leaves a remainder when Y lies nearly inside Q's span."""
     for _ in range(2):
-        y = y - q @ (q.T @ y)
+        y = y - combine(q, inner_products(q, y)).astype(y.dtype, copy=False)
     return y
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
 def _householder(y: Array) -> Array:
     q: Array = scipy.linalg.qr(np.asarray(y, dtype=np.float64), mode="economic")[0]
-    return q
+    return q.astype(y.dtype)
