@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from deltauq.errors import ConvergenceWarning, NotFittedError
 from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank, root_diagonal
+from deltauq.linearization import Directions
 from deltauq.network import Layers, Network
 from deltauq.prediction import Prediction, predict
 from deltauq.problem import Problem, batch_size_for, state_problem
@@ -187,7 +189,7 @@ class DeltaMethod:
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
-            return predict(problem.linearization, fitted.covariance, inputs)
+            return predict(problem.linearization, fitted.covariance, inputs, fitted.directions)
 
     @property
     def eigenpairs(self) -> Eigenpairs:
@@ -236,6 +238,11 @@ class _Fitted:
     covariance: ParameterCovariance
     stationarity: Stationarity
     seconds: float
+
+    @cached_property
+    def directions(self) -> Directions:
+        """The covariance's vectors as predictions read them."""
+        return self.problem.linearization.along(self.covariance.vectors)
 
 
 def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCovariance]:

@@ -224,7 +224,7 @@ def _lanczos_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], E
     krylov = BlockLanczos(operator.matmat, size, dtype=operator.network.dtype, seed=seed)
 
     def solve(rank: int) -> Eigenpairs:
-        tolerance = RESIDUAL_SHARE / np.sqrt(2.0 * rank)
+        tolerance = RESIDUAL_SHARE / np.sqrt(2.0)
         pairs, converged = krylov.converge(rank, tolerance, max_columns=6 * rank + 120)
         epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms**2))
         kept = int(np.searchsorted(epsilon, RESIDUAL_SHARE, side="right"))

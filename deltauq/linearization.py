@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from deltauq.network import Network
 __all__ = ["Directions", "Linearization", "Sketch", "contrasts"]
 
 Array = npt.NDArray[Any]
+
+#: D U, `[size, K]` for every variable.
+Directions = list[tf.Tensor]
 
 
 class Linearization:
@@ -52,35 +56,29 @@ class Linearization:
             jacobian, logits = per_example.rows(params, x, _every_class)
             return logits, jacobian
 
-        def apart(
-            params: tf.Tensor, x: Any, scale: tf.Tensor, vectors: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            jacobian, logits = per_example.rows(params, x, _every_contrast)
-            flat = tf.reshape(scale * jacobian, [-1, network.n_params])
-            along = flat @ vectors
-            rest = flat - tf.matmul(along, vectors, transpose_b=True)
-            rest = tf.reshape(rest, tf.shape(jacobian))
-            along = tf.reshape(along, [-1, logits.shape[1], tf.shape(vectors)[1]])
-            return logits, along, tf.matmul(rest, rest, transpose_b=True)
+        rates = [float(scale[parameter.start]) for parameter in network.parameters]
 
-        squares = [float(scale[parameter.start]) ** 2 for parameter in network.parameters]
+        def apart(params: tf.Tensor, x: Any, *vectors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            factors, _ = per_example.factors(params, x, _every_contrast)
+            along = _sum(f.times(v) for f, v in zip(factors, vectors, strict=True))
+            rests = (
+                s * f.rows() - along @ tf.transpose(v / s)
+                for f, v, s in zip(factors, vectors, rates, strict=True)
+            )
+            return along, _sum(tf.matmul(rest, rest, transpose_b=True) for rest in rests)
 
         def whole(
             params: tf.Tensor, x: Any, *vectors: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             factors, logits = per_example.factors(params, x, _every_contrast)
-            along = [factor.times(v) for factor, v in zip(factors, vectors, strict=True)]
-            grams = [square * f.gram() for f, square in zip(factors, squares, strict=True)]
-            return logits, tf.add_n(along), tf.add_n(grams)
+            along = _sum(f.times(v) for f, v in zip(factors, vectors, strict=True))
+            gram = _sum(s * s * f.gram() for f, s in zip(factors, rates, strict=True))
+            return logits, along, gram
 
-        dtype = network.dtype
-        flat, table = (
-            tf.TensorSpec([network.n_params], dtype),
-            tf.TensorSpec([network.n_params, None], dtype),
-        )
-        pieces = [tf.TensorSpec([parameter.size, None], dtype) for parameter in network.parameters]
+        flat = tf.TensorSpec([network.n_params], network.dtype)
+        pieces = [tf.TensorSpec([p.size, None], network.dtype) for p in network.parameters]
         self._rows = tf.function(rows, input_signature=[flat, spec])
-        self._apart = tf.function(apart, input_signature=[flat, spec, flat, table])
+        self._apart = tf.function(apart, input_signature=[flat, spec, *pieces])
         self._whole = tf.function(whole, input_signature=[flat, spec, *pieces])
 
     def jacobian(self, x: Any) -> tuple[Array, Array]:
@@ -89,15 +87,12 @@ class Linearization:
         return logits.numpy(), rows.numpy() * self._scale.astype(self.network.dtype)
 
     def along(self, vectors: Array) -> Directions:
-        """Vectors U `[P, K]`, orthonormal, made ready for `sketch`."""
-        dtype = self.network.dtype
-        return Directions(
-            tf.constant(vectors, dtype),
-            [
-                tf.constant(self._scale[p.start] * vectors[p.start : p.stop], dtype)
-                for p in self.network.parameters
-            ],
-        )
+        """Orthonormal vectors U `[P, K]` as `sketch` reads them: D U, cut at the variables."""
+        dtype = np.dtype(self.network.dtype)
+        return [
+            tf.constant(np.multiply(vectors[p.start : p.stop], self._scale[p.start], dtype=dtype))
+            for p in self.network.parameters
+        ]
 
     def sketch(self, x: Any, directions: Directions) -> Sketch:
         """What the covariances of a batch are made of, along the contrasts of the classes.
@@ -109,7 +104,7 @@ class Linearization:
             NumericalError: logits that are not finite.
         """
         params = self.network.params
-        parts = self._whole(params, x, *directions.by_variable)
+        parts = self._whole(params, x, *directions)
         logits, along, gram = (part.numpy().astype(np.float64) for part in parts)
         _check_finite(logits)
         rest = gram - along @ np.swapaxes(along, 1, 2)
@@ -117,9 +112,7 @@ class Linearization:
         cancelled = _cancels(gram, rest, slope, float(np.finfo(self.network.dtype).eps))
         if np.any(cancelled):
             some = tf.nest.map_structure(lambda leaf: tf.boolean_mask(leaf, cancelled), x)
-            scale = tf.constant(self._scale, self.network.dtype)
-            parts = self._apart(params, some, scale, directions.vectors)
-            _, along[cancelled], rest[cancelled] = (np.asarray(part) for part in parts)
+            along[cancelled], rest[cancelled] = self._apart(params, some, *directions)
         return Sketch(logits, self.likelihood.mean(logits).numpy(), along, rest, slope)
 
     def _slope(self, logits: Array) -> Array:
@@ -127,19 +120,6 @@ class Linearization:
         slope = self.likelihood.mean_jacobian(logits).numpy() @ contrasts(logits.shape[1]).T
         slope[:, :, 0] = 0.0
         return np.asarray(slope)
-
-
-@dataclass(frozen=True)
-class Directions:
-    """Orthonormal vectors U as `Linearization.sketch` reads them.
-
-    Attributes:
-        vectors: U `[P, K]`.
-        by_variable: D U cut at the variables, `[size, K]` each.
-    """
-
-    vectors: tf.Tensor
-    by_variable: list[tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -181,6 +161,10 @@ def _cancels(gram: Array, rest: Array, slope: Array, epsilon: float) -> Array:
 def contrasts(n_classes: int) -> Array:
     """H `[C, C]`, orthogonal, its first row constant: Helmert's contrasts of the classes."""
     return np.asarray(scipy.linalg.helmert(n_classes, full=True))
+
+
+def _sum(terms: Iterable[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n(list(terms))
 
 
 def _every_class(logits: tf.Tensor) -> tf.Tensor:

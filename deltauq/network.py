@@ -16,7 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.gradients import fast_gradients
 from deltauq.regularization import matches
+from deltauq.tracing import bytes_reached_from
 
 __all__ = ["Layers", "Network", "Parameter"]
 
@@ -128,6 +130,26 @@ class Network:
         """The model's own output `[B, C]`, in inference mode."""
         return self._stateless(pieces, x)[0]
 
+    def activation_bytes(self, spec: Any) -> int:
+        """Bytes that the forward pass of one example makes.
+
+        Args:
+            spec: `tf.TensorSpec`s of the inputs, their first axis free.
+        """
+        found = []
+        one = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), spec
+        )
+
+        @tf.function
+        def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
+            output = self.output(self.unflatten(params), x)
+            found.append(bytes_reached_from(tf.nest.flatten(x)))
+            return output
+
+        trace.get_concrete_function(self.params, one)
+        return found[-1]
+
     def _stateless(self, pieces: Sequence[tf.Tensor], x: Any) -> tuple[Any, Any]:
         by_id = self._fixed | {
             id(v): piece for v, piece in zip(self.variables, pieces, strict=True)
@@ -135,7 +157,8 @@ class Network:
         # Variables that came later, such as the metrics of `evaluate`, have no part in the output.
         trainable = [by_id.get(id(v), v) for v in self.model.trainable_variables]
         state = [by_id.get(id(v), v) for v in self.model.non_trainable_variables]
-        return self.model.stateless_call(trainable, state, x, **self._mode)
+        with fast_gradients():
+            return self.model.stateless_call(trainable, state, x, **self._mode)
 
     def inspect(self, x: Any) -> Inspection:
         """Look at the model on a few rows before anything is computed with it.

@@ -33,13 +33,19 @@ def predict(
     linearization: Linearization,
     covariance: ParameterCovariance,
     inputs: InputBatches,
+    directions: Directions,
 ) -> Prediction:
     """Push a parameter covariance through the linearised network, batch by batch.
 
     Cov(z) = J Sigma J^T and Cov(p) = S Cov(z) S with S the mean's Jacobian. J is never multiplied
     by a `[P, P]` matrix.
+
+    Args:
+        linearization: of the network.
+        covariance: of its parameters.
+        inputs: the inputs.
+        directions: `linearization.along(covariance.vectors)`.
     """
-    directions = linearization.along(covariance.vectors)
     parts = list(_predict_batches(linearization, covariance, inputs, directions))
     return Prediction(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

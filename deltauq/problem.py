@@ -23,8 +23,9 @@ __all__ = ["Problem", "batch_size_for", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
 
-#: Bytes of per-example rows that one batch may take.
-_ROW_BYTES = 2**27
+#: Bytes that one variable's rows of one batch may take: memory above the allocator's limit for
+#: reuse (32 MiB) is handed out fresh each time, which costs as much as filling it.
+_ROW_BYTES = 3 * 2**23
 
 #: Rows on which the model and its derivatives are probed.
 _PROBE = 3
@@ -124,8 +125,14 @@ def state_problem(
 
 
 def batch_size_for(network: Network, rows_per_example: int) -> int:
-    """Examples whose rows `[rows_per_example, P]` stay within 128 MiB; from 1 to 512."""
-    per_example = rows_per_example * network.n_params * np.dtype(network.dtype).itemsize
+    """Examples a step, from 1 to 512, by what one variable's rows `[rows_per_example, size]` take.
+
+    Without rows, 2,048.
+    """
+    if not rows_per_example:
+        return 2048
+    largest = max(parameter.size for parameter in network.parameters)
+    per_example = rows_per_example * largest * np.dtype(network.dtype).itemsize
     return int(np.clip(_ROW_BYTES // per_example, 1, 512))
 
 

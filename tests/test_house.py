@@ -18,6 +18,8 @@ ORDER = [
     "errors",
     "progress",
     "linalg",
+    "tracing",
+    "gradients",
     "likelihoods",
     "inputs",
     "data",

@@ -31,7 +31,7 @@ class _Gram(CurvatureOperator):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._per_example = self._per_example or PerExample(self.network, self.data.probe())
+        self._rules = self._per_example or PerExample(self.network, self.data.probe())
         parameters = tf.TensorSpec([self.network.n_params], self.network.dtype)
         self._compiled_rows = tf.function(self._rows, input_signature=[parameters, self.data.spec])
         self._trace: float | None = None
@@ -47,7 +47,7 @@ class _Gram(CurvatureOperator):
             root = tf.sqrt(batch.weight)[:, None, None]
             return root * self._factor(logits, batch.y)
 
-        factors, _ = self._per_example.factors(params, batch.x, cotangents)
+        factors, _ = self._rules.factors(params, batch.x, cotangents)
         rows = [factor.rows() for factor in factors]
         return [tf.reshape(row, [-1, row.shape[2]]) for row in rows]
 

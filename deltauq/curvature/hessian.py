@@ -17,6 +17,9 @@ __all__ = ["Hessian", "TraceEstimate"]
 
 Array = npt.NDArray[Any]
 
+#: Bytes of activations that are differentiated together: about what the cache holds.
+_CACHE_BYTES = 3 * 2**23
+
 #: Columns of V that one compiled call takes at most.
 _BLOCK = 8
 
@@ -40,29 +43,38 @@ class Hessian(CurvatureOperator):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._rows_at_once = max(1, _CACHE_BYTES // self.network.activation_bytes(self.data.spec.x))
         self._products: dict[int, Any] = {}
+
+    @staticmethod
+    def rows_per_example(n_outputs: int) -> int:
+        """None: the products are sums over the batch."""
+        return 0
 
     def _sum(self, vectors: Array) -> Array:
         cuts = range(_BLOCK, vectors.shape[1], _BLOCK)
-        blocks = [tf.constant(block) for block in np.split(vectors, cuts, axis=1)]
-        total = np.zeros(vectors.shape)
+        blocks = [tf.constant(block.T) for block in np.split(vectors, cuts, axis=1)]
+        totals = [np.zeros(block.shape) for block in blocks]
         for batch in self.data:
-            start = 0
-            for block in blocks:
-                stop = start + block.shape[1]
-                product = self._product(block.shape[1])
-                total[:, start:stop] += product(self.network.params, batch, block).numpy()
-                start = stop
-        return total
+            for block, total in zip(blocks, totals, strict=True):
+                total += self._product(len(block))(self.network.params, batch, block).numpy()
+        return np.ascontiguousarray(np.concatenate(totals).T)
 
     def _product(self, width: int) -> Any:
-        """The compiled product of a batch, traced once for each width of V."""
+        """The compiled product of a batch, traced once for each number of vectors."""
         if width not in self._products:
             parameters = tf.TensorSpec([self.shape[0]], self.network.dtype)
-            vectors = tf.TensorSpec([self.shape[0], width], self.network.dtype)
+            vectors = tf.TensorSpec([width, self.shape[0]], self.network.dtype)
 
             def product(params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
-                return hessian_products(self.network, self.likelihood, params, batch, vectors)
+                return hessian_products(
+                    self.network,
+                    self.likelihood,
+                    params,
+                    batch,
+                    vectors,
+                    rows_at_once=self._rows_at_once,
+                )
 
             self._products[width] = tf.function(
                 product, input_signature=[parameters, self.data.spec, vectors]

@@ -73,7 +73,7 @@ class CurvatureOperator(abc.ABC):
 
     @staticmethod
     def rows_per_example(n_outputs: int) -> int:
-        """Vectors of length P that one example takes in memory."""
+        """Per-example vectors of length P that products are made of."""
         return 1
 
     @abc.abstractmethod

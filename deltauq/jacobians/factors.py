@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import tensorflow as tf
@@ -68,21 +69,26 @@ class OuterProducts:
 
     def rows(self) -> tf.Tensor:
         """R small products an example; a plain multiplication where there is one position."""
+        return self._rows.values
+
+    @cached_property
+    def _rows(self) -> Rows:
         size = self.a.shape[-1] * self.deltas[0].shape[-1]
         if self.a.shape[1] == 1:
             a = self.a[:, 0, :, None]
             formed = [a * delta for delta in self.deltas]
         else:
             formed = [tf.matmul(self.a, delta, transpose_a=True) for delta in self.deltas]
-        return tf.stack([tf.reshape(row, [-1, size]) for row in formed], axis=1)
+        return Rows(tf.stack([tf.reshape(row, [-1, size]) for row in formed], axis=1))
 
     def times(self, vectors: tf.Tensor) -> tf.Tensor:
         """Sum_t delta_rt^T (a_t^T V) where that is cheaper than rows times V.
 
-        Multiplications for K columns: T I O K + R T O K against R I O K.
+        Multiplications for K columns: T I O K + R T O K against R I O K. The factored form is
+        bound by memory, so it has to save half of them.
         """
-        if not self._fewer_positions_than_rows:
-            return Rows(self.rows()).times(vectors)
+        if not self._few_positions(per_row=0.5):
+            return self._rows.times(vectors)
         n_inputs, n_outputs = self.a.shape[-1], self.deltas[0].shape[-1]
         count = tf.shape(vectors)[1]
         wide = tf.reshape(vectors, [n_inputs, n_outputs * count])
@@ -93,8 +99,8 @@ class OuterProducts:
 
     def gram(self) -> tf.Tensor:
         """Sum_ts (a_t . a_s) (delta_rt . delta_qs) where there are few positions."""
-        if not self._fewer_positions_than_rows:
-            return Rows(self.rows()).gram()
+        if not self._few_positions(per_row=1.0):
+            return self._rows.gram()
         n_rows, positions = len(self.deltas), self.a.shape[1]
         delta = tf.stack(self.deltas, axis=1)
         delta = tf.reshape(delta, [-1, n_rows * positions, delta.shape[-1]])
@@ -103,10 +109,9 @@ class OuterProducts:
         d_d = tf.reshape(d_d, [-1, n_rows, positions, n_rows, positions])
         return tf.reduce_sum(d_d * a_a[:, None, :, None, :], axis=[2, 4])
 
-    @property
-    def _fewer_positions_than_rows(self) -> bool:
+    def _few_positions(self, *, per_row: float) -> bool:
         positions = self.a.shape[1]
-        return positions is not None and positions < len(self.deltas)
+        return positions is not None and positions <= per_row * len(self.deltas)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ import tensorflow as tf
 from deltauq.errors import UnsupportedModelError
 from deltauq.jacobians.factors import Factor, Rows, Total
 from deltauq.jacobians.rules import RULES
-from deltauq.jacobians.taps import Tap, find_taps, reached_from
+from deltauq.jacobians.taps import Tap, find_taps
 from deltauq.network import Network
+from deltauq.tracing import reached_from
 
 __all__ = ["Cotangents", "PerExample"]
 

@@ -13,25 +13,56 @@ __all__ = ["hessian_products"]
 
 
 def hessian_products(
-    network: Network, likelihood: Likelihood, params: tf.Tensor, batch: Any, vectors: tf.Tensor
+    network: Network,
+    likelihood: Likelihood,
+    params: tf.Tensor,
+    batch: Any,
+    vectors: tf.Tensor,
+    *,
+    rows_at_once: int,
 ) -> tf.Tensor:
-    """Sum over a batch of w_n (d^2 loss_n / d w^2) V; inside a `tf.function` only.
+    """Sum over a batch of w_n (d^2 loss_n / d w^2) v_k; inside a `tf.function` only.
 
-    Reverse over reverse: the gradient is formed once and differentiated along every column.
+    Reverse over reverse: the gradient is formed once and differentiated along every vector. The
+    rows are taken a few at a time, so that their activations stay in the processor's cache.
 
     Args:
         network: the network.
         likelihood: its loss is differentiated.
         params: `[P]`.
         batch: a `Batch`.
-        vectors: V `[P, b]`, b static.
+        vectors: `[b, P]`, b static.
+        rows_at_once: rows that are differentiated together.
 
     Returns:
-        `[P, b]`.
+        `[b, P]`.
     """
-    params = tf.identity(params)
-    logits = network.logits(network.unflatten(params), batch.x)
+    n_rows = tf.shape(batch.y)[0]
+
+    def step(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        stop = tf.minimum(start + rows_at_once, n_rows)
+        some = tf.nest.map_structure(lambda leaf: leaf[start:stop], batch)
+        return stop, total + _products(network, likelihood, params, some, vectors)
+
+    return tf.while_loop(
+        lambda start, _: start < n_rows,
+        step,
+        [tf.constant(0), tf.zeros_like(vectors)],
+        parallel_iterations=1,
+    )[1]
+
+
+def _products(
+    network: Network, likelihood: Likelihood, params: tf.Tensor, batch: Any, vectors: tf.Tensor
+) -> tf.Tensor:
+    pieces = [tf.identity(piece) for piece in network.unflatten(params)]
+    logits = network.logits(pieces, batch.x)
     cost = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
-    gradient = tf.gradients(cost, params)[0]
-    columns = tf.unstack(vectors, axis=1)
-    return tf.stack([tf.gradients(gradient, params, grad_ys=v)[0] for v in columns], axis=1)
+    gradient = tf.gradients(cost, pieces, unconnected_gradients="zero")
+    products = []
+    for vector in tf.unstack(vectors):
+        product = tf.gradients(
+            gradient, pieces, grad_ys=network.unflatten(vector), unconnected_gradients="zero"
+        )
+        products.append(tf.concat([tf.reshape(part, [-1]) for part in product], axis=0))
+    return tf.stack(products)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Tap", "find_taps", "reached_from"]
+__all__ = ["Tap", "find_taps"]
 
 #: Operations that only give a parameter another shape.
 _VIEWS = frozenset({"Identity", "Reshape", "ExpandDims", "Squeeze"})
@@ -73,26 +73,14 @@ class Tap:
         return bool(producer.type == "SpaceToBatchND")
 
 
-def reached_from(tensors: Sequence[tf.Tensor]) -> set[Any]:
-    """References of all tensors that depend on some."""
-    reached: set[Any] = set()
-    pending = list(tensors)
-    while pending:
-        tensor = pending.pop()
-        if tensor.ref() not in reached:
-            reached.add(tensor.ref())
-            pending.extend(out for op in tensor.consumers() for out in op.outputs)
-    return reached
-
-
 def find_taps(
-    piece: tf.Tensor, from_data: set[Any], operands: dict[str, dict[int, int]]
+    piece: tf.Tensor, from_data: Container[Any], operands: dict[str, dict[int, int]]
 ) -> list[Tap] | None:
     """All readings of a parameter, or None when one of them is of no known kind.
 
     Args:
         piece: the parameter, a tensor of its own in the trace.
-        from_data: what `reached_from` gives for the inputs.
+        from_data: references of the tensors that depend on the inputs.
         operands: for each known operation, which operand may be the parameter, and which one is
             the data then.
     """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.linalg.orthogonal import orthonormal_basis, project_out
+from deltauq.linalg.orthogonal import inner_products, orthonormal_basis, project_out
 
 __all__ = ["BlockLanczos", "RitzPairs"]
 
@@ -53,9 +53,10 @@ class BlockLanczos:
         block: columns a product.
         dtype: of the basis; T is float64.
         seed: of the random start.
+        start: `[P, b]` instead of a random one.
 
     Attributes:
-        products: products of A with one vector so far.
+        products: products of A with one vector so far, those of the check included.
     """
 
     def __init__(
@@ -66,65 +67,89 @@ class BlockLanczos:
         block: int = 4,
         dtype: Any = np.float64,
         seed: int = 0,
+        start: Array | None = None,
     ) -> None:
         self._matmat = matmat
         self._size = size
         self._block = block
         self._rng = np.random.default_rng(seed)
-        start = self._rng.standard_normal((size, min(block, size)))
         self._storage: Array = np.zeros((size, 0), dtype, order="F")
         self._projected = np.zeros((0, 0))
-        self._next = orthonormal_basis(start)
+        first = self._random(min(block, size)) if start is None else start
+        self._next = orthonormal_basis(first)
         self._coupling = np.zeros((0, 0))
+        self._columns = 0
         self.products = 0
 
     def converge(self, rank: int, tolerance: float, max_columns: int) -> tuple[RitzPairs, bool]:
-        """Extend the basis until the K largest pairs have residuals within the tolerance.
+        """Extend the basis until the K largest pairs R = A U - U Theta have ||R||_F <= tolerance.
 
         Small residuals do not show that the pairs are the largest: a Krylov space of block b holds
-        at most b copies of an equal eigenvalue. So a fresh random block joins the basis then, and
-        the pairs count as the largest once a few more steps from it bring no larger ones to light.
+        at most b copies of an equal eigenvalue. So a few steps from a fresh random block, on what
+        A leaves outside the pairs, must bring no larger eigenvalue to light; a block that does
+        joins the basis.
 
         Args:
             rank: K.
-            tolerance: on each residual norm.
+            tolerance: on the Frobenius norm of the residuals.
             max_columns: of the basis, the limit of the effort.
 
         Returns:
-            The pairs, and whether all of them met the tolerance and stood the check.
+            The pairs, and whether they met the tolerance and stood the check.
         """
         met = self._reach(rank, tolerance, max_columns)
-        while met and self.products < self._size:
-            before = self._ritz()[0][-rank:]
-            self._join_fresh_block()
-            for _ in range(_CHECK_STEPS):
-                self._extend()
-            met = self._reach(rank, tolerance, max_columns)
-            if met and np.max(self._ritz()[0][-rank:] - before) <= tolerance:
+        while met and self._columns < self._size:
+            pairs = self.pairs(rank)
+            if self._largest_outside(pairs.vectors) <= pairs.values[-1] + tolerance:
                 break
-            met = met and self.products < max_columns
+            met = self._columns < max_columns
+            if met:
+                self._join_fresh_block()
+                for _ in range(_CHECK_STEPS):
+                    self._extend()
+                met = self._reach(rank, tolerance, max_columns)
         return self.pairs(rank), met
 
     def _reach(self, rank: int, tolerance: float, max_columns: int) -> bool:
         """Extend until the residuals of the K largest pairs are small, or the limit."""
-        check_at = rank
-        while True:
-            last = self.products >= min(self._size, max_columns)
-            if last or self.products >= min(check_at, self._size):
-                residuals = self._ritz()[2][-rank:]
-                met = len(residuals) == min(rank, self._size) and np.all(residuals <= tolerance)
-                if met or last:
-                    return bool(met)
-                check_at = self.products + max(self._next.shape[1], self.products // 8)
+        limit = min(self._size, max_columns)
+        while self._columns < min(rank, limit):
             self._extend()
+        while True:
+            residuals = self._ritz()[2][-rank:]
+            if len(residuals) == min(rank, self._size) and np.linalg.norm(residuals) <= tolerance:
+                return True
+            if self._columns >= limit:
+                return False
+            # The small eigenproblem grows with the basis; the products should stay what costs.
+            for _ in range(1 + self._columns // 256):
+                if self._columns < limit:
+                    self._extend()
+
+    def _largest_outside(self, vectors: Array) -> float:
+        """The largest Ritz value of (I - U U^T) A (I - U U^T) from a fresh random block."""
+
+        def outside(block: Array) -> Array:
+            inside = project_out(vectors, block)
+            self.products += block.shape[1]
+            return project_out(vectors, self._matmat(inside).astype(block.dtype, copy=False))
+
+        count = min(self._block, self._size - vectors.shape[1])
+        start = project_out(vectors, self._random(count))
+        chain = BlockLanczos(
+            outside, self._size, block=count, dtype=self._storage.dtype, start=start
+        )
+        while chain._columns < min(_CHECK_STEPS * count, self._size - vectors.shape[1]):
+            chain._extend()
+        return float(chain._ritz()[0][-1])
 
     def _join_fresh_block(self) -> None:
         """Widen the next block by random columns, orthogonal to everything so far."""
-        taken = self.products + self._next.shape[1]
+        taken = self._columns + self._next.shape[1]
         count = min(self._block, self._size - taken)
         known = np.hstack([self._basis, self._next])
-        fresh = self._rng.standard_normal((self._size, count)).astype(known.dtype)
-        fresh = orthonormal_basis(project_out(known, orthonormal_basis(project_out(known, fresh))))
+        fresh = orthonormal_basis(project_out(known, self._random(count)))
+        fresh = orthonormal_basis(project_out(known, fresh))
         self._next = np.hstack([self._next, fresh])
         self._coupling = np.vstack([self._coupling, np.zeros((count, self._coupling.shape[1]))])
 
@@ -147,32 +172,36 @@ class BlockLanczos:
 
     @property
     def _basis(self) -> Array:
-        return self._storage[:, : self.products]
+        return self._storage[:, : self._columns]
+
+    def _random(self, count: int) -> Array:
+        return self._rng.standard_normal((self._size, count)).astype(self._storage.dtype)
 
     def _extend(self) -> None:
-        done, width = self.products, self._next.shape[1]
+        done, width = self._columns, self._next.shape[1]
         if not width:
             return
         self._reserve(done + width)
         self._storage[:, done : done + width] = self._next
-        self.products, self._last_width = done + width, width
+        self._columns, self._last_width = done + width, width
+        self.products += width
         basis = self._basis
-        image = np.asarray(self._matmat(basis[:, done:]), basis.dtype)
-        coefficients = basis.T @ image
-        projected = np.zeros((self.products, self.products))
+        image = np.asarray(self._matmat(self._next), basis.dtype)
+        coefficients = inner_products(basis, image)
+        projected = np.zeros((self._columns, self._columns))
         projected[:done, :done] = self._projected
         projected[:, done:] = coefficients
         projected[done:, :] = coefficients.T
         self._projected = projected
-        rest = project_out(basis, image - basis @ coefficients)
-        following = orthonormal_basis(rest)[:, : self._size - self.products]
-        self._coupling = following.T @ rest
+        rest = project_out(basis, image)
+        following = orthonormal_basis(rest)[:, : self._size - self._columns]
+        self._coupling = inner_products(following, rest)
         self._next = orthonormal_basis(project_out(basis, following))
 
     def _reserve(self, columns: int) -> None:
         if columns > self._storage.shape[1]:
             grown = np.zeros(
-                (self._size, max(columns, 2 * self.products)), self._storage.dtype, order="F"
+                (self._size, max(columns, 2 * self._columns)), self._storage.dtype, order="F"
             )
-            grown[:, : self.products] = self._basis
+            grown[:, : self._columns] = self._basis
             self._storage = grown

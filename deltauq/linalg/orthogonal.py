@@ -96,7 +96,7 @@ def orthonormal_basis(y: Array) -> Array:
 def project_out(q: Array, y: Array) -> Array:
     """(I - Q Q^T) Y, twice: once leaves a remainder when Y lies nearly inside Q's span."""
     for _ in range(2):
-        y = y - combine(q, inner_products(q, y)).astype(y.dtype, copy=False)
+        y = y - q @ (q.T @ y)
     return y
 
 

@@ -1,0 +1,72 @@
+"""Gradients that replace slow ones of TensorFlow while the package traces a model.
+
+The gradient of max pooling, which TensorFlow computes one output at a time, is for windows that do
+not overlap a product with a mask, and so is its own gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["fast_gradients"]
+
+_MAX_POOL = "DeltaUQMaxPool"
+
+
+@contextmanager
+def fast_gradients() -> Iterator[None]:
+    """Operations traced inside get the gradients of this module; eager ones keep their own."""
+    if tf.executing_eagerly():
+        yield
+        return
+    graph = tf.compat.v1.get_default_graph()
+    with graph.gradient_override_map({"MaxPool": _MAX_POOL}):
+        yield
+
+
+@tf.RegisterGradient(_MAX_POOL)
+def _max_pool(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
+    """The gradient goes to the first of the largest entries of each window."""
+    images, pooled = operation.inputs[0], operation.outputs[0]
+    window = _square_window(operation)
+    if window is None:
+        names = ("ksize", "strides", "padding", "data_format")
+        options = {name: operation.get_attr(name) for name in names}
+        explicit = operation.get_attr("explicit_paddings")
+        return tf.raw_ops.MaxPoolGrad(
+            orig_input=images,
+            orig_output=pooled,
+            grad=gradient,
+            explicit_paddings=explicit,
+            **options,
+        )
+    height, width = images.shape[1:3]
+    used = [window * (height // window), window * (width // window)]
+    entries = tf.split(
+        tf.nn.space_to_depth(images[:, : used[0], : used[1]], window), window**2, axis=3
+    )
+    masks, taken = [], tf.zeros_like(pooled, tf.bool)
+    for entry in entries:
+        largest = tf.equal(entry, pooled)
+        masks.append(largest & ~taken)
+        taken |= largest
+    mask = tf.cast(tf.concat(masks, axis=3), gradient.dtype)
+    spread = tf.nn.depth_to_space(mask * tf.tile(gradient, [1, 1, 1, window**2]), window)
+    return tf.pad(spread, [[0, 0], [0, height - used[0]], [0, width - used[1]], [0, 0]])
+
+
+def _square_window(operation: Any) -> int | None:
+    """The side of square windows that do not overlap and need no padding; None for others."""
+    get = operation.get_attr
+    size, strides = list(get("ksize")), list(get("strides"))
+    shape = operation.inputs[0].shape
+    if get("data_format") != b"NHWC" or size != strides or size[1] != size[2] or size[1] == 1:
+        return None
+    if size[0] != 1 or size[3] != 1 or None in shape[1:]:
+        return None
+    fits = get("padding") == b"VALID" or all(n % size[1] == 0 for n in shape[1:3])
+    return int(size[1]) if fits else None
