@@ -29,9 +29,10 @@ from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank, root_diagonal
 from deltauq.linearization import Directions
+from deltauq.memory import comfortable_batch, free_memory
 from deltauq.network import Layers, Network
 from deltauq.prediction import Prediction, predict
-from deltauq.problem import Problem, batch_size_for, state_problem
+from deltauq.problem import Problem, state_problem
 from deltauq.progress import progress_bar
 from deltauq.regularization import L2
 
@@ -80,6 +81,9 @@ class DeltaMethod:
         negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise" or
             "keep".
         batch_size: rows a step; None chooses it from the model's size.
+        memory_limit: of the whole process, bytes or text such as "8GiB"; None uses a safe share of
+            what is free. Batches and buffers are chosen to stay under it, and `fit` refuses a rank
+            that cannot.
         seed: of the random start of the eigenvalue solvers.
         progress: show a progress bar for work over a second.
 
@@ -114,6 +118,7 @@ class DeltaMethod:
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
         batch_size: int | None = None,
+        memory_limit: int | str | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -127,6 +132,7 @@ class DeltaMethod:
         self.rank_tol = rank_tol
         self.negative_curvature = negative_curvature
         self.batch_size = batch_size
+        self.memory_limit = memory_limit
         self.seed = seed
         self.progress = progress
         self._fitted: _Fitted | None = None
@@ -160,6 +166,7 @@ class DeltaMethod:
             rank=self.rank,
             operator=CURVATURES[self.curvature],
             batch_size=self.batch_size,
+            memory_limit=self.memory_limit,
         )
         with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
             problem.data.on_batch = advance
@@ -185,7 +192,7 @@ class DeltaMethod:
         fitted = self._require_fitted("predict")
         problem = fitted.problem
         x = align_inputs(x, problem.data.spec.x)
-        size = self.batch_size or batch_size_for(problem.network, problem.n_outputs)
+        size = self.batch_size or comfortable_batch(problem.network, problem.n_outputs)
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
@@ -252,6 +259,7 @@ def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCova
         problem.data,
         scale=problem.scale,
         per_example=problem.per_example,
+        buffer_bytes=problem.plan.buffer,
     )
     n_examples = problem.data.n_examples
     epsilon = float(np.finfo(problem.network.dtype).eps)
@@ -293,7 +301,7 @@ def _solve_automatically(
     dm: DeltaMethod, problem: Problem, operator: CurvatureOperator
 ) -> Eigenpairs:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
-    count = max(1, min(_CALIBRATION, batch_size_for(problem.network, problem.n_outputs)))
+    count = max(1, min(_CALIBRATION, comfortable_batch(problem.network, problem.n_outputs)))
     _, rows = problem.linearization.jacobian(problem.data.head(count))
     width = 1.0
 
@@ -310,7 +318,9 @@ def _solve_automatically(
         width = float(np.median((high - low) / np.where(high > 0, high, 1.0)))
         return width <= dm.rank_tol
 
-    pairs, enough = automatic_eigenpairs(operator, is_enough, seed=dm.seed)
+    pairs, enough = automatic_eigenpairs(
+        operator, is_enough, max_bytes=free_memory(dm.memory_limit) // 2, seed=dm.seed
+    )
     if not enough:
         warnings.warn(
             f"rank='auto' stopped at {pairs.rank} eigenpairs of the {dm.curvature}: the tail "

@@ -15,7 +15,14 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import BlockLanczos, NystromSketch
 
-__all__ = ["Eigenpairs", "Rank", "automatic_eigenpairs", "check_rank", "eigenpairs"]
+__all__ = [
+    "Eigenpairs",
+    "Rank",
+    "automatic_eigenpairs",
+    "basis_columns",
+    "check_rank",
+    "eigenpairs",
+]
 
 Array = npt.NDArray[Any]
 Rank = int | Literal["auto", "full"]
@@ -25,9 +32,6 @@ DENSE_LIMIT = 20_000
 
 #: P up to which `rank="auto"` takes the dense path at once: seconds, and nothing is left out.
 AUTO_DENSE_LIMIT = 3_000
-
-#: Bytes that `rank="auto"` may spend on sketches.
-AUTO_SKETCH_BYTES = 2**31
 
 #: Largest rank that `rank="auto"` tries for the exact Hessian, whose pairs cost a pass each.
 AUTO_LANCZOS_RANK = 256
@@ -139,7 +143,11 @@ def eigenpairs(
 
 
 def automatic_eigenpairs(
-    operator: CurvatureOperator, is_enough: Callable[[Eigenpairs], bool], *, seed: int = 0
+    operator: CurvatureOperator,
+    is_enough: Callable[[Eigenpairs], bool],
+    *,
+    max_bytes: int = 2**31,
+    seed: int = 0,
 ) -> tuple[Eigenpairs, bool]:
     """Eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
 
@@ -149,6 +157,7 @@ def automatic_eigenpairs(
     Args:
         operator: the curvature.
         is_enough: judges the pairs.
+        max_bytes: memory for vectors, the limit of the rank.
         seed: of the random start.
 
     Returns:
@@ -158,7 +167,8 @@ def automatic_eigenpairs(
     if size <= AUTO_DENSE_LIMIT:
         return _dense(operator), True
     solve = _solver(operator, seed)
-    affordable = AUTO_SKETCH_BYTES // (16 * size)
+    itemsize = np.dtype(operator.network.dtype).itemsize
+    affordable = max_bytes // (3 * size * itemsize)
     if not operator.positive_semidefinite:
         affordable = min(affordable, AUTO_LANCZOS_RANK)
     limit = min(size, max(64, affordable))
@@ -170,6 +180,24 @@ def automatic_eigenpairs(
         if rank >= limit or not pairs.converged:
             return pairs, False
         rank = min(2 * rank, limit)
+
+
+def basis_columns(operator: type[CurvatureOperator], rank: Rank, n_params: int) -> int:
+    """Vectors of length P, at most, that a solver holds at once; "auto" at its first rank."""
+    if rank == "full" or (rank == "auto" and n_params <= AUTO_DENSE_LIMIT):
+        return 6 * n_params  # three matrices in float64
+    count = 64 if rank == "auto" else int(rank)
+    if operator.positive_semidefinite:
+        return min(3 * (count + _oversampling(count)), 3 * n_params)
+    return min(_krylov_limit(count), n_params) + 2 * count
+
+
+def _oversampling(rank: int) -> int:
+    return max(10, rank // 12)
+
+
+def _krylov_limit(rank: int) -> int:
+    return 6 * rank + 120
 
 
 def _dense(operator: CurvatureOperator) -> Eigenpairs:
@@ -202,7 +230,7 @@ def _nystrom_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], E
     )
 
     def solve(rank: int) -> Eigenpairs:
-        sketch.grow(rank + max(10, rank // 12))
+        sketch.grow(rank + _oversampling(rank))
         trace = operator.trace()
         values, vectors, reach = sketch.eigenpairs(sketch.columns)
         left_out = max(0.0, trace - float(values.sum()))
@@ -225,7 +253,7 @@ def _lanczos_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], E
 
     def solve(rank: int) -> Eigenpairs:
         tolerance = RESIDUAL_SHARE / np.sqrt(2.0)
-        pairs, converged = krylov.converge(rank, tolerance, max_columns=6 * rank + 120)
+        pairs, converged = krylov.converge(rank, tolerance, max_columns=_krylov_limit(rank))
         epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms**2))
         kept = int(np.searchsorted(epsilon, RESIDUAL_SHARE, side="right"))
         return Eigenpairs(

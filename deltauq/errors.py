@@ -6,6 +6,7 @@ __all__ = [
     "ConvergenceWarning",
     "DeltaUQError",
     "InvalidInputError",
+    "MemoryLimitError",
     "MissingDependencyError",
     "NotFittedError",
     "NotPositiveDefiniteError",
@@ -63,6 +64,10 @@ class NotPositiveDefiniteError(DeltaUQError, ArithmeticError):
 
 class NumericalError(DeltaUQError, ArithmeticError):
     """A result left the range that rounding can explain."""
+
+
+class MemoryLimitError(DeltaUQError, MemoryError):
+    """The work needs more memory than the machine or `memory_limit` leaves."""
 
 
 class MissingDependencyError(DeltaUQError, ImportError):

@@ -17,6 +17,7 @@ __all__ = [
     "as_list",
     "as_numbers",
     "cast_floats",
+    "check_batch_size",
     "check_finite",
     "check_length",
     "checked_inputs",
@@ -42,7 +43,7 @@ class InputBatches:
     """
 
     def __init__(self, x: Any, *, dtype: str, batch_size: int) -> None:
-        self.batch_size = _check_batch_size(batch_size)
+        self.batch_size = check_batch_size(batch_size)
         self.x = checked_inputs(x, dtype)
         self.n_rows = int(tf.nest.flatten(self.x)[0].shape[0])
         self.on_batch: Callable[[int], None] | None = None
@@ -142,7 +143,7 @@ def cast_floats(leaf: Any, dtype: str) -> npt.NDArray[Any]:
     return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
 
-def _check_batch_size(batch_size: int) -> int:
+def check_batch_size(batch_size: int) -> int:
     """A positive whole number, or `InvalidInputError`."""
     if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
         raise InvalidInputError(

@@ -7,25 +7,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from deltauq.cost import Cost, per_parameter
 from deltauq.curvature import CurvatureOperator
 from deltauq.data import Batches, probe_rows
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.inputs import check_batch_size
 from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
 from deltauq.linearization import Linearization
+from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
 from deltauq.regularization import L2, l2_rates
 
-__all__ = ["Problem", "batch_size_for", "state_problem"]
+__all__ = ["Problem", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
-
-#: Bytes that one variable's rows of one batch may take: memory above the allocator's limit for
-#: reuse (32 MiB) is handed out fresh each time, which costs as much as filling it.
-_ROW_BYTES = 3 * 2**23
 
 #: Rows on which the model and its derivatives are probed.
 _PROBE = 3
@@ -43,6 +42,7 @@ class Problem:
         rates: lambda_j `[P]`; zero where a parameter has no L2.
         per_example: rules for the network's per-example rows.
         linearization: the network linearised in its parameters, J scaled by `scale`.
+        plan: the memory that the eigenpairs take.
     """
 
     network: Network
@@ -52,6 +52,7 @@ class Problem:
     rates: Rates
     per_example: PerExample
     linearization: Linearization
+    plan: MemoryPlan
 
     @property
     def cost(self) -> Cost:
@@ -79,6 +80,7 @@ def state_problem(
     rank: Rank,
     operator: type[CurvatureOperator],
     batch_size: int | None,
+    memory_limit: int | str | None = None,
 ) -> Problem:
     """Check a network, its training data and the settings against each other.
 
@@ -90,10 +92,12 @@ def state_problem(
         rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
         operator: the curvature, for the choice of a batch size and for what it cannot take.
         batch_size: rows a step, or None to choose it.
+        memory_limit: as in `DeltaMethod`.
 
     Raises:
         InvalidInputError: data, labels, rates or a rank that cannot be used.
         UnsupportedModelError: a model or a compiled loss that cannot be used.
+        MemoryLimitError: the eigenpairs do not fit in memory.
     """
     x, y, sample_weight = training
     resolved = resolve_likelihood(likelihood)
@@ -104,8 +108,17 @@ def state_problem(
     if operator.second_derivatives and inspection.once_differentiable:
         _refuse_second_derivatives(inspection.once_differentiable)
     check_rank(rank, network.n_params)
-    if batch_size is None:
-        batch_size = batch_size_for(network, operator.rows_per_example(inspection.n_outputs))
+    if batch_size is not None:
+        batch_size = check_batch_size(batch_size)
+    plan = plan_memory(
+        network,
+        tf.nest.map_structure(_free_first_axis, probe),
+        operator,
+        inspection.n_outputs,
+        rank,
+        free=free_memory(memory_limit),
+        batch_size=batch_size,
+    )
     data = Batches(
         x,
         y,
@@ -113,7 +126,7 @@ def state_problem(
         likelihood=resolved,
         n_outputs=inspection.n_outputs,
         dtype=network.dtype,
-        batch_size=batch_size,
+        batch_size=plan.batch_size,
     )
     read_scale = data.n_rows / data.n_examples
     per_variable = l2_rates(network.variables, l2, read_scale=read_scale)
@@ -121,19 +134,13 @@ def state_problem(
     rates = per_parameter(network.parameters, per_variable)
     per_example = PerExample(network, probe)
     linearization = Linearization(network, resolved, data.spec.x, per_example, _metric(rates))
-    return Problem(network, resolved, data, inspection.n_outputs, rates, per_example, linearization)
+    return Problem(
+        network, resolved, data, inspection.n_outputs, rates, per_example, linearization, plan
+    )
 
 
-def batch_size_for(network: Network, rows_per_example: int) -> int:
-    """Examples a step, from 1 to 512, by what one variable's rows `[rows_per_example, size]` take.
-
-    Without rows, 2,048.
-    """
-    if not rows_per_example:
-        return 2048
-    largest = max(parameter.size for parameter in network.parameters)
-    per_example = rows_per_example * largest * np.dtype(network.dtype).itemsize
-    return int(np.clip(_ROW_BYTES // per_example, 1, 512))
+def _free_first_axis(leaf: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype)
 
 
 def _metric(rates: Rates) -> Rates:

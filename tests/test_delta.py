@@ -346,7 +346,7 @@ def test_automatic_rank_closes_the_tail():
 
 
 def test_automatic_rank_says_when_it_fails(monkeypatch):
-    monkeypatch.setattr("deltauq.eigen.AUTO_SKETCH_BYTES", 0)
+    monkeypatch.setattr("deltauq.delta.free_memory", lambda limit: 0)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(400, 30)), rng.integers(0, 4, 400)
     model = keras.Sequential(

@@ -30,6 +30,7 @@ ORDER = [
     "cost",
     "curvature",
     "eigen",
+    "memory",
     "covariance",
     "prediction",
     "problem",

@@ -19,8 +19,7 @@ __all__ = ["GGN", "OPG"]
 
 Array = npt.NDArray[Any]
 
-#: Bytes and number of the rows that are multiplied at a time.
-_BLOCK_BYTES = 2**29
+#: Rows that are multiplied at a time, at most.
 _BLOCK_ROWS = 4096
 
 
@@ -59,7 +58,7 @@ class _Gram(CurvatureOperator):
         """
         n_params = self.network.n_params
         itemsize = np.dtype(self.network.dtype).itemsize
-        capacity = int(np.clip(_BLOCK_BYTES // (n_params * itemsize), 1, _BLOCK_ROWS))
+        capacity = int(np.clip(self._buffer_bytes // (n_params * itemsize), 1, _BLOCK_ROWS))
         buffer: Array = np.empty((0, n_params), self.network.dtype)
         filled, squares = 0, 0.0
         for batch in self.data:
@@ -110,10 +109,11 @@ class _Gram(CurvatureOperator):
 
 
 def _squared_length(values: Array, scale: Array) -> float:
-    """Sum of (values * scale)^2; without a copy where the scale is one number."""
-    if np.all(scale == scale[0]):
-        return float(scale[0]) ** 2 * float(np.vdot(values, values))
-    return float(np.sum(np.square(values * scale)))
+    """Sum of (values * scale)^2, rows added in float64; no copy where the scale is one number."""
+    unit = float(scale[0])
+    if np.any(scale != unit):
+        values, unit = values * scale, 1.0
+    return unit**2 * float(np.sum(np.vecdot(values, values), dtype=np.float64))
 
 
 class OPG(_Gram):

@@ -33,6 +33,8 @@ class CurvatureOperator(abc.ABC):
             prior's metric enters (scale = lambda^-1/2).
         per_example: the network's row rules where they were checked before; None checks them when
             they are needed.
+        buffer_bytes: memory for the per-example rows that are multiplied together; only speed
+            depends on it.
 
     Attributes:
         shape: (P, P).
@@ -52,6 +54,7 @@ class CurvatureOperator(abc.ABC):
         *,
         scale: Array | None = None,
         per_example: PerExample | None = None,
+        buffer_bytes: int = 2**29,
     ) -> None:
         self.network = network
         self.likelihood = resolve_likelihood(likelihood)
@@ -66,6 +69,7 @@ class CurvatureOperator(abc.ABC):
         self.shape = (network.n_params, network.n_params)
         self.dtype = np.dtype(np.float64)
         self._per_example = per_example
+        self._buffer_bytes = buffer_bytes
 
     @abc.abstractmethod
     def _sum(self, vectors: Array) -> Array:
@@ -98,9 +102,13 @@ class CurvatureOperator(abc.ABC):
                 expected=f"[P, b] with P = {self.shape[0]}",
                 received=str(list(vectors.shape)),
             )
-        scale = self.scale.astype(self.network.dtype)[:, None]
-        total = self._sum(np.multiply(scale, vectors, dtype=self.network.dtype, order="C"))
-        total *= scale / self.data.n_examples
+        dtype, scale = self.network.dtype, self.scale[:, None]
+        if np.all(scale == scale[0]):  # one number, taken out: tall matrices are not copied
+            total = self._sum(np.ascontiguousarray(vectors, dtype))
+            total *= float(scale[0, 0]) ** 2 / self.data.n_examples
+        else:
+            total = self._sum(np.multiply(scale, vectors, order="C").astype(dtype, copy=False))
+            total *= (scale / self.data.n_examples).astype(total.dtype)
         return total.astype(np.float32 if vectors.dtype == np.float32 else np.float64, copy=False)
 
     def to_dense(self) -> Array:

@@ -1,0 +1,78 @@
+"""The networks and the data that the benchmarks share."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from datasets import load
+
+from deltauq import Batches, Network
+from deltauq.likelihoods import Categorical
+
+layers = keras.layers
+
+
+def mnist(part, n):
+    """Images `[n, 28, 28, 1]` scaled to [0, 1], and their labels."""
+    arrays = load("mnist.npz")
+    return (
+        arrays[f"x_{part}"][:n, ..., None] / np.float32(255),
+        arrays[f"y_{part}"][:n].astype(int),
+    )
+
+
+def lenet():
+    """The published LeNet of arXiv 1912.00832 with its weights, P = 93,322, lambda = 0.01."""
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+    weights = load("nilsen_mnist_lenet.npz")
+    names = ("conv1", "conv2", "conv3", "dense", "out")
+    model.set_weights([weights[f"{n}_{part}"] for n in names for part in ("kernel", "bias")])
+    return model
+
+
+def mlp(x, y, *, units=(256, 128), l2=1e-3, epochs=30):
+    """A tanh network of three layers, trained; inputs `[N, 784]`."""
+    keras.utils.set_random_seed(0)
+    rate = keras.regularizers.L2(l2 / 2)
+    options = {"kernel_regularizer": rate, "bias_regularizer": rate}
+    model = keras.Sequential(
+        [
+            keras.Input(x.shape[1:]),
+            *(layers.Dense(n, activation="tanh", **options) for n in units),
+            layers.Dense(int(y.max()) + 1, **options),
+        ]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, batch_size=128, epochs=epochs, verbose=0)
+    return model
+
+
+def batches(x, y, batch_size):
+    """The data as curvature operators take them."""
+    return Batches(
+        x, y, likelihood=Categorical(), n_outputs=10, dtype="float32", batch_size=batch_size
+    )
+
+
+def operator(kind, model, x, y, *, l2, batch_size):
+    """A curvature in the prior's metric."""
+    network = Network(model)
+    scale = np.full(network.n_params, l2**-0.5)
+    return kind(network, "categorical", batches(x, y, batch_size), scale=scale)
+
+
+def once(benchmark, function, *arguments, rounds=1, warmup=0):
+    """Time whole calls: what is measured here takes seconds or minutes."""
+    return benchmark.pedantic(function, arguments, rounds=rounds, warmup_rounds=warmup)

@@ -1,0 +1,151 @@
+"""How much memory a fit takes, known before it is taken."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+
+from deltauq.curvature import CurvatureOperator
+from deltauq.eigen import Rank, basis_columns
+from deltauq.errors import InvalidInputError, MemoryLimitError
+from deltauq.network import Network
+
+__all__ = ["MemoryPlan", "comfortable_batch", "free_memory", "plan_memory"]
+
+_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+#: Share of the machine's free memory that is used when no limit is given.
+_SAFE_SHARE = 0.8
+
+#: Bytes that one variable's rows of one batch may take: memory above the allocator's limit for
+#: reuse (32 MiB) is handed out fresh each time, which costs as much as filling it.
+_VARIABLE_BYTES = 3 * 2**23
+
+#: Bytes of the buffer in which rows are gathered, and rows it should hold where memory allows.
+_BUFFER_BYTES = 2**29
+_BUFFER_ROWS = 256
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a fit takes beyond what the process holds already.
+
+    Attributes:
+        vectors: tall matrices of the eigenvalue solver, `[P, m]` each.
+        buffer: per-example rows that are multiplied together.
+        batch: activations and rows of one batch.
+        batch_size: examples a step.
+    """
+
+    vectors: int
+    buffer: int
+    batch: int
+    batch_size: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.vectors + self.buffer + self.batch
+
+
+def free_memory(memory_limit: int | str | None) -> int:
+    """Bytes that may be taken: what a limit on the process leaves, or a safe share of what is free.
+
+    Args:
+        memory_limit: of the whole process: bytes, or text such as "8GiB"; None for no limit.
+
+    Raises:
+        InvalidInputError: a limit that is not understood.
+    """
+    if memory_limit is None:
+        return int(_SAFE_SHARE * psutil.virtual_memory().available)
+    return max(0, _bytes(memory_limit) - psutil.Process().memory_info().rss)
+
+
+def plan_memory(
+    network: Network,
+    spec: Any,
+    operator: type[CurvatureOperator],
+    n_outputs: int,
+    rank: Rank,
+    *,
+    free: int,
+    batch_size: int | None,
+) -> MemoryPlan:
+    """Choose batches and buffers that fit, or say what is missing.
+
+    Args:
+        network: the network.
+        spec: of its inputs.
+        operator: the curvature.
+        n_outputs: C.
+        rank: eigenpairs asked for; "auto" is taken at its start.
+        free: bytes that may be taken.
+        batch_size: examples a step, where the user chose.
+
+    Raises:
+        MemoryLimitError: even the smallest batches do not fit.
+    """
+    itemsize = np.dtype(network.dtype).itemsize
+    per_example = operator.rows_per_example(n_outputs)
+    row = network.n_params * itemsize
+    activations = network.activation_bytes(spec)
+    vectors = basis_columns(operator, rank, network.n_params) * row
+
+    def plan(size: int) -> MemoryPlan:
+        rows = size * per_example * row
+        wanted = max(_BUFFER_BYTES, _BUFFER_ROWS * row)
+        spare = (free - vectors - rows) // 2
+        buffer = max(rows, min(wanted, spare)) if per_example else 0
+        backward = (2 + per_example) * size * activations
+        return MemoryPlan(vectors, buffer, rows + backward, size)
+
+    size = batch_size or comfortable_batch(network, per_example)
+    found = plan(size)
+    while batch_size is None and found.total > free and size > 1:
+        size //= 2
+        found = plan(size)
+    if found.total > free:
+        raise MemoryLimitError(
+            "the eigenpairs do not fit in memory",
+            expected=f"at most {_text(free)}, what the limit or the machine leaves",
+            received=f"{_text(found.total)}: {_text(vectors)} for vectors of "
+            f"{network.n_params:,} parameters, {_text(found.buffer + found.batch)} for batches of "
+            f"{size}",
+            remedy="ask for a smaller rank, select fewer layers with layers=..., pass a smaller "
+            "batch_size, or a larger memory_limit",
+        )
+    return found
+
+
+def comfortable_batch(network: Network, rows_per_example: int) -> int:
+    """Examples a step at which one variable's rows stay small; 2,048 where there are no rows."""
+    if not rows_per_example:
+        return 2048
+    largest = max(parameter.size for parameter in network.parameters)
+    per_example = rows_per_example * largest * np.dtype(network.dtype).itemsize
+    return int(np.clip(_VARIABLE_BYTES // per_example, 16, 512))
+
+
+def _bytes(limit: int | str) -> int:
+    if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
+        return limit
+    match = (
+        re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", limit) if isinstance(limit, str) else None
+    )
+    if match and match[2] in _UNITS:
+        return int(float(match[1]) * _UNITS[match[2]])
+    raise InvalidInputError(
+        "memory_limit is not understood",
+        expected=f"a positive number of bytes, or text with a unit out of {list(_UNITS)[1:]}",
+        received=repr(limit),
+        remedy='pass for example "8GiB", or None to use what is free',
+    )
+
+
+def _text(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.2f} GiB"

@@ -1,0 +1,75 @@
+"""Memory is planned before it is taken."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from deltauq import DeltaMethod, Network
+from deltauq.curvature import GGN, OPG, Hessian
+from deltauq.errors import InvalidInputError, MemoryLimitError
+from deltauq.memory import free_memory, plan_memory
+
+SPEC = tf.TensorSpec([None, 784], "float32")
+
+
+@pytest.fixture(scope="module")
+def network():
+    layers = keras.layers
+    return Network(
+        keras.Sequential([keras.Input((784,)), layers.Dense(300, "tanh"), layers.Dense(10)])
+    )
+
+
+def plan(network, operator, rank, free, batch_size=None):
+    return plan_memory(network, SPEC, operator, 10, rank, free=free, batch_size=batch_size)
+
+
+def test_limits_as_text_and_numbers(monkeypatch):
+    held = psutil.Process().memory_info().rss
+    assert free_memory(held + 10**9) == pytest.approx(10**9, rel=0.1)
+    assert free_memory("64 GiB") == pytest.approx(2**36 - held, rel=0.1)
+    assert free_memory("1KB") == 0
+    assert 0 < free_memory(None) < psutil.virtual_memory().total
+    for wrong in ("8 parsecs", "many", 0, -1, 1.5, True):
+        with pytest.raises(InvalidInputError, match=r"memory_limit is not understood.*GiB"):
+            free_memory(wrong)
+
+
+@pytest.mark.parametrize("operator", [OPG, GGN, Hessian])
+def test_a_plan_fits_or_is_refused(network, operator):
+    roomy = plan(network, operator, 20, 2**34)
+    tight = plan(network, operator, 20, roomy.vectors + (roomy.buffer + roomy.batch) // 3)
+    assert tight.total <= roomy.vectors + (roomy.buffer + roomy.batch) // 3
+    assert tight.batch_size <= roomy.batch_size
+    with pytest.raises(MemoryLimitError, match=r"do not fit.*GiB.*238,510.*smaller rank.*layers"):
+        plan(network, operator, 200, 2**20)
+
+
+def test_a_batch_size_that_was_chosen_is_kept(network):
+    assert plan(network, GGN, 20, 2**34, batch_size=7).batch_size == 7
+    with pytest.raises(MemoryLimitError, match="batches of 4096"):
+        plan(network, GGN, 20, 2**30, batch_size=4096)
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_results_do_not_depend_on_the_limit(network):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(700, 784)).astype(np.float32), rng.integers(0, 10, 700)
+    options = {"rank": 20, "l2": 0.1, "progress": False}
+    held = psutil.Process().memory_info().rss
+    found = [
+        DeltaMethod(network.model, "ggn", memory_limit=limit, **options).fit(x, y).predict(x[:9])
+        for limit in (None, held + 2**29)
+    ]
+    np.testing.assert_allclose(found[0].std, found[1].std, rtol=1e-4)
+
+
+def test_fit_refuses_what_does_not_fit(network):
+    x, y = np.zeros((5, 784), np.float32), np.arange(5)
+    limit = psutil.Process().memory_info().rss + 2**20
+    with pytest.raises(MemoryLimitError, match="larger memory_limit"):
+        DeltaMethod(network.model, rank=50, l2=0.1, memory_limit=limit).fit(x, y)
