@@ -41,8 +41,14 @@ lint: .venv/dev
 docs: .venv/dev
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/dev
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+# The peers beside which the benchmarks run are large; only `make bench` installs them.
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	touch $@
+
+bench: .venv/bench
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/raw.json
+	$(BIN)/python benchmarks/render.py benchmarks/raw.json
 
 clean:
 	rm -rf .venv site deltauq-demo .mypy_cache .ruff_cache .pytest_cache .benchmarks

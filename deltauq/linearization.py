@@ -61,11 +61,14 @@ class Linearization:
         def apart(params: tf.Tensor, x: Any, *vectors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             factors, _ = per_example.factors(params, x, _every_contrast)
             along = _sum(f.times(v) for f, v in zip(factors, vectors, strict=True))
-            rests = (
-                s * f.rows() - along @ tf.transpose(v / s)
-                for f, v, s in zip(factors, vectors, rates, strict=True)
-            )
-            return along, _sum(tf.matmul(rest, rest, transpose_b=True) for rest in rests)
+            flat = tf.reshape(along, [-1, tf.shape(along)[2]])
+            grams = []
+            for factor, v, s in zip(factors, vectors, rates, strict=True):
+                inside = tf.matmul(flat, v / s, transpose_b=True)  # v holds D U
+                rest = s * factor.rows()
+                rest -= tf.reshape(inside, tf.shape(rest))
+                grams.append(tf.matmul(rest, rest, transpose_b=True))
+            return along, _sum(grams)
 
         def whole(
             params: tf.Tensor, x: Any, *vectors: tf.Tensor

@@ -13,58 +13,59 @@ from deltauq.jacobians import PerExample
 from deltauq.network import Network
 
 layers = keras.layers
-F64 = {"dtype": "float64"}
+#: The precision of the models that are built next; the fixture sets it.
+PRECISION = {"dtype": "float64"}
 
 
 def dense_only():
-    x = keras.Input((4,), **F64)
-    return keras.Model(x, layers.Dense(3, use_bias=False, **F64)(x)), (4,)
+    x = keras.Input((4,), **PRECISION)
+    return keras.Model(x, layers.Dense(3, use_bias=False, **PRECISION)(x)), (4,)
 
 
 def shared():
-    x = keras.Input((4,), **F64)
-    twice = layers.Dense(4, activation="tanh", **F64)
-    z = layers.Add(**F64)([twice(twice(x)), x])
-    return keras.Model(x, layers.Dense(3, **F64)(z)), (4,)
+    x = keras.Input((4,), **PRECISION)
+    twice = layers.Dense(4, activation="tanh", **PRECISION)
+    z = layers.Add(**PRECISION)([twice(twice(x)), x])
+    return keras.Model(x, layers.Dense(3, **PRECISION)(z)), (4,)
 
 
 def sequence():
     """Dense on [B, T, D]: the batch axis is folded into the product's rows."""
-    x = keras.Input((6, 4), **F64)
-    z = layers.Dense(5, activation="gelu", **F64)(x)
-    z = layers.GlobalAveragePooling1D(**F64)(z)
-    return keras.Model(x, layers.Dense(3, **F64)(z)), (6, 4)
+    x = keras.Input((6, 4), **PRECISION)
+    z = layers.Dense(5, activation="gelu", **PRECISION)(x)
+    z = layers.GlobalAveragePooling1D(**PRECISION)(z)
+    return keras.Model(x, layers.Dense(3, **PRECISION)(z)), (6, 4)
 
 
 def convolution(**options):
-    x = keras.Input((7, 6, 2), **F64)
-    z = layers.Conv2D(4, (3, 2), activation="tanh", **options, **F64)(x)
-    z = layers.Flatten(**F64)(layers.MaxPooling2D(2, padding="same", **F64)(z))
-    return keras.Model(x, layers.Dense(3, activation="softmax", **F64)(z)), (7, 6, 2)
+    x = keras.Input((7, 6, 2), **PRECISION)
+    z = layers.Conv2D(4, (3, 2), activation="tanh", **options, **PRECISION)(x)
+    z = layers.Flatten(**PRECISION)(layers.MaxPooling2D(2, padding="same", **PRECISION)(z))
+    return keras.Model(x, layers.Dense(3, activation="softmax", **PRECISION)(z)), (7, 6, 2)
 
 
 def normalised():
-    x = keras.Input((5, 5, 2), **F64)
-    z = layers.BatchNormalization(**F64)(layers.Conv2D(3, 2, **F64)(x))
-    z = layers.LayerNormalization(**F64)(layers.Flatten(**F64)(keras.ops.relu(z)))
-    return keras.Model(x, layers.Dense(3, **F64)(z)), (5, 5, 2)
+    x = keras.Input((5, 5, 2), **PRECISION)
+    z = layers.BatchNormalization(**PRECISION)(layers.Conv2D(3, 2, **PRECISION)(x))
+    z = layers.LayerNormalization(**PRECISION)(layers.Flatten(**PRECISION)(keras.ops.relu(z)))
+    return keras.Model(x, layers.Dense(3, **PRECISION)(z)), (5, 5, 2)
 
 
 def many_kinds():
-    x = keras.Input((8, 3), **F64)
-    z = layers.Conv1D(4, 3, activation="tanh", **F64)(x)
-    z = layers.LSTM(4, return_sequences=True, **F64)(z)
-    z = layers.PReLU(**F64)(z)
-    z = layers.EinsumDense("bte,ef->btf", (None, 3), bias_axes="f", **F64)(z)
-    return keras.Model(x, layers.GlobalMaxPooling1D(**F64)(z)), (8, 3)
+    x = keras.Input((8, 3), **PRECISION)
+    z = layers.Conv1D(4, 3, activation="tanh", **PRECISION)(x)
+    z = layers.LSTM(4, return_sequences=True, **PRECISION)(z)
+    z = layers.PReLU(**PRECISION)(z)
+    z = layers.EinsumDense("bte,ef->btf", (None, 3), bias_axes="f", **PRECISION)(z)
+    return keras.Model(x, layers.GlobalMaxPooling1D(**PRECISION)(z)), (8, 3)
 
 
 class OwnWeights(keras.Model):
     """A subclassed model that owns a scale and multiplies two of its weights."""
 
     def __init__(self):
-        super().__init__(**F64)
-        self.head = layers.Dense(3, **F64)
+        super().__init__(**PRECISION)
+        self.head = layers.Dense(3, **PRECISION)
 
     def build(self, shape):
         self.left = self.add_weight(shape=(4, 2), initializer="normal", name="left")
@@ -84,36 +85,38 @@ def own_weights():
 
 def stacked(shape, *between):
     """A model of some layers, then a mean over all positions, then a Dense(3)."""
-    x = z = keras.Input(shape, **F64)
+    x = z = keras.Input(shape, **PRECISION)
     for layer in between:
         z = layer(z)
-    z = layers.Flatten(**F64)(z)
-    return keras.Model(x, layers.Dense(3, **F64)(z)), shape
+    z = layers.Flatten(**PRECISION)(z)
+    return keras.Model(x, layers.Dense(3, **PRECISION)(z)), shape
 
 
 def layer(kind, *args, **options):
-    return getattr(layers, kind)(*args, activation="tanh", **options, **F64)
+    return getattr(layers, kind)(*args, activation="tanh", **options, **PRECISION)
 
 
 def embedded():
     x = keras.Input((6,), dtype="int32")
-    z = layers.Embedding(7, 4, **F64)(x)
-    z = layers.GlobalAveragePooling1D(**F64)(layers.Dense(5, activation="tanh", **F64)(z))
-    return keras.Model(x, layers.Dense(3, **F64)(z)), (6,)
+    z = layers.Embedding(7, 4, **PRECISION)(x)
+    z = layers.GlobalAveragePooling1D(**PRECISION)(
+        layers.Dense(5, activation="tanh", **PRECISION)(z)
+    )
+    return keras.Model(x, layers.Dense(3, **PRECISION)(z)), (6,)
 
 
 def attention():
-    x = keras.Input((5, 4), **F64)
-    z = layers.MultiHeadAttention(2, 3, **F64)(x, x)
-    z = layers.LayerNormalization(**F64)(layers.Add(**F64)([z, x]))
-    return keras.Model(x, layers.Dense(3, **F64)(layers.Flatten(**F64)(z))), (5, 4)
+    x = keras.Input((5, 4), **PRECISION)
+    z = layers.MultiHeadAttention(2, 3, **PRECISION)(x, x)
+    z = layers.LayerNormalization(**PRECISION)(layers.Add(**PRECISION)([z, x]))
+    return keras.Model(x, layers.Dense(3, **PRECISION)(layers.Flatten(**PRECISION)(z))), (5, 4)
 
 
 def normalisation(kind, shape=(4, 4, 6), **options):
     return stacked(
         shape,
         layer("Conv2D", 6, 2),
-        getattr(layers, kind)(**options, **F64),
+        getattr(layers, kind)(**options, **PRECISION),
         layer("Conv2D", 4, 2),
     )
 
@@ -176,20 +179,27 @@ CASES = {
         lambda: stacked((4, 6), layer("EinsumDense", "btd,tdf->btf", (4, 3), bias_axes="tf")),
         0,
     ),
-    "prelu": (lambda: stacked((4, 6), layers.PReLU(shared_axes=(1,), **F64)), 0),
+    "prelu": (lambda: stacked((4, 6), layers.PReLU(shared_axes=(1,), **PRECISION)), 0),
     "no rule": (many_kinds, 4),
     "own weights": (own_weights, 2),
 }
 
 
+@pytest.fixture(scope="module", params=["float64", "float32"])
+def dtype(request):
+    PRECISION["dtype"] = request.param
+    yield request.param
+    PRECISION["dtype"] = "float64"
+
+
 @pytest.fixture(scope="module", params=CASES)
-def case(request):
+def case(request, dtype):
     make, n_mapped = CASES[request.param]
     model, shape = make()
     rng = np.random.default_rng(3)
     model.set_weights([w + 0.3 * rng.uniform(size=w.shape) for w in model.get_weights()])
     integers = shape == (6,)  # of the embedding
-    x = rng.integers(0, 7, (5, *shape)) if integers else rng.normal(size=(5, *shape))
+    x = rng.integers(0, 7, (5, *shape)) if integers else rng.normal(size=(5, *shape)).astype(dtype)
     return model, x, n_mapped
 
 
@@ -208,23 +218,35 @@ def single_jacobians(network, x):
 
 
 def test_rows_equal_automatic_differentiation(case):
+    """To 1e-10 in float64 and 1e-5 in float32; so do products with vectors and inner products."""
     model, x, n_mapped = case
     network = Network(model)
     per_example = PerExample(network, tf.constant(x[:3]))
     assert len(per_example.mapped) == n_mapped, per_example.mapped
     rng = np.random.default_rng(4)
-    cotangents = rng.normal(size=(5, 2, 3))
+    cotangents = rng.normal(size=(5, 4, 3))
+    vectors = rng.normal(size=(network.n_params, 2))
+
+    def everything(params, x):
+        c = tf.constant(cotangents, network.dtype)
+        factors, _ = per_example.factors(params, x, lambda _: c)
+        pieces = [tf.constant(vectors[p.start : p.stop], network.dtype) for p in network.parameters]
+        return (
+            tf.concat([factor.rows() for factor in factors], axis=2),
+            tf.add_n([f.times(v) for f, v in zip(factors, pieces, strict=True)]),
+            tf.add_n([factor.gram() for factor in factors]),
+        )
+
     spec = [
-        tf.TensorSpec([network.n_params], tf.float64),
+        tf.TensorSpec([network.n_params], network.dtype),
         tf.TensorSpec([None, *x.shape[1:]], x.dtype),  # as the package compiles it
     ]
-    rows = tf.function(
-        lambda params, x: per_example.rows(params, x, lambda _: tf.constant(cotangents))[0],
-        input_signature=spec,
-    )(network.params, tf.constant(x))
-    truth = cotangents @ single_jacobians(network, x)
-    scale = np.max(np.abs(truth))
-    np.testing.assert_allclose(rows, truth, rtol=1e-10, atol=1e-10 * scale)
+    found = tf.function(everything, input_signature=spec)(network.params, tf.constant(x))
+    rows = cotangents @ single_jacobians(network, x)
+    tolerance = 1e-10 if network.dtype == "float64" else 1e-5
+    for value, truth in zip(found, (rows, rows @ vectors, rows @ rows.swapaxes(1, 2)), strict=True):
+        scale = np.max(np.abs(truth))
+        np.testing.assert_allclose(value, truth, rtol=tolerance, atol=tolerance * scale)
 
 
 class Compiled(layers.Layer):
@@ -239,8 +261,8 @@ class Compiled(layers.Layer):
 
 
 def test_weights_that_cannot_be_reached_are_refused_by_name():
-    inputs = keras.Input((4,), **F64)
-    compiled = keras.Model(inputs, layers.Dense(3, **F64)(Compiled(**F64)(inputs)))
+    inputs = keras.Input((4,), **PRECISION)
+    compiled = keras.Model(inputs, layers.Dense(3, **PRECISION)(Compiled(**PRECISION)(inputs)))
     x, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
     for curvature in ("hessian", "opg", "ggn"):
         with pytest.raises(UnsupportedModelError, match=r"compiled\S*/kernel.*remove @tf.function"):
@@ -275,8 +297,8 @@ def test_a_wrong_rule_is_found_and_replaced(monkeypatch):
             folded = keras.ops.tanh(steps @ self.kernel)
             return keras.ops.mean(keras.ops.reshape(folded, (6, -1, 3)), axis=0)
 
-    inputs = keras.Input((6, 4), **F64)
-    network = Network(keras.Model(inputs, TimeMajor(**F64)(inputs)))
+    inputs = keras.Input((6, 4), **PRECISION)
+    network = Network(keras.Model(inputs, TimeMajor(**PRECISION)(inputs)))
     x = np.random.default_rng(0).normal(size=(5, 6, 4))
     per_example = PerExample(network, tf.constant(x[:3]))
     assert len(per_example.mapped) == 1

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deltauq.linalg import BlockLanczos, LowRank, NystromSketch, orthonormal_basis, project_out
+from deltauq.linalg import (
+    BlockLanczos,
+    LowRank,
+    NystromSketch,
+    inner_products,
+    orthonormal_basis,
+    project_out,
+)
 
 
 def symmetric(spectrum, seed=0):
@@ -39,6 +46,15 @@ def test_orthonormal_basis_keeps_precision_and_puts_the_largest_first(rng, dtype
     assert np.max(np.abs(gram - np.eye(8))) < 20 * eps
     sizes = np.linalg.norm(y.T @ q, axis=0)
     np.testing.assert_allclose(np.log10(sizes), np.linspace(0, -3, 8), atol=0.5)
+
+
+@pytest.mark.slow
+def test_orthonormal_basis_of_ten_million_rows(rng):
+    """Float32, nearly parallel columns: plain QR loses orthogonality to 2e-2 there."""
+    y = rng.standard_normal((10_000_000, 12), np.float32)
+    y += 30 * y[:, :1]
+    q = orthonormal_basis(y)
+    assert np.max(np.abs(inner_products(q, q) - np.eye(12))) < 1e-5
 
 
 def test_project_out_leaves_nothing_of_the_span(rng):
@@ -188,3 +204,13 @@ def test_low_rank_quadratic_form_equals_the_dense_one(rng):
     rest = x - x @ u @ u.T
     found = LowRank(d, tail).quadratic_form(x @ u, rest @ np.swapaxes(rest, 1, 2))
     np.testing.assert_allclose(found, x @ dense @ np.swapaxes(x, 1, 2), atol=1e-12)
+
+
+def test_lanczos_spends_no_products_on_copies_that_cannot_be():
+    """With distinct eigenvalues nothing can hide; with as many equal ones as columns it can."""
+    distinct, _ = symmetric(np.geomspace(50, 0.01, 200))
+    equal, _ = symmetric(np.r_[np.full(4, 50.0), np.geomspace(20, 0.01, 196)])
+    for a, checked in ((distinct, False), (equal, True)):
+        krylov = BlockLanczos(lambda v, a=a: a @ v, 200)
+        assert krylov.converge(6, 1e-6, max_columns=200)[1]
+        assert (krylov.products > krylov._columns) == checked

@@ -15,6 +15,9 @@ __all__ = ["BlockLanczos", "RitzPairs"]
 
 Array = npt.NDArray[Any]
 
+#: Relative difference under which eigenvalues may be copies of one.
+_EQUAL = 1e-3
+
 #: Steps from a fresh random block that must bring no larger eigenvalue to light.
 _CHECK_STEPS = 4
 
@@ -77,6 +80,7 @@ class BlockLanczos:
         self._projected = np.zeros((0, 0))
         first = self._random(min(block, size)) if start is None else start
         self._next = orthonormal_basis(first)
+        self._starts = first.shape[1]
         self._coupling = np.zeros((0, 0))
         self._columns = 0
         self.products = 0
@@ -84,10 +88,11 @@ class BlockLanczos:
     def converge(self, rank: int, tolerance: float, max_columns: int) -> tuple[RitzPairs, bool]:
         """Extend the basis until the K largest pairs R = A U - U Theta have ||R||_F <= tolerance.
 
-        Small residuals do not show that the pairs are the largest: a Krylov space of block b holds
-        at most b copies of an equal eigenvalue. So a few steps from a fresh random block, on what
-        A leaves outside the pairs, must bring no larger eigenvalue to light; a block that does
-        joins the basis.
+        Small residuals do not show that the pairs are the largest: a Krylov space that grew from b
+        random columns holds at most b copies of an equal eigenvalue. So where b of the pairs are
+        equal, a few steps from a fresh random block, on what A leaves outside the pairs, must bring
+        no larger eigenvalue to light; a block that does joins the basis. (To miss an eigenvalue
+        otherwise, all b columns would have to be nearly orthogonal to its vector.)
 
         Args:
             rank: K.
@@ -100,6 +105,8 @@ class BlockLanczos:
         met = self._reach(rank, tolerance, max_columns)
         while met and self._columns < self._size:
             pairs = self.pairs(rank)
+            if not self._may_hide_copies(pairs.values, tolerance):
+                break
             if self._largest_outside(pairs.vectors) <= pairs.values[-1] + tolerance:
                 break
             met = self._columns < max_columns
@@ -126,6 +133,12 @@ class BlockLanczos:
                 if self._columns < limit:
                     self._extend()
 
+    def _may_hide_copies(self, values: Array, tolerance: float) -> bool:
+        """Whether as many pairs are equal as the basis could hold of one eigenvalue."""
+        spread = values[: len(values) - self._starts + 1] - values[self._starts - 1 :]
+        equal = np.maximum(tolerance, _EQUAL * np.abs(values[self._starts - 1 :]))
+        return bool(np.any(spread <= equal))
+
     def _largest_outside(self, vectors: Array) -> float:
         """The largest Ritz value of (I - U U^T) A (I - U U^T) from a fresh random block."""
 
@@ -151,6 +164,7 @@ class BlockLanczos:
         fresh = orthonormal_basis(project_out(known, self._random(count)))
         fresh = orthonormal_basis(project_out(known, fresh))
         self._next = np.hstack([self._next, fresh])
+        self._starts += count
         self._coupling = np.vstack([self._coupling, np.zeros((count, self._coupling.shape[1]))])
 
     def pairs(self, rank: int) -> RitzPairs:
