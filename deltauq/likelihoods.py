@@ -35,6 +35,9 @@ class Likelihood(Protocol):
     def hessian_factor(self, logits: tf.Tensor) -> tf.Tensor:
         """F `[B, C, R]` with F F^T = d^2 loss / d logits^2 (R is static)."""
 
+    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """Labels of the predicted distribution from uniform numbers `[B, D]`, `[B, D]`."""
+
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """Mean of the label: the probabilities, `[B, C]`."""
 
@@ -88,6 +91,12 @@ class Categorical:
         p = tf.nn.softmax(logits)
         root = tf.sqrt(p)
         return tf.linalg.diag(root) - p[:, :, None] * root[:, None, :]
+
+    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """The first class whose cumulated probability exceeds the uniform number."""
+        cumulated = tf.cumsum(tf.nn.softmax(logits), axis=1)[:, None, :]
+        labels = tf.reduce_sum(tf.cast(cumulated <= uniforms[:, :, None], tf.int32), axis=2)
+        return tf.minimum(labels, logits.shape[1] - 1)  # the sum may round to less than one
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """softmax(z), `[B, C]`."""

@@ -141,9 +141,39 @@ def test_float32_in_float32_out(get_case, rng):
     assert operator.matmat(v.astype(np.float32)).dtype == np.float32
 
 
+@pytest.mark.parametrize("draws", [1, 3])
+def test_drawn_labels_are_the_same_in_every_pass_and_batch(get_case, rng, draws):
+    case = get_case("tanh")
+    network, v = Network(case.model), rng.normal(size=(64, 4))
+    first, again = (
+        curvature.MonteCarloGGN(network, "categorical", case.batches(size), draws=draws, seed=5)
+        for size in (4, 11)
+    )
+    found = first.matmat(v)
+    np.testing.assert_array_equal(found, first.matmat(v))
+    assert relative(again.matmat(v), found) < 1e-12
+    assert first.trace() == pytest.approx(np.trace(first.to_dense()))
+    other = curvature.MonteCarloGGN(network, "categorical", case.batches(), draws=draws, seed=6)
+    assert relative(other.matmat(v), found) > 1e-3
+
+
+def test_many_drawn_labels_approach_the_ggn(get_case):
+    """The mean over draws is the GGN, with an error that falls as one over their root."""
+    case = get_case("tanh")
+    network = Network(case.model)
+    errors = []
+    for draws in (1, 48):
+        operator = curvature.MonteCarloGGN(network, "categorical", case.batches(), draws=draws)
+        errors.append(relative(operator.to_dense(), case.truth.ggn))
+    assert errors[1] < 0.2
+    assert errors[1] < errors[0] / 2
+
+
 def test_wrong_shapes_are_refused(get_case):
     case = get_case("tanh")
     with pytest.raises(InvalidInputError, match=r"vectors has the wrong shape.*P = 64.*\[3, 2\]"):
         build(case, "opg").matmat(np.ones((3, 2)))
     with pytest.raises(InvalidInputError, match="scale has the wrong shape"):
         build(case, "opg", scale=np.ones(3))
+    with pytest.raises(InvalidInputError, match=r"draws is not understood.*>= 1.*0"):
+        curvature.MonteCarloGGN(Network(case.model), "categorical", case.batches(), draws=0)

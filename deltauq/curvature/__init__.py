@@ -2,6 +2,7 @@
 
 from deltauq.curvature.gram import GGN, OPG
 from deltauq.curvature.hessian import Hessian
+from deltauq.curvature.montecarlo import MonteCarloGGN
 from deltauq.curvature.operator import CurvatureOperator
 
-__all__ = ["GGN", "OPG", "CurvatureOperator", "Hessian"]
+__all__ = ["GGN", "OPG", "CurvatureOperator", "Hessian", "MonteCarloGGN"]

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.data import Batch
-from deltauq.jacobians import PerExample
+from deltauq.jacobians import Cotangents, PerExample
 from deltauq.linalg import add_gram_product
 
-__all__ = ["GGN", "OPG"]
+__all__ = ["GGN", "OPG", "Gram"]
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 _BLOCK_ROWS = 4096
 
 
-class _Gram(CurvatureOperator):
+class Gram(CurvatureOperator):
     """A = (1/N) sum_n w_n R_n^T R_n with R_n `[R, P]` the rows F_n^T J_n of one example."""
 
     positive_semidefinite = True
@@ -41,14 +41,18 @@ class _Gram(CurvatureOperator):
 
     def _rows(self, params: tf.Tensor, batch: Batch) -> list[tf.Tensor]:
         """Rows of a batch, sqrt(w_n) F_n^T J_n: `[B R, size]` for every variable."""
+        return self._rows_along(params, batch, lambda logits: self._factor(logits, batch.y))
 
-        def cotangents(logits: tf.Tensor) -> tf.Tensor:
-            root = tf.sqrt(batch.weight)[:, None, None]
-            return root * self._factor(logits, batch.y)
-
-        factors, _ = self._rules.factors(params, batch.x, cotangents)
+    def _rows_along(self, params: tf.Tensor, batch: Batch, factor: Cotangents) -> list[tf.Tensor]:
+        root = tf.sqrt(batch.weight)[:, None, None]
+        factors, _ = self._rules.factors(params, batch.x, lambda logits: root * factor(logits))
         rows = [factor.rows() for factor in factors]
         return [tf.reshape(row, [-1, row.shape[2]]) for row in rows]
+
+    def _batch_rows(self) -> Iterator[list[tf.Tensor]]:
+        """The rows of one batch after the other, once through the data."""
+        for batch in self.data:
+            yield self._compiled_rows(self.network.params, batch)
 
     def _row_blocks(self) -> Iterator[Array]:
         """All rows, `[n, P]` at a time, in one buffer that is filled again and again.
@@ -61,8 +65,7 @@ class _Gram(CurvatureOperator):
         capacity = int(np.clip(self._buffer_bytes // (n_params * itemsize), 1, _BLOCK_ROWS))
         buffer: Array = np.empty((0, n_params), self.network.dtype)
         filled, squares = 0, 0.0
-        for batch in self.data:
-            parts = self._compiled_rows(self.network.params, batch)
+        for parts in self._batch_rows():
             n_rows = int(parts[0].shape[0])
             if filled + n_rows > len(buffer):
                 if filled:
@@ -116,7 +119,7 @@ def _squared_length(values: Array, scale: Array) -> float:
     return unit**2 * float(np.sum(np.vecdot(values, values), dtype=np.float64))
 
 
-class OPG(_Gram):
+class OPG(Gram):
     """G = (1/N) sum_n w_n g_n g_n^T, g_n the gradient of one example's data loss; uncentred.
 
     Also called the empirical Fisher. It is not the Fisher information: its standard errors can
@@ -127,7 +130,7 @@ class OPG(_Gram):
         return self.likelihood.residual(logits, y)[:, None, :]
 
 
-class GGN(_Gram):
+class GGN(Gram):
     """F = (1/N) sum_n w_n J_n^T (d^2 loss_n / d z^2) J_n: Generalised Gauss-Newton.
 
     Equals the Fisher information for softmax with cross-entropy, and the exact Hessian for a
