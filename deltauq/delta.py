@@ -29,7 +29,7 @@ from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank, root_diagonal
 from deltauq.linearization import Directions
-from deltauq.memory import comfortable_batch, free_memory
+from deltauq.memory import free_memory, prediction_batch
 from deltauq.network import Layers, Network
 from deltauq.prediction import Prediction, predict
 from deltauq.problem import Problem, state_problem
@@ -192,11 +192,15 @@ class DeltaMethod:
         fitted = self._require_fitted("predict")
         problem = fitted.problem
         x = align_inputs(x, problem.data.spec.x)
-        size = self.batch_size or comfortable_batch(problem.network, problem.n_outputs)
+        size = self.batch_size or self._prediction_batch(problem)
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
             return predict(problem.linearization, fitted.covariance, inputs, fitted.directions)
+
+    def _prediction_batch(self, problem: Problem) -> int:
+        spec, free = problem.data.spec.x, free_memory(self.memory_limit)
+        return prediction_batch(problem.network, spec, problem.n_outputs, free=free)
 
     @property
     def eigenpairs(self) -> Eigenpairs:
@@ -301,7 +305,7 @@ def _solve_automatically(
     dm: DeltaMethod, problem: Problem, operator: CurvatureOperator
 ) -> Eigenpairs:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
-    count = max(1, min(_CALIBRATION, comfortable_batch(problem.network, problem.n_outputs)))
+    count = min(_CALIBRATION, dm._prediction_batch(problem))
     _, rows = problem.linearization.jacobian(problem.data.head(count))
     width = 1.0
 

@@ -14,7 +14,7 @@ from deltauq.eigen import Rank, basis_columns
 from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.network import Network
 
-__all__ = ["MemoryPlan", "comfortable_batch", "free_memory", "plan_memory"]
+__all__ = ["MemoryPlan", "free_memory", "plan_memory", "prediction_batch"]
 
 _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -104,7 +104,7 @@ def plan_memory(
         backward = (2 + per_example) * size * activations
         return MemoryPlan(vectors, buffer, rows + backward, size)
 
-    size = batch_size or comfortable_batch(network, per_example)
+    size = batch_size or _comfortable_batch(network, per_example)
     found = plan(size)
     while batch_size is None and found.total > free and size > 1:
         size //= 2
@@ -122,7 +122,31 @@ def plan_memory(
     return found
 
 
-def comfortable_batch(network: Network, rows_per_example: int) -> int:
+def prediction_batch(network: Network, spec: Any, n_outputs: int, *, free: int) -> int:
+    """Inputs a step at which their Jacobians `[B, C, P]` fit.
+
+    Args:
+        network: the network.
+        spec: of its inputs.
+        n_outputs: C.
+        free: bytes that may be taken.
+
+    Raises:
+        MemoryLimitError: not even the Jacobian of one input fits.
+    """
+    row = network.n_params * np.dtype(network.dtype).itemsize
+    each = n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec)
+    if each > free:
+        raise MemoryLimitError(
+            "the Jacobian of one input does not fit in memory",
+            expected=f"at most {_text(free)}, what the limit or the machine leaves",
+            received=f"{_text(each)} for {n_outputs} outputs and {network.n_params:,} parameters",
+            remedy="select fewer layers with layers=..., or pass a larger memory_limit",
+        )
+    return int(min(_comfortable_batch(network, n_outputs), max(1, free // (2 * each))))
+
+
+def _comfortable_batch(network: Network, rows_per_example: int) -> int:
     """Examples a step at which one variable's rows stay small; 2,048 where there are no rows."""
     if not rows_per_example:
         return 2048

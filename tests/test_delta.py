@@ -346,13 +346,13 @@ def test_automatic_rank_closes_the_tail():
 
 
 def test_automatic_rank_says_when_it_fails(monkeypatch):
-    monkeypatch.setattr("deltauq.delta.free_memory", lambda limit: 0)
+    monkeypatch.setattr("deltauq.delta.free_memory", lambda limit: 2**24)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(400, 30)), rng.integers(0, 4, 400)
     model = keras.Sequential(
         [keras.Input((30,)), keras.layers.Dense(100, "tanh"), keras.layers.Dense(4)]
     )
-    with pytest.warns(ConvergenceWarning, match=r"stopped at 64 eigenpairs.*rank_tol"):
+    with pytest.warns(ConvergenceWarning, match=r"stopped at \d+ eigenpairs.*rank_tol"):
         DeltaMethod(model, "opg", l2=1e-4, progress=False).fit(x, y)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN, OPG, Hessian
 from deltauq.errors import InvalidInputError, MemoryLimitError
-from deltauq.memory import free_memory, plan_memory
+from deltauq.memory import free_memory, plan_memory, prediction_batch
 
 SPEC = tf.TensorSpec([None, 784], "float32")
 
@@ -73,3 +73,12 @@ def test_fit_refuses_what_does_not_fit(network):
     limit = psutil.Process().memory_info().rss + 2**20
     with pytest.raises(MemoryLimitError, match="larger memory_limit"):
         DeltaMethod(network.model, rank=50, l2=0.1, memory_limit=limit).fit(x, y)
+
+
+def test_prediction_shrinks_its_batches_or_refuses(network):
+    def batch(free):
+        return prediction_batch(network, SPEC, 10, free=free)
+
+    assert 1 <= batch(2**25) < batch(2**34)
+    with pytest.raises(MemoryLimitError, match=r"Jacobian of one input.*10 outputs and 238,510"):
+        batch(2**20)
