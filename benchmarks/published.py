@@ -50,7 +50,12 @@ class Published:
             gradient = tf.gradients(tf.reduce_sum(loss), params)[0]
             return tf.gradients(gradient, params, grad_ys=v)[0]
 
+        @tf.function(reduce_retracing=True)
+        def logits(x):
+            return network.logits(network.unflatten(network.params), x)
+
         self._gradients, self._jacobian, self._product = gradients, jacobian_of_class, product
+        self._logits = logits
 
     def opg_eigenpairs(self, x, y, rank, batch_size=200):
         """Principal components of the gradients; values `[K]` and vectors `[P, K]`."""
@@ -81,17 +86,15 @@ class Published:
 
     def predict(self, x, values, vectors, l2, n_examples, batch_size=50):
         """Covariances of the probabilities `[N, C, C]`."""
-        n_classes = int(
-            self.network.logits(self.network.unflatten(self.network.params), x[:1]).shape[1]
-        )
         weights = 1 / (values + l2)
         tail = (1 / l2 + 1 / (values[-1] + l2)) / 2
         found = []
         for start in range(0, len(x), batch_size):
             some = tf.constant(x[start : start + batch_size])
-            logits = self.network.logits(self.network.unflatten(self.network.params), some)
+            logits = self._logits(some)
             rows = np.stack(
-                [self._jacobian(some, tf.constant(c)).numpy() for c in range(n_classes)], axis=1
+                [self._jacobian(some, tf.constant(c)).numpy() for c in range(logits.shape[1])],
+                axis=1,
             )
             along = rows @ vectors
             covariance = (along * (weights - tail)) @ np.swapaxes(along, 1, 2)
