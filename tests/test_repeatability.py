@@ -91,7 +91,7 @@ found = rows(network.params, tf.constant(inputs)).numpy()
 
 with tf.GradientTape() as tape:
     tape.watch(network.params)
-    logits = network.logits(network.unflatten(network.params), tf.constant(inputs))
+    logits = network.output(network.unflatten(network.params), tf.constant(inputs))
     total = tf.reduce_sum(logits, axis=0)
 batch = tape.jacobian(total, network.params, experimental_use_pfor=False).numpy()
 np.testing.assert_allclose(found.sum(axis=0), batch, rtol=1e-4, atol=1e-4 * abs(batch).max())
