@@ -89,7 +89,7 @@ identity = tf.eye(3, batch_shape=[64])
 rows = tf.function(lambda p, x: per_example.rows(p, x, lambda _: identity)[0])
 found = rows(network.params, tf.constant(inputs)).numpy()
 
-with tf.GradientTape() as tape:
+with tf.GradientTape(persistent=True) as tape:
     tape.watch(network.params)
     logits = network.output(network.unflatten(network.params), tf.constant(inputs))
     total = tf.reduce_sum(logits, axis=0)
