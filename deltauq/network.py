@@ -109,6 +109,7 @@ class Network:
             for variable in trainable + list(model.non_trainable_variables)
             if id(variable) not in chosen
         }
+        self._activation_bytes: dict[str, int] = {}
         _check_finite_weights(self.variables + trainable + list(model.non_trainable_variables))
 
     def unflatten(self, params: tf.Tensor) -> list[tf.Tensor]:
@@ -136,6 +137,12 @@ class Network:
         Args:
             spec: `tf.TensorSpec`s of the inputs, their first axis free.
         """
+        key = str(spec)
+        if key not in self._activation_bytes:
+            self._activation_bytes[key] = self._trace_activations(spec)
+        return self._activation_bytes[key]
+
+    def _trace_activations(self, spec: Any) -> int:
         found = []
         one = tf.nest.map_structure(
             lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), spec

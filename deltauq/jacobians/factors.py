@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 
 __all__ = ["Factor", "OuterProducts", "Rows", "Total"]
@@ -39,6 +40,12 @@ class Rows:
     """
 
     values: tf.Tensor
+
+    @classmethod
+    def stacked(cls, formed: Sequence[tf.Tensor]) -> Rows:
+        """From one tensor `[B, ...]` a cotangent."""
+        size = int(np.prod(formed[0].shape[1:]))
+        return cls(tf.stack([tf.reshape(row, [-1, size]) for row in formed], axis=1))
 
     def rows(self) -> tf.Tensor:
         """The rows themselves."""
@@ -73,13 +80,12 @@ class OuterProducts:
 
     @cached_property
     def _rows(self) -> Rows:
-        size = self.a.shape[-1] * self.deltas[0].shape[-1]
         if self.a.shape[1] == 1:
             a = self.a[:, 0, :, None]
             formed = [a * delta for delta in self.deltas]
         else:
             formed = [tf.matmul(self.a, delta, transpose_a=True) for delta in self.deltas]
-        return Rows(tf.stack([tf.reshape(row, [-1, size]) for row in formed], axis=1))
+        return Rows.stacked(formed)
 
     def times(self, vectors: tf.Tensor) -> tf.Tensor:
         """Sum_t delta_rt^T (a_t^T V) where that is cheaper than rows times V.

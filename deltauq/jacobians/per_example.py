@@ -122,9 +122,10 @@ class PerExample:
                 _through_entrywise(t, pieces[i], RULES[t.kind].factor(t, deltas[id(t.operation)]))
                 for t in each
             ]
-            size = self._network.parameters[i].size
-            empty = Rows(tf.zeros([tf.shape(logits)[0], c.shape[1], size], logits.dtype))
-            factors[i] = Total(parts or [empty])
+            if not parts:  # read by nothing that reaches the logits
+                size = self._network.parameters[i].size
+                parts = [Rows(tf.zeros([tf.shape(logits)[0], c.shape[1], size], logits.dtype))]
+            factors[i] = Total(parts)
         return factors
 
     def _with_wrong_rule(self, probe: Any) -> set[int]:

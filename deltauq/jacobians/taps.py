@@ -35,7 +35,7 @@ class Tap:
 
     Attributes:
         operation: the operation.
-        kind: its type; of a called function that holds one operation, the type of that one.
+        inner: of a called function that holds one operation, the definition of that one.
         parameter: the operand that comes from the parameter.
         data: the operand that comes from the inputs.
         operand: the number of the parameter among the operands.
@@ -45,12 +45,17 @@ class Tap:
     """
 
     operation: Any
-    kind: str
+    inner: Any
     parameter: tf.Tensor
     data: tf.Tensor
     operand: int
     changed: bool
     folds: int = 1
+
+    @property
+    def kind(self) -> str:
+        """The type of the operation, or of the one inside it."""
+        return str(self.operation.type if self.inner is None else self.inner.op)
 
     @property
     def output(self) -> tf.Tensor:
@@ -59,9 +64,9 @@ class Tap:
 
     def get(self, attribute: str) -> Any:
         """An attribute of the operation."""
-        if self.kind == self.operation.type:
+        if self.inner is None:
             return self.operation.get_attr(attribute)
-        value = _called(self.operation).attr[attribute]
+        value = self.inner.attr[attribute]
         return list(value.list.i) if value.WhichOneof("value") == "list" else value.s
 
     @property
@@ -105,7 +110,7 @@ def find_taps(
             data = operation.inputs[data_at]
             if data.ref() not in from_data:
                 return None
-            taps.append(Tap(operation, kind, tensor, data, places[0], changed))
+            taps.append(Tap(operation, inner, tensor, data, places[0], changed))
     return taps
 
 
