@@ -30,7 +30,7 @@ demo: .venv/report
 	$(BIN)/deltauq demo --output deltauq-demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: .venv/dev
 	$(BIN)/python -m pytest

@@ -54,7 +54,7 @@ class Published:
         def logits(x):
             return network.logits(network.unflatten(network.params), x)
 
-        self._gradients, self._jacobian, self._product = gradients, jacobian_of_class, product
+        self.gradients, self._jacobian, self.product = gradients, jacobian_of_class, product
         self._logits = logits
 
     def opg_eigenpairs(self, x, y, rank, batch_size=200):
@@ -62,7 +62,7 @@ class Published:
         pca = IncrementalPCA(n_components=rank, batch_size=batch_size)
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            pca.partial_fit(self._gradients(x[rows], tf.constant(y[rows])).numpy())
+            pca.partial_fit(self.gradients(x[rows], tf.constant(y[rows])).numpy())
         return pca.explained_variance_ * (len(x) - 1) / len(x), pca.components_.T
 
     def hessian_eigenpairs(self, x, y, rank, batch_size=500):
@@ -77,7 +77,7 @@ class Published:
             nonlocal products
             products += 1
             v = tf.constant(v.ravel(), self.network.dtype)
-            return sum(self._product(*batch, v).numpy() for batch in batches) / len(x)
+            return sum(self.product(*batch, v).numpy() for batch in batches) / len(x)
 
         size = self.network.n_params
         operator = scipy.sparse.linalg.LinearOperator((size, size), matvec, dtype=np.float32)

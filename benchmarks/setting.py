@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import keras
 import numpy as np
 from datasets import load
@@ -73,9 +75,42 @@ def operator(kind, model, x, y, *, l2, batch_size):
     return kind(network, "categorical", batches(x, y, batch_size), scale=scale)
 
 
-def once(benchmark, function, *arguments, rounds=1, warmup=0):
-    """Time whole calls: what is measured here takes seconds or minutes."""
-    return benchmark.pedantic(function, arguments, rounds=rounds, warmup_rounds=warmup)
+def beside(benchmark, ours, rivals, *, rounds=1, warmup=0):
+    """Time deltauq and its rivals in turn, round by round, since a machine's speed drifts.
+
+    Args:
+        benchmark: the fixture.
+        ours: what deltauq does.
+        rivals: name -> what it is measured beside.
+        rounds: of all of them; medians are kept.
+        warmup: rounds that are not counted.
+
+    Returns:
+        What ours returned, and what each rival returned.
+    """
+    found, seconds = {}, {name: [] for name in rivals}
+
+    def run_rivals():
+        for name, rival in rivals.items():
+            started = time.perf_counter()
+            found[name] = rival()
+            seconds[name].append(time.perf_counter() - started)
+
+    own = benchmark.pedantic(ours, setup=run_rivals, rounds=rounds, warmup_rounds=warmup)
+    times = np.array(benchmark.stats.stats.data)
+    benchmark.extra_info["rivals"] = {
+        name: {
+            "seconds": float(np.median(theirs[warmup:])),
+            "times deltauq": float(np.median(theirs[warmup:] / times)),
+        }
+        for name, theirs in seconds.items()
+    }
+    return own, found
+
+
+def ratio(benchmark, rival):
+    """How many times as long as deltauq a rival took, the median of the rounds."""
+    return benchmark.extra_info["rivals"][rival]["times deltauq"]
 
 
 def resnet18(n_classes=10):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from published import Published
-from setting import lenet, mnist, once
+from setting import beside, lenet, mnist, ratio
 
 from deltauq import DeltaMethod, Network
 from deltauq.likelihoods import Categorical
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 L2 = 0.01
-FLOOR = "prediction: LeNet, 10 x 10 covariances of 2,000 images, K = 600"
-PEERS = "prediction: LeNet, 10 x 10 covariances of 100 images, K = 100"
+PRODUCT = "one product [10 B, P] x [P, K] alone"
 
 
 @pytest.fixture(scope="module")
@@ -25,49 +24,50 @@ def fitted():
     }
 
 
-@pytest.mark.benchmark(group=FLOOR)
-def test_floor_one_product(benchmark):
-    """[10 B, P] x [P, K] for as many images, on a Jacobian that is already there."""
-    rng = np.random.default_rng(0)
-    jacobian = rng.standard_normal((2_000, 93_322), np.float32)
-    vectors = rng.standard_normal((93_322, 600), np.float32)
+@pytest.mark.benchmark(group="prediction: LeNet, 10 x 10 covariances of 2,000 images, K = 600")
+def test_floor(benchmark, fitted):
+    """On a Jacobian that is already there."""
+    x, _ = mnist("test", 2_000)
+    jacobian = np.random.default_rng(0).standard_normal((2_000, 93_322), np.float32)
+    vectors = fitted[600].eigenpairs.vectors
 
     def product():
         for _ in range(10):
             jacobian @ vectors
 
-    once(benchmark, product, rounds=3)
+    beside(benchmark, lambda: fitted[600].predict(x), {PRODUCT: product}, rounds=5, warmup=1)
+    assert ratio(benchmark, PRODUCT) >= 1 / 1.3
 
 
-@pytest.mark.benchmark(group=FLOOR)
-def test_deltauq_k600(benchmark, fitted):
-    x, _ = mnist("test", 2_000)
-    once(benchmark, fitted[600].predict, x, rounds=3, warmup=1)
-
-
-@pytest.mark.benchmark(group=PEERS)
-def test_published(benchmark, fitted):
+@pytest.mark.benchmark(group="prediction: LeNet, 10 x 10 covariances of 100 images, K = 100")
+def test_peers(benchmark, fitted):
     x, _ = mnist("test", 100)
     algorithm = Published(Network(lenet()), Categorical())
     pairs = fitted[100].eigenpairs
     arguments = (pairs.values, pairs.vectors, L2, 3_000)
-    covariance = once(benchmark, algorithm.predict, x, *arguments, rounds=3, warmup=1)
-    found = np.einsum("ncc->nc", fitted[100].predict(x).covariance)
-    truth = np.einsum("ncc->nc", covariance)
+    rivals = {"published algorithm": lambda: algorithm.predict(x, *arguments)}
+    kronecker = laplace_torch_kronecker(x)
+    if kronecker:
+        rivals["laplace-torch, Kronecker, all layers"] = kronecker
+    ours, theirs = beside(benchmark, lambda: fitted[100].predict(x), rivals, rounds=3, warmup=1)
+    found = np.einsum("ncc->nc", ours.covariance)
+    truth = np.einsum("ncc->nc", theirs["published algorithm"])
     assert np.median(found / truth) == pytest.approx(1, abs=0.3)  # the tails differ
+    assert ratio(benchmark, "published algorithm") >= 4
+    if kronecker:
+        assert ratio(benchmark, "laplace-torch, Kronecker, all layers") >= 20
 
 
-@pytest.mark.benchmark(group=PEERS)
-def test_deltauq_k100(benchmark, fitted):
-    x, _ = mnist("test", 100)
-    once(benchmark, fitted[100].predict, x, rounds=5, warmup=1)
+def laplace_torch_kronecker(x):
+    """Its predictive covariances of x on the same weights; None where it is not installed.
 
-
-@pytest.mark.benchmark(group=PEERS)
-def test_laplace_torch_kronecker(benchmark):
-    """All layers, Kronecker factors, fitted on 500 images: the time to predict is the same."""
-    torch = pytest.importorskip("torch")
-    laplace = pytest.importorskip("laplace")
+    Fitted on 500 images: the time to predict is the same.
+    """
+    try:
+        import laplace
+        import torch
+    except ImportError:
+        return None
     nn = torch.nn
     model = nn.Sequential(
         *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
@@ -86,12 +86,13 @@ def test_laplace_torch_kronecker(benchmark):
             elif value.ndim == 2:
                 value = value.T
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
-    x, y = (torch.from_numpy(part) for part in mnist("train", 500))
-    images = x.permute(0, 3, 1, 2)
+    train, labels = mnist("train", 500)
+    images = torch.from_numpy(train).permute(0, 3, 1, 2)
     with torch.no_grad():
-        logits = lenet()(x.numpy()).numpy()
+        logits = lenet()(train).numpy()
         np.testing.assert_allclose(model(images).numpy(), logits, rtol=1e-3, atol=1e-4)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, y), batch_size=100)
+    examples = torch.utils.data.TensorDataset(images, torch.from_numpy(labels))
+    loader = torch.utils.data.DataLoader(examples, batch_size=100)
     approximation = laplace.Laplace(
         model,
         "classification",
@@ -100,10 +101,11 @@ def test_laplace_torch_kronecker(benchmark):
         prior_precision=L2 * 500,
     )
     approximation.fit(loader)
-    test = torch.from_numpy(mnist("test", 100)[0]).permute(0, 3, 1, 2)
+    test = torch.from_numpy(x).permute(0, 3, 1, 2)
 
     def predict():
-        for start in range(0, 100, 10):  # its Jacobians of more inputs do not fit in memory
-            approximation._glm_predictive_distribution(test[start : start + 10])
+        # Its Jacobians of more inputs at once do not fit in memory.
+        for some in torch.split(test, 10):
+            approximation._glm_predictive_distribution(some)
 
-    once(benchmark, predict)
+    return predict

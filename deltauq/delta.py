@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq import curvature as curvatures
@@ -28,7 +29,6 @@ from deltauq.errors import ConvergenceWarning, NotFittedError
 from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank, root_diagonal
-from deltauq.linearization import Directions
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.network import Layers, Network
 from deltauq.prediction import Prediction, predict
@@ -196,7 +196,7 @@ class DeltaMethod:
         inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
         with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
-            return predict(problem.linearization, fitted.covariance, inputs, fitted.directions)
+            return predict(problem.linearization, fitted.covariance, inputs, fitted.vectors)
 
     def _prediction_batch(self, problem: Problem) -> int:
         spec, free = problem.data.spec.x, free_memory(self.memory_limit)
@@ -251,9 +251,9 @@ class _Fitted:
     seconds: float
 
     @cached_property
-    def directions(self) -> Directions:
-        """The covariance's vectors as predictions read them."""
-        return self.problem.linearization.along(self.covariance.vectors)
+    def vectors(self) -> npt.NDArray[Any]:
+        """The covariance's vectors as predictions read them; as a rule not a copy."""
+        return np.ascontiguousarray(self.covariance.vectors, self.problem.network.dtype)
 
 
 def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCovariance]:

@@ -54,9 +54,26 @@ def _max_pool(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
         largest = tf.equal(entry, pooled)
         masks.append(largest & ~taken)
         taken |= largest
-    mask = tf.cast(tf.concat(masks, axis=3), gradient.dtype)
-    spread = tf.nn.depth_to_space(mask * tf.tile(gradient, [1, 1, 1, window**2]), window)
+    # Made once, however many gradients there are: it does not depend on them.
+    mask = tf.nn.depth_to_space(tf.cast(tf.concat(masks, axis=3), gradient.dtype), window)
+    spread = _spread(mask, gradient, window)
     return tf.pad(spread, [[0, 0], [0, height - used[0]], [0, width - used[1]], [0, 0]])
+
+
+def _spread(mask: tf.Tensor, gradient: tf.Tensor, window: int) -> tf.Tensor:
+    """Mask times the gradient of each window; its adjoint sums over the windows."""
+    layout = [-1, mask.shape[1] // window, window, mask.shape[2] // window, window, mask.shape[3]]
+
+    @tf.custom_gradient
+    def spread(values: tf.Tensor) -> Any:
+        wide = tf.reshape(mask, layout) * values[:, :, None, :, None]
+
+        def adjoint(upstream: tf.Tensor) -> tf.Tensor:
+            return window**2 * tf.nn.avg_pool2d(mask * upstream, window, window, "VALID")
+
+        return tf.reshape(wide, [-1, *mask.shape[1:]]), adjoint
+
+    return spread(gradient)
 
 
 def _square_window(operation: Any) -> int | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,14 @@ import scipy.linalg
 import tensorflow as tf
 
 from deltauq.errors import NumericalError
-from deltauq.jacobians import PerExample
+from deltauq.jacobians import Cotangents, Factor, PerExample, Workspace, evaluated, stacked
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.network import Network
 
-__all__ = ["Directions", "Linearization", "Sketch", "contrasts"]
+__all__ = ["Linearization", "Sketch", "contrasts"]
 
 Array = npt.NDArray[Any]
-
-#: D U, `[size, K]` for every variable.
-Directions = list[tf.Tensor]
 
 
 class Linearization:
@@ -50,73 +48,86 @@ class Linearization:
     ) -> None:
         self.network = network
         self.likelihood = likelihood
-        self._scale = scale
-
-        def rows(params: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
-            jacobian, logits = per_example.rows(params, x, _every_class)
-            return logits, jacobian
-
-        rates = [float(scale[parameter.start]) for parameter in network.parameters]
-
-        def apart(params: tf.Tensor, x: Any, *vectors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            factors, _ = per_example.factors(params, x, _every_contrast)
-            along = _sum(f.times(v) for f, v in zip(factors, vectors, strict=True))
-            flat = tf.reshape(along, [-1, tf.shape(along)[2]])
-            grams = []
-            for factor, v, s in zip(factors, vectors, rates, strict=True):
-                inside = tf.matmul(flat, v / s, transpose_b=True)  # v holds D U
-                rest = s * factor.rows()
-                rest -= tf.reshape(inside, tf.shape(rest))
-                grams.append(tf.matmul(rest, rest, transpose_b=True))
-            return along, _sum(grams)
-
-        def whole(
-            params: tf.Tensor, x: Any, *vectors: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            factors, logits = per_example.factors(params, x, _every_contrast)
-            along = _sum(f.times(v) for f, v in zip(factors, vectors, strict=True))
-            gram = _sum(s * s * f.gram() for f, s in zip(factors, rates, strict=True))
-            return logits, along, gram
-
-        flat = tf.TensorSpec([network.n_params], network.dtype)
-        pieces = [tf.TensorSpec([p.size, None], network.dtype) for p in network.parameters]
-        self._rows = tf.function(rows, input_signature=[flat, spec])
-        self._apart = tf.function(apart, input_signature=[flat, spec, *pieces])
-        self._whole = tf.function(whole, input_signature=[flat, spec, *pieces])
+        self._rates = [float(scale[parameter.start]) for parameter in network.parameters]
+        self._factors: dict[Cotangents, Any] = {
+            cotangents: tf.function(
+                partial(per_example.factors, cotangents=cotangents),
+                input_signature=[tf.TensorSpec([network.n_params], network.dtype), spec],
+            )
+            for cotangents in (_every_class, _every_contrast)
+        }
 
     def jacobian(self, x: Any) -> tuple[Array, Array]:
         """Logits `[B, C]` and J D `[B, C, P]`, in the network's precision."""
-        logits, rows = self._rows(self.network.params, x)
-        return logits.numpy(), rows.numpy() * self._scale.astype(self.network.dtype)
+        factors, logits = self._evaluate(x, _every_class)
+        rows = stacked(factors)
+        for parameter, rate in zip(self.network.parameters, self._rates, strict=True):
+            rows[:, :, parameter.start : parameter.stop] *= rate
+        return logits, rows
 
-    def along(self, vectors: Array) -> Directions:
-        """Orthonormal vectors U `[P, K]` as `sketch` reads them: D U, cut at the variables."""
-        dtype = np.dtype(self.network.dtype)
-        return [
-            tf.constant(np.multiply(vectors[p.start : p.stop], self._scale[p.start], dtype=dtype))
-            for p in self.network.parameters
-        ]
-
-    def sketch(self, x: Any, directions: Directions) -> Sketch:
+    def sketch(self, x: Any, vectors: Array, workspace: Workspace) -> Sketch:
         """What the covariances of a batch are made of, along the contrasts of the classes.
 
         The part of J D outside U is J J^T less the part inside, as long as the difference leaves
         enough of it; where it would cancel, the part outside is formed on its own.
 
+        Args:
+            x: the batch.
+            vectors: U `[P, K]`, orthonormal, C-contiguous, in the network's precision.
+            workspace: memory for the rows of one variable.
+
         Raises:
             NumericalError: logits that are not finite.
         """
-        params = self.network.params
-        parts = self._whole(params, x, *directions)
-        logits, along, gram = (part.numpy().astype(np.float64) for part in parts)
+        factors, logits = self._evaluate(x, _every_contrast)
+        logits = logits.astype(np.float64)
         _check_finite(logits)
+        along, gram = self._contract(factors, vectors, workspace)
         rest = gram - along @ np.swapaxes(along, 1, 2)
         slope = self._slope(logits)
         cancelled = _cancels(gram, rest, slope, float(np.finfo(self.network.dtype).eps))
         if np.any(cancelled):
             some = tf.nest.map_structure(lambda leaf: tf.boolean_mask(leaf, cancelled), x)
-            along[cancelled], rest[cancelled] = self._apart(params, some, *directions)
+            factors, _ = self._evaluate(some, _every_contrast)
+            rest[cancelled] = self._outside(factors, along[cancelled], vectors, workspace)
         return Sketch(logits, self.likelihood.mean(logits).numpy(), along, rest, slope)
+
+    def _evaluate(self, x: Any, cotangents: Cotangents) -> tuple[list[Factor], Array]:
+        factors, logits = self._factors[cotangents](self.network.params, x)
+        return evaluated(factors), logits.numpy()
+
+    def _variables(self, factors: list[Factor], vectors: Array) -> Iterator[Any]:
+        """Each variable's rows, its part of U, and its entry of D."""
+        parts = (vectors[p.start : p.stop] for p in self.network.parameters)
+        return zip(factors, parts, self._rates, strict=True)
+
+    def _contract(
+        self, factors: list[Factor], vectors: Array, workspace: Workspace
+    ) -> tuple[Array, Array]:
+        """J D U `[B, R, K]` and J D^2 J^T `[B, R, R]`, added up in float64."""
+        n_examples, n_rows, _ = factors[0].shape
+        along = np.zeros((n_examples, n_rows, vectors.shape[1]))
+        gram = np.zeros((n_examples, n_rows, n_rows))
+        for factor, part, rate in self._variables(factors, vectors):
+            part_along, part_gram = factor.contract(part, workspace)
+            part_along *= rate
+            along += part_along
+            gram += rate**2 * part_gram
+        return along, gram
+
+    def _outside(
+        self, factors: list[Factor], along: Array, vectors: Array, workspace: Workspace
+    ) -> Array:
+        """R R^T `[B, R, R]` of R = J D - (J D U) U^T, formed variable by variable."""
+        inside = along.astype(vectors.dtype).reshape(-1, vectors.shape[1])
+        gram = np.zeros((*along.shape[:2], along.shape[1]))
+        for factor, part, rate in self._variables(factors, vectors):
+            rest = workspace.take(*factor.shape)
+            factor.rows(rest)
+            rest *= rate
+            rest -= (inside @ part.T).reshape(rest.shape)
+            gram += rest @ np.swapaxes(rest, 1, 2)
+        return gram
 
     def _slope(self, logits: Array) -> Array:
         """D mean / d contrasts, `[B, C, C]`; no class moves along the constant contrast."""
@@ -164,10 +175,6 @@ def _cancels(gram: Array, rest: Array, slope: Array, epsilon: float) -> Array:
 def contrasts(n_classes: int) -> Array:
     """H `[C, C]`, orthogonal, its first row constant: Helmert's contrasts of the classes."""
     return np.asarray(scipy.linalg.helmert(n_classes, full=True))
-
-
-def _sum(terms: Iterable[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n(list(terms))
 
 
 def _every_class(logits: tf.Tensor) -> tf.Tensor:

@@ -21,9 +21,12 @@ _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10
 #: Share of the machine's free memory that is used when no limit is given.
 _SAFE_SHARE = 0.8
 
-#: Bytes that one variable's rows of one batch may take: memory above the allocator's limit for
-#: reuse (32 MiB) is handed out fresh each time, which costs as much as filling it.
-_VARIABLE_BYTES = 3 * 2**23
+#: Bytes of one batch's activations: memory above the allocator's limit for reuse (32 MiB) is
+#: handed out fresh each time, which costs as much as filling it.
+_ACTIVATION_BYTES = 3 * 2**24
+
+#: Bytes of one variable's rows of one batch: enough rows for products near the processor's peak.
+_VARIABLE_BYTES = 2**28
 
 #: Bytes of the buffer in which rows are gathered, and rows it should hold where memory allows.
 _BUFFER_BYTES = 2**29
@@ -104,7 +107,7 @@ def plan_memory(
         backward = (2 + per_example) * size * activations
         return MemoryPlan(vectors, buffer, rows + backward, size)
 
-    size = batch_size or _comfortable_batch(network, per_example)
+    size = batch_size or _comfortable_batch(network, spec, per_example)
     found = plan(size)
     while batch_size is None and found.total > free and size > 1:
         size //= 2
@@ -143,16 +146,17 @@ def prediction_batch(network: Network, spec: Any, n_outputs: int, *, free: int) 
             received=f"{_text(each)} for {n_outputs} outputs and {network.n_params:,} parameters",
             remedy="select fewer layers with layers=..., or pass a larger memory_limit",
         )
-    return int(min(_comfortable_batch(network, n_outputs), max(1, free // (2 * each))))
+    return int(min(_comfortable_batch(network, spec, n_outputs), max(1, free // (2 * each))))
 
 
-def _comfortable_batch(network: Network, rows_per_example: int) -> int:
-    """Examples a step at which one variable's rows stay small; 2,048 where there are no rows."""
+def _comfortable_batch(network: Network, spec: Any, rows_per_example: int) -> int:
+    """Examples a step at which activations and rows are small; 2,048 where there are no rows."""
     if not rows_per_example:
         return 2048
     largest = max(parameter.size for parameter in network.parameters)
-    per_example = rows_per_example * largest * np.dtype(network.dtype).itemsize
-    return int(np.clip(_VARIABLE_BYTES // per_example, 16, 512))
+    rows = rows_per_example * largest * np.dtype(network.dtype).itemsize
+    activations = _ACTIVATION_BYTES // network.activation_bytes(spec)
+    return int(np.clip(min(_VARIABLE_BYTES // rows, activations), 16, 512))
 
 
 def _bytes(limit: int | str) -> int:

@@ -18,8 +18,9 @@ from jaxtyping import Float, jaxtyped
 from deltauq.covariance import ParameterCovariance, check_choice
 from deltauq.errors import InvalidInputError, MissingDependencyError
 from deltauq.inputs import InputBatches
+from deltauq.jacobians import Workspace
 from deltauq.linalg import root_diagonal
-from deltauq.linearization import Directions, Linearization, contrasts
+from deltauq.linearization import Linearization, contrasts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ def predict(
     linearization: Linearization,
     covariance: ParameterCovariance,
     inputs: InputBatches,
-    directions: Directions,
+    vectors: Array,
 ) -> Prediction:
     """Push a parameter covariance through the linearised network, batch by batch.
 
@@ -44,9 +45,9 @@ def predict(
         linearization: of the network.
         covariance: of its parameters.
         inputs: the inputs.
-        directions: `linearization.along(covariance.vectors)`.
+        vectors: the covariance's vectors, C-contiguous and in the network's precision.
     """
-    parts = list(_predict_batches(linearization, covariance, inputs, directions))
+    parts = list(_predict_batches(linearization, covariance, inputs, vectors))
     return Prediction(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -54,10 +55,11 @@ def _predict_batches(
     linearization: Linearization,
     covariance: ParameterCovariance,
     inputs: InputBatches,
-    directions: Directions,
+    vectors: Array,
 ) -> Iterator[tuple[Array, Array, Array, Array]]:
+    workspace = Workspace(vectors.dtype)
     for x in inputs:
-        found = linearization.sketch(x, directions)
+        found = linearization.sketch(x, vectors, workspace)
         middle = covariance.project(found.along, found.rest)
         back = contrasts(found.logits.shape[1]).T
         yield (

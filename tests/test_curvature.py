@@ -127,7 +127,7 @@ def test_one_trace_per_signature(get_case, rng):
     for _ in range(2):
         for operator in (opg, hessian):
             operator.matmat(rng.normal(size=(64, 10)))
-    assert opg._compiled_rows.experimental_get_tracing_count() == 1
+    assert opg._compiled_factors.experimental_get_tracing_count() == 1
     assert list(hessian._products) == [8, 2]
     for product in hessian._products.values():
         assert product.experimental_get_tracing_count() == 1

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deltauq import DeltaMethod
 from deltauq.errors import UnsupportedModelError
-from deltauq.jacobians import PerExample
+from deltauq.jacobians import PerExample, Workspace, evaluated, stacked
 from deltauq.network import Network
 
 layers = keras.layers
@@ -82,7 +82,7 @@ def own_weights():
     return model, (4,)
 
 
-def stacked(shape, *between):
+def sandwich(shape, *between):
     """A model of some layers, then a mean over all positions, then a Dense(3)."""
     x = z = keras.Input(shape, **PRECISION)
     for layer in between:
@@ -112,7 +112,7 @@ def attention():
 
 
 def normalisation(kind, shape=(4, 4, 6), **options):
-    return stacked(
+    return sandwich(
         shape,
         layer("Conv2D", 6, 2),
         getattr(layers, kind)(**options, **PRECISION),
@@ -125,44 +125,44 @@ CASES = {
     "dense": (dense_only, 0),
     "shared": (shared, 0),
     "shared convolution": (
-        lambda: (lambda conv: stacked((5, 5, 2), conv, conv))(
+        lambda: (lambda conv: sandwich((5, 5, 2), conv, conv))(
             layer("Conv2D", 2, 3, padding="same")
         ),
         0,
     ),
     "sequence": (sequence, 0),
-    "conv1d causal": (lambda: stacked((9, 2), layer("Conv1D", 4, 3, padding="causal")), 0),
-    "conv1d stride": (lambda: stacked((9, 2), layer("Conv1D", 4, 3, strides=2)), 0),
-    "conv1d dilated": (lambda: stacked((9, 2), layer("Conv1D", 4, 3, dilation_rate=2)), 0),
+    "conv1d causal": (lambda: sandwich((9, 2), layer("Conv1D", 4, 3, padding="causal")), 0),
+    "conv1d stride": (lambda: sandwich((9, 2), layer("Conv1D", 4, 3, strides=2)), 0),
+    "conv1d dilated": (lambda: sandwich((9, 2), layer("Conv1D", 4, 3, dilation_rate=2)), 0),
     "conv2d valid": (convolution, 0),
     "conv2d same stride": (lambda: convolution(strides=2, padding="same"), 0),
     "conv2d dilated": (lambda: convolution(dilation_rate=2), 0),
     "conv2d dilated same": (lambda: convolution(dilation_rate=(2, 1), padding="same"), 0),
     "conv2d groups": (lambda: convolution(groups=2), 0),
     "conv2d groups stride same": (lambda: convolution(groups=2, strides=2, padding="same"), 0),
-    "conv1d groups": (lambda: stacked((9, 4), layer("Conv1D", 6, 3, groups=2)), 0),
-    "conv3d": (lambda: stacked((4, 5, 3, 2), layer("Conv3D", 3, (2, 3, 2), padding="same")), 0),
-    "conv3d stride": (lambda: stacked((4, 5, 3, 2), layer("Conv3D", 3, 2, strides=2)), 0),
+    "conv1d groups": (lambda: sandwich((9, 4), layer("Conv1D", 6, 3, groups=2)), 0),
+    "conv3d": (lambda: sandwich((4, 5, 3, 2), layer("Conv3D", 3, (2, 3, 2), padding="same")), 0),
+    "conv3d stride": (lambda: sandwich((4, 5, 3, 2), layer("Conv3D", 3, 2, strides=2)), 0),
     "depthwise": (
-        lambda: stacked((7, 6, 3), layer("DepthwiseConv2D", (3, 2), depth_multiplier=2)),
+        lambda: sandwich((7, 6, 3), layer("DepthwiseConv2D", (3, 2), depth_multiplier=2)),
         0,
     ),
     "depthwise stride same": (
-        lambda: stacked((7, 6, 3), layer("DepthwiseConv2D", 3, strides=2, padding="same")),
+        lambda: sandwich((7, 6, 3), layer("DepthwiseConv2D", 3, strides=2, padding="same")),
         0,
     ),
     "depthwise dilated": (
-        lambda: stacked((7, 6, 3), layer("DepthwiseConv2D", 2, dilation_rate=2)),
+        lambda: sandwich((7, 6, 3), layer("DepthwiseConv2D", 2, dilation_rate=2)),
         0,
     ),
     "separable": (
-        lambda: stacked((7, 6, 3), layer("SeparableConv2D", 4, 3, depth_multiplier=2)),
+        lambda: sandwich((7, 6, 3), layer("SeparableConv2D", 4, 3, depth_multiplier=2)),
         0,
     ),
-    "separable1d": (lambda: stacked((9, 3), layer("SeparableConv1D", 4, 3)), 0),
-    "transposed": (lambda: stacked((4, 3, 2), layer("Conv2DTranspose", 3, (3, 2))), 0),
+    "separable1d": (lambda: sandwich((9, 3), layer("SeparableConv1D", 4, 3)), 0),
+    "transposed": (lambda: sandwich((4, 3, 2), layer("Conv2DTranspose", 3, (3, 2))), 0),
     "transposed stride same": (
-        lambda: stacked((4, 3, 2), layer("Conv2DTranspose", 3, 3, strides=2, padding="same")),
+        lambda: sandwich((4, 3, 2), layer("Conv2DTranspose", 3, 3, strides=2, padding="same")),
         0,
     ),
     "batch normalisation": (lambda: normalisation("BatchNormalization"), 0),
@@ -175,10 +175,10 @@ CASES = {
     "embedding": (embedded, 0),
     "attention": (attention, 0),
     "einsum": (
-        lambda: stacked((4, 6), layer("EinsumDense", "btd,tdf->btf", (4, 3), bias_axes="tf")),
+        lambda: sandwich((4, 6), layer("EinsumDense", "btd,tdf->btf", (4, 3), bias_axes="tf")),
         0,
     ),
-    "prelu": (lambda: stacked((4, 6), layers.PReLU(shared_axes=(1,), **PRECISION)), 0),
+    "prelu": (lambda: sandwich((4, 6), layers.PReLU(shared_axes=(1,), **PRECISION)), 0),
     "no rule": (many_kinds, 3),
     "own weights": (own_weights, 2),
 }
@@ -226,21 +226,19 @@ def test_rows_equal_automatic_differentiation(case):
     cotangents = rng.normal(size=(5, 4, 3))
     vectors = rng.normal(size=(network.n_params, 2))
 
-    def everything(params, x):
+    def traced(params, x):
         c = tf.constant(cotangents, network.dtype)
-        factors, _ = per_example.factors(params, x, lambda _: c)
-        pieces = [tf.constant(vectors[p.start : p.stop], network.dtype) for p in network.parameters]
-        return (
-            tf.concat([factor.rows() for factor in factors], axis=2),
-            tf.add_n([f.times(v) for f, v in zip(factors, pieces, strict=True)]),
-            tf.add_n([factor.gram() for factor in factors]),
-        )
+        return per_example.factors(params, x, lambda _: c)[0]
 
     spec = [
         tf.TensorSpec([network.n_params], network.dtype),
         tf.TensorSpec([None, *x.shape[1:]], x.dtype),  # as the package compiles it
     ]
-    found = tf.function(everything, input_signature=spec)(network.params, tf.constant(x))
+    factors = evaluated(tf.function(traced, input_signature=spec)(network.params, tf.constant(x)))
+    workspace = Workspace(network.dtype)
+    pieces = [vectors[p.start : p.stop].astype(network.dtype) for p in network.parameters]
+    contracted = [f.contract(v, workspace) for f, v in zip(factors, pieces, strict=True)]
+    found = (stacked(factors), *(sum(part) for part in zip(*contracted, strict=True)))
     rows = cotangents @ single_jacobians(network, x)
     tolerance = 1e-10 if network.dtype == "float64" else 1e-5
     for value, truth in zip(found, (rows, rows @ vectors, rows @ rows.swapaxes(1, 2)), strict=True):
@@ -302,7 +300,8 @@ def test_a_wrong_rule_is_found_and_replaced(monkeypatch):
     per_example = PerExample(network, tf.constant(x[:3]))
     assert len(per_example.mapped) == 1
     identity = tf.eye(3, batch_shape=[5], dtype=tf.float64)
-    rows = tf.function(lambda p, x: per_example.rows(p, x, lambda _: identity)[0])(
+    factors = tf.function(lambda p, x: per_example.factors(p, x, lambda _: identity)[0])(
         network.params, tf.constant(x)
     )
+    rows = stacked(evaluated(factors))
     np.testing.assert_allclose(rows, single_jacobians(network, x), rtol=1e-10, atol=1e-12)

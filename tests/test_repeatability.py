@@ -73,7 +73,7 @@ def test_threads_do_not_matter_beyond_rounding(runs, curvature):
 CORRUPTION = """
 import keras, numpy as np, tensorflow as tf
 from deltauq import Network
-from deltauq.jacobians import PerExample
+from deltauq.jacobians import PerExample, evaluated, stacked
 
 # A weight used in a loop goes example by example, through [1, T, D] times a matrix.
 layers = keras.layers
@@ -86,8 +86,8 @@ network = Network(model)
 inputs = np.random.default_rng(0).normal(size=(64, 7, 16)).astype("float32")
 per_example = PerExample(network, tf.constant(inputs[:3]))
 identity = tf.eye(3, batch_shape=[64])
-rows = tf.function(lambda p, x: per_example.rows(p, x, lambda _: identity)[0])
-found = rows(network.params, tf.constant(inputs)).numpy()
+factors = tf.function(lambda p, x: per_example.factors(p, x, lambda _: identity)[0])
+found = stacked(evaluated(factors(network.params, tf.constant(inputs))))
 
 with tf.GradientTape(persistent=True) as tape:
     tape.watch(network.params)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.data import Batch
-from deltauq.jacobians import Cotangents, PerExample
+from deltauq.jacobians import Cotangents, Factor, PerExample, assemble, evaluated
 from deltauq.linalg import add_gram_product
 
 __all__ = ["GGN", "OPG", "Gram"]
@@ -32,30 +32,29 @@ class Gram(CurvatureOperator):
         super().__init__(*args, **options)
         self._rules = self._per_example or PerExample(self.network, self.data.probe())
         parameters = tf.TensorSpec([self.network.n_params], self.network.dtype)
-        self._compiled_rows = tf.function(self._rows, input_signature=[parameters, self.data.spec])
+        signature = [parameters, self.data.spec]
+        self._compiled_factors = tf.function(self._factors, input_signature=signature)
         self._trace: float | None = None
 
     @abc.abstractmethod
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Cotangents `[B, R, C]` of the rows."""
 
-    def _rows(self, params: tf.Tensor, batch: Batch) -> list[tf.Tensor]:
-        """Rows of a batch, sqrt(w_n) F_n^T J_n: `[B R, size]` for every variable."""
-        return self._rows_along(params, batch, lambda logits: self._factor(logits, batch.y))
+    def _factors(self, params: tf.Tensor, batch: Batch) -> list[Factor]:
+        """Rows of a batch, sqrt(w_n) F_n^T J_n, variable by variable."""
+        return self._factors_along(params, batch, lambda logits: self._factor(logits, batch.y))
 
-    def _rows_along(self, params: tf.Tensor, batch: Batch, factor: Cotangents) -> list[tf.Tensor]:
+    def _factors_along(self, params: tf.Tensor, batch: Batch, factor: Cotangents) -> list[Factor]:
         root = tf.sqrt(batch.weight)[:, None, None]
-        factors, _ = self._rules.factors(params, batch.x, lambda logits: root * factor(logits))
-        rows = [factor.rows() for factor in factors]
-        return [tf.reshape(row, [-1, row.shape[2]]) for row in rows]
+        return self._rules.factors(params, batch.x, lambda logits: root * factor(logits))[0]
 
-    def _batch_rows(self) -> Iterator[list[tf.Tensor]]:
+    def _batch_factors(self) -> Iterator[list[Factor]]:
         """The rows of one batch after the other, once through the data."""
         for batch in self.data:
-            yield self._compiled_rows(self.network.params, batch)
+            yield evaluated(self._compiled_factors(self.network.params, batch))
 
     def _row_blocks(self) -> Iterator[Array]:
-        """All rows, `[n, P]` at a time, in one buffer that is filled again and again.
+        """All rows, `[n, P]` at a time, formed in one buffer that is filled again and again.
 
         Blocks as large as this keep the products near the processor's peak; one buffer, because
         fresh memory of that size costs as much as the rows.
@@ -65,24 +64,34 @@ class Gram(CurvatureOperator):
         capacity = int(np.clip(self._buffer_bytes // (n_params * itemsize), 1, _BLOCK_ROWS))
         buffer: Array = np.empty((0, n_params), self.network.dtype)
         filled, squares = 0, 0.0
-        for parts in self._batch_rows():
-            n_rows = int(parts[0].shape[0])
+        for factors in self._batch_factors():
+            n_examples, each, _ = factors[0].shape
+            n_rows = n_examples * each
             if filled + n_rows > len(buffer):
                 if filled:
                     yield buffer[:filled]
                     filled = 0
                 if n_rows > len(buffer):
                     buffer = np.empty((max(capacity, n_rows), n_params), self.network.dtype)
-            for parameter, part in zip(self.network.parameters, parts, strict=True):
-                columns = slice(parameter.start, parameter.stop)
-                values = np.asarray(part)
-                buffer[filled : filled + n_rows, columns] = values
-                if self._trace is None:
-                    squares += _squared_length(values, self.scale[columns])
+            rows = buffer[filled : filled + n_rows]
+            assemble(factors, rows.reshape(n_examples, each, n_params))
+            if self._trace is None:
+                squares += self._squared_length(rows)
             filled += n_rows
         yield buffer[:filled]
         if self._trace is None:
             self._trace = squares / self.data.n_examples
+
+    def _squared_length(self, rows: Array) -> float:
+        """Sum of squares of rows times the scale; rows add up in float64."""
+        total = 0.0
+        for parameter in self.network.parameters:
+            columns = slice(parameter.start, parameter.stop)
+            part, scale = rows[:, columns], self.scale[columns]
+            if np.any(scale != scale[0]):
+                part, scale = part * scale, np.ones(1)
+            total += float(scale[0]) ** 2 * float(np.vecdot(part, part).sum(dtype=np.float64))
+        return total
 
     def _sum(self, vectors: Array) -> Array:
         total = np.zeros_like(vectors)
@@ -109,14 +118,6 @@ class Gram(CurvatureOperator):
                 pass
         assert self._trace is not None
         return self._trace
-
-
-def _squared_length(values: Array, scale: Array) -> float:
-    """Sum of (values * scale)^2, rows added in float64; no copy where the scale is one number."""
-    unit = float(scale[0])
-    if np.any(scale != unit):
-        values, unit = values * scale, 1.0
-    return unit**2 * float(np.sum(np.vecdot(values, values), dtype=np.float64))
 
 
 class OPG(Gram):

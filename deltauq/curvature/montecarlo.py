@@ -11,6 +11,7 @@ import tensorflow as tf
 from deltauq.curvature.gram import Gram
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError
+from deltauq.jacobians import Factor, evaluated
 
 __all__ = ["MonteCarloGGN"]
 
@@ -40,7 +41,7 @@ class MonteCarloGGN(Gram):
         self.seed = seed
         dtype = self.network.dtype
         self._compiled_draws = tf.function(
-            self._drawn_rows,
+            self._drawn_factors,
             input_signature=[
                 tf.TensorSpec([self.network.n_params], dtype),
                 self.data.spec,
@@ -53,14 +54,14 @@ class MonteCarloGGN(Gram):
         columns = [self.likelihood.residual(logits, label) for label in tf.unstack(y, axis=1)]
         return tf.stack(columns, axis=1) / self.draws**0.5
 
-    def _drawn_rows(self, params: tf.Tensor, batch: Batch, uniforms: tf.Tensor) -> list[tf.Tensor]:
+    def _drawn_factors(self, params: tf.Tensor, batch: Batch, uniforms: tf.Tensor) -> list[Factor]:
         def factor(logits: tf.Tensor) -> tf.Tensor:
             return self._factor(logits, self.likelihood.draw(logits, uniforms))
 
-        return self._rows_along(params, batch, factor)
+        return self._factors_along(params, batch, factor)
 
-    def _batch_rows(self) -> Iterator[list[tf.Tensor]]:
+    def _batch_factors(self) -> Iterator[list[Factor]]:
         rng = np.random.default_rng(self.seed)
         for batch in self.data:
             uniforms = rng.random((len(batch.y), self.draws)).astype(self.network.dtype)
-            yield self._compiled_draws(self.network.params, batch, tf.constant(uniforms))
+            yield evaluated(self._compiled_draws(self.network.params, batch, tf.constant(uniforms)))

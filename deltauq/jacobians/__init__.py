@@ -1,6 +1,16 @@
 """Derivatives of the network in its parameters, as graph functions."""
 
+from deltauq.jacobians.factors import Factor, Workspace, assemble, evaluated, stacked
 from deltauq.jacobians.per_example import Cotangents, PerExample
 from deltauq.jacobians.second import hessian_products
 
-__all__ = ["Cotangents", "PerExample", "hessian_products"]
+__all__ = [
+    "Cotangents",
+    "Factor",
+    "PerExample",
+    "Workspace",
+    "assemble",
+    "evaluated",
+    "hessian_products",
+    "stacked",
+]

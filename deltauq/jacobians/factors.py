@@ -1,127 +1,210 @@
-"""The rows of one variable in the form in which they are cheapest: all at once, or as factors.
+"""The rows of one variable in the form in which they are cheapest: formed, or as their factors.
 
-A row is c^T dz/dw for one example and one cotangent c. Three things are asked of the rows of a
-batch: the rows themselves, their products with vectors, and their inner products example by
-example. An outer product a (x) delta answers the last two without being formed.
+A row is c^T dz/dw for one example and one cotangent c. A trace of the network describes the rows
+of a batch as named tuples of tensors; the methods work on the arrays that come out of it, because
+BLAS multiplies many small matrices several times faster than TensorFlow on a processor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-__all__ = ["Factor", "OuterProducts", "Rows", "Total"]
+__all__ = [
+    "Factor",
+    "OuterProducts",
+    "Rows",
+    "Scaled",
+    "Total",
+    "Workspace",
+    "assemble",
+    "evaluated",
+    "stacked",
+]
+
+Array = npt.NDArray[Any]
+
+
+class Workspace:
+    """Memory for rows, used again and again: fresh memory of that size costs as much as the rows.
+
+    Args:
+        dtype: of the rows.
+    """
+
+    def __init__(self, dtype: Any) -> None:
+        self._memory = np.empty(0, dtype)
+
+    def take(self, *shape: int) -> Array:
+        """An array whose values are not set; it holds until the next call."""
+        size = int(np.prod(shape))
+        if size > len(self._memory):
+            self._memory = np.empty(size, self._memory.dtype)
+        return self._memory[:size].reshape(shape)
 
 
 class Factor(Protocol):
     """Rows `[B, R, size]` of one variable: B examples, R cotangents each."""
 
-    def rows(self) -> tf.Tensor:
-        """The rows, `[B, R, size]`."""
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, R, size)."""
 
-    def times(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Rows times V `[size, K]`: `[B, R, K]`."""
+    def rows(self, out: Array) -> None:
+        """Write the rows into an array `[B, R, size]`, which may be a part of a wider one."""
 
-    def gram(self) -> tf.Tensor:
-        """Inner products of an example's rows, `[B, R, R]`."""
+    def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
+        """Rows times V `[size, K]`, and the inner products of each example's rows.
+
+        Returns:
+            `[B, R, K]` and `[B, R, R]`.
+        """
 
 
-@dataclass(frozen=True)
-class Rows:
+def evaluated(factors: Sequence[Factor]) -> list[Factor]:
+    """What a compiled function returned of them, as arrays; nothing is copied."""
+    return list(tf.nest.map_structure(np.asarray, factors))
+
+
+def assemble(factors: Sequence[Factor], out: Array) -> None:
+    """Write the rows of all variables side by side into an array `[B, R, P]`."""
+    start = 0
+    for factor in factors:
+        stop = start + factor.shape[2]
+        factor.rows(out[:, :, start:stop])
+        start = stop
+
+
+def stacked(factors: Sequence[Factor]) -> Array:
+    """The rows of all variables side by side, `[B, R, P]`, in the network's precision."""
+    n_examples, n_rows, _ = factors[0].shape
+    dtype = tf.nest.flatten(factors)[0].dtype
+    rows = np.empty((n_examples, n_rows, sum(factor.shape[2] for factor in factors)), dtype)
+    assemble(factors, rows)
+    return rows
+
+
+class Rows(NamedTuple):
     """Rows that were formed.
 
     Attributes:
-        values: `[B, R, size]`.
+        formed: R arrays `[B, ...]`.
     """
 
-    values: tf.Tensor
+    formed: Sequence[Array]
 
-    @classmethod
-    def stacked(cls, formed: Sequence[tf.Tensor]) -> Rows:
-        """From one tensor `[B, ...]` a cotangent."""
-        size = int(np.prod(formed[0].shape[1:]))
-        return cls(tf.stack([tf.reshape(row, [-1, size]) for row in formed], axis=1))
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, R, size)."""
+        first = self.formed[0]
+        return len(first), len(self.formed), int(np.prod(first.shape[1:]))
 
-    def rows(self) -> tf.Tensor:
-        """The rows themselves."""
-        return self.values
+    def rows(self, out: Array) -> None:
+        """Copy them."""
+        for r, row in enumerate(self.formed):
+            out[:, r] = row.reshape(len(row), -1)
 
-    def times(self, vectors: tf.Tensor) -> tf.Tensor:
-        """One product for the whole batch."""
-        n_rows, size = self.values.shape[1:]
-        flat = tf.reshape(self.values, [-1, size]) @ vectors
-        return tf.reshape(flat, [-1, n_rows, tf.shape(vectors)[1]])
-
-    def gram(self) -> tf.Tensor:
-        """One small product an example."""
-        return tf.matmul(self.values, self.values, transpose_b=True)
+    def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
+        """One product for the whole batch, and a small one an example."""
+        return _contract_rows(self, vectors, workspace)
 
 
-@dataclass(frozen=True)
-class OuterProducts:
+class OuterProducts(NamedTuple):
     """Row r is sum_t a_t (x) delta_rt, for a variable of shape `[I, O]`.
 
     Attributes:
         a: `[B, T, I]`; T positions share the variable (pixels of a convolution, steps).
-        deltas: R tensors `[B, T, O]`.
+        deltas: R arrays `[B, T, O]`.
     """
 
-    a: tf.Tensor
-    deltas: Sequence[tf.Tensor]
+    a: Array
+    deltas: Sequence[Array]
 
-    def rows(self) -> tf.Tensor:
-        """R small products an example; a plain multiplication where there is one position."""
-        return self._rows.values
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, R, I O)."""
+        return len(self.a), len(self.deltas), self.a.shape[2] * self.deltas[0].shape[2]
 
-    @cached_property
-    def _rows(self) -> Rows:
-        if self.a.shape[1] == 1:
-            a = self.a[:, 0, :, None]
-            formed = [a * delta for delta in self.deltas]
-        else:
-            formed = [tf.matmul(self.a, delta, transpose_a=True) for delta in self.deltas]
-        return Rows.stacked(formed)
+    def rows(self, out: Array) -> None:
+        """A small product an example; a plain multiplication where there is one position."""
+        n_inputs, n_outputs = self.a.shape[2], self.deltas[0].shape[2]
+        multiply = np.multiply if self.a.shape[1] == 1 else np.matmul
+        for r, delta in enumerate(self.deltas):
+            row = np.reshape(out[:, r], (-1, n_inputs, n_outputs), copy=False)
+            multiply(np.swapaxes(self.a, 1, 2), delta, out=row)
 
-    def times(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Sum_t delta_rt^T (a_t^T V) where that is cheaper than rows times V.
+    def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
+        """Each of the two from the factors where there are few positions, else from the rows.
 
-        Multiplications for K columns: T I O K + R T O K against R I O K. The factored form is
-        bound by memory, so it has to save half of them.
+        Multiplications for K columns: T I O K + R T O K against R I O K (the factored form is bound
+        by memory, so it has to save half of them), and T^2 (I + R^2 O) against R^2 I O.
         """
-        if not self._few_positions(per_row=0.5):
-            return self._rows.times(vectors)
-        n_inputs, n_outputs = self.a.shape[-1], self.deltas[0].shape[-1]
-        count = tf.shape(vectors)[1]
-        wide = tf.reshape(vectors, [n_inputs, n_outputs * count])
-        image = tf.reshape(self.a, [-1, n_inputs]) @ wide
-        image = tf.reshape(image, [-1, self.a.shape[1] * n_outputs, count])
-        flat = [tf.reshape(delta, [-1, self.a.shape[1] * n_outputs]) for delta in self.deltas]
-        return tf.matmul(tf.stack(flat, axis=1), image)
-
-    def gram(self) -> tf.Tensor:
-        """Sum_ts (a_t . a_s) (delta_rt . delta_qs) where there are few positions."""
-        if not self._few_positions(per_row=1.0):
-            return self._rows.gram()
         n_rows, positions = len(self.deltas), self.a.shape[1]
-        delta = tf.stack(self.deltas, axis=1)
-        delta = tf.reshape(delta, [-1, n_rows * positions, delta.shape[-1]])
-        a_a = tf.matmul(self.a, self.a, transpose_b=True)
-        d_d = tf.matmul(delta, delta, transpose_b=True)
-        d_d = tf.reshape(d_d, [-1, n_rows, positions, n_rows, positions])
-        return tf.reduce_sum(d_d * a_a[:, None, :, None, :], axis=[2, 4])
+        n_inputs, n_outputs = self.a.shape[2], self.deltas[0].shape[2]
+        along = self._times(vectors, workspace) if 2 * positions <= n_rows else None
+        gram = None
+        if positions**2 * (n_inputs + n_rows**2 * n_outputs) < n_rows**2 * n_inputs * n_outputs:
+            gram = self._gram()
+        if along is None or gram is None:
+            rows = _formed(self, workspace)
+            along = _times(rows, vectors) if along is None else along
+            gram = _gram(rows) if gram is None else gram
+        return along, gram
 
-    def _few_positions(self, *, per_row: float) -> bool:
-        positions = self.a.shape[1]
-        return positions is not None and positions <= per_row * len(self.deltas)
+    def _times(self, vectors: Array, workspace: Workspace) -> Array:
+        """Sum_t delta_rt^T (a_t^T V), as many examples at a time as take the memory of the rows."""
+        n_examples, positions, n_inputs = self.a.shape
+        delta = np.stack([delta.reshape(n_examples, -1) for delta in self.deltas], axis=1)
+        n_rows, count = delta.shape[1], vectors.shape[1]
+        wide = vectors.reshape(n_inputs, -1)
+        result = np.empty((n_examples, n_rows, count), vectors.dtype)
+        step = max(1, n_examples * n_rows * n_inputs // (positions * count))
+        for start in range(0, n_examples, step):
+            some = slice(start, start + step)
+            a = self.a[some].reshape(-1, n_inputs)
+            image = np.matmul(a, wide, out=workspace.take(len(a), wide.shape[1]))
+            np.matmul(delta[some], image.reshape(-1, delta.shape[2], count), out=result[some])
+        return result
+
+    def _gram(self) -> Array:
+        """Sum_ts (a_t . a_s) (delta_rt . delta_qs)."""
+        n_rows, positions = len(self.deltas), self.a.shape[1]
+        delta_delta = _gram(np.concatenate(self.deltas, axis=1))
+        delta_delta = delta_delta.reshape(-1, n_rows, positions, n_rows, positions)
+        return np.asarray(np.einsum("nrtqs,nts->nrq", delta_delta, _gram(self.a)))
 
 
-@dataclass(frozen=True)
-class Total:
+class Scaled(NamedTuple):
+    """Rows times one number for each entry of the variable: D of a function applied to it before.
+
+    Attributes:
+        factor: the rows.
+        slope: `[size]`.
+    """
+
+    factor: Factor
+    slope: Array
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, R, size)."""
+        return self.factor.shape
+
+    def rows(self, out: Array) -> None:
+        """The rows, then the slope."""
+        self.factor.rows(out)
+        out *= self.slope
+
+    def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
+        """From the rows."""
+        return _contract_rows(self, vectors, workspace)
+
+
+class Total(NamedTuple):
     """The sum of several factors of one variable: a shared layer, read more than once.
 
     Attributes:
@@ -130,14 +213,43 @@ class Total:
 
     parts: Sequence[Factor]
 
-    def rows(self) -> tf.Tensor:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, R, size)."""
+        return self.parts[0].shape
+
+    def rows(self, out: Array) -> None:
         """Rows add up."""
-        return tf.add_n([part.rows() for part in self.parts])
+        first, *others = self.parts
+        first.rows(out)
+        if others:
+            more = np.empty(out.shape, out.dtype)
+            for part in others:
+                part.rows(more)
+                out += more
 
-    def times(self, vectors: tf.Tensor) -> tf.Tensor:
-        """So do products."""
-        return tf.add_n([part.times(vectors) for part in self.parts])
+    def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
+        """From the rows where there are several: their inner products have cross terms."""
+        if len(self.parts) == 1:
+            return self.parts[0].contract(vectors, workspace)
+        return _contract_rows(self, vectors, workspace)
 
-    def gram(self) -> tf.Tensor:
-        """Inner products do not, because of the cross terms."""
-        return self.parts[0].gram() if len(self.parts) == 1 else Rows(self.rows()).gram()
+
+def _contract_rows(factor: Factor, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
+    rows = _formed(factor, workspace)
+    return _times(rows, vectors), _gram(rows)
+
+
+def _formed(factor: Factor, workspace: Workspace) -> Array:
+    rows = workspace.take(*factor.shape)
+    factor.rows(rows)
+    return rows
+
+
+def _times(rows: Array, vectors: Array) -> Array:
+    n_examples, n_rows, size = rows.shape
+    return np.asarray((rows.reshape(-1, size) @ vectors).reshape(n_examples, n_rows, -1))
+
+
+def _gram(rows: Array) -> Array:
+    return np.asarray(rows @ np.swapaxes(rows, 1, 2))

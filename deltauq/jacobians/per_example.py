@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltauq.errors import UnsupportedModelError
-from deltauq.jacobians.factors import Factor, Rows, Total
+from deltauq.jacobians.factors import Factor, Rows, Scaled, Total, evaluated, stacked
 from deltauq.jacobians.rules import RULES
 from deltauq.jacobians.taps import Tap, find_taps
 from deltauq.network import Network
@@ -64,8 +64,8 @@ class PerExample:
             cotangents: logits `[B, C]` -> `[B, R, C]`.
 
         Returns:
-            One factor for each variable, rows `[B, R, size]`, and logits `[B, C]`. Cost: one
-            forward pass and R backward passes, and what is asked of the factors.
+            One factor for each variable, its fields still symbolic (`evaluated` gives arrays), and
+            logits `[B, C]`. Cost: one forward pass and R backward passes.
         """
         pieces = [tf.identity(piece) for piece in self._network.unflatten(params)]
         logits = self._network.logits(pieces, x)
@@ -73,15 +73,8 @@ class PerExample:
         taps = self._taps(pieces, x, logits)
         factors = self._ruled(pieces, taps, logits, c)
         for i, rows in _map_examples(self._network, pieces, x, c, sorted(self._mapped)).items():
-            factors[i] = Rows(rows)
+            factors[i] = Rows(tf.unstack(rows, axis=1))
         return [factors[i] for i in range(len(pieces))], logits
-
-    def rows(
-        self, params: tf.Tensor, x: Any, cotangents: Cotangents
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same rows in one tensor: `[B, R, P]` and logits `[B, C]`."""
-        factors, logits = self.factors(params, x, cotangents)
-        return tf.concat([factor.rows() for factor in factors], axis=2), logits
 
     def _taps(self, pieces: list[tf.Tensor], x: Any, logits: tf.Tensor) -> dict[int, list[Tap]]:
         """Where each variable that has rules is read; a static batch teaches what is folded."""
@@ -124,7 +117,8 @@ class PerExample:
             ]
             if not parts:  # read by nothing that reaches the logits
                 size = self._network.parameters[i].size
-                parts = [Rows(tf.zeros([tf.shape(logits)[0], c.shape[1], size], logits.dtype))]
+                nothing = tf.zeros([tf.shape(logits)[0], size], logits.dtype)
+                parts = [Rows([nothing] * c.shape[1])]
             factors[i] = Total(parts)
         return factors
 
@@ -137,8 +131,8 @@ class PerExample:
             columns = tf.range(1, logits.shape[1] + 1, dtype=logits.dtype)
             return tf.ones_like(logits)[:, None, :] * tf.cos(columns)
 
-        def together(params: tf.Tensor, x: Any) -> tf.Tensor:
-            return self.rows(params, x, pattern)[0][:, 0]
+        def together(params: tf.Tensor, x: Any) -> list[Factor]:
+            return self.factors(params, x, pattern)[0]
 
         def alone(params: tf.Tensor, x: Any) -> tf.Tensor:
             pieces = [tf.identity(piece) for piece in network.unflatten(params)]
@@ -162,7 +156,7 @@ class PerExample:
         params = network.params
         single = tf.function(alone).get_concrete_function(params, examples[0])
         _refuse_cut_off(cut_off)
-        rows = tf.function(together).get_concrete_function(params, probe)(params, probe).numpy()
+        rows = stacked(evaluated(tf.function(together)(params, probe)))[:, 0]
         wrong: set[int] = set()
         for row, example in zip(rows, examples, strict=True):
             truth = single(params, example).numpy()
@@ -181,8 +175,7 @@ def _through_entrywise(tap: Tap, piece: tf.Tensor, factor: Factor) -> Factor:
     """Rows of the variable itself, where the operation read an entrywise function of it."""
     if not tap.changed:
         return factor
-    slope = tf.gradients(tap.parameter, piece)[0]
-    return Rows(factor.rows() * tf.reshape(slope, [-1]))
+    return Scaled(factor, tf.reshape(tf.gradients(tap.parameter, piece)[0], [-1]))
 
 
 def _refuse_cut_off(cut_off: list[str]) -> None:

@@ -66,7 +66,7 @@ def _matmul(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     by_example = [_by_example(tap, delta, n_outputs) for delta in deltas]
     if not transposed:
         return OuterProducts(a, by_example)
-    return Rows.stacked([tf.matmul(delta, a, transpose_a=True) for delta in by_example])
+    return Rows([tf.matmul(delta, a, transpose_a=True) for delta in by_example])
 
 
 def _einsum_of_letters(tap: Tap) -> bool:
@@ -80,7 +80,7 @@ def _einsum(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = einsum(a, W): another einsum of a and delta, the example's letter kept."""
     data, parameter, result = _letters(tap)
     equation = f"{data},{result}->{data[0]}{parameter}"
-    return Rows.stacked([tf.einsum(equation, tap.data, delta) for delta in deltas])
+    return Rows([tf.einsum(equation, tap.data, delta) for delta in deltas])
 
 
 def _letters(tap: Tap) -> tuple[str, str, str]:
@@ -109,7 +109,7 @@ def _convolution(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
         return OuterProducts(a, by_example)
     window = int(np.prod(kernel[:-2]))
     a = _by_group(a, [window, groups, channels // groups])
-    return Rows.stacked([_grouped_rows(a, delta, groups) for delta in by_example])
+    return Rows([_grouped_rows(a, delta, groups) for delta in by_example])
 
 
 def _grouped_rows(a: tf.Tensor, delta: tf.Tensor, groups: int) -> tf.Tensor:
@@ -138,7 +138,7 @@ def _transposed_convolution(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
         patches = _patches(tap, delta)
         patches = _by_example(tap, patches, patches.shape[-1])
         formed.append(tf.matmul(patches, data, transpose_a=True))
-    return Rows.stacked(formed)
+    return Rows(formed)
 
 
 def _patches(tap: Tap, images: tf.Tensor) -> tf.Tensor:
@@ -164,13 +164,13 @@ def _broadcasts_over_examples(tap: Tap) -> bool:
 def _sum(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = a + b or a - b: delta summed over the axes along which b is broadcast."""
     sign = -1.0 if tap.kind == "Sub" and tap.operand == 1 else 1.0
-    return Rows.stacked([sign * _sum_to_parameter(tap, delta) for delta in deltas])
+    return Rows([sign * _sum_to_parameter(tap, delta) for delta in deltas])
 
 
 @_rule("Mul", operands={0: 1, 1: 0}, when=_broadcasts_over_examples)
 def _product(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = a * b, entry by entry: a * delta, summed as for a sum."""
-    return Rows.stacked([_sum_to_parameter(tap, tap.data * delta) for delta in deltas])
+    return Rows([_sum_to_parameter(tap, tap.data * delta) for delta in deltas])
 
 
 @_rule("GatherV2", operands={0: 1}, when=lambda tap: tap.data.shape.rank is not None)
@@ -187,7 +187,7 @@ def _lookup(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
         )
         for delta in deltas
     ]
-    return Rows.stacked([tf.reshape(rows, [-1, n_entries * width]) for rows in formed])
+    return Rows([tf.reshape(rows, [-1, n_entries * width]) for rows in formed])
 
 
 def _by_example(tap: Tap, values: tf.Tensor, width: int) -> tf.Tensor:
