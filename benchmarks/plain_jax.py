@@ -27,7 +27,11 @@ class PlainJax:
             for layer in model.layers:
                 if isinstance(layer, keras.layers.Conv2D):
                     x = jax.lax.conv_general_dilated(
-                        x, next(remaining), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                        x,
+                        next(remaining),
+                        (1, 1),
+                        "VALID",
+                        dimension_numbers=("NHWC", "HWIO", "NHWC"),
                     )
                     x = ACTIVATIONS[layer.activation.__name__](x + next(remaining))
                 elif isinstance(layer, keras.layers.Dense):

@@ -1,6 +1,6 @@
 """Turn pytest-benchmark's JSON into `docs/benchmarks.json` and the tables of `docs/benchmarks.md`.
 
-Use: python benchmarks/render.py raw.json
+Use: python benchmarks/render.py raw.json [more.json ...]
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 HEAD = """# Benchmarks
 
-Every case runs deltauq and its rivals one after the other in one process, with the same weights
-and the same data (`make bench`). Times are medians in seconds and depend on the machine; the ratios
-are what carries over. *published* is the published algorithm, written anew from the papers and
-vectorised; *floor* is the matrix products alone, on arrays that are already there.
+`make bench` times deltauq and its rivals in turn in one process, with the same weights and the same
+data, and writes this page. It needs the data files that `$DELTAUQ_DATA` names, and an hour of a
+machine that does nothing else. Seconds depend on the machine; the ratios, medians over the rounds,
+are what carries over. The *published algorithm* is written anew from the papers and vectorised;
+products *alone* run on arrays that are already there, and are what no implementation can avoid.
 
 """
 
 
-def main(raw: Path) -> None:
+def main(paths: list[Path]) -> None:
     """Write both files."""
-    found = json.loads(raw.read_text())
-    cpu = found["machine_info"]["cpu"]
+    found = [json.loads(path.read_text()) for path in paths]
+    info = found[0]["machine_info"]
     machine = {
-        "cpu": cpu.get("brand_raw", "unknown"),
-        "cores": cpu.get("count"),
-        "python": found["machine_info"]["python_version"],
+        "cpu": info["cpu"].get("brand_raw", "unknown"),
+        "cores": info["cpu"].get("count"),
+        "python": info["python_version"],
     }
     cases = [
         {
             "group": case["group"],
-            "name": _name(case["name"]),
             "seconds": case["stats"]["median"],
             "rounds": case["stats"]["rounds"],
             **case["extra_info"],
         }
-        for case in found["benchmarks"]
+        for part in found
+        for case in part["benchmarks"]
     ]
     summary = {"machine": machine, "cases": cases}
     (DOCS / "benchmarks.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -51,11 +52,27 @@ def main(raw: Path) -> None:
     for case in cases:
         groups[case["group"]].append(case)
     for group, members in groups.items():
-        text += f"\n## {group[0].upper() + group[1:]}\n\n" + _table(members)
-        if "growth" in group:
+        text += f"\n## {group[0].upper() + group[1:]}\n"
+        if "exponent" in members[0]:
             _plot(members)
             text += "\n![Time of OPG eigenpairs on log-log axes](growth.svg)\n"
+        for case in members:
+            text += _section(case)
     (DOCS / "benchmarks.md").write_text(text)
+
+
+def _section(case: dict) -> str:
+    """One case: a table where it has rivals, and what else was noted of it."""
+    lines = [""] + ([f"**{case['case']}**", ""] if "case" in case else [])
+    if case.get("rivals"):
+        lines += ["| | seconds | times deltauq |", "|---|---|---|"]
+        lines += [f"| deltauq | {case['seconds']:.3g} | 1 |"]
+        for name, rival in case["rivals"].items():
+            lines += [f"| {name} | {rival['seconds']:.3g} | {rival['times deltauq']:.2f} |"]
+        lines += [""]
+    known = {"group", "case", "seconds", "rounds", "rivals"}
+    lines += [f"- {key}: {value:.6g}" for key, value in case.items() if key not in known]
+    return "\n".join(lines) + "\n"
 
 
 def _plot(members: list[dict]) -> None:
@@ -70,31 +87,11 @@ def _plot(members: list[dict]) -> None:
         sizes, seconds = np.array(list(points)), np.array(list(points.values()))
         ax.loglog(sizes, seconds, "o-", label=f"slope {case['exponent']:.2f}")
         ax.loglog(sizes, seconds[0] * sizes / sizes[0], "k:", label="linear")
-        ax.set_xlabel(case["name"])
+        ax.set_xlabel(case["case"])
         ax.legend()
     axes[0].set_ylabel("seconds")
     figure.savefig(DOCS / "growth.svg", metadata={"Date": None})
 
 
-def _name(test: str) -> str:
-    name = test.removeprefix("test_").split("[")[0].replace("_", " ")
-    if test.startswith("test_products["):
-        name = test.rstrip("]").split("-")[-1]
-    elif test.startswith(("test_resnet[", "test_growth[")):
-        name = test.rstrip("]").split("[")[-1]
-    return "deltauq" if name.startswith("deltauq") else name
-
-
-def _table(members: list[dict]) -> str:
-    ours = next((case["seconds"] for case in members if case["name"] == "deltauq"), None)
-    lines = ["| | seconds | times deltauq | |", "|---|---|---|---|"]
-    for case in sorted(members, key=lambda case: case["seconds"]):
-        ratio = f"{case['seconds'] / ours:.2f}" if ours else ""
-        known = {"group", "name", "seconds", "rounds"}
-        notes = ", ".join(f"{k}: {v:.4g}" for k, v in case.items() if k not in known)
-        lines.append(f"| {case['name']} | {case['seconds']:.3g} | {ratio} | {notes} |")
-    return "\n".join(lines) + "\n"
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(argument) for argument in sys.argv[1:]])

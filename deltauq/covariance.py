@@ -118,7 +118,8 @@ def low_rank_covariance(
         return ParameterCovariance(pairs.vectors, spectrum, scale, n_examples)
     if negative_curvature == "raise":
         _require_no_negative(pairs, epsilon, "negative_curvature='project'")
-    keep = slice(None) if complete else pairs.values > 0
+    positive = pairs.values > 0
+    keep = slice(None) if complete or np.all(positive) else positive
     values = np.maximum(pairs.values[keep], 0.0)
     left_out = 0.0 if complete else _tail(pairs, tail)
     spectrum = LowRank(1.0 / (values + 1.0), left_out)

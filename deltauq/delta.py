@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning, NotFittedError
 from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import LowRank, root_diagonal
+from deltauq.linalg import LowRank, Storage, root_diagonal
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.network import Layers, Network
 from deltauq.prediction import Prediction, predict
@@ -84,6 +85,9 @@ class DeltaMethod:
         memory_limit: of the whole process, bytes or text such as "8GiB"; None uses a safe share of
             what is free. Batches and buffers are chosen to stay under it, and `fit` refuses a rank
             that cannot.
+        vectors_dir: a directory on a large disk: the eigenvectors and the solver's other vectors of
+            length P then live there, in files that are mapped into memory and vanish with the
+            object. Slower; for a rank times P beyond memory. None keeps them in memory.
         seed: of the random start of the eigenvalue solvers.
         progress: show a progress bar for work over a second.
 
@@ -119,6 +123,7 @@ class DeltaMethod:
         negative_curvature: NegativeCurvature = "project",
         batch_size: int | None = None,
         memory_limit: int | str | None = None,
+        vectors_dir: str | Path | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -133,6 +138,7 @@ class DeltaMethod:
         self.negative_curvature = negative_curvature
         self.batch_size = batch_size
         self.memory_limit = memory_limit
+        self.vectors_dir = vectors_dir
         self.seed = seed
         self.progress = progress
         self._fitted: _Fitted | None = None
@@ -158,6 +164,7 @@ class DeltaMethod:
         started = time.monotonic()
         self._fitted = None
         check_choice("curvature", self.curvature, tuple(CURVATURES))
+        storage = Storage(self.vectors_dir)
         problem = state_problem(
             Network(self.model, layers=self.layers),
             (x, y, sample_weight),
@@ -167,12 +174,13 @@ class DeltaMethod:
             operator=CURVATURES[self.curvature],
             batch_size=self.batch_size,
             memory_limit=self.memory_limit,
+            vectors_in_files=storage.directory is not None,
         )
         with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
             problem.data.on_batch = advance
             stationarity = problem.cost.stationarity(problem.network.params)
             _warn_unless_stationary(stationarity)
-            pairs, covariance = _solve(self, problem)
+            pairs, covariance = _solve(self, problem, storage)
         unit = problem.common_rate
         self._fitted = _Fitted(
             problem=problem,
@@ -256,7 +264,9 @@ class _Fitted:
         return np.ascontiguousarray(self.covariance.vectors, self.problem.network.dtype)
 
 
-def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCovariance]:
+def _solve(
+    dm: DeltaMethod, problem: Problem, storage: Storage
+) -> tuple[Eigenpairs, ParameterCovariance]:
     operator = CURVATURES[dm.curvature](
         problem.network,
         problem.likelihood,
@@ -268,9 +278,9 @@ def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCova
     n_examples = problem.data.n_examples
     epsilon = float(np.finfo(problem.network.dtype).eps)
     if dm.rank == "auto":
-        pairs = _solve_automatically(dm, problem, operator)
+        pairs = _solve_automatically(dm, problem, operator, storage)
     else:
-        pairs = eigenpairs(operator, dm.rank, seed=dm.seed)
+        pairs = eigenpairs(operator, dm.rank, seed=dm.seed, storage=storage)
         if not pairs.converged:
             warnings.warn(
                 f"the {dm.rank} eigenpairs of the {dm.curvature} did not all converge: "
@@ -302,7 +312,7 @@ def _solve(dm: DeltaMethod, problem: Problem) -> tuple[Eigenpairs, ParameterCova
 
 
 def _solve_automatically(
-    dm: DeltaMethod, problem: Problem, operator: CurvatureOperator
+    dm: DeltaMethod, problem: Problem, operator: CurvatureOperator, storage: Storage
 ) -> Eigenpairs:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     count = min(_CALIBRATION, dm._prediction_batch(problem))
@@ -322,8 +332,9 @@ def _solve_automatically(
         width = float(np.median((high - low) / np.where(high > 0, high, 1.0)))
         return width <= dm.rank_tol
 
+    room = free_memory(dm.memory_limit) if storage.directory is None else storage.free
     pairs, enough = automatic_eigenpairs(
-        operator, is_enough, max_bytes=free_memory(dm.memory_limit) // 2, seed=dm.seed
+        operator, is_enough, max_bytes=room // 2, seed=dm.seed, storage=storage
     )
     if not enough:
         warnings.warn(

@@ -13,7 +13,7 @@ from jaxtyping import Float, jaxtyped
 
 from deltauq.curvature import CurvatureOperator
 from deltauq.errors import InvalidInputError
-from deltauq.linalg import BlockLanczos, NystromSketch
+from deltauq.linalg import BlockLanczos, Ends, NystromSketch, Storage
 
 __all__ = [
     "Eigenpairs",
@@ -22,6 +22,7 @@ __all__ = [
     "basis_columns",
     "check_rank",
     "eigenpairs",
+    "is_dense",
 ]
 
 Array = npt.NDArray[Any]
@@ -122,24 +123,41 @@ def check_rank(rank: Any, n_params: int) -> Rank:
 
 
 def eigenpairs(
-    operator: CurvatureOperator, rank: int | Literal["full"], *, seed: int = 0
+    operator: CurvatureOperator,
+    rank: int | Literal["full"],
+    *,
+    ends: Ends = "largest",
+    seed: int = 0,
+    storage: Storage | None = None,
 ) -> Eigenpairs:
     """The K leading eigenpairs of a curvature (all of them for "full").
 
     "full" forms A and diagonalises it in float64. Otherwise a semidefinite operator is sketched
-    (Nystrom, two passes over the data), and the exact Hessian goes
-    through block Lanczos until the residuals of the K pairs meet sqrt(2) ||R||_F <= 0.1 in the
-    operator's scale (where the prior's metric was entered: 0.1 lambda). Pairs beyond that rule
-    are left out, and `converged` is False.
+    (Nystrom, two passes over the data), and the exact Hessian goes through block Lanczos until the
+    residuals of the K pairs meet sqrt(2) ||R||_F <= 0.1 in the operator's scale (where the prior's
+    metric was entered: 0.1 lambda). Pairs beyond that rule are left out, the innermost first, and
+    `converged` is False.
 
     Args:
         operator: the curvature, usually in the prior's metric.
         rank: K, or "full".
+        ends: of the exact Hessian's spectrum, the "largest" K, the "smallest", or half of K from
+            "both" ends.
         seed: of the random start.
+        storage: where vectors of length P live; None for memory ("full" is always in memory).
+
+    Raises:
+        InvalidInputError: another end than the largest of a semidefinite curvature.
     """
     if rank == "full":
         return _dense(operator)
-    return _solver(operator, seed)(rank)
+    if ends != "largest" and operator.positive_semidefinite:
+        raise InvalidInputError(
+            f"ends={ends!r} needs a solver that semidefinite curvatures do not have",
+            expected="ends='largest' for OPG and GGN, whose smallest eigenvalues are zero",
+            received=type(operator).__name__,
+        )
+    return _solver(operator, seed, storage, ends)(rank)
 
 
 def automatic_eigenpairs(
@@ -148,6 +166,7 @@ def automatic_eigenpairs(
     *,
     max_bytes: int = 2**31,
     seed: int = 0,
+    storage: Storage | None = None,
 ) -> tuple[Eigenpairs, bool]:
     """Eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
 
@@ -157,16 +176,17 @@ def automatic_eigenpairs(
     Args:
         operator: the curvature.
         is_enough: judges the pairs.
-        max_bytes: memory for vectors, the limit of the rank.
+        max_bytes: room for vectors, the limit of the rank.
         seed: of the random start.
+        storage: where vectors of length P live; None for memory.
 
     Returns:
         The last pairs, and whether they were enough.
     """
     size = operator.shape[0]
-    if size <= AUTO_DENSE_LIMIT:
+    if is_dense("auto", size):
         return _dense(operator), True
-    solve = _solver(operator, seed)
+    solve = _solver(operator, seed, storage)
     itemsize = np.dtype(operator.network.dtype).itemsize
     affordable = max_bytes // (3 * size * itemsize)
     if not operator.positive_semidefinite:
@@ -182,9 +202,14 @@ def automatic_eigenpairs(
         rank = min(2 * rank, limit)
 
 
+def is_dense(rank: Rank, n_params: int) -> bool:
+    """Whether a `[P, P]` matrix is formed."""
+    return rank == "full" or (rank == "auto" and n_params <= AUTO_DENSE_LIMIT)
+
+
 def basis_columns(operator: type[CurvatureOperator], rank: Rank, n_params: int) -> int:
     """Vectors of length P, at most, that a solver holds at once; "auto" at its first rank."""
-    if rank == "full" or (rank == "auto" and n_params <= AUTO_DENSE_LIMIT):
+    if is_dense(rank, n_params):
         return 6 * n_params  # three matrices in float64
     count = 64 if rank == "auto" else int(rank)
     if operator.positive_semidefinite:
@@ -217,27 +242,30 @@ def _dense(operator: CurvatureOperator) -> Eigenpairs:
     )
 
 
-def _solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
+def _solver(
+    operator: CurvatureOperator, seed: int, storage: Storage | None, ends: Ends = "largest"
+) -> Callable[[int], Eigenpairs]:
     """A function rank -> pairs that keeps what it has computed between calls."""
+    options = {"dtype": operator.network.dtype, "seed": seed, "storage": storage}
     if operator.positive_semidefinite:
-        return _nystrom_solver(operator, seed)
-    return _lanczos_solver(operator, seed)
+        return _nystrom_solver(operator, options)
+    return _lanczos_solver(operator, ends, options)
 
 
-def _nystrom_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
-    sketch = NystromSketch(
-        operator.matmat, operator.shape[0], passes=2, dtype=operator.network.dtype, seed=seed
-    )
+def _nystrom_solver(
+    operator: CurvatureOperator, options: dict[str, Any]
+) -> Callable[[int], Eigenpairs]:
+    sketch = NystromSketch(operator.matmat, operator.shape[0], passes=2, **options)
 
     def solve(rank: int) -> Eigenpairs:
         sketch.grow(rank + _oversampling(rank))
         trace = operator.trace()
-        values, vectors, reach = sketch.eigenpairs(sketch.columns)
+        values, vectors, reach = sketch.eigenpairs(rank)
         left_out = max(0.0, trace - float(values.sum()))
         return Eigenpairs(
             values=values[:rank],
-            vectors=np.ascontiguousarray(vectors[:, :rank]),
-            residual_norms=left_out * reach[:rank],
+            vectors=vectors,
+            residual_norms=left_out * reach,
             trace=trace,
             smallest=None,
             products=sketch.products,
@@ -247,23 +275,37 @@ def _nystrom_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], E
     return solve
 
 
-def _lanczos_solver(operator: CurvatureOperator, seed: int) -> Callable[[int], Eigenpairs]:
-    size = operator.shape[0]
-    krylov = BlockLanczos(operator.matmat, size, dtype=operator.network.dtype, seed=seed)
+def _lanczos_solver(
+    operator: CurvatureOperator, ends: Ends, options: dict[str, Any]
+) -> Callable[[int], Eigenpairs]:
+    krylov = BlockLanczos(operator.matmat, operator.shape[0], ends=ends, **options)
 
     def solve(rank: int) -> Eigenpairs:
         tolerance = RESIDUAL_SHARE / np.sqrt(2.0)
         pairs, converged = krylov.converge(rank, tolerance, max_columns=_krylov_limit(rank))
-        epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms**2))
-        kept = int(np.searchsorted(epsilon, RESIDUAL_SHARE, side="right"))
+        inward = _from_the_ends(len(pairs.values), ends)
+        epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms[inward] ** 2))
+        kept = np.sort(inward[epsilon <= RESIDUAL_SHARE])
         return Eigenpairs(
-            values=pairs.values[:kept],
-            vectors=pairs.vectors[:, :kept],
-            residual_norms=pairs.residual_norms[:kept],
+            values=pairs.values[kept],
+            vectors=pairs.vectors if len(kept) == rank else pairs.vectors[:, kept],
+            residual_norms=pairs.residual_norms[kept],
             trace=None,
             smallest=pairs.smallest,
             products=krylov.products,
-            converged=converged and kept == rank,
+            converged=converged and len(kept) == rank,
         )
 
     return solve
+
+
+def _from_the_ends(count: int, ends: Ends) -> Array:
+    """Places of descending values, the outermost first."""
+    from_top = np.arange(count)
+    from_bottom = from_top[::-1]
+    distance = {
+        "largest": from_top,
+        "smallest": from_bottom,
+        "both": np.minimum(from_top, from_bottom),
+    }[ends]
+    return np.argsort(distance, kind="stable")

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 
 from deltauq.curvature import CurvatureOperator
-from deltauq.eigen import Rank, basis_columns
+from deltauq.eigen import Rank, basis_columns, is_dense
 from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.network import Network
 
@@ -38,7 +38,7 @@ class MemoryPlan:
     """Bytes that a fit takes beyond what the process holds already.
 
     Attributes:
-        vectors: tall matrices of the eigenvalue solver, `[P, m]` each.
+        vectors: tall matrices of the eigenvalue solver, `[P, m]` each; 0 where they are in files.
         buffer: per-example rows that are multiplied together.
         batch: activations and rows of one batch.
         batch_size: examples a step.
@@ -78,6 +78,7 @@ def plan_memory(
     *,
     free: int,
     batch_size: int | None,
+    vectors_in_files: bool = False,
 ) -> MemoryPlan:
     """Choose batches and buffers that fit, or say what is missing.
 
@@ -89,6 +90,7 @@ def plan_memory(
         rank: eigenpairs asked for; "auto" is taken at its start.
         free: bytes that may be taken.
         batch_size: examples a step, where the user chose.
+        vectors_in_files: tall matrices take no memory; dense ones do.
 
     Raises:
         MemoryLimitError: even the smallest batches do not fit.
@@ -97,7 +99,9 @@ def plan_memory(
     per_example = operator.rows_per_example(n_outputs)
     row = network.n_params * itemsize
     activations = network.activation_bytes(spec)
-    vectors = basis_columns(operator, rank, network.n_params) * row
+    columns = basis_columns(operator, rank, network.n_params)
+    mapped = vectors_in_files and not is_dense(rank, network.n_params)
+    vectors = 0 if mapped else columns * row
 
     def plan(size: int) -> MemoryPlan:
         rows = size * per_example * row
@@ -119,8 +123,9 @@ def plan_memory(
             received=f"{_text(found.total)}: {_text(vectors)} for vectors of "
             f"{network.n_params:,} parameters, {_text(found.buffer + found.batch)} for batches of "
             f"{size}",
-            remedy="ask for a smaller rank, select fewer layers with layers=..., pass a smaller "
-            "batch_size, or a larger memory_limit",
+            remedy="ask for a smaller rank, select fewer layers with layers=..., keep the vectors "
+            "in memory-mapped files with vectors_dir=..., or pass a smaller batch_size or a larger "
+            "memory_limit",
         )
     return found
 

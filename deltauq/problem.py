@@ -81,6 +81,7 @@ def state_problem(
     operator: type[CurvatureOperator],
     batch_size: int | None,
     memory_limit: int | str | None = None,
+    vectors_in_files: bool = False,
 ) -> Problem:
     """Check a network, its training data and the settings against each other.
 
@@ -93,6 +94,7 @@ def state_problem(
         operator: the curvature, for the choice of a batch size and for what it cannot take.
         batch_size: rows a step, or None to choose it.
         memory_limit: as in `DeltaMethod`.
+        vectors_in_files: as for `plan_memory`.
 
     Raises:
         InvalidInputError: data, labels, rates or a rank that cannot be used.
@@ -118,6 +120,7 @@ def state_problem(
         rank,
         free=free_memory(memory_limit),
         batch_size=batch_size,
+        vectors_in_files=vectors_in_files,
     )
     data = Batches(
         x,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import keras
 import numpy as np
 import psutil
@@ -11,6 +13,7 @@ import tensorflow as tf
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN, OPG, Hessian
 from deltauq.errors import InvalidInputError, MemoryLimitError
+from deltauq.linalg import Storage
 from deltauq.memory import free_memory, plan_memory, prediction_batch
 
 SPEC = tf.TensorSpec([None, 784], "float32")
@@ -24,8 +27,10 @@ def network():
     )
 
 
-def plan(network, operator, rank, free, batch_size=None):
-    return plan_memory(network, SPEC, operator, 10, rank, free=free, batch_size=batch_size)
+def plan(network, operator, rank, free, batch_size=None, **options):
+    return plan_memory(
+        network, SPEC, operator, 10, rank, free=free, batch_size=batch_size, **options
+    )
 
 
 def test_limits_as_text_and_numbers(monkeypatch):
@@ -82,3 +87,45 @@ def test_prediction_shrinks_its_batches_or_refuses(network):
     assert 1 <= batch(2**25) < batch(2**34)
     with pytest.raises(MemoryLimitError, match=r"Jacobian of one input.*10 outputs and 238,510"):
         batch(2**20)
+
+
+def is_mapped(array):
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+@pytest.mark.parametrize("curvature", ["opg", "hessian"])
+def test_vectors_in_files_give_the_same_results_under_a_limit(network, tmp_path, curvature):
+    """A rank that memory refuses fits into files; nothing is left behind in the directory."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 784)).astype(np.float32), rng.integers(0, 10, 300)
+    options = {"curvature": curvature, "rank": 12, "l2": 0.5, "progress": False}
+    plain = DeltaMethod(network.model, **options).fit(x, y)
+    mapped = DeltaMethod(network.model, vectors_dir=tmp_path, **options).fit(x, y)
+    assert is_mapped(mapped.eigenpairs.vectors)
+    assert not is_mapped(plain.eigenpairs.vectors)
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_allclose(mapped.eigenpairs.values, plain.eigenpairs.values, rtol=1e-5)
+    np.testing.assert_allclose(mapped.predict(x[:9]).std, plain.predict(x[:9]).std, rtol=1e-4)
+
+
+def test_files_take_the_vectors_out_of_the_plan(network):
+    free = plan(network, OPG, 20, 2**34).total
+    with pytest.raises(MemoryLimitError, match=r"vectors_dir="):
+        plan(network, OPG, 2_000, free)
+    found = plan(network, OPG, 2_000, free, vectors_in_files=True)
+    assert found.vectors == 0
+    with pytest.raises(MemoryLimitError):  # dense matrices stay in memory
+        plan(network, OPG, "full", free, vectors_in_files=True)
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_a_directory_that_cannot_take_the_vectors_is_refused(network, tmp_path, monkeypatch):
+    x, y = np.zeros((5, 784), np.float32), np.arange(5)
+    with pytest.raises(InvalidInputError, match=r"vectors_dir is not a directory.*absent"):
+        DeltaMethod(network.model, rank=5, l2=0.1, vectors_dir=tmp_path / "absent").fit(x, y)
+    monkeypatch.setattr(Storage, "free", 1000)
+    with pytest.raises(MemoryLimitError, match=r"do not fit on the disk.*larger disk"):
+        DeltaMethod(network.model, rank=5, l2=0.1, vectors_dir=tmp_path, progress=False).fit(x, y)

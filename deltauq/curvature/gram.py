@@ -30,6 +30,10 @@ class Gram(CurvatureOperator):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # One number for all parameters costs nothing in the cotangents.
+        uneven = bool(np.any(self.scale != self.scale[0]))
+        self._common_scale = 1.0 if uneven else float(self.scale[0])
+        self._uneven_scale = self.scale.astype(self.network.dtype) if uneven else None
         self._rules = self._per_example or PerExample(self.network, self.data.probe())
         parameters = tf.TensorSpec([self.network.n_params], self.network.dtype)
         signature = [parameters, self.data.spec]
@@ -41,11 +45,11 @@ class Gram(CurvatureOperator):
         """Cotangents `[B, R, C]` of the rows."""
 
     def _factors(self, params: tf.Tensor, batch: Batch) -> list[Factor]:
-        """Rows of a batch, sqrt(w_n) F_n^T J_n, variable by variable."""
+        """Rows of a batch, sqrt(w_n) F_n^T J_n times the common scale, variable by variable."""
         return self._factors_along(params, batch, lambda logits: self._factor(logits, batch.y))
 
     def _factors_along(self, params: tf.Tensor, batch: Batch, factor: Cotangents) -> list[Factor]:
-        root = tf.sqrt(batch.weight)[:, None, None]
+        root = (self._common_scale * tf.sqrt(batch.weight))[:, None, None]
         return self._rules.factors(params, batch.x, lambda logits: root * factor(logits))[0]
 
     def _batch_factors(self) -> Iterator[list[Factor]]:
@@ -54,7 +58,7 @@ class Gram(CurvatureOperator):
             yield evaluated(self._compiled_factors(self.network.params, batch))
 
     def _row_blocks(self) -> Iterator[Array]:
-        """All rows, `[n, P]` at a time, formed in one buffer that is filled again and again.
+        """All rows F_n^T J_n D, `[n, P]` at a time, in one buffer that is filled again and again.
 
         Blocks as large as this keep the products near the processor's peak; one buffer, because
         fresh memory of that size costs as much as the rows.
@@ -75,29 +79,19 @@ class Gram(CurvatureOperator):
                     buffer = np.empty((max(capacity, n_rows), n_params), self.network.dtype)
             rows = buffer[filled : filled + n_rows]
             assemble(factors, rows.reshape(n_examples, each, n_params))
+            if self._uneven_scale is not None:
+                rows *= self._uneven_scale
             if self._trace is None:
-                squares += self._squared_length(rows)
+                squares += float(np.vecdot(rows, rows).sum(dtype=np.float64))
             filled += n_rows
         yield buffer[:filled]
         if self._trace is None:
             self._trace = squares / self.data.n_examples
 
-    def _squared_length(self, rows: Array) -> float:
-        """Sum of squares of rows times the scale; rows add up in float64."""
-        total = 0.0
-        for parameter in self.network.parameters:
-            columns = slice(parameter.start, parameter.stop)
-            part, scale = rows[:, columns], self.scale[columns]
-            if np.any(scale != scale[0]):
-                part, scale = part * scale, np.ones(1)
-            total += float(scale[0]) ** 2 * float(np.vecdot(part, part).sum(dtype=np.float64))
-        return total
-
-    def _sum(self, vectors: Array) -> Array:
-        total = np.zeros_like(vectors)
+    def _sum(self, vectors: Array, out: Array) -> None:
+        out[:] = 0.0
         for rows in self._row_blocks():
-            add_gram_product(rows, vectors, total)
-        return total
+            add_gram_product(rows, vectors, out)
 
     def to_dense(self) -> Array:
         """A itself, float64 `[P, P]`, symmetric to the bit; one pass over the data."""
@@ -105,8 +99,7 @@ class Gram(CurvatureOperator):
         for rows in self._row_blocks():
             wide = rows.astype(np.float64)
             total += wide.T @ wide
-        total *= self.scale[:, None] * self.scale / self.data.n_examples
-        return (total + total.T) / 2
+        return (total + total.T) / (2 * self.data.n_examples)
 
     def trace(self) -> float:
         """Trace of A, exact: the mean squared length of the rows.

@@ -51,14 +51,16 @@ class Hessian(CurvatureOperator):
         """None: the products are sums over the batch."""
         return 0
 
-    def _sum(self, vectors: Array) -> Array:
+    def _sum(self, vectors: Array, out: Array) -> None:
+        scale = self.scale[:, None]
         cuts = range(_BLOCK, vectors.shape[1], _BLOCK)
-        blocks = [tf.constant(block.T) for block in np.split(vectors, cuts, axis=1)]
+        scaled = (scale * vectors).astype(vectors.dtype)
+        blocks = [tf.constant(block.T) for block in np.split(scaled, cuts, axis=1)]
         totals = [np.zeros(block.shape) for block in blocks]
         for batch in self.data:
             for block, total in zip(blocks, totals, strict=True):
                 total += self._product(len(block))(self.network.params, batch, block).numpy()
-        return np.ascontiguousarray(np.concatenate(totals).T)
+        out[:] = scale * np.concatenate(totals).T
 
     def _product(self, width: int) -> Any:
         """The compiled product of a batch, traced once for each number of vectors."""

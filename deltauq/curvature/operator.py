@@ -72,8 +72,11 @@ class CurvatureOperator(abc.ABC):
         self._buffer_bytes = buffer_bytes
 
     @abc.abstractmethod
-    def _sum(self, vectors: Array) -> Array:
-        """Sum over the data of w_n A_n V for V `[P, b]` in the network's precision."""
+    def _sum(self, vectors: Array, out: Array) -> None:
+        """Put the sum over the data of w_n D A_n D V into `out`, D = diag(scale).
+
+        Both `[P, b]`, C-contiguous, in the network's precision.
+        """
 
     @staticmethod
     def rows_per_example(n_outputs: int) -> int:
@@ -89,8 +92,12 @@ class CurvatureOperator(abc.ABC):
         vector = np.asarray(vector)
         return self.matmat(vector.reshape(-1, 1)).reshape(vector.shape)
 
-    def matmat(self, vectors: Array) -> Array:
+    def matmat(self, vectors: Array, out: Array | None = None) -> Array:
         """A V, `[P, b] -> [P, b]`, float64 unless V is float32; one pass over the data.
+
+        Args:
+            vectors: V.
+            out: where to put it, C-contiguous in the network's precision; None for a new array.
 
         Raises:
             InvalidInputError: V is not `[P, b]`.
@@ -102,14 +109,13 @@ class CurvatureOperator(abc.ABC):
                 expected=f"[P, b] with P = {self.shape[0]}",
                 received=str(list(vectors.shape)),
             )
-        dtype, scale = self.network.dtype, self.scale[:, None]
-        if np.all(scale == scale[0]):  # one number, taken out: tall matrices are not copied
-            total = self._sum(np.ascontiguousarray(vectors, dtype))
-            total *= float(scale[0, 0]) ** 2 / self.data.n_examples
-        else:
-            total = self._sum(np.multiply(scale, vectors, order="C").astype(dtype, copy=False))
-            total *= (scale / self.data.n_examples).astype(total.dtype)
-        return total.astype(np.float32 if vectors.dtype == np.float32 else np.float64, copy=False)
+        asked = np.float32 if vectors.dtype == np.float32 else np.float64
+        vectors = np.ascontiguousarray(vectors, self.network.dtype)
+        if out is None:
+            out = np.empty_like(vectors)
+        self._sum(vectors, out)
+        out /= self.data.n_examples
+        return out.astype(asked, copy=False)
 
     def to_dense(self) -> Array:
         """A itself, float64 `[P, P]`, symmetric to the bit; P products."""

@@ -1,6 +1,6 @@
 """Linear algebra on arrays and matrix products alone; nothing here knows a network."""
 
-from deltauq.linalg.lanczos import BlockLanczos, RitzPairs
+from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
 from deltauq.linalg.lowrank import LowRank, root_diagonal
 from deltauq.linalg.nystrom import NystromSketch
 from deltauq.linalg.orthogonal import (
@@ -10,12 +10,15 @@ from deltauq.linalg.orthogonal import (
     orthonormal_basis,
     project_out,
 )
+from deltauq.linalg.storage import Storage
 
 __all__ = [
     "BlockLanczos",
+    "Ends",
     "LowRank",
     "NystromSketch",
     "RitzPairs",
+    "Storage",
     "add_gram_product",
     "combine",
     "inner_products",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.linalg.orthogonal import inner_products, orthonormal_basis, project_out
+from deltauq.linalg.orthogonal import inner_products, orthonormal_basis, project_out, split
+from deltauq.linalg.storage import Storage
 
-__all__ = ["BlockLanczos", "RitzPairs"]
+__all__ = ["BlockLanczos", "Ends", "RitzPairs"]
 
 Array = npt.NDArray[Any]
+Ends = Literal["largest", "smallest", "both"]
 
 #: Relative difference under which eigenvalues may be copies of one.
 _EQUAL = 1e-3
@@ -27,7 +29,7 @@ class RitzPairs:
     """Approximate eigenpairs from a Krylov space, values descending.
 
     Attributes:
-        values: Ritz values theta `[K]`.
+        values: Ritz values theta `[K]`, of the ends that were asked for.
         vectors: orthonormal Ritz vectors `[P, K]`.
         residual_norms: ||A u - theta u|| `[K]`; an eigenvalue lies that close to theta.
         smallest: the smallest Ritz value. The smallest eigenvalue is not above it, and some
@@ -54,9 +56,11 @@ class BlockLanczos:
         matmat: V `[P, b]` -> A V `[P, b]`.
         size: P.
         block: columns a product.
+        ends: which eigenvalues count: the largest, the smallest, or as many of both.
         dtype: of the basis; T is float64.
         seed: of the random start.
         start: `[P, b]` instead of a random one.
+        storage: where the basis and the vectors live.
 
     Attributes:
         products: products of A with one vector so far, those of the check included.
@@ -68,15 +72,19 @@ class BlockLanczos:
         size: int,
         *,
         block: int = 4,
+        ends: Ends = "largest",
         dtype: Any = np.float64,
         seed: int = 0,
         start: Array | None = None,
+        storage: Storage | None = None,
     ) -> None:
+        self._storage = storage or Storage()
         self._matmat = matmat
         self._size = size
         self._block = block
+        self._ends = ends
         self._rng = np.random.default_rng(seed)
-        self._storage: Array = np.zeros((size, 0), dtype, order="F")
+        self._memory: Array = np.zeros((size, 0), dtype, order="F")
         self._projected = np.zeros((0, 0))
         first = self._random(min(block, size)) if start is None else start
         self._next = orthonormal_basis(first)
@@ -86,12 +94,12 @@ class BlockLanczos:
         self.products = 0
 
     def converge(self, rank: int, tolerance: float, max_columns: int) -> tuple[RitzPairs, bool]:
-        """Extend the basis until the K largest pairs R = A U - U Theta have ||R||_F <= tolerance.
+        """Extend the basis until the K outermost pairs R = A U - U Theta have ||R||_F <= tolerance.
 
-        Small residuals do not show that the pairs are the largest: a Krylov space that grew from b
-        random columns holds at most b copies of an equal eigenvalue. So where b of the pairs are
+        Small residuals do not show that the pairs are the outermost: a Krylov space that grew from
+        b random columns holds at most b copies of an equal eigenvalue. So where b of the pairs are
         equal, a few steps from a fresh random block, on what A leaves outside the pairs, must bring
-        no larger eigenvalue to light; a block that does joins the basis. (To miss an eigenvalue
+        none further out to light; a block that does joins the basis. (To miss an eigenvalue
         otherwise, all b columns would have to be nearly orthogonal to its vector.)
 
         Args:
@@ -107,7 +115,7 @@ class BlockLanczos:
             pairs = self.pairs(rank)
             if not self._may_hide_copies(pairs.values, tolerance):
                 break
-            if self._largest_outside(pairs.vectors) <= pairs.values[-1] + tolerance:
+            if not self._further_out(pairs, tolerance):
                 break
             met = self._columns < max_columns
             if met:
@@ -118,12 +126,13 @@ class BlockLanczos:
         return self.pairs(rank), met
 
     def _reach(self, rank: int, tolerance: float, max_columns: int) -> bool:
-        """Extend until the residuals of the K largest pairs are small, or the limit."""
+        """Extend until the residuals of the K outermost pairs are small, or the limit."""
         limit = min(self._size, max_columns)
         while self._columns < min(rank, limit):
             self._extend()
         while True:
-            residuals = self._ritz()[2][-rank:]
+            theta, _, residuals = self._ritz()
+            residuals = residuals[self._outermost(len(theta), rank)]
             if len(residuals) == min(rank, self._size) and np.linalg.norm(residuals) <= tolerance:
                 return True
             if self._columns >= limit:
@@ -139,8 +148,9 @@ class BlockLanczos:
         equal = np.maximum(tolerance, _EQUAL * np.abs(values[self._starts - 1 :]))
         return bool(np.any(spread <= equal))
 
-    def _largest_outside(self, vectors: Array) -> float:
-        """The largest Ritz value of (I - U U^T) A (I - U U^T) from a fresh random block."""
+    def _further_out(self, pairs: RitzPairs, tolerance: float) -> bool:
+        """Whether (I - U U^T) A (I - U U^T), from a fresh random block, has a value beyond them."""
+        vectors = pairs.vectors
 
         def outside(block: Array) -> Array:
             inside = project_out(vectors, block)
@@ -150,11 +160,16 @@ class BlockLanczos:
         count = min(self._block, self._size - vectors.shape[1])
         start = project_out(vectors, self._random(count))
         chain = BlockLanczos(
-            outside, self._size, block=count, dtype=self._storage.dtype, start=start
+            outside, self._size, block=count, dtype=self._memory.dtype, start=start
         )
         while chain._columns < min(_CHECK_STEPS * count, self._size - vectors.shape[1]):
             chain._extend()
-        return float(chain._ritz()[0][-1])
+        found = chain._ritz()[0]
+        n_low = self._counts(len(pairs.values))[0]
+        inner_low, inner_high = np.split(pairs.values[::-1], [n_low])
+        below = n_low > 0 and found[0] < inner_low[-1] - tolerance
+        above = len(inner_high) > 0 and found[-1] > inner_high[0] + tolerance
+        return bool(below or above)
 
     def _join_fresh_block(self) -> None:
         """Widen the next block by random columns, orthogonal to everything so far."""
@@ -168,16 +183,28 @@ class BlockLanczos:
         self._coupling = np.vstack([self._coupling, np.zeros((count, self._coupling.shape[1]))])
 
     def pairs(self, rank: int) -> RitzPairs:
-        """The K largest Ritz pairs of the present basis, and its smallest Ritz value."""
+        """The K outermost Ritz pairs of the present basis, and its smallest Ritz value."""
         theta, v, residuals = self._ritz()
-        top = np.arange(len(theta))[::-1][:rank]
+        top = self._outermost(len(theta), rank)
+        out = self._storage.empty((self._size, len(top)), self._memory.dtype)
         return RitzPairs(
             values=theta[top],
-            vectors=self._basis @ v[:, top].astype(self._storage.dtype),
+            vectors=np.matmul(self._basis, v[:, top].astype(self._memory.dtype), out=out),
             residual_norms=residuals[top],
             smallest=float(theta[0]),
             smallest_residual=float(residuals[0]),
         )
+
+    def _counts(self, rank: int) -> tuple[int, int]:
+        """How many of K pairs are of the low end, and of the high one."""
+        low = {"largest": 0, "smallest": rank, "both": rank // 2}[self._ends]
+        return low, rank - low
+
+    def _outermost(self, count: int, rank: int) -> Array:
+        """Places of the K outermost of so many ascending values, from the largest down."""
+        low, high = self._counts(min(rank, count))
+        places = np.arange(count)
+        return np.concatenate([places[:low], places[count - high :]])[::-1]
 
     def _ritz(self) -> tuple[Array, Array, Array]:
         """Ritz values (ascending), their vectors in the basis, and residual norms."""
@@ -186,36 +213,34 @@ class BlockLanczos:
 
     @property
     def _basis(self) -> Array:
-        return self._storage[:, : self._columns]
+        return self._memory[:, : self._columns]
 
     def _random(self, count: int) -> Array:
-        return self._rng.standard_normal((self._size, count)).astype(self._storage.dtype)
+        return self._rng.standard_normal((self._size, count)).astype(self._memory.dtype)
 
     def _extend(self) -> None:
         done, width = self._columns, self._next.shape[1]
         if not width:
             return
         self._reserve(done + width)
-        self._storage[:, done : done + width] = self._next
+        self._memory[:, done : done + width] = self._next
         self._columns, self._last_width = done + width, width
         self.products += width
         basis = self._basis
         image = np.asarray(self._matmat(self._next), basis.dtype)
-        coefficients = inner_products(basis, image)
+        coefficients, rest = split(basis, image)
         projected = np.zeros((self._columns, self._columns))
         projected[:done, :done] = self._projected
         projected[:, done:] = coefficients
         projected[done:, :] = coefficients.T
         self._projected = projected
-        rest = project_out(basis, image)
         following = orthonormal_basis(rest)[:, : self._size - self._columns]
         self._coupling = inner_products(following, rest)
-        self._next = orthonormal_basis(project_out(basis, following))
+        self._next = orthonormal_basis(split(basis, following, rounds=1, overwrite=True)[1])
 
     def _reserve(self, columns: int) -> None:
-        if columns > self._storage.shape[1]:
-            grown = np.zeros(
-                (self._size, max(columns, 2 * self._columns)), self._storage.dtype, order="F"
-            )
+        if columns > self._memory.shape[1]:
+            shape = (max(columns, 2 * self._columns), self._size)
+            grown = self._storage.empty(shape, self._memory.dtype).T
             grown[:, : self._columns] = self._basis
-            self._storage = grown
+            self._memory = grown

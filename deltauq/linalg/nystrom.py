@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.linalg.orthogonal import combine, inner_products, orthonormal_basis, project_out
+from deltauq.linalg.orthogonal import (
+    blocks,
+    combine,
+    inner_products,
+    orthonormal_basis,
+    project_out,
+)
+from deltauq.linalg.storage import Storage
 
 __all__ = ["NystromSketch"]
 
@@ -23,24 +30,28 @@ class NystromSketch:
     matrix from streaming data"). Columns can be added later; what was computed is kept.
 
     Args:
-        matmat: V `[P, m]` -> A V `[P, m]`, in V's precision. One call is one pass over the data.
+        matmat: V `[P, m]`, out `[P, m]` -> None; puts A V there. One call is one pass over the
+            data.
         size: P.
         passes: calls of `matmat` for every block of columns; two give leading eigenvalues to about
             1e-3 where one gives 1e-1.
         dtype: of Q, Y and the products. Directions that drown in its rounding are left out, since
             they would make A^ exceed A.
         seed: of the random start.
+        storage: where Q, Y and the eigenvectors live.
     """
 
     def __init__(
         self,
-        matmat: Callable[[Array], Array],
+        matmat: Callable[[Array, Array], Any],
         size: int,
         *,
         passes: int = 2,
         dtype: Any = np.float64,
         seed: int = 0,
+        storage: Storage | None = None,
     ) -> None:
+        self._storage = storage or Storage()
         self._matmat = matmat
         self._size = size
         self._passes = passes
@@ -60,13 +71,13 @@ class NystromSketch:
         count = min(columns, self._size) - self.columns
         if count <= 0:
             return
-        block = self._rng.standard_normal((self._size, count), np.float32).astype(self._dtype)
+        block = self._random(count)
         for _ in range(self._passes - 1):
             block = self._multiply(self._new_directions(block))
         directions = self._new_directions(block)
         del block
-        self._y = _beside(self._y, self._multiply(directions))
-        self._q = _beside(self._q, directions)
+        self._y = self._beside(self._y, self._multiply(directions))
+        self._q = self._beside(self._q, directions)
 
     def eigenpairs(self, rank: int) -> tuple[Array, Array, Array]:
         """Leading eigenpairs of A^, and how far its eigenvectors reach out of Q.
@@ -78,7 +89,8 @@ class NystromSketch:
             rank: K at most; fewer where A^ has a smaller rank in the working precision.
 
         Returns:
-            Values `[K]`, descending, float64; vectors `[P, K]`; ||u - Q Q^T u|| `[K]`.
+            All values of A^, descending, float64; vectors `[P, K]` of the K largest and their
+            ||u - Q Q^T u|| `[K]`.
         """
         epsilon = np.finfo(self._dtype).eps
         core = inner_products(self._q, self._y)
@@ -87,22 +99,38 @@ class NystromSketch:
         keep = theta > floor
         half = v[:, keep] / np.sqrt(theta[keep])
         s, w = np.linalg.eigh(half.T @ inner_products(self._y, self._y) @ half)
-        order = np.argsort(s)[::-1][:rank]
+        order = np.argsort(s)[::-1]
         order = order[s[order] > floor]
-        vectors = combine(self._y, half @ (w[:, order] / np.sqrt(s[order])))
+        top = order[:rank]
+        out = self._storage.empty((self._size, len(top)), self._dtype)
+        vectors = combine(self._y, half @ (w[:, top] / np.sqrt(s[top])), out=out)
         inside = np.sum(inner_products(self._q, vectors) ** 2, axis=0)
         return s[order], vectors, np.sqrt(np.maximum(1.0 - inside, epsilon))
 
+    def _random(self, count: int) -> Array:
+        block = self._storage.empty((self._size, count), self._dtype)
+        for rows in blocks(self._size):
+            some = block[rows]
+            some[:] = self._rng.standard_normal(some.shape, np.float32)
+        return block
+
     def _new_directions(self, block: Array) -> Array:
+        """An orthonormal basis of the block outside Q, in the block's place."""
         if not self.columns:
-            return orthonormal_basis(block)
-        basis = orthonormal_basis(project_out(self._q, block))
-        return orthonormal_basis(project_out(self._q, basis))
+            return orthonormal_basis(block, overwrite=True)
+        for _ in range(2):
+            project_out(self._q, block, overwrite=True)
+            orthonormal_basis(block, overwrite=True)
+        return block
 
     def _multiply(self, block: Array) -> Array:
         self.products += block.shape[1]
-        return self._matmat(block)
+        image = self._storage.empty(block.shape, self._dtype)
+        self._matmat(block, image)
+        return image
 
-
-def _beside(left: Array, right: Array) -> Array:
-    return np.concatenate([left, right], axis=1) if left.shape[1] else right
+    def _beside(self, left: Array, right: Array) -> Array:
+        if not left.shape[1]:
+            return right
+        shape = (self._size, left.shape[1] + right.shape[1])
+        return np.concatenate([left, right], axis=1, out=self._storage.empty(shape, self._dtype))

@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-__all__ = ["add_gram_product", "combine", "inner_products", "orthonormal_basis", "project_out"]
+__all__ = [
+    "add_gram_product",
+    "blocks",
+    "combine",
+    "inner_products",
+    "orthonormal_basis",
+    "project_out",
+    "split",
+]
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +48,7 @@ def add_gram_product(rows: Array, vectors: Array, total: Array) -> None:
 def inner_products(x: Array, y: Array) -> Array:
     """X^T Y in float64, `[P, m]`, `[P, n]` -> `[m, n]`."""
     total = np.zeros((x.shape[1], y.shape[1]))
-    for rows in _blocks(len(x)):
+    for rows in blocks(len(x)):
         left = x[rows].astype(np.float64)
         total += left.T @ (left if x is y else y[rows].astype(np.float64))
     return total
@@ -56,12 +64,12 @@ def combine(x: Array, coefficients: Array, out: Array | None = None) -> Array:
     """
     if out is None:
         out = np.empty((len(x), coefficients.shape[1]), x.dtype)
-    for rows in _blocks(len(x)):
+    for rows in blocks(len(x)):
         out[rows, : coefficients.shape[1]] = x[rows].astype(np.float64) @ coefficients
     return out
 
 
-def orthonormal_basis(y: Array) -> Array:
+def orthonormal_basis(y: Array, *, overwrite: bool = False) -> Array:
     """Orthonormal columns that span those of a tall matrix, `[P, m] -> [P, m]`.
 
     Two rounds, so that the second removes what the first lost (as CholeskyQR2, Yamamoto et al.
@@ -72,6 +80,7 @@ def orthonormal_basis(y: Array) -> Array:
 
     Args:
         y: `[P, m]`, m <= P, float32 or float64.
+        overwrite: put the result where Y is.
 
     Returns:
         `[P, m]` in Y's precision, orthonormal to its rounding even where Y is rank-deficient.
@@ -83,27 +92,54 @@ def orthonormal_basis(y: Array) -> Array:
     norms = np.where(norms > 0, norms, 1.0)
     squares, z = np.linalg.eigh(gram / norms[:, None] / norms)
     if squares[0] < _RESOLVED**2 * squares[-1] or not squares[-1] > 0:
-        return _householder(y)
-    q = combine(y, (z / np.sqrt(squares) / norms[:, None])[:, ::-1])
+        return _householder(y, y if overwrite else None)
+    root = (z / np.sqrt(squares) / norms[:, None])[:, ::-1]
+    q = combine(y, root, out=y if overwrite else None)
     try:
         factor = np.linalg.cholesky(inner_products(q, q))
     except np.linalg.LinAlgError:
-        return _householder(y)
+        return _householder(q, q)
     inverse = scipy.linalg.solve_triangular(factor.T, np.eye(len(factor)), check_finite=False)
     return combine(q, inverse, out=q)
 
 
-def project_out(q: Array, y: Array) -> Array:
+def project_out(q: Array, y: Array, *, overwrite: bool = False) -> Array:
     """(I - Q Q^T) Y, twice: once leaves a remainder when Y lies nearly inside Q's span."""
-    for _ in range(2):
-        y = y - q @ (q.T @ y)
-    return y
+    return split(q, y, overwrite=overwrite)[1]
 
 
-def _blocks(size: int) -> Iterator[slice]:
+def split(q: Array, y: Array, *, rounds: int = 2, overwrite: bool = False) -> tuple[Array, Array]:
+    """Y = Q C + R with R orthogonal to Q's orthonormal columns.
+
+    Args:
+        q: `[P, m]`.
+        y: `[P, n]`, in Q's precision.
+        rounds: of the projection; a second one removes what the first left.
+        overwrite: put R where Y is.
+
+    Returns:
+        C `[m, n]`, summed in float64, and R `[P, n]`.
+    """
+    rest = y if overwrite else y.copy()
+    inside = np.zeros((q.shape[1], y.shape[1]))
+    for _ in range(rounds):
+        found = np.zeros_like(inside)
+        for rows in blocks(len(rest)):
+            found += q[rows].T @ rest[rows]
+        for rows in blocks(len(rest)):
+            rest[rows] -= q[rows] @ found.astype(rest.dtype)
+        inside += found
+    return inside, rest
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """A tall matrix's rows, a few thousand at a time."""
     return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
-def _householder(y: Array) -> Array:
+def _householder(y: Array, out: Array | None) -> Array:
     q: Array = scipy.linalg.qr(np.asarray(y, dtype=np.float64), mode="economic")[0]
-    return q.astype(y.dtype)
+    if out is None:
+        return q.astype(y.dtype)
+    out[:] = q
+    return out
