@@ -17,19 +17,25 @@ class Published:
     """The published algorithm on one network.
 
     Args:
-        network: a `deltauq.Network`, here only a pure function of flat parameters.
+        network: a `deltauq.Network`, here only for the layout of the flat parameters.
         likelihood: gives the loss.
     """
 
     def __init__(self, network, likelihood):
         self.network, self.likelihood = network, likelihood
+        model = network.model
+
+        def logits_of(params, x):
+            """Keras' own call, with TensorFlow's own gradients."""
+            pieces, state = network.unflatten(params), model.non_trainable_variables
+            return model.stateless_call(pieces, state, x, training=False)[0]
 
         @tf.function(reduce_retracing=True)
         def gradients(x, y):
             def one(arguments):
                 x, y = arguments
                 params = tf.identity(network.params)
-                logits = network.logits(network.unflatten(params), x[None])
+                logits = logits_of(params, x[None])
                 return tf.gradients(likelihood.loss(logits, y[None]), params)[0]
 
             return tf.vectorized_map(one, (x, y))
@@ -38,7 +44,7 @@ class Published:
         def jacobian_of_class(x, c):
             def one(x):
                 params = tf.identity(network.params)
-                logits = network.logits(network.unflatten(params), x[None])
+                logits = logits_of(params, x[None])
                 return tf.gradients(logits[0, c], params)[0]
 
             return tf.vectorized_map(one, x)
@@ -46,13 +52,13 @@ class Published:
         @tf.function(reduce_retracing=True)
         def product(x, y, v):
             params = tf.identity(network.params)
-            loss = likelihood.loss(network.logits(network.unflatten(params), x), y)
+            loss = likelihood.loss(logits_of(params, x), y)
             gradient = tf.gradients(tf.reduce_sum(loss), params)[0]
             return tf.gradients(gradient, params, grad_ys=v)[0]
 
         @tf.function(reduce_retracing=True)
         def logits(x):
-            return network.logits(network.unflatten(network.params), x)
+            return logits_of(network.params, x)
 
         self.gradients, self._jacobian, self.product = gradients, jacobian_of_class, product
         self._logits = logits
