@@ -177,3 +177,15 @@ def test_wrong_shapes_are_refused(get_case):
         build(case, "opg", scale=np.ones(3))
     with pytest.raises(InvalidInputError, match=r"draws is not understood.*>= 1.*0"):
         curvature.MonteCarloGGN(Network(case.model), "categorical", case.batches(), draws=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_into_an_array_of_the_caller(get_case, rng, kind):
+    operator = build(get_case("tanh"), kind)
+    v = rng.normal(size=(64, 3))
+    out = np.full((64, 3), np.nan)
+    assert operator.matmat(v, out=out) is out
+    np.testing.assert_array_equal(out, operator.matmat(v))
+    for wrong in (np.empty((3, 64)).T, np.empty((64, 2)), np.empty((64, 3), np.float32)):
+        with pytest.raises(InvalidInputError, match=r"out cannot take the product.*np.empty"):
+            operator.matmat(v, out=wrong)

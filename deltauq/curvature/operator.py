@@ -100,7 +100,7 @@ class CurvatureOperator(abc.ABC):
             out: where to put it, C-contiguous in the network's precision; None for a new array.
 
         Raises:
-            InvalidInputError: V is not `[P, b]`.
+            InvalidInputError: V is not `[P, b]`, or `out` cannot take the result.
         """
         vectors = np.asarray(vectors)
         if vectors.ndim != 2 or vectors.shape[0] != self.shape[0]:
@@ -113,6 +113,15 @@ class CurvatureOperator(abc.ABC):
         vectors = np.ascontiguousarray(vectors, self.network.dtype)
         if out is None:
             out = np.empty_like(vectors)
+        elif not (
+            out.shape == vectors.shape and out.dtype == vectors.dtype and out.flags.c_contiguous
+        ):
+            raise InvalidInputError(
+                "out cannot take the product",
+                expected=f"a C-contiguous {vectors.dtype} array {list(vectors.shape)}",
+                received=f"{out.dtype} {list(out.shape)}, strides {out.strides}",
+                remedy=f"pass np.empty({vectors.shape}, {str(vectors.dtype)!r}), or None",
+            )
         self._sum(vectors, out)
         out /= self.data.n_examples
         return out.astype(asked, copy=False)

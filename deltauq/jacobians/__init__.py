@@ -1,4 +1,4 @@
-"""Derivatives of the network in its parameters, as graph functions."""
+"""Derivatives of the network in its parameters."""
 
 from deltauq.jacobians.factors import Factor, Workspace, assemble, evaluated, stacked
 from deltauq.jacobians.per_example import Cotangents, PerExample
