@@ -58,9 +58,9 @@ class Gram(CurvatureOperator):
         return self._rules.factors(params, batch.x, lambda logits: root * factor(logits))[0]
 
     def _batch_factors(self) -> Iterator[list[Factor]]:
-        """The rows of one batch after the other, once through the data."""
+        """The compiled rows of one batch after the other, once through the data."""
         for batch in self.data:
-            yield evaluated(self._compiled_factors(self.network.params, batch))
+            yield self._compiled_factors(self.network.params, batch)
 
     def _row_blocks(self) -> Iterator[Array]:
         """All rows F_n^T J_n D, `[n, P]` at a time, in one buffer that is filled again and again.
@@ -73,7 +73,7 @@ class Gram(CurvatureOperator):
         capacity = int(np.clip(self._buffer_bytes // (n_params * itemsize), 1, _BLOCK_ROWS))
         buffer: Array = np.empty((0, n_params), self.network.dtype)
         filled, squares = 0, 0.0
-        for factors in self._batch_factors():
+        for factors in map(evaluated, self._batch_factors()):
             n_examples, each, _ = factors[0].shape
             n_rows = n_examples * each
             if filled + n_rows > len(buffer):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from deltauq.curvature.gram import Gram
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError
-from deltauq.jacobians import Factor, evaluated
+from deltauq.jacobians import Factor
 
 __all__ = ["MonteCarloGGN"]
 
@@ -64,4 +64,4 @@ class MonteCarloGGN(Gram):
         rng = np.random.default_rng(self.seed)
         for batch in self.data:
             uniforms = rng.random((len(batch.y), self.draws)).astype(self.network.dtype)
-            yield evaluated(self._compiled_draws(self.network.params, batch, tf.constant(uniforms)))
+            yield self._compiled_draws(self.network.params, batch, tf.constant(uniforms))
