@@ -105,11 +105,10 @@ def plan_memory(
 
     def plan(size: int) -> MemoryPlan:
         rows = size * per_example * row
+        batch = rows + (2 + per_example) * size * activations
         wanted = max(_BUFFER_BYTES, _BUFFER_ROWS * row)
-        spare = (free - vectors - rows) // 2
-        buffer = max(rows, min(wanted, spare)) if per_example else 0
-        backward = (2 + per_example) * size * activations
-        return MemoryPlan(vectors, buffer, rows + backward, size)
+        buffer = max(rows, min(wanted, free - vectors - batch)) if per_example else 0
+        return MemoryPlan(vectors, buffer, batch, size)
 
     size = batch_size or _comfortable_batch(network, spec, per_example)
     found = plan(size)

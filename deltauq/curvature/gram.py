@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import threadpoolctl
 
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.data import Batch
@@ -19,10 +18,6 @@ from deltauq.linalg import add_gram_product
 __all__ = ["GGN", "OPG", "Gram"]
 
 Array = npt.NDArray[Any]
-
-#: The many small products that form rows run on one thread: they would wait for a second one, which
-#: TensorFlow's own threads keep busy for a while after each of its calls.
-_BLAS = threadpoolctl.ThreadpoolController()
 
 #: Rows that are multiplied at a time, at most.
 _BLOCK_ROWS = 4096
@@ -83,8 +78,7 @@ class Gram(CurvatureOperator):
                 if n_rows > len(buffer):
                     buffer = np.empty((max(capacity, n_rows), n_params), self.network.dtype)
             rows = buffer[filled : filled + n_rows]
-            with _BLAS.limit(limits=1, user_api="blas"):
-                assemble(factors, rows.reshape(n_examples, each, n_params))
+            assemble(factors, rows.reshape(n_examples, each, n_params))
             if self._uneven_scale is not None:
                 rows *= self._uneven_scale
             if self._trace is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from deltauq.jacobians.factors import Factor, OuterProducts, Rows
+from deltauq.jacobians.factors import Convolved, Factor, OuterProducts, Rows
 from deltauq.jacobians.taps import Tap
 
 __all__ = ["RULES", "Rule"]
@@ -100,11 +100,13 @@ def _channels_last(tap: Tap) -> bool:
 def _convolution(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """A convolution is a product of image patches with the kernel, one product a group."""
     kernel = tap.parameter.shape
+    channels, taken = int(tap.data.shape[-1]), int(kernel[-2])
+    groups = channels if tap.kind == "DepthwiseConv2dNative" else channels // taken
+    if groups == tap.folds == 1:
+        return Convolved(tap.data, deltas, _layout(tap))
     patches = _patches(tap, tap.data)
     a = _by_example(tap, patches, patches.shape[-1])
     by_example = [_by_example(tap, delta, tap.output.shape[-1]) for delta in deltas]
-    channels, taken = int(tap.data.shape[-1]), int(kernel[-2])
-    groups = channels if tap.kind == "DepthwiseConv2dNative" else channels // taken
     if groups == 1:
         return OuterProducts(a, by_example)
     window = int(np.prod(kernel[:-2]))
@@ -139,6 +141,13 @@ def _transposed_convolution(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
         patches = _by_example(tap, patches, patches.shape[-1])
         formed.append(tf.matmul(patches, data, transpose_a=True))
     return Rows(formed)
+
+
+def _layout(tap: Tap) -> tf.Tensor:
+    """Window, strides and dilations of each axis of space, `[3, axes]`."""
+    axes, window = tap.data.shape.rank - 2, tap.parameter.shape[:-2].as_list()
+    options = [tap.get(name)[1:-1][-axes:] for name in ("strides", "dilations")]
+    return tf.constant([[1] * (axes - len(window)) + window, *options])
 
 
 def _patches(tap: Tap, images: tf.Tensor) -> tf.Tensor:
