@@ -56,7 +56,10 @@ def mlp(x, y, *, units=(256, 128), l2=1e-3, epochs=30):
             layers.Dense(int(y.max()) + 1, **options),
         ]
     )
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    steps = epochs * -(-len(x) // 128)  # to a rate of zero: the method needs a minimum
+    decay = keras.optimizers.schedules.CosineDecay(1e-3, steps)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(decay), loss)
     model.fit(x, y, batch_size=128, epochs=epochs, verbose=0)
     return model
 
@@ -68,11 +71,11 @@ def batches(x, y, batch_size):
     )
 
 
-def operator(kind, model, x, y, *, l2, batch_size):
+def operator(kind, model, x, y, *, l2, batch_size, **options):
     """A curvature in the prior's metric."""
     network = Network(model)
     scale = np.full(network.n_params, l2**-0.5)
-    return kind(network, "categorical", batches(x, y, batch_size), scale=scale)
+    return kind(network, "categorical", batches(x, y, batch_size), scale=scale, **options)
 
 
 def beside(benchmark, ours, rivals, *, rounds=1, warmup=0):

@@ -40,7 +40,7 @@ def test_published(benchmark, case):
     algorithm = Published(Network(model), Categorical())
     vector = tf.zeros([algorithm.network.n_params])
     algorithm.product(tf.constant(x[:500]), tf.constant(y[:500]), vector)  # compile
-    hessian = operator(Hessian, model, x, y, l2=l2, batch_size=2_048)
+    hessian = operator(Hessian, model, x, y, l2=l2, batch_size=2_048, buffer_bytes=2**32)
     hessian.matmat(np.zeros((hessian.shape[0], 4), np.float32))  # compile
     pairs, theirs = beside(
         benchmark,

@@ -99,8 +99,7 @@ class Batches:
         for batch in self._batches():
             sums += _checksum(batch) if self._dataset is not None else 0.0
             yield batch
-            if self.on_batch is not None:
-                self.on_batch(int(batch.y.shape[0]))
+            self.passed(int(batch.y.shape[0]))
         if self._dataset is not None and not np.allclose(sums, self._sums, rtol=1e-6, atol=1e-6):
             raise InvalidInputError(
                 "the dataset changes from one pass to the next",
@@ -108,6 +107,11 @@ class Batches:
                 received=f"{sums[0]:.0f} rows after {self._sums[0]:.0f}, or other values in them",
                 remedy="take out augmentation and generators that run dry, or cache the dataset",
             )
+
+    def passed(self, n_rows: int) -> None:
+        """Tell the progress display of rows that were dealt with, read again or not."""
+        if self.on_batch is not None:
+            self.on_batch(n_rows)
 
     def head(self, n: int) -> Any:
         """The inputs of the first rows, at most n and at most one batch."""

@@ -32,6 +32,9 @@ _VARIABLE_BYTES = 2**28
 _BUFFER_BYTES = 2**29
 _BUFFER_ROWS = 256
 
+#: Bytes of activations that products of the exact Hessian may keep from one to the next.
+_KEPT_BYTES = 2**32
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
@@ -39,7 +42,7 @@ class MemoryPlan:
 
     Attributes:
         vectors: tall matrices of the eigenvalue solver, `[P, m]` each; 0 where they are in files.
-        buffer: per-example rows that are multiplied together.
+        buffer: per-example rows that are multiplied together, or activations that are kept.
         batch: activations and rows of one batch.
         batch_size: examples a step.
     """
@@ -106,8 +109,9 @@ def plan_memory(
     def plan(size: int) -> MemoryPlan:
         rows = size * per_example * row
         batch = rows + (2 + per_example) * size * activations
-        wanted = max(_BUFFER_BYTES, _BUFFER_ROWS * row)
-        buffer = max(rows, min(wanted, free - vectors - batch)) if per_example else 0
+        spare = free - vectors - batch
+        wanted = max(_BUFFER_BYTES, _BUFFER_ROWS * row) if per_example else _KEPT_BYTES
+        buffer = max(rows, min(wanted, spare))
         return MemoryPlan(vectors, buffer, batch, size)
 
     size = batch_size or _comfortable_batch(network, spec, per_example)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["bytes_reached_from", "reached_from"]
+__all__ = ["Staged", "bytes_reached_from", "reached_from"]
 
 
 def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
@@ -29,3 +29,73 @@ def bytes_reached_from(tensors: Sequence[tf.Tensor]) -> int:
         for tensor in reached_from(tensors).values()
         if tensor.shape.is_fully_defined()
     )
+
+
+class Staged:
+    """A function compiled in two stages: what its last argument does not change, and the rest.
+
+    Args:
+        function: of tensors, or of nests of them.
+        signature: a `tf.TensorSpec`, or a nest of them, for each argument; the last is one spec.
+    """
+
+    def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
+        graph = tf.function(function, input_signature=signature).get_concrete_function().graph
+        self._definition = graph.as_graph_def()
+        self._captured = {inner.name: outer for outer, inner in graph.captures}
+        *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
+        self._value = graph.outputs[0]
+        self._point = _needed_by(graph, before, self._last)
+        self._second: dict[int, Any] = {}
+        self._first = tf.function(
+            lambda *values: self._run(before, values, self._point),
+            input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in before],
+        )
+
+    def first(self, *arguments: Any) -> list[tf.Tensor]:
+        """All arguments but the last -> the tensors that the second stage needs of them."""
+        return list(self._first(*tf.nest.flatten(arguments)))
+
+    def second(self, point: Sequence[tf.Tensor], stack: tf.Tensor) -> tf.Tensor:
+        """The function's values, stacked, for several last arguments `[b, ...]`."""
+        count = stack.shape[0]
+        if count not in self._second:
+            # Side by side rather than stacked: TensorFlow then runs them on all processors.
+            self._second[count] = tf.function(
+                lambda *values: tf.stack(
+                    [
+                        self._run([*self._point, self._last], [*values[:-1], each], [self._value])
+                        for each in tf.unstack(values[-1])
+                    ]
+                )[:, 0],
+                input_signature=[
+                    *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self._point),
+                    tf.TensorSpec([count, *self._last.shape], self._last.dtype),
+                ],
+            )
+        return self._second[count](*point, stack)
+
+    def _run(
+        self, feeds: Sequence[tf.Tensor], values: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """The part of the graph between some tensors, which get values, and some others."""
+        fed = {tensor.name: value for tensor, value in zip(feeds, values, strict=True)}
+        return list(
+            tf.graph_util.import_graph_def(
+                self._definition,
+                input_map=self._captured | fed,
+                return_elements=[tensor.name for tensor in fetches],
+                name="",
+            )
+        )
+
+
+def _needed_by(graph: Any, before: Sequence[tf.Tensor], last: tf.Tensor) -> list[tf.Tensor]:
+    """Tensors made of some inputs that are read where the last input has a part."""
+    early, late = reached_from(before), reached_from([last])
+    used = list(graph.outputs)
+    for operation in graph.get_operations():
+        if any(tensor.ref() in late for tensor in operation.outputs):
+            used.extend(operation.inputs)
+    needed = {t.ref(): t for t in used if t.ref() in early and t.ref() not in late}
+    return list(needed.values())

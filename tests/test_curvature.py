@@ -16,9 +16,9 @@ from deltauq.network import Network
 KINDS = {"hessian": curvature.Hessian, "opg": curvature.OPG, "ggn": curvature.GGN}
 
 
-def build(case, kind, *, batch_size=4, dtype="float64", scale=None):
+def build(case, kind, *, batch_size=4, dtype="float64", **options):
     data = case.batches(batch_size, dtype)
-    return KINDS[kind](Network(case.model), "categorical", data, scale=scale)
+    return KINDS[kind](Network(case.model), "categorical", data, **options)
 
 
 def relative(found, truth):
@@ -128,9 +128,27 @@ def test_one_trace_per_signature(get_case, rng):
         for operator in (opg, hessian):
             operator.matmat(rng.normal(size=(64, 10)))
     assert opg._compiled_factors.experimental_get_tracing_count() == 1
-    assert list(hessian._products) == [8, 2]
-    for product in hessian._products.values():
+    stages = hessian._product
+    assert stages._first.experimental_get_tracing_count() == 1
+    assert list(stages._second) == [8, 2]
+    for product in stages._second.values():
         assert product.experimental_get_tracing_count() == 1
+
+
+def test_activations_are_kept_where_all_of_them_fit(get_case, rng):
+    """With room for all, for a part or for none: the same products, read once or every time."""
+    case, vectors = get_case("tanh"), rng.normal(size=(64, 3))
+    found, passes = [], []
+    for room in (2**29, 2_000, 0):
+        hessian = build(case, "hessian", batch_size=4, buffer_bytes=room)
+        seen: list[int] = []
+        hessian.data.on_batch = seen.append
+        found += [hessian.matmat(vectors), hessian.matmat(vectors)]
+        assert sum(seen) == 2 * hessian.data.n_rows
+        passes.append(bool(hessian._kept))
+    assert passes == [True, False, False]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-12, atol=1e-14)
 
 
 def test_float32_in_float32_out(get_case, rng):

@@ -40,6 +40,29 @@ def test_max_pooling(rng, shape, size, stride, padding):
         assert np.any(truth)
 
 
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (4, 1), (3, 2)])
+def test_convolution(rng, padding, window, stride):
+    """In the images and in the kernel, which is what the parameters' second derivative mixes."""
+    x = tf.constant(rng.normal(size=(3, 7, 8, 4)))
+    kernel = tf.constant(rng.normal(size=(window, 3, 4, 6)))
+    joined = tf.concat([tf.reshape(x, [-1]), tf.reshape(kernel, [-1])], axis=0)
+
+    def plain(both):
+        images, weights = tf.split(both, [tf.size(x), tf.size(kernel)])
+        images, weights = tf.reshape(images, x.shape), tf.reshape(weights, kernel.shape)
+        return tf.nn.conv2d(images, weights, stride, padding)
+
+    def fast(both):
+        with fast_gradients():
+            return plain(both)
+
+    g, v = rng.normal(size=plain(joined).shape), tf.constant(rng.normal(size=joined.shape))
+    pairs = zip(derivatives(fast, joined, g, v), derivatives(plain, joined, g, v), strict=True)
+    for found, truth in pairs:
+        np.testing.assert_allclose(found, truth, rtol=1e-10, atol=1e-9)
+
+
 def test_of_equal_entries_one_gets_the_gradient():
     x = tf.ones([1, 4, 4, 2])
 

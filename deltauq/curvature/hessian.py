@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,8 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.data import Batch
-from deltauq.jacobians import hessian_products
+from deltauq.jacobians import hessian_product
 
 __all__ = ["Hessian", "TraceEstimate"]
 
@@ -34,8 +35,10 @@ class TraceEstimate(NamedTuple):
 class Hessian(CurvatureOperator):
     """H = (1/N) sum_n w_n d^2 loss_n / d w^2, the true second derivative; not semidefinite.
 
-    A product costs about five forward passes over the data; columns of a block share the first
-    three. At a kink (ReLU) it is the Hessian of the smooth piece the parameters lie in.
+    A product costs about five forward passes over the data. What it does not share with another
+    one is three of them: the rest is done once for the columns of a block, or once and for all
+    where `buffer_bytes` has room for the activations of all the data. At a kink (ReLU) it is the
+    Hessian of the smooth piece the parameters lie in.
     """
 
     positive_semidefinite = False
@@ -44,7 +47,8 @@ class Hessian(CurvatureOperator):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._rows_at_once = max(1, _CACHE_BYTES // self.network.activation_bytes(self.data.spec.x))
-        self._products: dict[int, Any] = {}
+        self._product = hessian_product(self.network, self.likelihood, self.data.spec)
+        self._kept: list[tuple[list[tf.Tensor], int]] = []
 
     @staticmethod
     def rows_per_example(n_outputs: int) -> int:
@@ -53,35 +57,38 @@ class Hessian(CurvatureOperator):
 
     def _sum(self, vectors: Array, out: Array) -> None:
         scale = self.scale[:, None]
-        cuts = range(_BLOCK, vectors.shape[1], _BLOCK)
-        scaled = (scale * vectors).astype(vectors.dtype)
-        blocks = [tf.constant(block.T) for block in np.split(scaled, cuts, axis=1)]
+        scaled = (scale * vectors).T.astype(vectors.dtype)
+        blocks = [tf.constant(scaled[k : k + _BLOCK]) for k in range(0, len(scaled), _BLOCK)]
         totals = [np.zeros(block.shape) for block in blocks]
-        for batch in self.data:
+        for point in self._points():
             for block, total in zip(blocks, totals, strict=True):
-                total += self._product(len(block))(self.network.params, batch, block).numpy()
+                total += self._product.second(point, block).numpy()
         out[:] = scale * np.concatenate(totals).T
 
-    def _product(self, width: int) -> Any:
-        """The compiled product of a batch, traced once for each number of vectors."""
-        if width not in self._products:
-            parameters = tf.TensorSpec([self.shape[0]], self.network.dtype)
-            vectors = tf.TensorSpec([width, self.shape[0]], self.network.dtype)
+    def _points(self) -> Iterator[list[tf.Tensor]]:
+        """What products need of a few rows at a time, once through the data.
 
-            def product(params: tf.Tensor, batch: Batch, vectors: tf.Tensor) -> tf.Tensor:
-                return hessian_products(
-                    self.network,
-                    self.likelihood,
-                    params,
-                    batch,
-                    vectors,
-                    rows_at_once=self._rows_at_once,
-                )
-
-            self._products[width] = tf.function(
-                product, input_signature=[parameters, self.data.spec, vectors]
-            )
-        return self._products[width]
+        Where there is room for all of it, it is kept for the next time.
+        """
+        if self._kept:
+            for point, n_rows in self._kept:
+                yield point
+                self.data.passed(n_rows)
+            return
+        kept: list[tuple[list[tf.Tensor], int]] = []
+        room = self._buffer_bytes
+        for batch in self.data:
+            for start in range(0, len(batch.y), self._rows_at_once):
+                some = slice(start, start + self._rows_at_once)
+                rows = tf.nest.map_structure(lambda leaf, some=some: leaf[some], batch)
+                point = self._product.first(self.network.params, rows)
+                room -= sum(tensor.dtype.size * math.prod(tensor.shape) for tensor in point)
+                kept.append((point, len(rows.y)))
+                if room < 0:
+                    kept.clear()
+                yield point
+        self._kept = kept if room >= 0 else []
+        self._buffer_bytes = max(0, room)
 
     def trace(self) -> float:
         """Trace of H, exact; costs P products (see `estimate_trace` for large P)."""

@@ -2,7 +2,7 @@
 
 from deltauq.jacobians.factors import Factor, Workspace, assemble, evaluated, stacked
 from deltauq.jacobians.per_example import Cotangents, PerExample
-from deltauq.jacobians.second import hessian_products
+from deltauq.jacobians.second import hessian_product
 
 __all__ = [
     "Cotangents",
@@ -11,6 +11,6 @@ __all__ = [
     "Workspace",
     "assemble",
     "evaluated",
-    "hessian_products",
+    "hessian_product",
     "stacked",
 ]

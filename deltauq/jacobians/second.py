@@ -8,61 +8,33 @@ import tensorflow as tf
 
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
+from deltauq.tracing import Staged
 
-__all__ = ["hessian_products"]
+__all__ = ["hessian_product"]
 
 
-def hessian_products(
-    network: Network,
-    likelihood: Likelihood,
-    params: tf.Tensor,
-    batch: Any,
-    vectors: tf.Tensor,
-    *,
-    rows_at_once: int,
-) -> tf.Tensor:
-    """Sum over a batch of w_n (d^2 loss_n / d w^2) v_k; inside a `tf.function` only.
+def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Staged:
+    """Sum over a batch of w_n (d^2 loss_n / d w^2) v: params `[P]`, batch, v `[P]` -> `[P]`.
 
-    Reverse over reverse: the gradient is formed once and differentiated along every vector. The
-    rows are taken a few at a time, so that their activations stay in the processor's cache.
+    Reverse over reverse: the gradient is formed once and differentiated along the vector. The
+    forward pass and the first backward pass do not depend on the vector: they are the first stage,
+    which serves any number of products.
 
     Args:
         network: the network.
         likelihood: its loss is differentiated.
-        params: `[P]`.
-        batch: a `Batch`.
-        vectors: `[b, P]`, b static.
-        rows_at_once: rows that are differentiated together.
-
-    Returns:
-        `[b, P]`.
+        spec: `tf.TensorSpec`s of a `Batch`.
     """
-    n_rows = tf.shape(batch.y)[0]
 
-    def step(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        stop = tf.minimum(start + rows_at_once, n_rows)
-        some = tf.nest.map_structure(lambda leaf: leaf[start:stop], batch)
-        return stop, total + _products(network, likelihood, params, some, vectors)
-
-    return tf.while_loop(
-        lambda start, _: start < n_rows,
-        step,
-        [tf.constant(0), tf.zeros_like(vectors)],
-        parallel_iterations=1,
-    )[1]
-
-
-def _products(
-    network: Network, likelihood: Likelihood, params: tf.Tensor, batch: Any, vectors: tf.Tensor
-) -> tf.Tensor:
-    pieces = [tf.identity(piece) for piece in network.unflatten(params)]
-    logits = network.logits(pieces, batch.x)
-    cost = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
-    gradient = tf.gradients(cost, pieces, unconnected_gradients="zero")
-    products = []
-    for vector in tf.unstack(vectors):
+    def product(params: tf.Tensor, batch: Any, vector: tf.Tensor) -> tf.Tensor:
+        pieces = [tf.identity(piece) for piece in network.unflatten(params)]
+        logits = network.logits(pieces, batch.x)
+        cost = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
+        gradient = tf.gradients(cost, pieces, unconnected_gradients="zero")
         product = tf.gradients(
             gradient, pieces, grad_ys=network.unflatten(vector), unconnected_gradients="zero"
         )
-        products.append(tf.concat([tf.reshape(part, [-1]) for part in product], axis=0))
-    return tf.stack(products)
+        return tf.concat([tf.reshape(part, [-1]) for part in product], axis=0)
+
+    flat = tf.TensorSpec([network.n_params], network.dtype)
+    return Staged(product, flat, spec, flat)

@@ -20,6 +20,9 @@ Ends = Literal["largest", "smallest", "both"]
 #: Relative difference under which eigenvalues may be copies of one.
 _EQUAL = 1e-3
 
+#: Share of A times a block that may be left of a direction before it is projected once more.
+_LOST = 1e-3
+
 #: Steps from a fresh random block that must bring no larger eigenvalue to light.
 _CHECK_STEPS = 4
 
@@ -91,6 +94,7 @@ class BlockLanczos:
         self._starts = first.shape[1]
         self._coupling = np.zeros((0, 0))
         self._columns = 0
+        self._before_last = 0
         self.products = 0
 
     def converge(self, rank: int, tolerance: float, max_columns: int) -> tuple[RitzPairs, bool]:
@@ -228,15 +232,23 @@ class BlockLanczos:
         self.products += width
         basis = self._basis
         image = np.asarray(self._matmat(self._next), basis.dtype)
-        coefficients, rest = split(basis, image)
+        # The three-term recurrence first: the basis, which is what costs, then has to be read
+        # only once more to remove the rounding.
+        near = max(0, done - self._before_last)
+        local, rest = split(basis[:, near:], image)
+        coefficients, rest = split(basis, rest, rounds=1, overwrite=True)
+        coefficients[near:] += local
+        following = orthonormal_basis(rest)[:, : self._size - self._columns]
+        self._coupling = inner_products(following, rest)
+        left = np.linalg.svd(self._coupling, compute_uv=False)
+        if np.min(left, initial=np.inf) < _LOST * np.linalg.norm(image):
+            following = orthonormal_basis(project_out(basis, following))
+        self._next, self._before_last = following, width
         projected = np.zeros((self._columns, self._columns))
         projected[:done, :done] = self._projected
         projected[:, done:] = coefficients
         projected[done:, :] = coefficients.T
         self._projected = projected
-        following = orthonormal_basis(rest)[:, : self._size - self._columns]
-        self._coupling = inner_products(following, rest)
-        self._next = orthonormal_basis(split(basis, following, rounds=1, overwrite=True)[1])
 
     def _reserve(self, columns: int) -> None:
         if columns > self._memory.shape[1]:
