@@ -88,7 +88,7 @@ class Hessian(CurvatureOperator):
                     kept.clear()
                 yield point
         self._kept = kept if room >= 0 else []
-        self._buffer_bytes = max(0, room)
+        self._buffer_bytes = max(0, room)  # what did not fit is not tried again
 
     def trace(self) -> float:
         """Trace of H, exact; costs P products (see `estimate_trace` for large P)."""
