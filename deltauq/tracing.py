@@ -42,7 +42,7 @@ class Staged:
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
         graph = tf.function(function, input_signature=signature).get_concrete_function().graph
         self._definition = graph.as_graph_def()
-        self._captured = {inner.name: outer for outer, inner in graph.captures}
+        self._captured = graph.captures
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
         self._value = graph.outputs[0]
         self._point = _needed_by(graph, before, self._last)
@@ -79,11 +79,13 @@ class Staged:
         self, feeds: Sequence[tf.Tensor], values: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]
     ) -> list[tf.Tensor]:
         """The part of the graph between some tensors, which get values, and some others."""
+        here = tf.compat.v1.get_default_graph()
+        outside = {inner.name: here.capture(outer) for outer, inner in self._captured}
         fed = {tensor.name: value for tensor, value in zip(feeds, values, strict=True)}
         return list(
             tf.graph_util.import_graph_def(
                 self._definition,
-                input_map=self._captured | fed,
+                input_map=outside | fed,
                 return_elements=[tensor.name for tensor in fetches],
                 name="",
             )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import cases
+import keras
 import numpy as np
 import pytest
 import scipy.sparse.linalg
 
 from deltauq import curvature
+from deltauq.cost import Cost
 from deltauq.data import Batches
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Categorical
@@ -133,6 +135,32 @@ def test_one_trace_per_signature(get_case, rng):
     assert list(stages._second) == [8, 2]
     for product in stages._second.values():
         assert product.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("kind", ["normalised convolution", "attention", "lstm"])
+def test_hessian_products_equal_central_differences(rng, kind):
+    """Of layers whose trace reads other variables, branches, or loops."""
+    keras.utils.set_random_seed(0)
+    network, x, y = Network(sequence_model(kind)), rng.normal(size=(9, 5, 3)), np.arange(9) % 3
+    data = Batches(x, y, likelihood=Categorical(), n_outputs=3, dtype="float64", batch_size=4)
+    cost = Cost(network, Categorical(), data, np.zeros(network.n_params))
+    vector, step = rng.normal(size=network.n_params), 1e-5
+    ahead, behind = (cost.evaluate(network.params + s * vector)[1] for s in (step, -step))
+    truth = (ahead - behind) / (2 * step)
+    assert relative(curvature.Hessian(network, "categorical", data).matvec(vector), truth) < 1e-6
+
+
+def sequence_model(kind):
+    layers, options = keras.layers, {"dtype": "float64"}
+    inputs = keras.Input((5, 3), **options)
+    if kind == "lstm":
+        z = layers.LSTM(4, **options)(inputs)
+    elif kind == "attention":
+        z = layers.Flatten(**options)(layers.MultiHeadAttention(2, 2, **options)(inputs, inputs))
+    else:
+        z = layers.Conv1D(4, 3, activation="tanh", **options)(inputs)
+        z = layers.Flatten(**options)(layers.BatchNormalization(**options)(z))
+    return keras.Model(inputs, layers.Dense(3, **options)(z))
 
 
 def test_activations_are_kept_where_all_of_them_fit(get_case, rng):
