@@ -94,7 +94,7 @@ class BlockLanczos:
         self._starts = first.shape[1]
         self._coupling = np.zeros((0, 0))
         self._columns = 0
-        self._before_last = 0
+        self._last_width = 0
         self.products = 0
 
     def converge(self, rank: int, tolerance: float, max_columns: int) -> tuple[RitzPairs, bool]:
@@ -228,13 +228,13 @@ class BlockLanczos:
             return
         self._reserve(done + width)
         self._memory[:, done : done + width] = self._next
+        near = done - self._last_width
         self._columns, self._last_width = done + width, width
         self.products += width
         basis = self._basis
         image = np.asarray(self._matmat(self._next), basis.dtype)
         # The three-term recurrence first: the basis, which is what costs, then has to be read
         # only once more to remove the rounding.
-        near = max(0, done - self._before_last)
         local, rest = split(basis[:, near:], image)
         coefficients, rest = split(basis, rest, rounds=1, overwrite=True)
         coefficients[near:] += local
@@ -243,7 +243,7 @@ class BlockLanczos:
         left = np.linalg.svd(self._coupling, compute_uv=False)
         if np.min(left, initial=np.inf) < _LOST * np.linalg.norm(image):
             following = orthonormal_basis(project_out(basis, following))
-        self._next, self._before_last = following, width
+        self._next = following
         projected = np.zeros((self._columns, self._columns))
         projected[:done, :done] = self._projected
         projected[:, done:] = coefficients
