@@ -158,9 +158,9 @@ def prediction_batch(network: Network, spec: Any, n_outputs: int, *, free: int) 
 
 
 def _comfortable_batch(network: Network, spec: Any, rows_per_example: int) -> int:
-    """Examples a step at which activations and rows are small; 2,048 where there are no rows."""
+    """Examples a step at which activations and rows are small; 4,096 where there are no rows."""
     if not rows_per_example:
-        return 2048
+        return 4096
     largest = max(parameter.size for parameter in network.parameters)
     rows = rows_per_example * largest * np.dtype(network.dtype).itemsize
     activations = _ACTIVATION_BYTES // network.activation_bytes(spec)

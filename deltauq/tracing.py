@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +75,24 @@ class Staged:
                 ],
             )
         return self._second[count](*point, stack)
+
+    def over(self, points: Sequence[Sequence[tf.Tensor]]) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The sum of `second` over some points as one call, stack -> float64 `[b, ...]`."""
+
+        def total(stack: tf.Tensor) -> tf.Tensor:
+            result = tf.zeros(stack.shape, tf.float64)
+            for point in points:
+                # One after the other: side by side they would drive each other from the cache.
+                with tf.control_dependencies([result]):
+                    result += tf.cast(self.second(point, tf.identity(stack)), tf.float64)
+            return result
+
+        @functools.cache
+        def compiled(count: int) -> Callable[[tf.Tensor], tf.Tensor]:
+            spec = tf.TensorSpec([count, *self._last.shape], self._last.dtype)
+            return tf.function(total).get_concrete_function(spec)
+
+        return lambda stack: compiled(stack.shape[0])(stack)
 
     def _run(
         self, feeds: Sequence[tf.Tensor], values: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]

@@ -173,7 +173,7 @@ def test_activations_are_kept_where_all_of_them_fit(get_case, rng):
         hessian.data.on_batch = seen.append
         found += [hessian.matmat(vectors), hessian.matmat(vectors)]
         assert sum(seen) == 2 * hessian.data.n_rows
-        passes.append(bool(hessian._kept))
+        passes.append(hessian._at_once is not None)
     assert passes == [True, False, False]
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=1e-12, atol=1e-14)

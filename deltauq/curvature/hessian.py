@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ __all__ = ["Hessian", "TraceEstimate"]
 Array = npt.NDArray[Any]
 
 #: Bytes of activations that are differentiated together: about what the cache holds.
-_CACHE_BYTES = 3 * 2**23
+_CACHE_BYTES = 2**25
 
 #: Columns of V that one compiled call takes at most.
 _BLOCK = 8
@@ -48,7 +48,7 @@ class Hessian(CurvatureOperator):
         super().__init__(*args, **options)
         self._rows_at_once = max(1, _CACHE_BYTES // self.network.activation_bytes(self.data.spec.x))
         self._product = hessian_product(self.network, self.likelihood, self.data.spec)
-        self._kept: list[tuple[list[tf.Tensor], int]] = []
+        self._at_once: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     @staticmethod
     def rows_per_example(n_outputs: int) -> int:
@@ -56,39 +56,45 @@ class Hessian(CurvatureOperator):
         return 0
 
     def _sum(self, vectors: Array, out: Array) -> None:
-        scale = self.scale[:, None]
-        scaled = (scale * vectors).T.astype(vectors.dtype)
-        blocks = [tf.constant(scaled[k : k + _BLOCK]) for k in range(0, len(scaled), _BLOCK)]
-        totals = [np.zeros(block.shape) for block in blocks]
+        scaled = vectors.T * self.scale.astype(vectors.dtype)
+        stacks = [tf.constant(scaled[k : k + _BLOCK]) for k in range(0, len(scaled), _BLOCK)]
+        totals = self._totals(stacks)
+        for start, total in zip(range(0, len(scaled), _BLOCK), totals, strict=True):
+            out[:, start : start + _BLOCK] = (total * self.scale).T
+
+    def _totals(self, stacks: Sequence[tf.Tensor]) -> list[Array]:
+        """The sum over the data for stacks of vectors `[b, P]`, float64.
+
+        What does not depend on the vectors is kept for the next time, where there is room for all
+        of it.
+        """
+        if self._at_once is not None:
+            totals = [self._at_once(stack).numpy() for stack in stacks]
+            self.data.passed(self.data.n_rows)
+            return totals
+        totals = [np.zeros(stack.shape) for stack in stacks]
+        kept: list[list[tf.Tensor]] | None = []
+        room = self._buffer_bytes
         for point in self._points():
-            for block, total in zip(blocks, totals, strict=True):
-                total += self._product.second(point, block).numpy()
-        out[:] = scale * np.concatenate(totals).T
+            for stack, total in zip(stacks, totals, strict=True):
+                total += self._product.second(point, stack).numpy()
+            room -= sum(tensor.dtype.size * math.prod(tensor.shape) for tensor in point)
+            if room < 0:
+                kept = None
+            if kept is not None:
+                kept.append(point)
+        if kept is not None:
+            self._at_once = self._product.over(kept)
+        self._buffer_bytes = max(0, room)  # what did not fit is not tried again
+        return totals
 
     def _points(self) -> Iterator[list[tf.Tensor]]:
-        """What products need of a few rows at a time, once through the data.
-
-        Where there is room for all of it, it is kept for the next time.
-        """
-        if self._kept:
-            for point, n_rows in self._kept:
-                yield point
-                self.data.passed(n_rows)
-            return
-        kept: list[tuple[list[tf.Tensor], int]] = []
-        room = self._buffer_bytes
+        """What products need of a few rows at a time, once through the data."""
         for batch in self.data:
             for start in range(0, len(batch.y), self._rows_at_once):
                 some = slice(start, start + self._rows_at_once)
                 rows = tf.nest.map_structure(lambda leaf, some=some: leaf[some], batch)
-                point = self._product.first(self.network.params, rows)
-                room -= sum(tensor.dtype.size * math.prod(tensor.shape) for tensor in point)
-                kept.append((point, len(rows.y)))
-                if room < 0:
-                    kept.clear()
-                yield point
-        self._kept = kept if room >= 0 else []
-        self._buffer_bytes = max(0, room)  # what did not fit is not tried again
+                yield self._product.first(self.network.params, rows)
 
     def trace(self) -> float:
         """Trace of H, exact; costs P products (see `estimate_trace` for large P)."""

@@ -74,7 +74,7 @@ class BlockLanczos:
         matmat: Callable[[Array], Array],
         size: int,
         *,
-        block: int = 4,
+        block: int = 2,
         ends: Ends = "largest",
         dtype: Any = np.float64,
         seed: int = 0,
@@ -115,23 +115,21 @@ class BlockLanczos:
             The pairs, and whether they met the tolerance and stood the check.
         """
         met = self._reach(rank, tolerance, max_columns)
-        while met and self._columns < self._size:
-            pairs = self.pairs(rank)
-            if not self._may_hide_copies(pairs.values, tolerance):
-                break
-            if not self._further_out(pairs, tolerance):
-                break
+        pairs = self.pairs(rank)
+        while met and self._may_hide_copies(pairs, tolerance) and self._hides(pairs, tolerance):
             met = self._columns < max_columns
             if met:
                 self._join_fresh_block()
                 for _ in range(_CHECK_STEPS):
                     self._extend()
                 met = self._reach(rank, tolerance, max_columns)
-        return self.pairs(rank), met
+                pairs = self.pairs(rank)
+        return pairs, met
 
     def _reach(self, rank: int, tolerance: float, max_columns: int) -> bool:
         """Extend until the residuals of the K outermost pairs are small, or the limit."""
         limit = min(self._size, max_columns)
+        self._reserve(min(limit, 3 * rank))  # mostly enough; a column not used costs nothing
         while self._columns < min(rank, limit):
             self._extend()
         while True:
@@ -146,13 +144,16 @@ class BlockLanczos:
                 if self._columns < limit:
                     self._extend()
 
-    def _may_hide_copies(self, values: Array, tolerance: float) -> bool:
+    def _may_hide_copies(self, pairs: RitzPairs, tolerance: float) -> bool:
         """Whether as many pairs are equal as the basis could hold of one eigenvalue."""
+        if self._columns >= self._size:
+            return False
+        values = pairs.values
         spread = values[: len(values) - self._starts + 1] - values[self._starts - 1 :]
         equal = np.maximum(tolerance, _EQUAL * np.abs(values[self._starts - 1 :]))
         return bool(np.any(spread <= equal))
 
-    def _further_out(self, pairs: RitzPairs, tolerance: float) -> bool:
+    def _hides(self, pairs: RitzPairs, tolerance: float) -> bool:
         """Whether (I - U U^T) A (I - U U^T), from a fresh random block, has a value beyond them."""
         vectors = pairs.vectors
 
