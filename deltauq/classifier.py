@@ -52,6 +52,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         tail: as in `DeltaMethod`.
         rank_tol: as in `DeltaMethod`.
         negative_curvature: as in `DeltaMethod`.
+        bounds: as in `DeltaMethod`.
         epochs: of Adam.
         batch_size: of Adam.
         learning_rate: of Adam.
@@ -89,6 +90,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         tail: Tail = "midpoint",
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
+        bounds: bool = True,
         epochs: int = 30,
         batch_size: int = 64,
         learning_rate: float = 3e-3,
@@ -106,6 +108,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         self.tail = tail
         self.rank_tol = rank_tol
         self.negative_curvature = negative_curvature
+        self.bounds = bounds
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -147,6 +150,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
             tail=self.tail,
             rank_tol=self.rank_tol,
             negative_curvature=self.negative_curvature,
+            bounds=self.bounds,
             seed=seed,
             progress=self.progress,
         ).fit(X, encoder.transform(y), weight)

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.delta import CURVATURES, Curvature, DeltaMethod
-from deltauq.eigen import Eigenpairs
 from deltauq.errors import InvalidInputError, MissingDependencyError
 from deltauq.likelihoods import resolve_likelihood
+from deltauq.linalg import Eigenpairs
 from deltauq.metrics import Agreement, agreement, error_auroc
 from deltauq.prediction import Prediction
 

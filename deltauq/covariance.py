@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.eigen import Eigenpairs
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
-from deltauq.linalg import LowRank
+from deltauq.linalg import Eigenpairs, LowRank
 
 __all__ = [
     "NegativeCurvature",
@@ -20,6 +19,7 @@ __all__ = [
     "check_choice",
     "dense_covariance",
     "low_rank_covariance",
+    "spectrum_interval",
     "tail_interval",
 ]
 
@@ -40,16 +40,26 @@ class ParameterCovariance:
         spectrum: d and t.
         scale: `[P]`.
         n_examples: N.
+        bounds: d and t of two matrices between which, in the semidefinite order, the covariance
+            from all eigenpairs lies; None where that is not known.
     """
 
     vectors: Array
     spectrum: LowRank
     scale: Array
     n_examples: float
+    bounds: tuple[LowRank, LowRank] | None = None
 
     def project(self, along: Array, rest: Array) -> Array:
         """J Sigma J^T `[..., C, C]` from what `Linearization.sketch` gives of J D and U."""
         return self.spectrum.quadratic_form(along, rest) / self.n_examples
+
+    def project_bounds(self, along: Array, rest: Array) -> tuple[Array, Array] | None:
+        """The same from `bounds`, the smaller one first."""
+        if self.bounds is None:
+            return None
+        low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
+        return low / self.n_examples, high / self.n_examples
 
     def to_linear_operator(self) -> tf.linalg.LinearOperator:
         """Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the network's precision."""
@@ -115,15 +125,15 @@ def low_rank_covariance(
             )
         _require_positive(pairs.values + 1.0, epsilon)
         spectrum = LowRank(1.0 / (pairs.values + 1.0), 0.0)
-        return ParameterCovariance(pairs.vectors, spectrum, scale, n_examples)
+        return ParameterCovariance(pairs.vectors, spectrum, scale, n_examples, (spectrum, spectrum))
     if negative_curvature == "raise":
         _require_no_negative(pairs, epsilon, "negative_curvature='project'")
     positive = pairs.values > 0
     keep = slice(None) if complete or np.all(positive) else positive
     values = np.maximum(pairs.values[keep], 0.0)
-    left_out = 0.0 if complete else _tail(pairs, tail)
-    spectrum = LowRank(1.0 / (values + 1.0), left_out)
-    return ParameterCovariance(pairs.vectors[:, keep], spectrum, scale, n_examples)
+    spectrum = LowRank(1.0 / (values + 1.0), 0.0 if complete else _tail(pairs, tail))
+    bounds = (spectrum, spectrum) if complete else _bounds(pairs, values, epsilon)
+    return ParameterCovariance(pairs.vectors[:, keep], spectrum, scale, n_examples, bounds)
 
 
 def dense_covariance(
@@ -158,19 +168,61 @@ def dense_covariance(
     precision[np.diag_indices_from(precision)] += penalised
     values, vectors = np.linalg.eigh(precision)
     _require_positive(values, epsilon)
-    return ParameterCovariance(vectors, LowRank(1.0 / values, 0.0), scale, n_examples)
+    spectrum = LowRank(1.0 / values, 0.0)
+    return ParameterCovariance(vectors, spectrum, scale, n_examples, (spectrum, spectrum))
 
 
 def tail_interval(pairs: Eigenpairs) -> tuple[float, float]:
     """[low, high] of the inverse eigenvalues that were left out, in the prior's metric.
 
-    Left-out eigenvalues lie between 0 and rest = min(mu_K, trace - sum mu). This takes the computed
-    pairs as exact.
+    Left-out eigenvalues lie between 0 and rest = min(mu_K, delta), delta the bound on what is left
+    out or, where it was not computed, trace - sum mu. This takes the computed pairs as exact.
     """
     bounds = [max(0.0, float(pairs.values[-1])) if pairs.rank else np.inf]
-    if pairs.remainder is not None:
+    if pairs.left_out is not None:
+        bounds.append(pairs.left_out.bound)
+    elif pairs.remainder is not None:
         bounds.append(pairs.remainder)
     return 1.0 / (1.0 + min(bounds)), 1.0
+
+
+def spectrum_interval(pairs: Eigenpairs, epsilon: float) -> tuple[LowRank, LowRank]:
+    """The smallest and the largest covariance, in the prior's metric, that pairs leave possible.
+
+    Certified where it is known what they leave out; otherwise that of `tail_interval`.
+    """
+    values = np.maximum(pairs.values, 0.0)
+    low, high = tail_interval(pairs)
+    weights = 1.0 / (1.0 + values)
+    return _bounds(pairs, values, epsilon) or (LowRank(weights, low), LowRank(weights, high))
+
+
+def _bounds(pairs: Eigenpairs, values: Array, epsilon: float) -> tuple[LowRank, LowRank] | None:
+    """Bounds of the inverse of M + I from below and from above, M the (projected) curvature.
+
+    A semidefinite M has M^ <= M <= M^ + delta I with M^ = U diag(mu) U^T from a Nystrom sketch,
+    converged or not. For the Hessian's projection M_+, which moves by no more than M in the
+    Frobenius norm, U diag(mu) U^T - eps I <= M_+ <= U diag(mu) U^T + beta (I - U U^T) + eps I with
+    eps = sqrt(2) ||M U - U diag(mu)||_F and beta the bound on M outside U.
+
+    Args:
+        pairs: with `left_out`, delta or beta; None where it was not computed.
+        values: mu, negative ones left out.
+        epsilon: relative rounding of the curvature.
+    """
+    if pairs.left_out is None:
+        return None
+    beyond = pairs.left_out.bound
+    below = epsilon * float(np.max(pairs.values, initial=0.0))
+    above = beyond
+    if pairs.smallest is not None:
+        below += float(np.sqrt(2.0) * np.linalg.norm(pairs.residual_norms))
+        above, beyond = below, beyond + below
+    below = min(below, 1.0 - epsilon)
+    return (
+        LowRank(1.0 / (1.0 + values + above), 1.0 / (1.0 + beyond)),
+        LowRank(1.0 / (1.0 + values - below), 1.0 / (1.0 - below)),
+    )
 
 
 def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -192,7 +244,8 @@ def _tail(pairs: Eigenpairs, tail: Tail) -> float:
                 received="the exact Hessian",
                 remedy="pass tail='midpoint' or 'l2'",
             )
-        return 1.0 / (1.0 + pairs.remainder / (pairs.n_params - pairs.rank))
+        mean = pairs.remainder / (pairs.n_params - pairs.rank)
+        return max(1.0 / (1.0 + mean), tail_interval(pairs)[0])
     low, high = tail_interval(pairs)
     return {"midpoint": (low + high) / 2, "l2": high, "none": 0.0}[tail]
 

@@ -22,14 +22,14 @@ from deltauq.covariance import (
     check_choice,
     dense_covariance,
     low_rank_covariance,
-    tail_interval,
+    spectrum_interval,
 )
 from deltauq.curvature import CurvatureOperator
-from deltauq.eigen import Eigenpairs, Rank, automatic_eigenpairs, eigenpairs
+from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning, NotFittedError
 from deltauq.inputs import InputBatches, align_inputs
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import LowRank, Storage, root_diagonal
+from deltauq.linalg import Eigenpairs, Storage, root_diagonal
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.network import Layers, Network
 from deltauq.prediction import Prediction, predict
@@ -81,6 +81,9 @@ class DeltaMethod:
         rank_tol: relative width for rank="auto".
         negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise" or
             "keep".
+        bounds: bound what the eigenpairs leave out, so that every standard error comes with an
+            interval for its own approximation error (`Prediction.std_bounds`); takes up to five
+            more passes over the data.
         batch_size: rows a step; None chooses it from the model's size.
         memory_limit: of the whole process, bytes or text such as "8GiB"; None uses a safe share of
             what is free. Batches and buffers are chosen to stay under it, and `fit` refuses a rank
@@ -121,6 +124,7 @@ class DeltaMethod:
         tail: Tail = "midpoint",
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
+        bounds: bool = True,
         batch_size: int | None = None,
         memory_limit: int | str | None = None,
         vectors_dir: str | Path | None = None,
@@ -136,6 +140,7 @@ class DeltaMethod:
         self.tail = tail
         self.rank_tol = rank_tol
         self.negative_curvature = negative_curvature
+        self.bounds = bounds
         self.batch_size = batch_size
         self.memory_limit = memory_limit
         self.vectors_dir = vectors_dir
@@ -171,6 +176,7 @@ class DeltaMethod:
             l2=self.l2,
             likelihood=self.likelihood,
             rank=self.rank,
+            bounds=self.bounds,
             operator=CURVATURES[self.curvature],
             batch_size=self.batch_size,
             memory_limit=self.memory_limit,
@@ -280,7 +286,7 @@ def _solve(
     if dm.rank == "auto":
         pairs = _solve_automatically(dm, problem, operator, storage)
     else:
-        pairs = eigenpairs(operator, dm.rank, seed=dm.seed, storage=storage)
+        pairs = eigenpairs(operator, dm.rank, bounds=dm.bounds, seed=dm.seed, storage=storage)
         if not pairs.converged:
             warnings.warn(
                 f"the {dm.rank} eigenpairs of the {dm.curvature} did not all converge: "
@@ -317,6 +323,7 @@ def _solve_automatically(
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     count = min(_CALIBRATION, dm._prediction_batch(problem))
     _, rows = problem.linearization.jacobian(problem.data.head(count))
+    epsilon = float(np.finfo(problem.network.dtype).eps)
     width = 1.0
 
     def is_enough(pairs: Eigenpairs) -> bool:
@@ -324,17 +331,21 @@ def _solve_automatically(
         along = rows @ pairs.vectors
         outside = rows - along @ pairs.vectors.T
         rest = outside @ np.swapaxes(outside, 1, 2)
-        weights = 1.0 / (1.0 + np.maximum(pairs.values, 0.0))
         low, high = (
-            root_diagonal(LowRank(weights, tail).quadratic_form(along, rest))
-            for tail in tail_interval(pairs)
+            root_diagonal(spectrum.quadratic_form(along, rest))
+            for spectrum in spectrum_interval(pairs, epsilon)
         )
         width = float(np.median((high - low) / np.where(high > 0, high, 1.0)))
         return width <= dm.rank_tol
 
     room = free_memory(dm.memory_limit) if storage.directory is None else storage.free
     pairs, enough = automatic_eigenpairs(
-        operator, is_enough, max_bytes=room // 2, seed=dm.seed, storage=storage
+        operator,
+        is_enough,
+        bounds=dm.bounds,
+        max_bytes=room // 2,
+        seed=dm.seed,
+        storage=storage,
     )
     if not enough:
         warnings.warn(

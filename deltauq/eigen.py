@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-from beartype import beartype
-from jaxtyping import Float, jaxtyped
 
 from deltauq.curvature import CurvatureOperator
 from deltauq.errors import InvalidInputError
-from deltauq.linalg import BlockLanczos, Ends, NystromSketch, Storage
+from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
+from deltauq.solvers import bound_columns, make_solver, solver_columns
 
 __all__ = [
-    "Eigenpairs",
     "Rank",
     "automatic_eigenpairs",
     "basis_columns",
+    "certificate_columns",
     "check_rank",
     "eigenpairs",
     "is_dense",
 ]
 
-Array = npt.NDArray[Any]
 Rank = int | Literal["auto", "full"]
 
 #: Largest P for which [P, P] matrices are formed (three of them in float64: 10 GB at 20,000).
@@ -34,64 +30,11 @@ DENSE_LIMIT = 20_000
 #: P up to which `rank="auto"` takes the dense path at once: seconds, and nothing is left out.
 AUTO_DENSE_LIMIT = 3_000
 
+#: The first rank that `rank="auto"` tries.
+_AUTO_START = 64
+
 #: Largest rank that `rank="auto"` tries for the exact Hessian, whose pairs cost a pass each.
 AUTO_LANCZOS_RANK = 256
-
-#: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
-RESIDUAL_SHARE = 0.1
-
-
-@jaxtyped(typechecker=beartype)
-@dataclass(frozen=True)
-class Eigenpairs:
-    """Leading eigenpairs of a mean data curvature A `[P, P]`, values descending.
-
-    Attributes:
-        values: mu `[K]`; in the prior's metric (dimensionless), or times the L2 rate where all
-            parameters have one rate: then they are A's own.
-        vectors: orthonormal columns `[P, K]`.
-        residual_norms: ||A u - mu u|| `[K]`, in the unit of the values; of OPG and GGN an upper
-            bound of it, from what is left of the trace.
-        trace: of A, exact; None where it was not computed.
-        smallest: the smallest eigenvalue found; None where the curvature has no negative ones.
-        products: products of A with one vector that were spent.
-        converged: every residual met the solver's rule.
-    """
-
-    values: Float[np.ndarray, " K"]
-    vectors: Float[np.ndarray, "P K"]
-    residual_norms: Float[np.ndarray, " K"]
-    trace: float | None
-    smallest: float | None
-    products: int
-    converged: bool
-
-    @property
-    def rank(self) -> int:
-        """K."""
-        return len(self.values)
-
-    @property
-    def n_params(self) -> int:
-        """P."""
-        return int(self.vectors.shape[0])
-
-    @property
-    def remainder(self) -> float | None:
-        """trace(A) - sum(mu): a certain bound on what a semidefinite A has left; or None."""
-        return None if self.trace is None else max(0.0, self.trace - float(self.values.sum()))
-
-    def rescaled(self, unit: float) -> Eigenpairs:
-        """The same pairs with all values times a number > 0."""
-        return Eigenpairs(
-            values=self.values * unit,
-            vectors=self.vectors,
-            residual_norms=self.residual_norms * unit,
-            trace=None if self.trace is None else self.trace * unit,
-            smallest=None if self.smallest is None else self.smallest * unit,
-            products=self.products,
-            converged=self.converged,
-        )
 
 
 def check_rank(rank: Any, n_params: int) -> Rank:
@@ -127,6 +70,7 @@ def eigenpairs(
     rank: int | Literal["full"],
     *,
     ends: Ends = "largest",
+    bounds: bool = False,
     seed: int = 0,
     storage: Storage | None = None,
 ) -> Eigenpairs:
@@ -143,6 +87,7 @@ def eigenpairs(
         rank: K, or "full".
         ends: of the exact Hessian's spectrum, the "largest" K, the "smallest", or half of K from
             "both" ends.
+        bounds: compute `left_out` too; takes up to five more passes over the data.
         seed: of the random start.
         storage: where vectors of length P live; None for memory ("full" is always in memory).
 
@@ -157,13 +102,16 @@ def eigenpairs(
             expected="ends='largest' for OPG and GGN, whose smallest eigenvalues are zero",
             received=type(operator).__name__,
         )
-    return _solver(operator, seed, storage, ends)(rank)
+    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
+    pairs = solver.solve(rank)
+    return solver.certified(pairs) if bounds else pairs
 
 
 def automatic_eigenpairs(
     operator: CurvatureOperator,
     is_enough: Callable[[Eigenpairs], bool],
     *,
+    bounds: bool = False,
     max_bytes: int = 2**31,
     seed: int = 0,
     storage: Storage | None = None,
@@ -175,7 +123,8 @@ def automatic_eigenpairs(
 
     Args:
         operator: the curvature.
-        is_enough: judges the pairs.
+        is_enough: judges the pairs; with bounds also without, before passes are spent on them.
+        bounds: compute `left_out` too.
         max_bytes: room for vectors, the limit of the rank.
         seed: of the random start.
         storage: where vectors of length P live; None for memory.
@@ -186,19 +135,22 @@ def automatic_eigenpairs(
     size = operator.shape[0]
     if is_dense("auto", size):
         return _dense(operator), True
-    solve = _solver(operator, seed, storage)
     itemsize = np.dtype(operator.network.dtype).itemsize
     affordable = max_bytes // (3 * size * itemsize)
     if not operator.positive_semidefinite:
         affordable = min(affordable, AUTO_LANCZOS_RANK)
-    limit = min(size, max(64, affordable))
-    rank = min(64, limit)
+    limit = min(size, max(_AUTO_START, affordable))
+    rank = min(_AUTO_START, limit)
+    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage)
     while True:
-        pairs = solve(rank)
-        if is_enough(pairs):
-            return pairs, True
-        if rank >= limit or not pairs.converged:
-            return pairs, False
+        pairs = solver.solve(rank)
+        last = rank >= limit or not pairs.converged
+        enough = is_enough(pairs)
+        if bounds and (enough or last):
+            pairs = solver.certified(pairs)
+            enough = is_enough(pairs)
+        if enough or last:
+            return pairs, enough
         rank = min(2 * rank, limit)
 
 
@@ -211,18 +163,16 @@ def basis_columns(operator: type[CurvatureOperator], rank: Rank, n_params: int) 
     """Vectors of length P, at most, that a solver holds at once; "auto" at its first rank."""
     if is_dense(rank, n_params):
         return 6 * n_params  # three matrices in float64
-    count = 64 if rank == "auto" else int(rank)
-    if operator.positive_semidefinite:
-        return min(3 * (count + _oversampling(count)), 3 * n_params)
-    return min(_krylov_limit(count), n_params) + 2 * count
+    return solver_columns(operator, _first(rank), n_params)
 
 
-def _oversampling(rank: int) -> int:
-    return max(10, rank // 12)
+def certificate_columns(rank: Rank, n_params: int) -> int:
+    """Vectors of length P, at most, that a bound on what is left out takes beside them."""
+    return 0 if is_dense(rank, n_params) else bound_columns(_first(rank))
 
 
-def _krylov_limit(rank: int) -> int:
-    return 6 * rank + 120
+def _first(rank: Rank) -> int:
+    return _AUTO_START if isinstance(rank, str) else rank
 
 
 def _dense(operator: CurvatureOperator) -> Eigenpairs:
@@ -239,73 +189,5 @@ def _dense(operator: CurvatureOperator) -> Eigenpairs:
         smallest=None if semidefinite else float(values[-1]),
         products=len(matrix),
         converged=True,
+        left_out=NormBound(0.0, 0.0, 0.0, 0),
     )
-
-
-def _solver(
-    operator: CurvatureOperator, seed: int, storage: Storage | None, ends: Ends = "largest"
-) -> Callable[[int], Eigenpairs]:
-    """A function rank -> pairs that keeps what it has computed between calls."""
-    options = {"dtype": operator.network.dtype, "seed": seed, "storage": storage}
-    if operator.positive_semidefinite:
-        return _nystrom_solver(operator, options)
-    return _lanczos_solver(operator, ends, options)
-
-
-def _nystrom_solver(
-    operator: CurvatureOperator, options: dict[str, Any]
-) -> Callable[[int], Eigenpairs]:
-    sketch = NystromSketch(operator.matmat, operator.shape[0], passes=2, **options)
-
-    def solve(rank: int) -> Eigenpairs:
-        sketch.grow(rank + _oversampling(rank))
-        trace = operator.trace()
-        values, vectors, reach = sketch.eigenpairs(rank)
-        left_out = max(0.0, trace - float(values.sum()))
-        return Eigenpairs(
-            values=values[:rank],
-            vectors=vectors,
-            residual_norms=left_out * reach,
-            trace=trace,
-            smallest=None,
-            products=sketch.products,
-            converged=True,
-        )
-
-    return solve
-
-
-def _lanczos_solver(
-    operator: CurvatureOperator, ends: Ends, options: dict[str, Any]
-) -> Callable[[int], Eigenpairs]:
-    krylov = BlockLanczos(operator.matmat, operator.shape[0], ends=ends, **options)
-
-    def solve(rank: int) -> Eigenpairs:
-        tolerance = RESIDUAL_SHARE / np.sqrt(2.0)
-        pairs, converged = krylov.converge(rank, tolerance, max_columns=_krylov_limit(rank))
-        inward = _from_the_ends(len(pairs.values), ends)
-        epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms[inward] ** 2))
-        kept = np.sort(inward[epsilon <= RESIDUAL_SHARE])
-        return Eigenpairs(
-            values=pairs.values[kept],
-            vectors=pairs.vectors if len(kept) == rank else pairs.vectors[:, kept],
-            residual_norms=pairs.residual_norms[kept],
-            trace=None,
-            smallest=pairs.smallest,
-            products=krylov.products,
-            converged=converged and len(kept) == rank,
-        )
-
-    return solve
-
-
-def _from_the_ends(count: int, ends: Ends) -> Array:
-    """Places of descending values, the outermost first."""
-    from_top = np.arange(count)
-    from_bottom = from_top[::-1]
-    distance = {
-        "largest": from_top,
-        "smallest": from_bottom,
-        "both": np.minimum(from_top, from_bottom),
-    }[ends]
-    return np.argsort(distance, kind="stable")

@@ -3,12 +3,13 @@
 The gradient of max pooling, which TensorFlow computes one output at a time, is for windows that do
 not overlap a product with a mask, and so is its own gradient. The gradient of a convolution that
 keeps the size of its images is a convolution with the kernel turned around: the same arithmetic,
-but 1.4 to 4 times faster than TensorFlow's operation for it.
+but 1.4 to 4 times faster than TensorFlow's operation for it. The second derivative of tanh and of
+the logistic function is one product, with a factor that serves any number of vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = ["fast_gradients"]
 
 _MAX_POOL = "DeltaUQMaxPool"
 _CONV = "DeltaUQConv2D"
+_TANH = "DeltaUQTanh"
+_SIGMOID = "DeltaUQSigmoid"
 
 
 @contextmanager
@@ -27,8 +30,37 @@ def fast_gradients() -> Iterator[None]:
         yield
         return
     graph = tf.compat.v1.get_default_graph()
-    with graph.gradient_override_map({"MaxPool": _MAX_POOL, "Conv2D": _CONV}):
+    names = {"MaxPool": _MAX_POOL, "Conv2D": _CONV, "Tanh": _TANH, "Sigmoid": _SIGMOID}
+    with graph.gradient_override_map(names):
         yield
+
+
+@tf.RegisterGradient(_TANH)
+def _tanh(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
+    return _through(tf.raw_ops.TanhGrad, lambda y, dy: -2 * y * dy, operation, gradient)
+
+
+@tf.RegisterGradient(_SIGMOID)
+def _sigmoid(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
+    return _through(tf.raw_ops.SigmoidGrad, lambda y, dy: (1 - 2 * y) * dy, operation, gradient)
+
+
+def _through(
+    slope_times: Callable[..., tf.Tensor],
+    bend: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    operation: Any,
+    gradient: tf.Tensor,
+) -> tf.Tensor:
+    """f'(x) times the gradient as a function of y = f(x), whose derivative in y is the bend."""
+
+    @tf.custom_gradient
+    def through(y: tf.Tensor, dy: tf.Tensor) -> Any:
+        def adjoint(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return upstream * bend(y, dy), slope_times(y=y, dy=upstream)
+
+        return slope_times(y=y, dy=dy), adjoint
+
+    return through(operation.outputs[0], gradient)
 
 
 @tf.RegisterGradient(_CONV)

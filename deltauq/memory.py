@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 
 from deltauq.curvature import CurvatureOperator
-from deltauq.eigen import Rank, basis_columns, is_dense
+from deltauq.eigen import Rank, basis_columns, certificate_columns, is_dense
 from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.network import Network
 
@@ -41,7 +41,7 @@ class MemoryPlan:
     """Bytes that a fit takes beyond what the process holds already.
 
     Attributes:
-        vectors: tall matrices of the eigenvalue solver, `[P, m]` each; 0 where they are in files.
+        vectors: tall matrices of the eigenvalue solver, `[P, m]` each, those in files left out.
         buffer: per-example rows that are multiplied together, or activations that are kept.
         batch: activations and rows of one batch.
         batch_size: examples a step.
@@ -81,6 +81,7 @@ def plan_memory(
     *,
     free: int,
     batch_size: int | None,
+    bounds: bool = False,
     vectors_in_files: bool = False,
 ) -> MemoryPlan:
     """Choose batches and buffers that fit, or say what is missing.
@@ -93,6 +94,7 @@ def plan_memory(
         rank: eigenpairs asked for; "auto" is taken at its start.
         free: bytes that may be taken.
         batch_size: examples a step, where the user chose.
+        bounds: what the eigenpairs leave out is bounded too.
         vectors_in_files: tall matrices take no memory; dense ones do.
 
     Raises:
@@ -105,6 +107,8 @@ def plan_memory(
     columns = basis_columns(operator, rank, network.n_params)
     mapped = vectors_in_files and not is_dense(rank, network.n_params)
     vectors = 0 if mapped else columns * row
+    if bounds:
+        vectors += certificate_columns(rank, network.n_params) * row
 
     def plan(size: int) -> MemoryPlan:
         rows = size * per_example * row

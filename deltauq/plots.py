@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deltauq.comparison import Comparison
-    from deltauq.eigen import Eigenpairs
+    from deltauq.linalg import Eigenpairs
     from deltauq.prediction import Prediction
 
 __all__ = ["class_bars", "comparison", "gallery", "probability_against_error", "spectrum"]

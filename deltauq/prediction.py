@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +29,9 @@ __all__ = ["DifferenceTest", "Prediction", "predict"]
 
 Array = npt.NDArray[Any]
 
+#: Relative rounding of a standard error in the network's precision, by which bounds are widened.
+_ROUNDING = {"float32": 1e-4, "float64": 1e-9}
+
 
 def predict(
     linearization: Linearization,
@@ -47,8 +50,8 @@ def predict(
         inputs: the inputs.
         vectors: the covariance's vectors, C-contiguous and in the network's precision.
     """
-    parts = list(_predict_batches(linearization, covariance, inputs, vectors))
-    return Prediction(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    parts = _predict_batches(linearization, covariance, inputs, vectors)
+    return _each_column(np.concatenate, *parts)
 
 
 def _predict_batches(
@@ -56,24 +59,58 @@ def _predict_batches(
     covariance: ParameterCovariance,
     inputs: InputBatches,
     vectors: Array,
-) -> Iterator[tuple[Array, Array, Array, Array]]:
+) -> Iterator[Prediction]:
     workspace = Workspace(vectors.dtype)
+    rounding = _ROUNDING[vectors.dtype.name]
     for x in inputs:
         found = linearization.sketch(x, vectors, workspace)
         middle = covariance.project(found.along, found.rest)
-        back = contrasts(found.logits.shape[1]).T
-        yield (
+        back = np.broadcast_to(contrasts(found.logits.shape[1]).T, found.slope.shape)
+        outer = covariance.project_bounds(found.along, found.rest)
+        yield Prediction(
             found.logits,
             found.mean,
             _congruent(back, middle),
             _congruent(found.slope, middle),
+            None if outer is None else _std_bounds(back, outer, rounding),
+            None if outer is None else _std_bounds(found.slope, outer, rounding),
         )
+
+
+def _std_bounds(left: Array, middles: tuple[Array, Array], rounding: float) -> Array:
+    """Roots of the diagonals of L M L^T, rounding allowed for: low and high, `[B, C, 2]`."""
+    low, high = (
+        np.sqrt(np.maximum(np.einsum("bij,bij->bi", left @ middle, left), 0.0))
+        for middle in middles
+    )
+    return np.stack([low * (1.0 - rounding), high * (1.0 + rounding)], axis=-1)
 
 
 def _congruent(left: Array, middle: Array) -> Array:
     """L M L^T, symmetric to the bit."""
     result = left @ middle @ np.swapaxes(left, -1, -2)
     return np.asarray((result + np.swapaxes(result, -1, -2)) / 2)
+
+
+def _each_column(function: Callable[[list[Array]], Array], *parts: Prediction) -> Prediction:
+    """Make one prediction of some, column by column; a column that is missing stays so."""
+    columns: dict[str, Any] = {}
+    for field in fields(Prediction):
+        column = [getattr(part, field.name) for part in parts]
+        columns[field.name] = None if column[0] is None else function(column)
+    return Prediction(**columns)
+
+
+def _unstacked(limits: Array | None, name: str) -> tuple[Array, Array]:
+    if limits is None:
+        raise InvalidInputError(
+            f"{name} needs a bound on what the eigenpairs leave out",
+            expected="a curvature that was fitted with bounds",
+            received="one fitted with bounds=False",
+            remedy="pass bounds=True (the default) and fit again; it takes a few more passes over "
+            "the data",
+        )
+    return limits[..., 0], limits[..., 1]
 
 
 @dataclass(frozen=True)
@@ -107,12 +144,17 @@ class Prediction:
         probabilities: p `[N, C]`, rows sum to one.
         logit_covariance: Cov(z) = J Sigma J^T `[N, C, C]`.
         covariance: Cov(p) = S Cov(z) S `[N, C, C]`; rows sum to zero.
+        logit_std_limits: between which `logit_std` from all eigenpairs lies, `[N, C, 2]`; None
+            where the curvature was computed without bounds.
+        std_limits: the same of `std`; read them as `std_bounds`.
     """
 
     logits: Float[np.ndarray, "N C"]
     probabilities: Float[np.ndarray, "N C"]
     logit_covariance: Float[np.ndarray, "N C C"]
     covariance: Float[np.ndarray, "N C C"]
+    logit_std_limits: Float[np.ndarray, "N C 2"] | None = None
+    std_limits: Float[np.ndarray, "N C 2"] | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -121,7 +163,7 @@ class Prediction:
         """The prediction of some of the inputs, chosen by a slice, numbers or a mask."""
         if not isinstance(rows, slice):
             rows = np.atleast_1d(np.asarray(rows))
-        return Prediction(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return _each_column(lambda columns: columns[0][rows], self)
 
     def __repr__(self) -> str:
         n, c = self.logits.shape
@@ -142,6 +184,23 @@ class Prediction:
     def logit_std(self) -> Array:
         """Standard error of each logit `[N, C]`."""
         return root_diagonal(self.logit_covariance)
+
+    @property
+    def std_bounds(self) -> tuple[Array, Array]:
+        """(low, high), each `[N, C]`: the standard errors from all eigenpairs lie between them.
+
+        OPG and GGN: with the probability that `eigenpairs.left_out` states. They are about what
+        the low rank costs, not about the Delta method itself.
+
+        Raises:
+            InvalidInputError: the curvature was computed without them.
+        """
+        return _unstacked(self.std_limits, "std_bounds")
+
+    @property
+    def logit_std_bounds(self) -> tuple[Array, Array]:
+        """The same for the standard errors of the logits."""
+        return _unstacked(self.logit_std_limits, "logit_std_bounds")
 
     @cached_property
     def score(self) -> Array:
@@ -209,8 +268,9 @@ class Prediction:
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """A table with one row an input, in the manner of statsmodels' `summary_frame`.
 
-        Columns: `label`, then `predicted`, `se`, `ci_lower`, `ci_upper` of that class, `score`,
-        `entropy`, `mutual_information`, and `predicted_c`, `se_c` of every class c.
+        Columns: `label`, then `predicted`, `se`, `ci_lower`, `ci_upper` of that class, `se_low` and
+        `se_high` where there are `std_bounds`, `score`, `entropy`, `mutual_information`, and
+        `predicted_c`, `se_c` of every class c.
         """
         try:
             import pandas as pd
@@ -226,10 +286,12 @@ class Prediction:
             "se": self.std[n, top],
             "ci_lower": lower[n, top],
             "ci_upper": upper[n, top],
-            "score": self.score,
-            "entropy": self.entropy,
-            "mutual_information": self.mutual_information,
         }
+        if self.std_limits is not None:
+            columns["se_low"], columns["se_high"] = self.std_limits[n, top].T
+        columns["score"] = self.score
+        columns["entropy"] = self.entropy
+        columns["mutual_information"] = self.mutual_information
         for c in range(self.logits.shape[1]):
             columns[f"predicted_{c}"] = self.probabilities[:, c]
             columns[f"se_{c}"] = self.std[:, c]

@@ -80,6 +80,7 @@ def state_problem(
     rank: Rank,
     operator: type[CurvatureOperator],
     batch_size: int | None,
+    bounds: bool = False,
     memory_limit: int | str | None = None,
     vectors_in_files: bool = False,
 ) -> Problem:
@@ -93,6 +94,7 @@ def state_problem(
         rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
         operator: the curvature, for the choice of a batch size and for what it cannot take.
         batch_size: rows a step, or None to choose it.
+        bounds: as in `DeltaMethod`.
         memory_limit: as in `DeltaMethod`.
         vectors_in_files: as for `plan_memory`.
 
@@ -120,6 +122,7 @@ def state_problem(
         rank,
         free=free_memory(memory_limit),
         batch_size=batch_size,
+        bounds=bounds,
         vectors_in_files=vectors_in_files,
     )
     data = Batches(

@@ -72,3 +72,19 @@ def test_of_equal_entries_one_gets_the_gradient():
 
     gradient, _ = derivatives(pool, x, tf.ones([1, 2, 2, 2]), x)
     assert gradient.sum() == pytest.approx(3 * 8)
+
+
+@pytest.mark.parametrize("function", [tf.tanh, tf.sigmoid])
+def test_entrywise_functions(rng, function):
+    x = tf.constant(rng.normal(size=(4, 3)))
+
+    def fast(x):
+        with fast_gradients():
+            return function(x)
+
+    g, v = rng.normal(size=x.shape), tf.constant(rng.normal(size=x.shape))
+    for found, truth in zip(
+        derivatives(fast, x, g, v), derivatives(function, x, g, v), strict=True
+    ):
+        np.testing.assert_allclose(found, truth, rtol=1e-12)
+        assert np.any(truth)

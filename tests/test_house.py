@@ -29,6 +29,7 @@ ORDER = [
     "linearization",
     "cost",
     "curvature",
+    "solvers",
     "eigen",
     "memory",
     "covariance",

@@ -12,8 +12,8 @@ import scipy.special
 
 from deltauq import plots
 from deltauq.comparison import Comparison, Run
-from deltauq.eigen import Eigenpairs
 from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.linalg import Eigenpairs
 from deltauq.prediction import Prediction
 
 

@@ -15,8 +15,8 @@ import scipy.special
 
 from deltauq.comparison import Comparison, Run
 from deltauq.cost import Stationarity
-from deltauq.eigen import Eigenpairs
 from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.linalg import Eigenpairs
 from deltauq.prediction import Prediction
 from deltauq.report import Study, figures, to_html
 

@@ -1,6 +1,7 @@
 """Linear algebra on arrays and matrix products alone; nothing here knows a network."""
 
 from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
+from deltauq.linalg.largest import NormBound, bound_largest_eigenvalue
 from deltauq.linalg.lowrank import LowRank, root_diagonal
 from deltauq.linalg.nystrom import NystromSketch
 from deltauq.linalg.orthogonal import (
@@ -10,16 +11,20 @@ from deltauq.linalg.orthogonal import (
     orthonormal_basis,
     project_out,
 )
+from deltauq.linalg.pairs import Eigenpairs
 from deltauq.linalg.storage import Storage
 
 __all__ = [
     "BlockLanczos",
+    "Eigenpairs",
     "Ends",
     "LowRank",
+    "NormBound",
     "NystromSketch",
     "RitzPairs",
     "Storage",
     "add_gram_product",
+    "bound_largest_eigenvalue",
     "combine",
     "inner_products",
     "orthonormal_basis",

@@ -23,7 +23,7 @@ _EQUAL = 1e-3
 #: Share of A times a block that may be left of a direction before it is projected once more.
 _LOST = 1e-3
 
-#: Steps from a fresh random block that must bring no larger eigenvalue to light.
+#: Steps from a fresh random vector that must bring no larger eigenvalue to light.
 _CHECK_STEPS = 4
 
 
@@ -102,9 +102,9 @@ class BlockLanczos:
 
         Small residuals do not show that the pairs are the outermost: a Krylov space that grew from
         b random columns holds at most b copies of an equal eigenvalue. So where b of the pairs are
-        equal, a few steps from a fresh random block, on what A leaves outside the pairs, must bring
-        none further out to light; a block that does joins the basis. (To miss an eigenvalue
-        otherwise, all b columns would have to be nearly orthogonal to its vector.)
+        equal, a few steps from a fresh random vector, on what A leaves outside the pairs, must
+        bring none further out to light; otherwise a fresh block joins the basis. (To miss an
+        eigenvalue otherwise, all b columns would have to be nearly orthogonal to its vector.)
 
         Args:
             rank: K.
@@ -154,7 +154,7 @@ class BlockLanczos:
         return bool(np.any(spread <= equal))
 
     def _hides(self, pairs: RitzPairs, tolerance: float) -> bool:
-        """Whether (I - U U^T) A (I - U U^T), from a fresh random block, has a value beyond them."""
+        """Whether (I - U U^T) A (I - U U^T) has a value beyond them, from a fresh random vector."""
         vectors = pairs.vectors
 
         def outside(block: Array) -> Array:
@@ -162,12 +162,9 @@ class BlockLanczos:
             self.products += block.shape[1]
             return project_out(vectors, self._matmat(inside).astype(block.dtype, copy=False))
 
-        count = min(self._block, self._size - vectors.shape[1])
-        start = project_out(vectors, self._random(count))
-        chain = BlockLanczos(
-            outside, self._size, block=count, dtype=self._memory.dtype, start=start
-        )
-        while chain._columns < min(_CHECK_STEPS * count, self._size - vectors.shape[1]):
+        start = project_out(vectors, self._random(1))
+        chain = BlockLanczos(outside, self._size, dtype=self._memory.dtype, start=start)
+        while chain._columns < min(_CHECK_STEPS, self._size - vectors.shape[1]):
             chain._extend()
         found = chain._ritz()[0]
         n_low = self._counts(len(pairs.values))[0]

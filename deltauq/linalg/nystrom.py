@@ -39,6 +39,12 @@ class NystromSketch:
             they would make A^ exceed A.
         seed: of the random start.
         storage: where Q, Y and the eigenvectors live.
+        fresh: random columns that are multiplied by A in the first block's last pass but stay out
+            of the sketch, of which they are independent.
+
+    Attributes:
+        products: products of A with one vector so far.
+        fresh: Z and A Z, `[P, fresh]` each.
     """
 
     def __init__(
@@ -50,16 +56,19 @@ class NystromSketch:
         dtype: Any = np.float64,
         seed: int = 0,
         storage: Storage | None = None,
+        fresh: int = 0,
     ) -> None:
         self._storage = storage or Storage()
         self._matmat = matmat
         self._size = size
+        self._n_fresh = min(fresh, size)
         self._passes = passes
         self._dtype = np.dtype(dtype)
         self._rng = np.random.default_rng(seed)
         self._q: Array = np.zeros((size, 0), dtype)
         self._y: Array = np.zeros((size, 0), dtype)
         self.products = 0
+        self.fresh: tuple[Array, Array] = (self._q, self._y)
 
     @property
     def columns(self) -> int:
@@ -74,10 +83,14 @@ class NystromSketch:
         block = self._random(count)
         for _ in range(self._passes - 1):
             block = self._multiply(self._new_directions(block))
-        directions = self._new_directions(block)
-        del block
-        self._y = self._beside(self._y, self._multiply(directions))
-        self._q = self._beside(self._q, directions)
+        block = self._new_directions(block)
+        if not self.columns:
+            block = self._beside(block, self._random(self._n_fresh))
+        image = self._multiply(block)
+        if not self.columns:
+            self.fresh = block[:, count:].copy(), image[:, count:].copy()
+        self._y = self._beside(self._y, image[:, :count])
+        self._q = self._beside(self._q, block[:, :count])
 
     def eigenpairs(self, rank: int) -> tuple[Array, Array, Array]:
         """Leading eigenpairs of A^, and how far its eigenvectors reach out of Q.
@@ -130,7 +143,7 @@ class NystromSketch:
         return image
 
     def _beside(self, left: Array, right: Array) -> Array:
-        if not left.shape[1]:
-            return right
+        if not left.shape[1] or not right.shape[1]:
+            return right if right.shape[1] else left
         shape = (self._size, left.shape[1] + right.shape[1])
         return np.concatenate([left, right], axis=1, out=self._storage.empty(shape, self._dtype))

@@ -1,0 +1,68 @@
+"""Eigenpairs of a symmetric operator, and what is known about the rest of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+
+from deltauq.linalg.largest import NormBound
+
+__all__ = ["Eigenpairs"]
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Leading eigenpairs of a mean data curvature A `[P, P]`, values descending.
+
+    Attributes:
+        values: mu `[K]`; in the prior's metric (dimensionless), or times the L2 rate where all
+            parameters have one rate: then they are A's own.
+        vectors: orthonormal columns `[P, K]`.
+        residual_norms: ||A u - mu u|| `[K]`, in the unit of the values; of OPG and GGN an upper
+            bound of it, from what is left of the trace.
+        trace: of A, exact; None where it was not computed.
+        smallest: the smallest eigenvalue found; None where the curvature has no negative ones.
+        products: products of A with one vector that were spent.
+        converged: every residual met the solver's rule.
+        left_out: how large the eigenvalues of A - U diag(mu) U^T can be, for the exact Hessian
+            those of A outside U; None where it was not computed.
+    """
+
+    values: Float[np.ndarray, " K"]
+    vectors: Float[np.ndarray, "P K"]
+    residual_norms: Float[np.ndarray, " K"]
+    trace: float | None
+    smallest: float | None
+    products: int
+    converged: bool
+    left_out: NormBound | None = None
+
+    @property
+    def rank(self) -> int:
+        """K."""
+        return len(self.values)
+
+    @property
+    def n_params(self) -> int:
+        """P."""
+        return int(self.vectors.shape[0])
+
+    @property
+    def remainder(self) -> float | None:
+        """trace(A) - sum(mu): a certain bound on what a semidefinite A has left; or None."""
+        return None if self.trace is None else max(0.0, self.trace - float(self.values.sum()))
+
+    def rescaled(self, unit: float) -> Eigenpairs:
+        """The same pairs with all values times a number > 0."""
+        return replace(
+            self,
+            values=self.values * unit,
+            residual_norms=self.residual_norms * unit,
+            trace=None if self.trace is None else self.trace * unit,
+            smallest=None if self.smallest is None else self.smallest * unit,
+            left_out=None if self.left_out is None else self.left_out.rescaled(unit),
+        )

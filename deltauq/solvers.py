@@ -1,0 +1,233 @@
+"""The solvers behind `deltauq.eigen`: Nystrom for OPG and GGN, Lanczos for the exact Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature import CurvatureOperator
+from deltauq.linalg import (
+    BlockLanczos,
+    Eigenpairs,
+    Ends,
+    NystromSketch,
+    Storage,
+    bound_largest_eigenvalue,
+    combine,
+    inner_products,
+    project_out,
+)
+
+__all__ = ["Solver", "bound_columns", "make_solver", "solver_columns"]
+
+Array = npt.NDArray[Any]
+
+#: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
+RESIDUAL_SHARE = 0.1
+
+#: Chance, over the random start, that more is left out than the bound says.
+FAILURE = 1e-6
+
+#: Products with a block of vectors, at most, that the bound on what is left out may take.
+_BOUND_BLOCKS = 6
+
+#: Relative width of a standard error that a better bound must be able to win.
+_WIDTH_WON = 0.01
+
+
+class Solver(Protocol):
+    """Finds eigenpairs; what it has computed is kept between calls."""
+
+    def solve(self, rank: int) -> Eigenpairs:
+        """The K leading pairs."""
+
+    def certified(self, pairs: Eigenpairs) -> Eigenpairs:
+        """The last pairs with a bound on what they leave out."""
+
+
+def make_solver(
+    operator: CurvatureOperator,
+    rank: int,
+    *,
+    bounds: bool,
+    seed: int,
+    storage: Storage | None,
+    ends: Ends = "largest",
+) -> Solver:
+    """The solver of a curvature.
+
+    Args:
+        operator: the curvature.
+        rank: K of the first call.
+        bounds: whether `certified` will be called.
+        seed: of the random start.
+        storage: where vectors of length P live; None for memory.
+        ends: of the exact Hessian's spectrum.
+    """
+    fresh = _bound_width(rank) if bounds else 0
+    options: dict[str, Any] = {
+        "dtype": operator.network.dtype,
+        "seed": seed,
+        "storage": storage,
+    }
+    if operator.positive_semidefinite:
+        return _Nystrom(operator, fresh=fresh, **options)
+    return _Lanczos(operator, ends, fresh=fresh, **options)
+
+
+def solver_columns(operator: type[CurvatureOperator], rank: int, n_params: int) -> int:
+    """Vectors of length P, at most, that a solver holds at once."""
+    if operator.positive_semidefinite:
+        return min(3 * (rank + _oversampling(rank)), 3 * n_params)
+    return min(_krylov_limit(rank), n_params) + 2 * rank
+
+
+def bound_columns(rank: int) -> int:
+    """Vectors of length P, at most, that a bound on what is left out takes beside them."""
+    return (_BOUND_BLOCKS + 4) * _bound_width(rank)
+
+
+class _Nystrom:
+    """Of a semidefinite operator: two passes, and a certain lower approximation."""
+
+    def __init__(self, operator: CurvatureOperator, **options: Any) -> None:
+        self._operator = operator
+        size = operator.shape[0]
+        self._sketch = NystromSketch(operator.matmat, size, passes=2, **options)
+
+    def solve(self, rank: int) -> Eigenpairs:
+        self._sketch.grow(rank + _oversampling(rank))
+        trace = self._operator.trace()
+        values, vectors, reach = self._sketch.eigenpairs(rank)
+        left_out = max(0.0, trace - float(values.sum()))
+        return Eigenpairs(
+            values=values[:rank],
+            vectors=vectors,
+            residual_norms=left_out * reach,
+            trace=trace,
+            smallest=None,
+            products=self._sketch.products,
+            converged=True,
+        )
+
+    def certified(self, pairs: Eigenpairs) -> Eigenpairs:
+        def less(vectors: Array, image: Array) -> Array:
+            inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
+            return image - combine(pairs.vectors, inside)
+
+        rounding = _rounding(pairs)
+        start, image = self._sketch.fresh
+        left_out = bound_largest_eigenvalue(
+            lambda vectors: less(vectors, self._operator.matmat(vectors)),
+            start,
+            less(start, image),
+            failure=FAILURE,
+            max_blocks=_BOUND_BLOCKS,
+            rounding=rounding,
+            limit=np.inf if pairs.remainder is None else pairs.remainder + rounding,
+            is_enough=_is_tight,
+        )
+        products = pairs.products + left_out.products - start.shape[1]
+        return replace(pairs, left_out=left_out, products=products)
+
+
+class _Lanczos:
+    """Of the exact Hessian: pairs with small residuals, from either end."""
+
+    def __init__(
+        self,
+        operator: CurvatureOperator,
+        ends: Ends,
+        *,
+        fresh: int,
+        dtype: Any,
+        seed: int,
+        storage: Storage | None,
+    ) -> None:
+        self._operator = operator
+        self._ends = ends
+        self._fresh = fresh
+        self._rng = np.random.default_rng([seed, 1])
+        self._krylov = BlockLanczos(
+            operator.matmat,
+            operator.shape[0],
+            ends=ends,
+            dtype=dtype,
+            seed=seed,
+            storage=storage,
+        )
+
+    def solve(self, rank: int) -> Eigenpairs:
+        tolerance = RESIDUAL_SHARE / np.sqrt(2.0)
+        pairs, converged = self._krylov.converge(rank, tolerance, max_columns=_krylov_limit(rank))
+        inward = _from_the_ends(len(pairs.values), self._ends)
+        epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms[inward] ** 2))
+        kept = np.sort(inward[epsilon <= RESIDUAL_SHARE])
+        return Eigenpairs(
+            values=pairs.values[kept],
+            vectors=pairs.vectors if len(kept) == rank else pairs.vectors[:, kept],
+            residual_norms=pairs.residual_norms[kept],
+            trace=None,
+            smallest=pairs.smallest,
+            products=self._krylov.products,
+            converged=converged and len(kept) == rank,
+        )
+
+    def certified(self, pairs: Eigenpairs) -> Eigenpairs:
+        def outside(vectors: Array) -> Array:
+            inside = project_out(pairs.vectors, vectors)
+            image = self._operator.matmat(inside)
+            return project_out(pairs.vectors, image.astype(inside.dtype, copy=False))
+
+        shape = (self._operator.shape[0], self._fresh)
+        start = self._rng.standard_normal(shape).astype(pairs.vectors.dtype)
+        left_out = bound_largest_eigenvalue(
+            outside,
+            start,
+            outside(start),
+            failure=FAILURE,
+            max_blocks=_BOUND_BLOCKS,
+            rounding=_rounding(pairs),
+            is_enough=_is_tight,
+        )
+        return replace(pairs, left_out=left_out, products=pairs.products + left_out.products)
+
+
+def _oversampling(rank: int) -> int:
+    return max(10, rank // 12)
+
+
+def _krylov_limit(rank: int) -> int:
+    return 6 * rank + 120
+
+
+def _bound_width(rank: int) -> int:
+    """Columns of a block that bounds what is left out: few beside the eigenvectors."""
+    return int(np.clip(rank // 8, 4, 16))
+
+
+def _rounding(pairs: Eigenpairs) -> float:
+    """Of a product of A with a unit vector, in the precision of the eigenvectors."""
+    largest = float(np.max(np.abs(pairs.values), initial=0.0))
+    return float(np.finfo(pairs.vectors.dtype).eps) * largest
+
+
+def _is_tight(at_least: float, bound: float) -> bool:
+    """Whether a better bound could change standard errors by a percent at most."""
+    widest = 1.0 / np.sqrt(1.0 + at_least) - 1.0 / np.sqrt(1.0 + bound)
+    return bool(widest <= _WIDTH_WON)
+
+
+def _from_the_ends(count: int, ends: Ends) -> Array:
+    """Places of descending values, the outermost first."""
+    from_top = np.arange(count)
+    from_bottom = from_top[::-1]
+    distance = {
+        "largest": from_top,
+        "smallest": from_bottom,
+        "both": np.minimum(from_top, from_bottom),
+    }[ends]
+    return np.argsort(distance, kind="stable")

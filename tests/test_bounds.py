@@ -1,0 +1,161 @@
+"""The bounds on every standard error hold, and are tight."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from deltauq import DeltaClassifier, DeltaMethod
+from deltauq.errors import InvalidInputError
+from deltauq.linalg import bound_largest_eigenvalue
+
+SIZE = 300
+
+SPECTRA = {
+    "flat": np.linspace(0.9, 1.0, SIZE),
+    "decaying": 1.0 / np.arange(1, SIZE + 1) ** 2,
+    "one apart": np.r_[1.0, np.full(SIZE - 1, 0.3)],
+    "mostly zero": np.r_[1.0, 0.5, np.zeros(SIZE - 2)],
+    "indefinite": np.linspace(-2.0, 1.0, SIZE),
+}
+
+
+def bound(values, seed, *, width=8, max_blocks=6, **options):
+    """Of a diagonal operator, whose eigenvectors a random start does not see."""
+    start = np.random.default_rng(seed).normal(size=(len(values), width))
+
+    def matmat(vectors):
+        return values[:, None] * vectors
+
+    options = {"failure": 1e-6, "max_blocks": max_blocks} | options
+    return bound_largest_eigenvalue(matmat, start, matmat(start), **options)
+
+
+@pytest.mark.parametrize("width", [1, 8, 16])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_largest_eigenvalues_are_bounded(spectrum, width):
+    values = SPECTRA[spectrum]
+    for seed in range(5):
+        found = bound(values, seed, width=width)
+        assert found.at_least <= np.max(values) * (1 + 1e-12)
+        assert found.bound >= np.max(values) * (1 - 1e-12)
+        assert found.products <= 6 * width
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_six_blocks_leave_little_of_the_bound_open(spectrum):
+    excess = [bound(SPECTRA[spectrum], seed, width=16).bound - 1.0 for seed in range(3)]
+    assert np.median(excess) < 0.2
+
+
+def test_the_bound_fails_at_most_as_often_as_it_says():
+    """One eigenvector that counts: the hardest case, where only its part of the start is random."""
+    values = np.r_[1.0, np.zeros(49)]
+    fails = [
+        bound(values, seed, width=2, max_blocks=2, failure=0.3).bound < 1.0 for seed in range(300)
+    ]
+    assert np.mean(fails) <= 0.3 + 3 * np.sqrt(0.3 * 0.7 / 300)
+
+
+def test_a_negative_operator_has_no_positive_eigenvalue_to_bound():
+    found = bound(-np.linspace(1.0, 2.0, SIZE), 0)
+    assert found.at_least == 0.0
+    assert found.bound < 0.2
+
+
+def test_a_certain_limit_is_never_exceeded_and_enough_is_enough():
+    values = SPECTRA["decaying"]
+    assert bound(values, 0, limit=1.01).bound <= 1.01
+    early = bound(values, 0, is_enough=lambda at_least, found: found < 3 * at_least)
+    assert early.products < 48
+    assert early.bound < 3 * early.at_least
+
+
+@cache
+def digits(activation, units, seed=0):
+    """A network trained on 1,000 digits, and its 797 others."""
+    x, y = sklearn.datasets.load_digits(return_X_y=True)
+    classifier = DeltaClassifier(
+        (units,),
+        activation,
+        l2=1e-3 if activation == "tanh" else 1e-2,
+        rank=1,
+        epochs=10,
+        random_state=seed,
+        progress=False,
+    )
+    classifier.fit(x[:1000] / 16, y[:1000])
+    return classifier.model_, x[:1000] / 16, y[:1000], x[1000:] / 16
+
+
+@cache
+def truth(activation, units, seed, curvature, rates=None):
+    """Standard errors of logits and of probabilities from all eigenpairs."""
+    model, x, y, others = digits(activation, units, seed)
+    options = {"l2": dict(rates)} if rates else {}
+    dm = DeltaMethod(model, curvature, rank="full", progress=False, **options).fit(x, y)
+    prediction = dm.predict(others)
+    return prediction.logit_std, prediction.std
+
+
+def contained(prediction, true_stds):
+    pairs = zip((prediction.logit_std_bounds, prediction.std_bounds), true_stds, strict=True)
+    return all(np.all(low <= std) and np.all(std <= high) for (low, high), std in pairs)
+
+
+def width(prediction):
+    low, high = prediction.std_bounds
+    return float(np.median((high - low) / high))
+
+
+@pytest.mark.parametrize("tail", ["midpoint", "l2"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
+@pytest.mark.parametrize("rank", [20, 100])
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_all_standard_errors_lie_between_their_bounds(curvature, activation, rank, tail):
+    model, x, y, others = digits(activation, 8)
+    dm = DeltaMethod(model, curvature, rank=rank, tail=tail, progress=False).fit(x, y)
+    prediction = dm.predict(others)
+    assert contained(prediction, truth(activation, 8, 0, curvature))
+    for (low, high), std in (
+        (prediction.std_bounds, prediction.std),
+        (prediction.logit_std_bounds, prediction.logit_std),
+    ):
+        assert np.all(low <= std)
+        assert np.all(std <= high)
+    assert 0 < width(prediction) < 1
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_several_rates():
+    rates = {"*kernel": 1e-3, "*bias": 1e-2}
+    model, x, y, others = digits("tanh", 8)
+    prediction = (
+        DeltaMethod(model, "ggn", rank=50, l2=rates, progress=False).fit(x, y).predict(others)
+    )
+    assert contained(prediction, truth("tanh", 8, 0, "ggn", tuple(rates.items())))
+
+
+def test_without_bounds_they_are_refused_with_the_remedy():
+    model, x, y, others = digits("tanh", 8)
+    prediction = DeltaMethod(model, rank=10, bounds=False, progress=False).fit(x, y).predict(others)
+    with pytest.raises(InvalidInputError, match="bounds=True"):
+        _ = prediction.std_bounds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
+@pytest.mark.filterwarnings("ignore")
+def test_containment_over_ranks_and_seeds(curvature, activation, seed):
+    model, x, y, others = digits(activation, 32, seed)
+    for rank in (20, 100, 400):
+        dm = DeltaMethod(model, curvature, rank=rank, seed=seed, progress=False).fit(x, y)
+        prediction = dm.predict(others)
+        assert contained(prediction, truth(activation, 32, seed, curvature))
+        print(f"{curvature} {activation} K = {rank}: width {width(prediction):.2%}")
