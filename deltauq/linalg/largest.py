@@ -18,19 +18,19 @@ __all__ = ["NormBound", "bound_largest_eigenvalue"]
 Array = npt.NDArray[Any]
 
 #: Ratio of neighbouring candidates for the bound.
-_STEP = 1.005
+_STEP = 1.01
 
 #: The smallest candidate in units of the Ritz values, where all of them are negative.
 _NEAR = 1e-6
 
 #: The largest candidate, in units of the smallest: polynomials without roots there only grow.
-_FAR = 1e3
+_FAR = 1e2
 
 #: Share of the operator's norm under which a direction of the Krylov space has ended.
 _ENDED = 1e-12
 
 #: What 1 / lambda_min must exceed the quantile by, for the gaps between candidates.
-_MARGIN = 1.1
+_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
