@@ -65,5 +65,5 @@ def test_published(benchmark):
         "published algorithm": lambda: algorithm.opg_eigenpairs(x, y, 100),
         "plain JAX, gradients and products of two passes alone": two_passes,
     }
-    beside(benchmark, lambda: eigenpairs(curvature, 100), rivals, rounds=3)
+    beside(benchmark, lambda: eigenpairs(curvature, 100), rivals, rounds=1)  # minutes of the rival
     assert ratio(benchmark, "published algorithm") >= 12

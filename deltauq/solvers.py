@@ -67,7 +67,7 @@ def make_solver(
         storage: where vectors of length P live; None for memory.
         ends: of the exact Hessian's spectrum.
     """
-    fresh = _bound_width(rank) if bounds else 0
+    fresh = min(_bound_width(rank), operator.shape[0]) if bounds else 0
     options: dict[str, Any] = {
         "dtype": operator.network.dtype,
         "seed": seed,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import numpy as np
 import pytest
 import sklearn.datasets
 
-from deltauq import DeltaClassifier, DeltaMethod
+from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import bound_largest_eigenvalue
+from deltauq.training import build_mlp
 
 SIZE = 300
 
@@ -127,6 +129,33 @@ def test_all_standard_errors_lie_between_their_bounds(curvature, activation, ran
         assert np.all(low <= std)
         assert np.all(std <= high)
     assert 0 < width(prediction) < 1
+
+
+@pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
+def test_float32(curvature):
+    """The bounds of a float32 network contain the truth of the same one in float64."""
+    model, x, y, others = digits("tanh", 8)
+    single = build_mlp(
+        64, 10, hidden_units=(8,), activation="tanh", l2=1e-3, dtype="float32", seed=0
+    )
+    single.set_weights(model.get_weights())
+    dm = DeltaMethod(single, curvature, rank=60, progress=False).fit(x, y)
+    assert contained(dm.predict(others), truth("tanh", 8, 0, curvature))
+
+
+def test_few_parameters():
+    """Blocks as wide as the whole space."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 1)), np.arange(60) % 2
+    model = build_mlp(1, 2, hidden_units=(), activation="tanh", l2=0.1, dtype="float64", seed=0)
+    for curvature in ("opg", "ggn", "hessian"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found, full = (
+                DeltaMethod(model, curvature, rank=rank, progress=False).fit(x, y).predict(x)
+                for rank in (2, "full")
+            )
+        assert contained(found, (full.logit_std, full.std))
 
 
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")

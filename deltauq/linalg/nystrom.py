@@ -61,7 +61,7 @@ class NystromSketch:
         self._storage = storage or Storage()
         self._matmat = matmat
         self._size = size
-        self._n_fresh = min(fresh, size)
+        self._n_fresh = fresh
         self._passes = passes
         self._dtype = np.dtype(dtype)
         self._rng = np.random.default_rng(seed)
