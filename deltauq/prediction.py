@@ -79,10 +79,7 @@ def _predict_batches(
 
 def _std_bounds(left: Array, middles: tuple[Array, Array], rounding: float) -> Array:
     """Roots of the diagonals of L M L^T, rounding allowed for: low and high, `[B, C, 2]`."""
-    low, high = (
-        np.sqrt(np.maximum(np.einsum("bij,bij->bi", left @ middle, left), 0.0))
-        for middle in middles
-    )
+    low, high = (root_diagonal(_congruent(left, middle)) for middle in middles)
     return np.stack([low * (1.0 - rounding), high * (1.0 + rounding)], axis=-1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from deltauq.linalg import (
     BlockLanczos,
     Eigenpairs,
     Ends,
+    NormBound,
     NystromSketch,
     Storage,
     bound_largest_eigenvalue,
@@ -118,17 +120,12 @@ class _Nystrom:
             inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
             return image - combine(pairs.vectors, inside)
 
-        rounding = _rounding(pairs)
         start, image = self._sketch.fresh
-        left_out = bound_largest_eigenvalue(
+        left_out = _bound_left_out(
+            pairs,
             lambda vectors: less(vectors, self._operator.matmat(vectors)),
             start,
             less(start, image),
-            failure=FAILURE,
-            max_blocks=_BOUND_BLOCKS,
-            rounding=rounding,
-            limit=np.inf if pairs.remainder is None else pairs.remainder + rounding,
-            is_enough=_is_tight,
         )
         products = pairs.products + left_out.products - start.shape[1]
         return replace(pairs, left_out=left_out, products=products)
@@ -184,15 +181,7 @@ class _Lanczos:
 
         shape = (self._operator.shape[0], self._fresh)
         start = self._rng.standard_normal(shape).astype(pairs.vectors.dtype)
-        left_out = bound_largest_eigenvalue(
-            outside,
-            start,
-            outside(start),
-            failure=FAILURE,
-            max_blocks=_BOUND_BLOCKS,
-            rounding=_rounding(pairs),
-            is_enough=_is_tight,
-        )
+        left_out = _bound_left_out(pairs, outside, start, outside(start))
         return replace(pairs, left_out=left_out, products=pairs.products + left_out.products)
 
 
@@ -209,10 +198,22 @@ def _bound_width(rank: int) -> int:
     return int(np.clip(rank // 8, 4, 16))
 
 
-def _rounding(pairs: Eigenpairs) -> float:
-    """Of a product of A with a unit vector, in the precision of the eigenvectors."""
+def _bound_left_out(
+    pairs: Eigenpairs, matmat: Callable[[Array], Array], start: Array, image: Array
+) -> NormBound:
+    """Of what the pairs leave of A; a trace that is known bounds it with certainty."""
     largest = float(np.max(np.abs(pairs.values), initial=0.0))
-    return float(np.finfo(pairs.vectors.dtype).eps) * largest
+    rounding = float(np.finfo(pairs.vectors.dtype).eps) * largest
+    return bound_largest_eigenvalue(
+        matmat,
+        start,
+        image,
+        failure=FAILURE,
+        max_blocks=_BOUND_BLOCKS,
+        rounding=rounding,
+        limit=np.inf if pairs.remainder is None else pairs.remainder + rounding,
+        is_enough=_is_tight,
+    )
 
 
 def _is_tight(at_least: float, bound: float) -> bool:
