@@ -45,7 +45,7 @@ class Batches:
         likelihood: checks the labels.
         n_outputs: C, for the check of the labels.
         dtype: what floating inputs and weights are cast to.
-        batch_size: rows per batch; a dataset keeps its own.
+        batch_size: rows per batch, at most; a dataset keeps its own.
 
     Attributes:
         n_rows: rows, whatever their weight.

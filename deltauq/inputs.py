@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,15 +28,16 @@ __all__ = [
 
 
 class InputBatches:
-    """Inputs alone, cut into batches of at most `batch_size` rows, the last one included.
+    """Inputs alone, cut into even batches of at most `batch_size` rows.
 
     Args:
         x: an array or a nest (list, tuple, dict) of arrays `[N, ...]`, all with the same N.
         dtype: what floating inputs are cast to; integer inputs stay as they are.
-        batch_size: rows per batch.
+        batch_size: rows per batch, at most; a small remainder would be slow for its size.
 
     Attributes:
         n_rows: N.
+        batch_size: rows of every batch but perhaps the last.
         on_batch: called with the number of rows after each batch; None or a progress display.
 
     Raises:
@@ -43,9 +45,10 @@ class InputBatches:
     """
 
     def __init__(self, x: Any, *, dtype: str, batch_size: int) -> None:
-        self.batch_size = check_batch_size(batch_size)
         self.x = checked_inputs(x, dtype)
         self.n_rows = int(tf.nest.flatten(self.x)[0].shape[0])
+        n_batches = math.ceil(self.n_rows / check_batch_size(batch_size))
+        self.batch_size = math.ceil(self.n_rows / n_batches)
         self.on_batch: Callable[[int], None] | None = None
 
     def __iter__(self) -> Iterator[Any]:
