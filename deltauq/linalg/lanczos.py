@@ -233,7 +233,7 @@ class BlockLanczos:
         image = np.asarray(self._matmat(self._next), basis.dtype)
         # The three-term recurrence first: the basis, which is what costs, then has to be read
         # only once more to remove the rounding.
-        local, rest = split(basis[:, near:], image, rounds=1)
+        local, rest = split(basis[:, near:], image)
         coefficients, rest = split(basis, rest, rounds=1, overwrite=True)
         coefficients[near:] += local
         following = orthonormal_basis(rest)[:, : self._size - self._columns]
