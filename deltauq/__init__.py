@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deltauq.comparison import Comparison, compare
     from deltauq.data import Batches
     from deltauq.delta import DeltaMethod
+    from deltauq.diagnosis import Diagnosis, diagnose
     from deltauq.errors import ConvergenceWarning, DeltaUQError
     from deltauq.network import Network
     from deltauq.prediction import Prediction
@@ -34,11 +35,13 @@ __all__ = [
     "DeltaClassifier",
     "DeltaMethod",
     "DeltaUQError",
+    "Diagnosis",
     "Network",
     "Prediction",
     "compare",
     "curvature",
     "data",
+    "diagnose",
     "errors",
     "likelihoods",
     "linalg",
@@ -53,9 +56,11 @@ _HOME = {
     "DeltaClassifier": "classifier",
     "DeltaMethod": "delta",
     "DeltaUQError": "errors",
+    "Diagnosis": "diagnosis",
     "Network": "network",
     "Prediction": "prediction",
     "compare": "comparison",
+    "diagnose": "diagnosis",
 }
 
 

@@ -40,8 +40,9 @@ class ParameterCovariance:
         spectrum: d and t.
         scale: `[P]`.
         n_examples: N.
-        bounds: d and t of two matrices between which, in the semidefinite order, the covariance
-            from all eigenpairs lies; None where that is not known.
+        bounds: of two matrices between which, in the semidefinite order, the covariance from all
+            eigenpairs lies; None where that is not known.
+        certified: that order is proven; otherwise the two are an estimate of how far it may lie.
     """
 
     vectors: Array
@@ -49,6 +50,7 @@ class ParameterCovariance:
     scale: Array
     n_examples: float
     bounds: tuple[LowRank, LowRank] | None = None
+    certified: bool = True
 
     def project(self, along: Array, rest: Array) -> Array:
         """J Sigma J^T `[..., C, C]` from what `Linearization.sketch` gives of J D and U."""
@@ -61,17 +63,54 @@ class ParameterCovariance:
         low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
         return low / self.n_examples, high / self.n_examples
 
+    def to_root_operator(self) -> tf.linalg.LinearOperator:
+        """S `[P, P]` with S S^T = Sigma, in the network's precision.
+
+        Raises:
+            NotPositiveDefiniteError: Sigma is singular.
+        """
+        dtype = self.vectors.dtype
+        roots = np.sqrt(self.spectrum.weights / self.n_examples)
+        complete = self.vectors.shape[0] == self.vectors.shape[1]
+        tail = float(np.sqrt(self.spectrum.tail / self.n_examples))
+        if np.any(roots <= 0) or not (complete or tail > 0):
+            raise NotPositiveDefiniteError(
+                "the parameters' covariance is singular, so it has no density",
+                expected="a positive variance in every direction",
+                received="zero variance outside the eigenpairs" if tail == 0 else "zero variances",
+                remedy="pass another tail than 'none', or meat='opg' with curvature='sandwich'",
+            )
+        scale = tf.linalg.LinearOperatorDiag(tf.constant(self.scale, dtype), is_non_singular=True)
+        if complete:
+            symmetric = (self.vectors * roots) @ self.vectors.T
+            inner = tf.linalg.LinearOperatorFullMatrix(
+                tf.constant(symmetric, dtype), is_self_adjoint=True, is_positive_definite=True
+            )
+        else:
+            identity = tf.linalg.LinearOperatorScaledIdentity(
+                len(self.scale), tf.constant(tail, dtype), is_positive_definite=True
+            )
+            inner = tf.linalg.LinearOperatorLowRankUpdate(
+                identity,
+                u=tf.constant(self.vectors, dtype),
+                diag_update=tf.constant(roots - tail, dtype),
+                is_self_adjoint=True,
+                is_positive_definite=True,
+            )
+        return tf.linalg.LinearOperatorComposition([scale, inner], is_non_singular=True)
+
     def to_linear_operator(self) -> tf.linalg.LinearOperator:
         """Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the network's precision."""
         dtype = self.vectors.dtype
         weights, tail = self.spectrum.weights, self.spectrum.tail
         root = self.scale[:, None] * self.vectors
+        positive = bool(np.all(weights > 0)) or None
         if self.vectors.shape[0] == self.vectors.shape[1]:
             dense = (root * (weights / self.n_examples)) @ root.T
             return tf.linalg.LinearOperatorFullMatrix(
                 tf.constant((dense + dense.T) / 2, dtype),
                 is_self_adjoint=True,
-                is_positive_definite=True,
+                is_positive_definite=positive,
             )
         base = tf.linalg.LinearOperatorDiag(
             tf.constant(tail * self.scale**2 / self.n_examples, dtype)
@@ -81,7 +120,7 @@ class ParameterCovariance:
             u=tf.constant(root, dtype),
             diag_update=tf.constant((weights - tail) / self.n_examples, dtype),
             is_self_adjoint=True,
-            is_positive_definite=tail > 0 or None,
+            is_positive_definite=positive if tail > 0 else None,
         )
 
 
@@ -105,27 +144,18 @@ def low_rank_covariance(
             rest = min(mu_K, trace - sum mu), "trace" 1/(1 + the mean of what is left of the trace),
             "none" 0, for comparison only.
         negative_curvature: "project" sets negative eigenvalues to zero, "raise" refuses them,
-            "keep" uses them (all eigenpairs needed).
+            "keep" uses them (pairs of both ends needed, the tail then lies between the innermost).
         epsilon: relative rounding of the curvature, the network's machine epsilon.
 
     Raises:
         NotPositiveDefiniteError: negative curvature that must not be there, or that outweighs L2.
-        InvalidInputError: "keep" without all eigenpairs, "trace" without a trace.
+        InvalidInputError: "keep" without the lowest eigenpairs, "trace" without a trace.
     """
     check_choice("tail", tail, get_args(Tail))
     check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
     complete = pairs.rank == pairs.n_params
     if negative_curvature == "keep" and pairs.smallest is not None:
-        if not complete:
-            raise InvalidInputError(
-                "negative_curvature='keep' needs both ends of the spectrum",
-                expected="rank='full'",
-                received=f"{pairs.rank} of {pairs.n_params} eigenpairs",
-                remedy="pass rank='full', or negative_curvature='project'",
-            )
-        _require_positive(pairs.values + 1.0, epsilon)
-        spectrum = LowRank(1.0 / (pairs.values + 1.0), 0.0)
-        return ParameterCovariance(pairs.vectors, spectrum, scale, n_examples, (spectrum, spectrum))
+        return _indefinite_covariance(pairs, scale, n_examples, tail=tail, epsilon=epsilon)
     if negative_curvature == "raise":
         _require_no_negative(pairs, epsilon, "negative_curvature='project'")
     positive = pairs.values > 0
@@ -134,6 +164,35 @@ def low_rank_covariance(
     spectrum = LowRank(1.0 / (values + 1.0), 0.0 if complete else _tail(pairs, tail))
     bounds = (spectrum, spectrum) if complete else _bounds(pairs, values, epsilon)
     return ParameterCovariance(pairs.vectors[:, keep], spectrum, scale, n_examples, bounds)
+
+
+def _indefinite_covariance(
+    pairs: Eigenpairs, scale: Array, n_examples: float, *, tail: Tail, epsilon: float
+) -> ParameterCovariance:
+    """From pairs of both ends of an indefinite curvature, as they are."""
+    complete = pairs.rank == pairs.n_params
+    if not complete and not 0 < pairs.n_lowest < pairs.rank:
+        raise InvalidInputError(
+            "negative_curvature='keep' needs both ends of the spectrum",
+            expected="three eigenpairs or more, some of them the smallest, or rank='full'",
+            received=f"{pairs.rank} of {pairs.n_params} eigenpairs, {pairs.n_lowest} of them the "
+            "smallest",
+            remedy="pass a larger rank, or negative_curvature='project'",
+        )
+    _require_positive(pairs.values + 1.0, epsilon)
+    weights = 1.0 / (pairs.values + 1.0)
+    if complete:
+        low, middle, high = 0.0, 0.0, 0.0
+    else:
+        (low, high), middle = tail_interval(pairs), _tail(pairs, tail)
+    return ParameterCovariance(
+        pairs.vectors,
+        LowRank(weights, middle),
+        scale,
+        n_examples,
+        bounds=(LowRank(weights, low), LowRank(weights, high)),
+        certified=complete,
+    )
 
 
 def dense_covariance(
@@ -176,14 +235,17 @@ def tail_interval(pairs: Eigenpairs) -> tuple[float, float]:
     """[low, high] of the inverse eigenvalues that were left out, in the prior's metric.
 
     Left-out eigenvalues lie between 0 and rest = min(mu_K, delta), delta the bound on what is left
-    out or, where it was not computed, trace - sum mu. This takes the computed pairs as exact.
+    out or, where it was not computed, trace - sum mu; or, where pairs of both ends are there,
+    between the innermost of them. This takes the computed pairs as exact.
     """
-    bounds = [max(0.0, float(pairs.values[-1])) if pairs.rank else np.inf]
+    n_highest = pairs.rank - pairs.n_lowest
+    bounds = [max(0.0, float(pairs.values[n_highest - 1])) if n_highest else np.inf]
     if pairs.left_out is not None:
         bounds.append(pairs.left_out.bound)
     elif pairs.remainder is not None:
         bounds.append(pairs.remainder)
-    return 1.0 / (1.0 + min(bounds)), 1.0
+    lowest = float(pairs.values[n_highest]) if pairs.n_lowest else 0.0
+    return 1.0 / (1.0 + min(bounds)), 1.0 / (1.0 + lowest)
 
 
 def spectrum_interval(pairs: Eigenpairs, epsilon: float) -> tuple[LowRank, LowRank]:

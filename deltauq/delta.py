@@ -4,54 +4,45 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq import curvature as curvatures
 from deltauq.cost import Stationarity
-from deltauq.covariance import (
-    NegativeCurvature,
-    ParameterCovariance,
-    Tail,
-    check_choice,
-    dense_covariance,
-    low_rank_covariance,
-    spectrum_interval,
+from deltauq.covariance import NegativeCurvature, Tail, check_choice
+from deltauq.data import Batches
+from deltauq.eigen import Rank
+from deltauq.errors import ConvergenceWarning, InvalidInputError, NotFittedError, TunedL2Warning
+from deltauq.evidence import Evidence, TunedL2, log_marginal_likelihood, tune_l2
+from deltauq.fitting import (
+    CURVATURES,
+    Curvature,
+    Fitted,
+    Settings,
+    calibration_rows,
+    make_operator,
+    solve,
 )
-from deltauq.curvature import CurvatureOperator
-from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
-from deltauq.errors import ConvergenceWarning, NotFittedError
 from deltauq.inputs import InputBatches, align_inputs
+from deltauq.joint import JointPrediction, predict_joint
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import Eigenpairs, Storage, root_diagonal
+from deltauq.linalg import Eigenpairs, Storage
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.network import Layers, Network
+from deltauq.posterior import posterior
 from deltauq.prediction import Prediction, predict
 from deltauq.problem import Problem, state_problem
 from deltauq.progress import progress_bar
-from deltauq.regularization import L2
+from deltauq.rankcurve import RankCurve, rank_curve
+from deltauq.refinement import MAX_STEPS, check_refinable, refine
+from deltauq.regularization import L2, complete_l2
+from deltauq.sandwich import Meat
 
 __all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
-
-Curvature = Literal["hessian", "opg", "ggn"]
-
-CURVATURES: dict[str, type[CurvatureOperator]] = {
-    "hessian": curvatures.Hessian,
-    "opg": curvatures.OPG,
-    "ggn": curvatures.GGN,
-}
-
-#: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
-_RESOLUTION = 0.1
-
-#: Inputs on which `rank="auto"` measures what the tail leaves open.
-_CALIBRATION = 64
 
 #: Gradient norm relative to its parts above which `fit` warns.
 _FAR_FROM_STATIONARY = 0.5
@@ -66,12 +57,14 @@ class DeltaMethod:
     Args:
         model: a built Keras 3 classifier with logits or softmax output `[B, C]`.
         curvature: "opg" (outer products of gradients: one pass is cheap; standard errors often
-            larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information) or "hessian"
-            (exact second derivative: slowest, and not positive semidefinite in general).
+            larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
+            (exact second derivative: slowest, and not positive semidefinite in general) or
+            "sandwich" (inverse Hessian, OPG, inverse Hessian: for a model that need not be true).
         rank: eigenpairs kept: a number, "full" (all, by a dense matrix), or "auto" (grows until the
             part of the standard errors that the tail leaves open is under `rank_tol`).
         l2: "auto" (from the Keras regularizers), one rate, or `{glob: rate}`; the cost contains
-            (lambda / 2) * sum w^2.
+            (lambda / 2) * sum w^2. "tune" chooses a rate by marginal likelihood, after training:
+            for models without L2; `fit` says with a warning what that means.
         likelihood: "auto" (softmax with cross-entropy, checked against the compiled loss),
             "categorical" (the same, unchecked) or a `Likelihood`.
         layers: which variables are uncertain: None (all trainable), names or glob patterns, or a
@@ -79,8 +72,9 @@ class DeltaMethod:
         tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or
             "none"; see `deltauq.covariance.low_rank_covariance`.
         rank_tol: relative width for rank="auto".
-        negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise" or
-            "keep".
+        negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise"
+            (refuse them) or "keep" (use them, from both ends of the spectrum).
+        meat: of the sandwich: "opg" with the L2 term, as in the paper, or "scores" without it.
         bounds: bound what the eigenpairs leave out, so that every standard error comes with an
             interval for its own approximation error (`Prediction.std_bounds`); takes up to five
             more passes over the data.
@@ -124,6 +118,7 @@ class DeltaMethod:
         tail: Tail = "midpoint",
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
+        meat: Meat = "opg",
         bounds: bool = True,
         batch_size: int | None = None,
         memory_limit: int | str | None = None,
@@ -140,13 +135,14 @@ class DeltaMethod:
         self.tail = tail
         self.rank_tol = rank_tol
         self.negative_curvature = negative_curvature
+        self.meat = meat
         self.bounds = bounds
         self.batch_size = batch_size
         self.memory_limit = memory_limit
         self.vectors_dir = vectors_dir
         self.seed = seed
         self.progress = progress
-        self._fitted: _Fitted | None = None
+        self._fitted: Fitted | None = None
 
     def fit(self, x: Any, y: Any = None, sample_weight: Any = None) -> DeltaMethod:
         """Compute the curvature on the training data and the parameters' covariance.
@@ -170,32 +166,44 @@ class DeltaMethod:
         self._fitted = None
         check_choice("curvature", self.curvature, tuple(CURVATURES))
         storage = Storage(self.vectors_dir)
+        network = Network(self.model, layers=self.layers)
+        tunes = isinstance(self.l2, str) and self.l2 == "tune"
         problem = state_problem(
-            Network(self.model, layers=self.layers),
+            network,
             (x, y, sample_weight),
-            l2=self.l2,
+            l2=complete_l2(network.variables) if tunes else self.l2,
             likelihood=self.likelihood,
             rank=self.rank,
             bounds=self.bounds,
-            operator=CURVATURES[self.curvature],
+            operators=CURVATURES[self.curvature],
             batch_size=self.batch_size,
             memory_limit=self.memory_limit,
             vectors_in_files=storage.directory is not None,
         )
         with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
             problem.data.on_batch = advance
-            stationarity = problem.cost.stationarity(problem.network.params)
-            _warn_unless_stationary(stationarity)
-            pairs, covariance = _solve(self, problem, storage)
-        unit = problem.common_rate
-        self._fitted = _Fitted(
-            problem=problem,
-            pairs=pairs.rescaled(unit) if unit else pairs,
-            covariance=covariance,
-            stationarity=stationarity,
-            seconds=time.monotonic() - started,
-        )
+            stationarity = problem.cost.stationarity(network.params.numpy())
+            if tunes:
+                fitted = _solve_tuned(problem, self._settings(), storage, stationarity)
+            else:
+                _warn_unless_stationary(stationarity)
+                pairs, covariance = solve(problem, self._settings(), storage)
+                fitted = Fitted(problem, self._settings(), pairs, covariance, stationarity, 0.0)
+        self._fitted = replace(fitted, seconds=time.monotonic() - started)
         return self
+
+    def _settings(self) -> Settings:
+        return Settings(
+            curvature=self.curvature,
+            rank=self.rank,
+            tail=self.tail,
+            rank_tol=self.rank_tol,
+            negative_curvature=self.negative_curvature,
+            meat=self.meat,
+            bounds=self.bounds,
+            memory_limit=self.memory_limit,
+            seed=self.seed,
+        )
 
     def predict(self, x: Any) -> Prediction:
         """Predict with standard errors.
@@ -204,17 +212,113 @@ class DeltaMethod:
             x: inputs as in `fit`, without labels.
         """
         fitted = self._require_fitted("predict")
-        problem = fitted.problem
-        x = align_inputs(x, problem.data.spec.x)
-        size = self.batch_size or self._prediction_batch(problem)
-        inputs = InputBatches(x, dtype=problem.network.dtype, batch_size=size)
-        with progress_bar("predicting", total=inputs.n_rows, enabled=self.progress) as advance:
-            inputs.on_batch = advance
-            return predict(problem.linearization, fitted.covariance, inputs, fitted.vectors)
+        with self._batches(x, "predicting") as inputs:
+            return predict(fitted.problem.linearization, fitted.covariance, inputs, fitted.vectors)
 
-    def _prediction_batch(self, problem: Problem) -> int:
+    def predict_joint(self, x: Any) -> JointPrediction:
+        """Predict with the covariances between the inputs too.
+
+        Args:
+            x: B inputs as in `fit`; the result takes (B C)^2 numbers twice.
+        """
+        fitted = self._require_fitted("predict_joint")
+        with self._batches(x, "predicting", copies=2) as inputs:
+            return predict_joint(
+                fitted.problem.linearization, fitted.covariance, inputs, fitted.vectors
+            )
+
+    def refine(self, x: Any, rtol: float = 0.01) -> Prediction:
+        """Predict with standard errors that are known to a relative width, for chosen inputs.
+
+        Takes up to six passes over the training data for every batch of inputs, as many of them as
+        fit in memory; `Prediction.data_passes` says how many. OPG and GGN only.
+
+        Args:
+            x: inputs as in `fit`, without labels.
+            rtol: (high - low) / high of every standard error.
+        """
+        fitted = self._require_fitted("refine")
+        check_refinable(fitted, rtol)
+        operator = make_operator(fitted.problem, CURVATURES[self.curvature][0])
+        with self._batches(x, "refining", copies=MAX_STEPS + 4) as inputs:
+            return refine(fitted, operator, inputs, rtol)
+
+    def rank_curve(self, x: Any = None) -> RankCurve:
+        """How wide the bounds of the standard errors would be with fewer eigenpairs.
+
+        Args:
+            x: inputs to measure on; None takes the first training inputs.
+        """
+        fitted = self._require_fitted("rank_curve")
+        if fitted.pairs.n_lowest:
+            raise InvalidInputError(
+                "rank_curve needs the largest eigenpairs alone",
+                expected="negative_curvature='project' or 'raise'",
+                received="eigenpairs of both ends of the spectrum",
+            )
+        rows = calibration_rows(fitted.problem, self.memory_limit, self._aligned(x))
+        return rank_curve(fitted.pairs, rows, fitted.epsilon)
+
+    def posterior(self) -> Any:
+        """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.
+
+        Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order.
+        """
+        fitted = self._require_fitted("posterior")
+        return posterior(fitted.problem.network.params, fitted.covariance)
+
+    def log_marginal_likelihood(self) -> Evidence:
+        """The log of p(y | x) in nats by Laplace's approximation, with its bounds."""
+        return log_marginal_likelihood(self._require_fitted("log_marginal_likelihood"))
+
+    def tune_l2(self, x: Any = None, y: Any = None, sample_weight: Any = None) -> TunedL2:
+        """Multiply all L2 rates by the factor that a criterion prefers, without training.
+
+        The eigenpairs are used again, and `predict` then uses the new rates.
+
+        Args:
+            x: held-out inputs for the held-out likelihood; None for the marginal likelihood.
+            y: their class numbers.
+            sample_weight: their weights.
+
+        Returns:
+            What was chosen, and what it means.
+        """
+        fitted = self._require_fitted("tune_l2")
+        held_out = None
+        if x is not None:
+            problem = fitted.problem
+            held_out = Batches(
+                x if isinstance(x, tf.data.Dataset) else self._aligned(x),
+                y,
+                sample_weight,
+                likelihood=problem.likelihood,
+                n_outputs=problem.n_outputs,
+                dtype=problem.network.dtype,
+                batch_size=self.batch_size or self._prediction_batch(problem),
+            )
+        tuned, self._fitted = tune_l2(fitted, held_out)
+        return tuned
+
+    @contextmanager
+    def _batches(self, x: Any, doing: str, copies: int = 1) -> Iterator[InputBatches]:
+        """Inputs in batches whose Jacobians fit in memory so many times, under a progress bar."""
+        problem = self._require_fitted(doing).problem
+        size = self._prediction_batch(problem, copies)
+        if copies == 1 and self.batch_size:
+            size = self.batch_size
+        inputs = InputBatches(self._aligned(x), dtype=problem.network.dtype, batch_size=size)
+        with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
+            inputs.on_batch = advance
+            yield inputs
+
+    def _aligned(self, x: Any) -> Any:
+        problem = self._require_fitted("predict").problem
+        return None if x is None else align_inputs(x, problem.data.spec.x)
+
+    def _prediction_batch(self, problem: Problem, copies: int = 1) -> int:
         spec, free = problem.data.spec.x, free_memory(self.memory_limit)
-        return prediction_batch(problem.network, spec, problem.n_outputs, free=free)
+        return prediction_batch(problem.network, spec, problem.n_outputs, free=free, copies=copies)
 
     @property
     def eigenpairs(self) -> Eigenpairs:
@@ -223,7 +327,7 @@ class DeltaMethod:
         With one L2 rate the values are the curvature's own; with several they are those of
         L^-1/2 A L^-1/2, without a dimension.
         """
-        return self._require_fitted("eigenpairs").pairs
+        return self._require_fitted("eigenpairs").eigenpairs
 
     @property
     def covariance(self) -> tf.linalg.LinearOperator:
@@ -245,7 +349,7 @@ class DeltaMethod:
         """Wall time of `fit`."""
         return self._require_fitted("fit_seconds").seconds
 
-    def _require_fitted(self, what: str) -> _Fitted:
+    def _require_fitted(self, what: str) -> Fitted:
         if self._fitted is None:
             raise NotFittedError(
                 f"{what} needs the curvature, and fit was not called (or failed)",
@@ -254,120 +358,17 @@ class DeltaMethod:
         return self._fitted
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What `fit` leaves behind."""
-
-    problem: Problem
-    pairs: Eigenpairs
-    covariance: ParameterCovariance
-    stationarity: Stationarity
-    seconds: float
-
-    @cached_property
-    def vectors(self) -> npt.NDArray[Any]:
-        """The covariance's vectors as predictions read them; as a rule not a copy."""
-        return np.ascontiguousarray(self.covariance.vectors, self.problem.network.dtype)
-
-
-def _solve(
-    dm: DeltaMethod, problem: Problem, storage: Storage
-) -> tuple[Eigenpairs, ParameterCovariance]:
-    operator = CURVATURES[dm.curvature](
-        problem.network,
-        problem.likelihood,
-        problem.data,
-        scale=problem.scale,
-        per_example=problem.per_example,
-        buffer_bytes=problem.plan.buffer,
-    )
-    n_examples = problem.data.n_examples
-    epsilon = float(np.finfo(problem.network.dtype).eps)
-    if dm.rank == "auto":
-        pairs = _solve_automatically(dm, problem, operator, storage)
-    else:
-        pairs = eigenpairs(operator, dm.rank, bounds=dm.bounds, seed=dm.seed, storage=storage)
-        if not pairs.converged:
-            warnings.warn(
-                f"the {dm.rank} eigenpairs of the {dm.curvature} did not all converge: "
-                f"{pairs.rank} are good enough and are used, the rest belongs to the tail. Ask "
-                "for a smaller rank, or use curvature='ggn'.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-    _warn_beyond_precision(pairs, epsilon)
-    if not np.all(problem.rates > 0):
-        covariance = dense_covariance(
-            pairs,
-            problem.rates > 0,
-            problem.scale,
-            n_examples,
-            negative_curvature=dm.negative_curvature,
-            epsilon=epsilon,
-        )
-    else:
-        covariance = low_rank_covariance(
-            pairs,
-            problem.scale,
-            n_examples,
-            tail=dm.tail,
-            negative_curvature=dm.negative_curvature,
-            epsilon=epsilon,
-        )
-    return pairs, covariance
-
-
-def _solve_automatically(
-    dm: DeltaMethod, problem: Problem, operator: CurvatureOperator, storage: Storage
-) -> Eigenpairs:
-    """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
-    count = min(_CALIBRATION, dm._prediction_batch(problem))
-    _, rows = problem.linearization.jacobian(problem.data.head(count))
-    epsilon = float(np.finfo(problem.network.dtype).eps)
-    width = 1.0
-
-    def is_enough(pairs: Eigenpairs) -> bool:
-        nonlocal width
-        along = rows @ pairs.vectors
-        outside = rows - along @ pairs.vectors.T
-        rest = outside @ np.swapaxes(outside, 1, 2)
-        low, high = (
-            root_diagonal(spectrum.quadratic_form(along, rest))
-            for spectrum in spectrum_interval(pairs, epsilon)
-        )
-        width = float(np.median((high - low) / np.where(high > 0, high, 1.0)))
-        return width <= dm.rank_tol
-
-    room = free_memory(dm.memory_limit) if storage.directory is None else storage.free
-    pairs, enough = automatic_eigenpairs(
-        operator,
-        is_enough,
-        bounds=dm.bounds,
-        max_bytes=room // 2,
-        seed=dm.seed,
-        storage=storage,
-    )
-    if not enough:
-        warnings.warn(
-            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {dm.curvature}: the tail "
-            f"leaves {width:.1%} of the median standard error open, above rank_tol="
-            f"{dm.rank_tol:.1%}. Pass a larger rank if memory allows, more L2, or fewer layers.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    return pairs
-
-
-def _warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
-    largest = float(pairs.values[0]) if pairs.rank else 0.0
-    if largest * epsilon > _RESOLUTION:
-        warnings.warn(
-            f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
-            f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "
-            "rounding. Scale the inputs, raise l2, or build the model in float64.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
+def _solve_tuned(
+    problem: Problem, settings: Settings, storage: Storage, stationarity: Stationarity
+) -> Fitted:
+    """Choose the L2 rate from eigenpairs at a first one, then again from those at that rate."""
+    first = replace(settings, bounds=False)
+    pairs, covariance = solve(problem, first, storage)
+    _, fitted = tune_l2(Fitted(problem, settings, pairs, covariance, stationarity, 0.0))
+    pairs, covariance = solve(fitted.problem, settings, storage)
+    tuned, fitted = tune_l2(replace(fitted, pairs=pairs, covariance=covariance))
+    warnings.warn(tuned.note, TunedL2Warning, stacklevel=3)
+    return fitted
 
 
 def _warn_unless_stationary(stationarity: Stationarity) -> None:

@@ -85,9 +85,10 @@ def eigenpairs(
     Args:
         operator: the curvature, usually in the prior's metric.
         rank: K, or "full".
-        ends: of the exact Hessian's spectrum, the "largest" K, the "smallest", or half of K from
-            "both" ends.
-        bounds: compute `left_out` too; takes up to five more passes over the data.
+        ends: of the exact Hessian's spectrum, the "largest" K, the "smallest", or "both": three
+            fifths of K from the top, and the residuals of all meet 0.1 (1 + the smallest mu).
+        bounds: compute `left_out` too; takes up to five more passes over the data. It is about the
+            largest pairs only.
         seed: of the random start.
         storage: where vectors of length P live; None for memory ("full" is always in memory).
 
@@ -111,6 +112,7 @@ def automatic_eigenpairs(
     operator: CurvatureOperator,
     is_enough: Callable[[Eigenpairs], bool],
     *,
+    ends: Ends = "largest",
     bounds: bool = False,
     max_bytes: int = 2**31,
     seed: int = 0,
@@ -124,6 +126,7 @@ def automatic_eigenpairs(
     Args:
         operator: the curvature.
         is_enough: judges the pairs; with bounds also without, before passes are spent on them.
+        ends: as in `eigenpairs`.
         bounds: compute `left_out` too.
         max_bytes: room for vectors, the limit of the rank.
         seed: of the random start.
@@ -141,7 +144,7 @@ def automatic_eigenpairs(
         affordable = min(affordable, AUTO_LANCZOS_RANK)
     limit = min(size, max(_AUTO_START, affordable))
     rank = min(_AUTO_START, limit)
-    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage)
+    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
     while True:
         pairs = solver.solve(rank)
         last = rank >= limit or not pairs.converged

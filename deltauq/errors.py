@@ -11,6 +11,7 @@ __all__ = [
     "NotFittedError",
     "NotPositiveDefiniteError",
     "NumericalError",
+    "TunedL2Warning",
     "UnsupportedModelError",
 ]
 
@@ -33,6 +34,12 @@ class DeltaUQError(Exception):
         received: str | None = None,
         remedy: str | None = None,
     ) -> None:
+        self.problem, self.expected, self.received, self.remedy = (
+            problem,
+            expected,
+            received,
+            remedy,
+        )
         parts = [problem.rstrip(".") + "."]
         parts += [
             f"{label}: {text.rstrip('.')}."
@@ -76,3 +83,7 @@ class MissingDependencyError(DeltaUQError, ImportError):
 
 class ConvergenceWarning(UserWarning):
     """An iteration stopped before its tolerance; the figures reached are in the message."""
+
+
+class TunedL2Warning(UserWarning):
+    """The L2 rate was chosen after training: the weights minimise another cost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.network import Network
 
-__all__ = ["Linearization", "Sketch", "contrasts"]
+__all__ = ["Linearization", "Rows", "Sketch", "contrasts"]
 
 Array = npt.NDArray[Any]
 
@@ -57,9 +58,29 @@ class Linearization:
             for cotangents in (_every_class, _every_contrast)
         }
 
+    def rescaled(self, factor: float) -> Linearization:
+        """The same with D times a factor."""
+        other = copy.copy(self)
+        other._rates = [rate * factor for rate in self._rates]
+        return other
+
     def jacobian(self, x: Any) -> tuple[Array, Array]:
         """Logits `[B, C]` and J D `[B, C, P]`, in the network's precision."""
-        factors, logits = self._evaluate(x, _every_class)
+        return self._rows(x, _every_class)
+
+    def contrast_rows(self, x: Any) -> Rows:
+        """The rows H J D themselves.
+
+        Raises:
+            NumericalError: logits that are not finite.
+        """
+        logits, rows = self._rows(x, _every_contrast)
+        logits = logits.astype(np.float64)
+        _check_finite(logits)
+        return Rows(logits, self.likelihood.mean(logits).numpy(), rows, self._slope(logits))
+
+    def _rows(self, x: Any, cotangents: Cotangents) -> tuple[Array, Array]:
+        factors, logits = self._evaluate(x, cotangents)
         rows = stacked(factors)
         for parameter, rate in zip(self.network.parameters, self._rates, strict=True):
             rows[:, :, parameter.start : parameter.stop] *= rate
@@ -152,6 +173,23 @@ class Sketch:
     mean: Array
     along: Array
     rest: Array
+    slope: Array
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The Jacobians of a batch along C' contrasts of the classes.
+
+    Attributes:
+        logits: `[B, C]`, float64.
+        mean: `[B, C]`, float64.
+        values: H J D `[B, C', P]`, in the network's precision.
+        slope: d mean / d contrasts `[B, C, C']`, float64.
+    """
+
+    logits: Array
+    mean: Array
+    values: Array
     slope: Array
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def free_memory(memory_limit: int | str | None) -> int:
 def plan_memory(
     network: Network,
     spec: Any,
-    operator: type[CurvatureOperator],
+    operators: Sequence[type[CurvatureOperator]],
     n_outputs: int,
     rank: Rank,
     *,
@@ -89,7 +90,7 @@ def plan_memory(
     Args:
         network: the network.
         spec: of its inputs.
-        operator: the curvature.
+        operators: the curvatures, which are computed one after the other.
         n_outputs: C.
         rank: eigenpairs asked for; "auto" is taken at its start.
         free: bytes that may be taken.
@@ -101,10 +102,10 @@ def plan_memory(
         MemoryLimitError: even the smallest batches do not fit.
     """
     itemsize = np.dtype(network.dtype).itemsize
-    per_example = operator.rows_per_example(n_outputs)
+    per_example = max(operator.rows_per_example(n_outputs) for operator in operators)
     row = network.n_params * itemsize
     activations = network.activation_bytes(spec)
-    columns = basis_columns(operator, rank, network.n_params)
+    columns = max(basis_columns(operator, rank, network.n_params) for operator in operators)
     mapped = vectors_in_files and not is_dense(rank, network.n_params)
     vectors = 0 if mapped else columns * row
     if bounds:
@@ -137,7 +138,9 @@ def plan_memory(
     return found
 
 
-def prediction_batch(network: Network, spec: Any, n_outputs: int, *, free: int) -> int:
+def prediction_batch(
+    network: Network, spec: Any, n_outputs: int, *, free: int, copies: int = 1
+) -> int:
     """Inputs a step at which their Jacobians `[B, C, P]` fit.
 
     Args:
@@ -145,12 +148,13 @@ def prediction_batch(network: Network, spec: Any, n_outputs: int, *, free: int) 
         spec: of its inputs.
         n_outputs: C.
         free: bytes that may be taken.
+        copies: of the Jacobians that are held at once.
 
     Raises:
         MemoryLimitError: not even the Jacobian of one input fits.
     """
     row = network.n_params * np.dtype(network.dtype).itemsize
-    each = n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec)
+    each = copies * n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec)
     if each > free:
         raise MemoryLimitError(
             "the Jacobian of one input does not fit in memory",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,17 +20,17 @@ from deltauq.errors import InvalidInputError, MissingDependencyError
 from deltauq.inputs import InputBatches
 from deltauq.jacobians import Workspace
 from deltauq.linalg import root_diagonal
-from deltauq.linearization import Linearization, contrasts
+from deltauq.linearization import Linearization, Rows, Sketch, contrasts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DifferenceTest", "Prediction", "predict"]
+__all__ = ["DifferenceTest", "Prediction", "assemble", "join", "predict"]
 
 Array = npt.NDArray[Any]
 
 #: Relative rounding of a standard error in the network's precision, by which bounds are widened.
-_ROUNDING = {"float32": 1e-4, "float64": 1e-9}
+ROUNDING = {"float32": 1e-4, "float64": 1e-9}
 
 
 def predict(
@@ -51,7 +51,7 @@ def predict(
         vectors: the covariance's vectors, C-contiguous and in the network's precision.
     """
     parts = _predict_batches(linearization, covariance, inputs, vectors)
-    return _each_column(np.concatenate, *parts)
+    return join(list(parts))
 
 
 def _predict_batches(
@@ -61,25 +61,43 @@ def _predict_batches(
     vectors: Array,
 ) -> Iterator[Prediction]:
     workspace = Workspace(vectors.dtype)
-    rounding = _ROUNDING[vectors.dtype.name]
     for x in inputs:
         found = linearization.sketch(x, vectors, workspace)
         middle = covariance.project(found.along, found.rest)
-        back = np.broadcast_to(contrasts(found.logits.shape[1]).T, found.slope.shape)
         outer = covariance.project_bounds(found.along, found.rest)
-        yield Prediction(
-            found.logits,
-            found.mean,
-            _congruent(back, middle),
-            _congruent(found.slope, middle),
-            None if outer is None else _std_bounds(back, outer, rounding),
-            None if outer is None else _std_bounds(found.slope, outer, rounding),
-        )
+        if outer is not None and not covariance.certified:
+            outer = (*outer, middle)
+        prediction = assemble(found, middle, outer, vectors.dtype.name)
+        yield replace(prediction, certified=covariance.certified)
 
 
-def _std_bounds(left: Array, middles: tuple[Array, Array], rounding: float) -> Array:
-    """Roots of the diagonals of L M L^T, rounding allowed for: low and high, `[B, C, 2]`."""
-    low, high = (root_diagonal(_congruent(left, middle)) for middle in middles)
+def assemble(
+    found: Sketch | Rows, middle: Array, outer: Sequence[Array] | None, dtype: str
+) -> Prediction:
+    """A prediction from covariances of the contrasts of the classes.
+
+    Args:
+        found: logits, means and slopes.
+        middle: the covariance `[B, C', C']`.
+        outer: between which it lies, or None; the standard errors' bounds are those from the
+            smallest to the largest.
+        dtype: the network's precision, whose rounding widens them.
+    """
+    back = np.broadcast_to(contrasts(found.logits.shape[1]).T, found.slope.shape)
+    return Prediction(
+        found.logits,
+        found.mean,
+        _congruent(back, middle),
+        _congruent(found.slope, middle),
+        None if outer is None else _std_bounds(back, outer, ROUNDING[dtype]),
+        None if outer is None else _std_bounds(found.slope, outer, ROUNDING[dtype]),
+    )
+
+
+def _std_bounds(left: Array, middles: Sequence[Array], rounding: float) -> Array:
+    """The range of the roots of the diagonals of L M L^T, rounding allowed for, `[B, C, 2]`."""
+    roots = [root_diagonal(_congruent(left, middle)) for middle in middles]
+    low, high = np.min(roots, axis=0), np.max(roots, axis=0)
     return np.stack([low * (1.0 - rounding), high * (1.0 + rounding)], axis=-1)
 
 
@@ -89,12 +107,17 @@ def _congruent(left: Array, middle: Array) -> Array:
     return np.asarray((result + np.swapaxes(result, -1, -2)) / 2)
 
 
+def join(parts: Sequence[Prediction]) -> Prediction:
+    """One prediction of the inputs of several."""
+    return _each_column(np.concatenate, *parts)
+
+
 def _each_column(function: Callable[[list[Array]], Array], *parts: Prediction) -> Prediction:
-    """Make one prediction of some, column by column; a column that is missing stays so."""
+    """Make one prediction of some, column by column; what is not a column is that of the first."""
     columns: dict[str, Any] = {}
     for field in fields(Prediction):
         column = [getattr(part, field.name) for part in parts]
-        columns[field.name] = None if column[0] is None else function(column)
+        columns[field.name] = function(column) if isinstance(column[0], np.ndarray) else column[0]
     return Prediction(**columns)
 
 
@@ -144,6 +167,9 @@ class Prediction:
         logit_std_limits: between which `logit_std` from all eigenpairs lies, `[N, C, 2]`; None
             where the curvature was computed without bounds.
         std_limits: the same of `std`; read them as `std_bounds`.
+        certified: the limits are bounds; otherwise (sandwich, negative_curvature="keep") they are
+            an estimate of how far the standard errors may lie.
+        data_passes: passes over the training data that these inputs took (`refine`).
     """
 
     logits: Float[np.ndarray, "N C"]
@@ -152,6 +178,8 @@ class Prediction:
     covariance: Float[np.ndarray, "N C C"]
     logit_std_limits: Float[np.ndarray, "N C 2"] | None = None
     std_limits: Float[np.ndarray, "N C 2"] | None = None
+    certified: bool = True
+    data_passes: int = 0
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -187,7 +215,8 @@ class Prediction:
         """(low, high), each `[N, C]`: the standard errors from all eigenpairs lie between them.
 
         OPG and GGN: with the probability that `eigenpairs.left_out` states. They are about what
-        the low rank costs, not about the Delta method itself.
+        the low rank costs, not about the Delta method itself. Where `certified` is False they are
+        an estimate.
 
         Raises:
             InvalidInputError: the curvature was computed without them.

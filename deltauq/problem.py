@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ def state_problem(
     l2: L2,
     likelihood: str | Likelihood,
     rank: Rank,
-    operator: type[CurvatureOperator],
+    operators: Sequence[type[CurvatureOperator]],
     batch_size: int | None,
     bounds: bool = False,
     memory_limit: int | str | None = None,
@@ -92,7 +93,7 @@ def state_problem(
         l2: as in `DeltaMethod`.
         likelihood: as in `DeltaMethod`.
         rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
-        operator: the curvature, for the choice of a batch size and for what it cannot take.
+        operators: the curvatures, for the choice of a batch size and for what they cannot take.
         batch_size: rows a step, or None to choose it.
         bounds: as in `DeltaMethod`.
         memory_limit: as in `DeltaMethod`.
@@ -109,7 +110,8 @@ def state_problem(
     inspection = network.inspect(probe)
     if likelihood == "auto":
         check_compiled_loss(network.model, inspection.ends_in_softmax)
-    if operator.second_derivatives and inspection.once_differentiable:
+    twice = any(operator.second_derivatives for operator in operators)
+    if twice and inspection.once_differentiable:
         _refuse_second_derivatives(inspection.once_differentiable)
     check_rank(rank, network.n_params)
     if batch_size is not None:
@@ -117,7 +119,7 @@ def state_problem(
     plan = plan_memory(
         network,
         tf.nest.map_structure(_free_first_axis, probe),
-        operator,
+        operators,
         inspection.n_outputs,
         rank,
         free=free_memory(memory_limit),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,9 +12,24 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 
-__all__ = ["L2", "l2_rates", "matches"]
+__all__ = ["L2", "VariableRate", "complete_l2", "l2_rates", "l2_sources", "matches"]
 
 L2 = str | float | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class VariableRate:
+    """The L2 rate of a variable, and where it comes from.
+
+    Attributes:
+        path: of the variable.
+        rate: lambda; zero where there is none.
+        source: "l2=...", a pattern of it, a Keras regularizer, or "nothing".
+    """
+
+    path: str
+    rate: float
+    source: str
 
 
 def l2_rates(
@@ -41,7 +57,7 @@ def l2_rates(
         if l2 != "auto":
             raise InvalidInputError(
                 f"l2={l2!r} is not understood",
-                expected="'auto', a number, or a mapping of glob patterns to numbers",
+                expected="'auto', 'tune', a number, or a mapping of glob patterns to numbers",
                 received=repr(l2),
             )
         l2 = {}
@@ -56,6 +72,36 @@ def l2_rates(
                 received=f"paths {[variable.path for variable in variables]}",
             )
     return np.array([_given_or_read(variable, rates, read_scale) for variable in variables])
+
+
+def l2_sources(
+    variables: Sequence[Any], l2: L2, *, read_scale: float = 1.0
+) -> tuple[VariableRate, ...]:
+    """The rates of `l2_rates` with where they come from; raises the same errors."""
+    rates = l2_rates(variables, l2, read_scale=read_scale)
+    return tuple(
+        VariableRate(variable.path, float(rate), _source(variable, l2))
+        for variable, rate in zip(variables, rates, strict=True)
+    )
+
+
+def _source(variable: Any, l2: L2) -> str:
+    if isinstance(l2, Mapping):
+        for pattern in l2:
+            if matches(variable.path, pattern):
+                return f"l2[{pattern!r}]"
+    elif not isinstance(l2, str):
+        return f"l2={l2:g}"
+    penalty = getattr(variable, "regularizer", None)
+    if penalty is None:
+        return "nothing"
+    settings = ", ".join(f"{k}={float(v):.3g}" for k, v in penalty.get_config().items())
+    return f"keras.regularizers.{type(penalty).__name__}({settings})"
+
+
+def complete_l2(variables: Sequence[Any]) -> L2:
+    """Rates for all variables to start a search from: the model's own, or 1 where any lacks one."""
+    return "auto" if np.all(l2_rates(variables, "auto") > 0) else 1.0
 
 
 def matches(path: str, pattern: str) -> bool:

@@ -16,6 +16,7 @@ from deltauq.linalg import (
     Ends,
     NormBound,
     NystromSketch,
+    RitzPairs,
     Storage,
     bound_largest_eigenvalue,
     combine,
@@ -29,6 +30,9 @@ Array = npt.NDArray[Any]
 
 #: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
 RESIDUAL_SHARE = 0.1
+
+#: The smallest mu + 1, in units of L2, that pairs of the low end are made accurate for.
+_RESOLVED = 1e-6
 
 #: Chance, over the random start, that more is left out than the bound says.
 FAILURE = 1e-6
@@ -158,11 +162,10 @@ class _Lanczos:
         )
 
     def solve(self, rank: int) -> Eigenpairs:
-        tolerance = RESIDUAL_SHARE / np.sqrt(2.0)
-        pairs, converged = self._krylov.converge(rank, tolerance, max_columns=_krylov_limit(rank))
+        pairs, converged, share = self._converge(rank)
         inward = _from_the_ends(len(pairs.values), self._ends)
         epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms[inward] ** 2))
-        kept = np.sort(inward[epsilon <= RESIDUAL_SHARE])
+        kept = np.sort(inward[epsilon <= share])
         return Eigenpairs(
             values=pairs.values[kept],
             vectors=pairs.vectors if len(kept) == rank else pairs.vectors[:, kept],
@@ -171,9 +174,28 @@ class _Lanczos:
             smallest=pairs.smallest,
             products=self._krylov.products,
             converged=converged and len(kept) == rank,
+            n_lowest=int(np.count_nonzero(kept >= len(pairs.values) - pairs.n_lowest)),
         )
 
+    def _converge(self, rank: int) -> tuple[RitzPairs, bool, float]:
+        """Pairs, whether they converged, and the share of the smallest mu + 1 they had to meet.
+
+        The pairs of the low end are there for an inverse, which is most sensitive to them.
+        """
+        share = RESIDUAL_SHARE
+        while True:
+            pairs, converged = self._krylov.converge(
+                rank, share / np.sqrt(2.0), max_columns=_krylov_limit(rank)
+            )
+            asked = RESIDUAL_SHARE * float(np.clip(1.0 + pairs.smallest, _RESOLVED, 1.0))
+            if self._ends != "both" or share <= asked or not converged:
+                return pairs, converged, share
+            share = max(asked, share / 100)
+
     def certified(self, pairs: Eigenpairs) -> Eigenpairs:
+        if self._ends != "largest":
+            return pairs
+
         def outside(vectors: Array) -> Array:
             inside = project_out(pairs.vectors, vectors)
             image = self._operator.matmat(inside)

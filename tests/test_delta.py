@@ -162,8 +162,25 @@ def test_negative_curvature_is_projected_kept_or_refused(get_case):
     )
     assert relative(kept.covariance.to_dense().numpy(), sigma) < 1e-8
     assert kept.eigenpairs.smallest == pytest.approx(smallest, rel=1e-8)
-    with pytest.raises(InvalidInputError, match=r"both ends.*rank='full'"):
-        fit(case, "hessian", negative_curvature="keep", l2=enough, rank=5)
+    with pytest.raises(InvalidInputError, match=r"both ends.*larger rank"):
+        fit(case, "hessian", negative_curvature="keep", l2=enough, rank=2)
+
+
+def test_kept_negative_curvature_in_low_rank_takes_both_ends(get_case):
+    case = get_case("tanh")
+    values = np.linalg.eigvalsh(case.truth.hessian)
+    l2 = 1.05 * abs(values[0])  # the smallest eigenvalues make the inverse
+    truth = fit(case, "hessian", negative_curvature="keep", l2=l2).predict(case.x)
+    dm = fit(case, "hessian", negative_curvature="keep", l2=l2, rank=40)
+    pairs, found = dm.eigenpairs, dm.predict(case.x)
+    assert pairs.n_lowest == 16
+    both = np.r_[values[::-1][:24], values[:16][::-1]]
+    np.testing.assert_allclose(pairs.values, both, atol=1e-3 * l2)
+    np.testing.assert_allclose(found.std, truth.std, rtol=0.02)
+    assert not found.certified
+    low, high = found.std_bounds
+    assert np.all((low <= found.std) & (found.std <= high))
+    assert np.all((low <= truth.std) & (truth.std <= high))
 
 
 @pytest.mark.parametrize("rank", [3, 20, "full"])
@@ -346,7 +363,7 @@ def test_automatic_rank_closes_the_tail():
 
 
 def test_automatic_rank_says_when_it_fails(monkeypatch):
-    monkeypatch.setattr("deltauq.delta.free_memory", lambda limit: 2**24)
+    monkeypatch.setattr("deltauq.fitting.free_memory", lambda limit: 2**24)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(400, 30)), rng.integers(0, 4, 400)
     model = keras.Sequential(

@@ -33,10 +33,19 @@ ORDER = [
     "eigen",
     "memory",
     "covariance",
+    "sandwich",
+    "posterior",
     "prediction",
+    "joint",
+    "rankcurve",
     "problem",
+    "fitting",
+    "evidence",
+    "refinement",
     "delta",
     "training",
+    "estimates",
+    "diagnosis",
     "classifier",
     "metrics",
     "comparison",
@@ -48,7 +57,7 @@ ORDER = [
 ]
 
 #: Methods that hand a finished result to a later room, imported when they are called.
-LATER_ON_CALL = {("prediction", "plots"), ("comparison", "plots")}
+LATER_ON_CALL = {("prediction", "plots"), ("comparison", "plots"), ("rankcurve", "plots")}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -131,3 +131,21 @@ def test_standard_errors_of_probabilities(regression):
         jacobian = np.kron(slope[:, 1:], row)
         truth = np.sqrt(np.diag(jacobian @ sigma @ jacobian.T))
         np.testing.assert_allclose(prediction.std[n], truth, rtol=1e-3)
+
+
+@pytest.mark.parametrize("meat", ["opg", "scores"])
+def test_sandwich_is_huber_and_whites(regression, meat):
+    """`cov_type="HC0"`; an L2 rate of 1e-6 hardly adds to the meat."""
+    design = sm.add_constant(regression.x)
+    robust = type(regression.result.model)(regression.y, design).fit(
+        disp=0, method="newton", tol=1e-12, cov_type="HC0"
+    )
+    truth = np.asarray(robust.cov_params())
+    dm = DeltaMethod(
+        regression.model, "sandwich", rank="full", l2=L2, meat=meat, progress=False
+    ).fit(regression.x, regression.y)
+    t = regression.contrasts()
+    found = t @ dm.covariance.to_dense().numpy() @ t.T
+    tolerance = 1e-3 if meat == "scores" else 1e-2
+    assert np.max(np.abs(found - truth)) < tolerance * np.max(np.abs(truth))
+    np.testing.assert_allclose(np.sqrt(np.diag(found)), np.sqrt(np.diag(truth)), rtol=tolerance)

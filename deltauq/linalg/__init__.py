@@ -10,24 +10,29 @@ from deltauq.linalg.orthogonal import (
     inner_products,
     orthonormal_basis,
     project_out,
+    split,
 )
 from deltauq.linalg.pairs import Eigenpairs
+from deltauq.linalg.quadrature import InverseForms, bound_inverse_forms
 from deltauq.linalg.storage import Storage
 
 __all__ = [
     "BlockLanczos",
     "Eigenpairs",
     "Ends",
+    "InverseForms",
     "LowRank",
     "NormBound",
     "NystromSketch",
     "RitzPairs",
     "Storage",
     "add_gram_product",
+    "bound_inverse_forms",
     "bound_largest_eigenvalue",
     "combine",
     "inner_products",
     "orthonormal_basis",
     "project_out",
     "root_diagonal",
+    "split",
 ]

@@ -38,6 +38,7 @@ class RitzPairs:
         smallest: the smallest Ritz value. The smallest eigenvalue is not above it, and some
             eigenvalue lies within `smallest_residual` of it.
         smallest_residual: the residual norm of that pair.
+        n_lowest: how many of the pairs, the last ones, are of the low end.
     """
 
     values: Array
@@ -45,6 +46,7 @@ class RitzPairs:
     residual_norms: Array
     smallest: float
     smallest_residual: float
+    n_lowest: int
 
 
 class BlockLanczos:
@@ -59,7 +61,8 @@ class BlockLanczos:
         matmat: V `[P, b]` -> A V `[P, b]`.
         size: P.
         block: columns a product.
-        ends: which eigenvalues count: the largest, the smallest, or as many of both.
+        ends: which eigenvalues count: the largest, the smallest, or both, of K three fifths from
+            the top, where a curvature has more to tell apart.
         dtype: of the basis; T is float64.
         seed: of the random start.
         start: `[P, b]` instead of a random one.
@@ -167,9 +170,8 @@ class BlockLanczos:
         while chain._columns < min(_CHECK_STEPS, self._size - vectors.shape[1]):
             chain._extend()
         found = chain._ritz()[0]
-        n_low = self._counts(len(pairs.values))[0]
-        inner_low, inner_high = np.split(pairs.values[::-1], [n_low])
-        below = n_low > 0 and found[0] < inner_low[-1] - tolerance
+        inner_low, inner_high = np.split(pairs.values[::-1], [pairs.n_lowest])
+        below = pairs.n_lowest > 0 and found[0] < inner_low[-1] - tolerance
         above = len(inner_high) > 0 and found[-1] > inner_high[0] + tolerance
         return bool(below or above)
 
@@ -195,11 +197,12 @@ class BlockLanczos:
             residual_norms=residuals[top],
             smallest=float(theta[0]),
             smallest_residual=float(residuals[0]),
+            n_lowest=self._counts(len(top))[0],
         )
 
     def _counts(self, rank: int) -> tuple[int, int]:
         """How many of K pairs are of the low end, and of the high one."""
-        low = {"largest": 0, "smallest": rank, "both": rank // 2}[self._ends]
+        low = {"largest": 0, "smallest": rank, "both": 2 * rank // 5}[self._ends]
         return low, rank - low
 
     def _outermost(self, count: int, rank: int) -> Array:

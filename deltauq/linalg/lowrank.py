@@ -15,10 +15,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LowRank:
-    """U diag(d) U^T + t (I - U U^T), U `[P, K]` orthonormal.
+    """U W U^T + t (I - U U^T), U `[P, K]` orthonormal.
 
     Attributes:
-        weights: d `[K]`.
+        weights: W `[K, K]`, symmetric, or its diagonal `[K]` where it has no more.
         tail: t.
     """
 
@@ -26,7 +26,7 @@ class LowRank:
     tail: float
 
     def quadratic_form(self, along: Array, rest: Array) -> Array:
-        """X (U diag(d) U^T + t (I - U U^T)) X^T in float64, as a sum of two semidefinite parts.
+        """X (U W U^T + t (I - U U^T)) X^T in float64, as a sum of two semidefinite parts.
 
         The part outside U comes as its own Gram matrix: formed as the difference of X X^T and
         (X U)(X U)^T it would cancel where X lies nearly inside U.
@@ -39,7 +39,8 @@ class LowRank:
             `[..., C, C]`, symmetric.
         """
         along = np.asarray(along, np.float64)
-        inside = (along * self.weights) @ np.swapaxes(along, -1, -2)
+        weighted = along * self.weights if self.weights.ndim == 1 else along @ self.weights
+        inside = weighted @ np.swapaxes(along, -1, -2)
         result = inside + self.tail * np.asarray(rest, np.float64)
         return (result + np.swapaxes(result, -1, -2)) / 2
 

@@ -30,6 +30,8 @@ class Eigenpairs:
         converged: every residual met the solver's rule.
         left_out: how large the eigenvalues of A - U diag(mu) U^T can be, for the exact Hessian
             those of A outside U; None where it was not computed.
+        n_lowest: how many of the pairs, the last ones, are A's smallest; the others are its
+            largest.
     """
 
     values: Float[np.ndarray, " K"]
@@ -40,6 +42,7 @@ class Eigenpairs:
     products: int
     converged: bool
     left_out: NormBound | None = None
+    n_lowest: int = 0
 
     @property
     def rank(self) -> int:

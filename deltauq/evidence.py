@@ -1,0 +1,245 @@
+"""The marginal likelihood of a Laplace approximation, and the L2 rate that it prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+import scipy.special
+
+from deltauq.cost import Stationarity
+from deltauq.data import Batch
+from deltauq.errors import InvalidInputError, NumericalError
+from deltauq.fitting import Fitted, covariance_of
+from deltauq.jacobians import Workspace
+from deltauq.linalg import Eigenpairs
+from deltauq.linearization import contrasts
+
+__all__ = ["Evidence", "TunedL2", "log_marginal_likelihood", "tune_l2", "with_l2_times"]
+
+Array = npt.NDArray[Any]
+
+#: Factors on the L2 rates that are tried, and their number.
+_FACTORS = (1e-8, 1e8)
+_GRID = 161
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """log p(y | x), the weights integrated out by Laplace's approximation, in nats.
+
+    Attributes:
+        value: with the upper bound of the log-determinant; what to compare models by.
+        low: the approximation with all eigenpairs is not below this (the same number).
+        high: nor above this.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __float__(self) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class TunedL2:
+    """An L2 rate chosen after training.
+
+    Attributes:
+        factor: by which all rates were multiplied.
+        rate: the L2 rate now; None where variables have different ones.
+        criterion: "marginal likelihood" or "held-out likelihood".
+        factors: that were tried, ascending `[n]`.
+        values: of the criterion at each `[n]`, in nats: in total, or the mean of the held-out ones.
+        note: what it means for the standard errors.
+    """
+
+    factor: float
+    rate: float | None
+    criterion: str
+    factors: Array
+    values: Array
+    note: str
+
+
+def log_marginal_likelihood(fitted: Fitted) -> Evidence:
+    """The log of p(y | x) by Laplace's approximation, with bounds for the low rank.
+
+    -N cost - (1/2) log det(M + I) in the prior's metric, where the prior's normalisation cancels
+    sum_j log(N lambda_j). The log-determinant is at least sum_k log(1 + mu_k), and at most that
+    plus (P - K) log(1 + t / (P - K)) with t what is left of the trace (MacKay 1992, "A practical
+    Bayesian framework for backpropagation networks"; the upper bound is Jensen's inequality).
+
+    Raises:
+        InvalidInputError: a sandwich, which is no posterior; a trace that is not known.
+    """
+    n, cost = fitted.problem.data.n_examples, fitted.stationarity.cost
+    values, left = _spectrum(fitted)
+    low, high = _log_determinants(values, left, fitted.pairs.n_params, np.ones(1))
+    upper = -n * cost - float(low[0]) / 2
+    lower = -n * cost - float(high[0]) / 2
+    return Evidence(lower, lower, upper)
+
+
+def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
+    """The factor on all L2 rates that a criterion prefers, with the same weights and eigenpairs.
+
+    Args:
+        fitted: of the present rates.
+        held_out: data for the held-out likelihood; None for the marginal likelihood.
+
+    Returns:
+        What was chosen, and the fit with it.
+
+    Raises:
+        InvalidInputError: as `log_marginal_likelihood`; a parameter without L2.
+        NumericalError: the criterion has no maximum in 16 decades.
+    """
+    if not np.all(fitted.problem.rates > 0):
+        raise InvalidInputError(
+            "tune_l2 multiplies the L2 rates by one factor, and some are zero",
+            expected="an L2 rate for every variable",
+            received=f"{int(np.count_nonzero(fitted.problem.rates == 0))} parameters without one",
+            remedy="pass l2='tune' or a rate for all variables to DeltaMethod",
+        )
+    factors = np.geomspace(*_FACTORS, _GRID)
+    if held_out is None:
+        criterion, values = "marginal likelihood", _evidence(fitted, factors)
+    else:
+        held_out = list(held_out)
+        criterion, values = "held-out likelihood", _held_out(fitted, held_out, factors)
+    factor = _maximum(fitted, held_out, factors, values, criterion)
+    tuned = with_l2_times(fitted, factor)
+    rate, before = tuned.problem.common_rate, fitted.problem.common_rate
+    note = (
+        f"The L2 rate {f'is {rate:.3g}' if rate else f'was multiplied by {factor:.3g}'}, chosen by "
+        f"{criterion} after training. The weights were trained with another"
+        f"{f' ({before:.3g})' if before else ''}, so they are no minimum of the cost with this one:"
+        " the standard errors are those of weights like these under this rate."
+    )
+    return TunedL2(factor, rate, criterion, factors, values, note), tuned
+
+
+def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
+    """The same weights and eigenpairs with all L2 rates times a factor."""
+    problem = fitted.problem
+    problem = replace(
+        problem,
+        rates=problem.rates * factor,
+        linearization=problem.linearization.rescaled(factor**-0.5),
+    )
+    pairs = fitted.pairs.rescaled(1.0 / factor)
+    return replace(
+        fitted,
+        problem=problem,
+        pairs=pairs,
+        covariance=covariance_of(problem, fitted.settings, pairs),
+        stationarity=_restated(fitted, factor),
+    )
+
+
+def _restated(fitted: Fitted, factor: float) -> Stationarity:
+    problem = fitted.problem
+    cost = replace(problem, rates=problem.rates * factor).cost
+    return cost.stationarity(problem.network.params.numpy())
+
+
+def _spectrum(fitted: Fitted) -> tuple[Array, float]:
+    """Eigenvalues in the prior's metric, and what is left of the trace."""
+    pairs: Eigenpairs = fitted.pairs
+    if fitted.settings.curvature == "sandwich":
+        raise InvalidInputError(
+            "the sandwich covariance has no marginal likelihood",
+            expected="curvature='opg', 'ggn' or 'hessian'",
+            received="curvature='sandwich'",
+        )
+    if pairs.trace is None:
+        raise InvalidInputError(
+            "the marginal likelihood needs the trace of the curvature",
+            expected="curvature 'opg' or 'ggn', whose trace one pass gives exactly, or rank='full'",
+            received=f"the exact Hessian with {pairs.rank} of {pairs.n_params} eigenpairs",
+            remedy="pass curvature='ggn', or rank='full' where P is small",
+        )
+    if pairs.rank == pairs.n_params:
+        keep = fitted.settings.negative_curvature == "keep"
+        return (pairs.values if keep else np.maximum(pairs.values, 0.0)), 0.0
+    return pairs.values, float(pairs.remainder or 0.0)
+
+
+def _log_determinants(
+    values: Array, left: float, n_params: int, factors: Array
+) -> tuple[Array, Array]:
+    """Bounds of log det(M / s + I) for some factors s, `[n]` each."""
+    low = np.sum(np.log1p(values / factors[:, None]), axis=1)
+    rest = n_params - len(values)
+    return low, low + (rest * np.log1p(left / (rest * factors)) if rest else 0.0)
+
+
+def _evidence(fitted: Fitted, factors: Array) -> Array:
+    """The marginal likelihood for L2 rates times some factors, the weights as they are."""
+    values, left = _spectrum(fitted)
+    problem = fitted.problem
+    params = problem.network.params.numpy().astype(np.float64)
+    penalty = 0.5 * float(problem.rates @ params**2)
+    cost = fitted.stationarity.cost + (factors - 1.0) * penalty
+    _, high = _log_determinants(values, left, fitted.pairs.n_params, factors)
+    return np.asarray(-problem.data.n_examples * cost - high / 2)
+
+
+def _held_out(fitted: Fitted, held_out: Iterable[Batch], factors: Array) -> Array:
+    """Mean log probability of held-out labels, the logits' covariance taken into account.
+
+    E softmax(z) is approximated by softmax(z / sqrt(1 + (pi / 8) Var z)) (Gibbs 1997, "Bayesian
+    Gaussian processes for regression and classification").
+    """
+    problem = fitted.problem
+    workspace = Workspace(fitted.vectors.dtype)
+    covariances = [
+        covariance_of(problem, fitted.settings, fitted.pairs.rescaled(1.0 / factor))
+        for factor in factors
+    ]
+    totals, weight = np.zeros(len(factors)), 0.0
+    for batch in held_out:
+        found = problem.linearization.sketch(batch.x, fitted.vectors, workspace)
+        back = contrasts(problem.n_outputs).T
+        y, w = batch.y.numpy(), batch.weight.numpy()
+        for k, (factor, covariance) in enumerate(zip(factors, covariances, strict=True)):
+            middle = covariance.project(found.along, found.rest) / factor
+            variance = np.einsum("ci,nij,cj->nc", back, middle, back, optimize=True)
+            logits = found.logits / np.sqrt(1.0 + np.pi / 8 * np.maximum(variance, 0.0))
+            chosen = scipy.special.log_softmax(logits, axis=1)[np.arange(len(y)), y]
+            totals[k] += float(w @ chosen)
+        weight += float(np.sum(w))
+    return totals / weight
+
+
+def _maximum(
+    fitted: Fitted,
+    held_out: Iterable[Batch] | None,
+    factors: Array,
+    values: Array,
+    criterion: str,
+) -> float:
+    """The factor of the largest value, between the grid's points too."""
+    best = int(np.argmax(values))
+    if best in (0, len(values) - 1):
+        raise NumericalError(
+            f"the {criterion} has no maximum over the L2 rate",
+            expected=f"one between {_FACTORS[0]:g} and {_FACTORS[1]:g} times the present rate",
+            received=f"a value that still rises at {factors[best]:g} times the rate",
+            remedy="give l2=... yourself",
+        )
+
+    def loss(log_factor: float) -> float:
+        at = np.exp([log_factor])
+        value = _evidence(fitted, at) if held_out is None else _held_out(fitted, held_out, at)
+        return -float(value[0])
+
+    edges = np.log(factors[[best - 1, best + 1]])
+    found: Any = scipy.optimize.minimize_scalar(loss, bounds=tuple(edges), method="bounded")
+    return float(np.exp(found.x))

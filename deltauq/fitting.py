@@ -1,0 +1,243 @@
+"""From a stated problem to the parameters' covariance: which eigenpairs, how many, how combined."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq import curvature as curvatures
+from deltauq.cost import Stationarity
+from deltauq.covariance import (
+    NegativeCurvature,
+    ParameterCovariance,
+    Tail,
+    dense_covariance,
+    low_rank_covariance,
+)
+from deltauq.curvature import CurvatureOperator
+from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
+from deltauq.errors import ConvergenceWarning
+from deltauq.linalg import Eigenpairs, Ends, Storage
+from deltauq.memory import free_memory, prediction_batch
+from deltauq.problem import Problem
+from deltauq.rankcurve import TailWidth
+from deltauq.sandwich import Meat, sandwich_covariance
+
+__all__ = ["CURVATURES", "Curvature", "Fitted", "Settings", "make_operator", "solve"]
+
+Curvature = Literal["hessian", "opg", "ggn", "sandwich"]
+
+#: What each curvature is made of; the last one is what a sandwich has between its slices.
+CURVATURES: dict[str, tuple[type[CurvatureOperator], ...]] = {
+    "hessian": (curvatures.Hessian,),
+    "opg": (curvatures.OPG,),
+    "ggn": (curvatures.GGN,),
+    "sandwich": (curvatures.Hessian, curvatures.OPG),
+}
+
+#: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
+_RESOLUTION = 0.1
+
+#: Inputs on which `rank="auto"` measures what the tail leaves open.
+_CALIBRATION = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a covariance is to be computed; the arguments of `DeltaMethod` of these names."""
+
+    curvature: Curvature
+    rank: Rank
+    tail: Tail
+    rank_tol: float
+    negative_curvature: NegativeCurvature
+    meat: Meat
+    bounds: bool
+    memory_limit: int | str | None
+    seed: int
+
+    @property
+    def ends(self) -> Ends:
+        """Of the exact Hessian's spectrum: its smallest eigenvalues dominate an inverse."""
+        both = CURVATURES[self.curvature][0] is curvatures.Hessian
+        return "both" if both and self.negative_curvature == "keep" else "largest"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind.
+
+    Attributes:
+        problem: what was asked.
+        settings: how.
+        pairs: eigenpairs in the prior's metric.
+        covariance: of the parameters.
+        stationarity: of the cost at the weights.
+        seconds: wall time.
+    """
+
+    problem: Problem
+    settings: Settings
+    pairs: Eigenpairs
+    covariance: ParameterCovariance
+    stationarity: Stationarity
+    seconds: float
+
+    @property
+    def eigenpairs(self) -> Eigenpairs:
+        """The pairs of A itself where all parameters have one rate."""
+        unit = self.problem.common_rate
+        return self.pairs.rescaled(unit) if unit else self.pairs
+
+    @property
+    def epsilon(self) -> float:
+        """Relative rounding of the curvature."""
+        return float(np.finfo(self.problem.network.dtype).eps)
+
+    @cached_property
+    def vectors(self) -> npt.NDArray[Any]:
+        """The covariance's vectors as predictions read them; as a rule not a copy."""
+        return np.ascontiguousarray(self.covariance.vectors, self.problem.network.dtype)
+
+
+def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
+    """A curvature in the prior's metric."""
+    return kind(
+        problem.network,
+        problem.likelihood,
+        problem.data,
+        scale=problem.scale,
+        per_example=problem.per_example,
+        buffer_bytes=problem.plan.buffer,
+    )
+
+
+def solve(
+    problem: Problem, settings: Settings, storage: Storage
+) -> tuple[Eigenpairs, ParameterCovariance]:
+    """The eigenpairs that were asked for, and the covariance they make."""
+    bread, *meat = CURVATURES[settings.curvature]
+    pairs = _eigenpairs(problem, settings, bread, storage)
+    covariance = covariance_of(problem, settings, pairs)
+    if meat:
+        rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
+        inner = _eigenpairs(problem, replace(settings, rank=rank), meat[0], storage)
+        covariance = sandwich_covariance(
+            covariance, inner, problem.rates > 0, meat=settings.meat, storage=storage
+        )
+    return pairs, covariance
+
+
+def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
+    """The inverse of the curvature plus L2, over N."""
+    epsilon = float(np.finfo(problem.network.dtype).eps)
+    if not np.all(problem.rates > 0):
+        return dense_covariance(
+            pairs,
+            problem.rates > 0,
+            problem.scale,
+            problem.data.n_examples,
+            negative_curvature=settings.negative_curvature,
+            epsilon=epsilon,
+        )
+    return low_rank_covariance(
+        pairs,
+        problem.scale,
+        problem.data.n_examples,
+        tail=settings.tail,
+        negative_curvature=settings.negative_curvature,
+        epsilon=epsilon,
+    )
+
+
+def calibration_rows(
+    problem: Problem, memory_limit: int | str | None, x: Any = None
+) -> npt.NDArray[Any]:
+    """Jacobians `[B, C, P]` of the first of some inputs, or of training, in the prior's metric."""
+    free = free_memory(memory_limit)
+    spec = problem.data.spec.x
+    count = prediction_batch(problem.network, spec, problem.n_outputs, free=free)
+    count = min(_CALIBRATION, count)
+    if x is None:
+        some = problem.data.head(count)
+    else:
+        some = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x)
+    return problem.linearization.jacobian(some)[1]
+
+
+def _eigenpairs(
+    problem: Problem, settings: Settings, kind: type[CurvatureOperator], storage: Storage
+) -> Eigenpairs:
+    operator = make_operator(problem, kind)
+    ends = "largest" if operator.positive_semidefinite else settings.ends
+    if settings.rank == "auto":
+        pairs = _automatic_eigenpairs(problem, settings, operator, ends, storage)
+    else:
+        pairs = eigenpairs(
+            operator,
+            settings.rank,
+            ends=ends,
+            bounds=settings.bounds,
+            seed=settings.seed,
+            storage=storage,
+        )
+        if not pairs.converged:
+            warnings.warn(
+                f"the {settings.rank} eigenpairs of the {settings.curvature} did not all "
+                f"converge: {pairs.rank} are good enough and are used, the rest belongs to the "
+                "tail. Ask for a smaller rank, or use curvature='ggn'.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+    _warn_beyond_precision(pairs, float(np.finfo(problem.network.dtype).eps))
+    return pairs
+
+
+def _automatic_eigenpairs(
+    problem: Problem,
+    settings: Settings,
+    operator: CurvatureOperator,
+    ends: Ends,
+    storage: Storage,
+) -> Eigenpairs:
+    """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
+    rows = calibration_rows(problem, settings.memory_limit)
+    width = TailWidth(rows, float(np.finfo(problem.network.dtype).eps))
+    room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
+    pairs, enough = automatic_eigenpairs(
+        operator,
+        lambda pairs: width(pairs) <= settings.rank_tol,
+        ends=ends,
+        bounds=settings.bounds,
+        max_bytes=room // 2,
+        seed=settings.seed,
+        storage=storage,
+    )
+    if not enough:
+        warnings.warn(
+            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}: the tail "
+            f"leaves {width(pairs):.1%} of the median standard error open, above rank_tol="
+            f"{settings.rank_tol:.1%}. Pass a larger rank if memory allows, more L2, or fewer "
+            "layers.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+    return pairs
+
+
+def _warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
+    largest = float(pairs.values[0]) if pairs.rank else 0.0
+    if largest * epsilon > _RESOLUTION:
+        warnings.warn(
+            f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
+            f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "
+            "rounding. Scale the inputs, raise l2, or build the model in float64.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )

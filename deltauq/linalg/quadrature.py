@@ -1,0 +1,139 @@
+"""Two-sided bounds of X T^-1 X^T from few products with T: block Gauss and Gauss-Radau."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["InverseForms", "bound_inverse_forms"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class InverseForms:
+    """Bounds, in the semidefinite order, of X T^-1 X^T for each block X of rows.
+
+    Attributes:
+        low: `[B, C, C]`.
+        high: `[B, C, C]`.
+        steps: products with T that each block took `[B]`.
+        enough: whether the bounds were close enough `[B]`.
+    """
+
+    low: Array
+    high: Array
+    steps: Array
+    enough: Array
+
+
+def bound_inverse_forms(
+    matmat: Callable[[Array], Array],
+    rows: Array,
+    node: float,
+    *,
+    is_enough: Callable[[Array, Array, Array], Array],
+    max_steps: int,
+) -> InverseForms:
+    """Bound X T^-1 X^T for several blocks X, each until it is close enough.
+
+    Block Lanczos from X's rows gives an orthonormal basis Q of k blocks and T_k = Q T Q^T. With
+    X = L Q_1 and W = [T_k^-1]_k1 L^T, the inverse of T in blocks says
+
+        X T^-1 X^T = L [T_k^-1]_11 L^T + W^T B^T S^-1 B W,
+
+    where B couples the next block to the last one and S is the Schur complement of T_k in T. The
+    first term alone is Gauss quadrature, a lower bound. T - a I >= 0 gives
+    S >= a I + B ([(T_k - a I)^-1]_kk - [T_k^-1]_kk) B^T, and so Gauss-Radau quadrature with the
+    node a, an upper bound (Golub and Meurant 2010, Matrices, Moments and Quadrature, chapter 6).
+
+    Args:
+        matmat: V `[P, m]` -> T V.
+        rows: the blocks X, `[B, C, P]`, with (max_steps + 1) C <= P.
+        node: a, below every eigenvalue of T and above zero.
+        is_enough: bounds `[b, C, C]` of some blocks, and their numbers `[b]` -> whether each is.
+        max_steps: products with T, at most.
+    """
+    count, width, _ = rows.shape
+    low, high = np.zeros((2, count, width, width))
+    steps, enough = np.zeros(count, int), np.zeros(count, bool)
+    active = np.arange(count)
+    first, following = _orthonormal(rows)
+    basis: list[Array] = []
+    projected = np.zeros((count, 0, 0))
+    for step in range(1, max_steps + 1):
+        basis.append(following)
+        image = _apply(matmat, following)
+        coefficients, image = _split(basis, image)
+        projected = _bordered(projected, coefficients)
+        left, following = _orthonormal(image)
+        lower, upper = _gauss_and_radau(projected, first, np.swapaxes(left, 1, 2), node)
+        low[active], high[active], steps[active] = lower, upper, step
+        enough[active] = is_enough(lower, upper, active)
+        going = ~enough[active]
+        if not np.any(going):
+            break
+        active, first, following = active[going], first[going], following[going]
+        basis, projected = [block[going] for block in basis], projected[going]
+    return InverseForms(low, high, steps, enough)
+
+
+def _orthonormal(rows: Array) -> tuple[Array, Array]:
+    """X = L Q with orthonormal rows of Q, for each block: L `[B, C, C]` and Q `[B, C, P]`."""
+    q, r = np.linalg.qr(np.swapaxes(rows, 1, 2))
+    return np.swapaxes(r, 1, 2).astype(np.float64), np.ascontiguousarray(np.swapaxes(q, 1, 2))
+
+
+def _apply(matmat: Callable[[Array], Array], blocks: Array) -> Array:
+    """T applied to the rows of all blocks at once."""
+    flat = blocks.reshape(-1, blocks.shape[2])
+    return matmat(np.ascontiguousarray(flat.T)).T.reshape(blocks.shape)
+
+
+def _split(basis: list[Array], image: Array) -> tuple[Array, Array]:
+    """Coefficients of the image in the basis, `[B, k C, C]`, and what is outside it."""
+    totals = [np.zeros((len(image), image.shape[1], image.shape[1])) for _ in basis]
+    for _ in range(2):
+        for block, total in zip(basis, totals, strict=True):
+            inside = block @ np.swapaxes(image, 1, 2)
+            image = image - np.swapaxes(inside, 1, 2) @ block
+            total += inside
+    return np.concatenate(totals, axis=1), image
+
+
+def _bordered(matrix: Array, columns: Array) -> Array:
+    """Symmetric matrices with some more last columns."""
+    done, total = matrix.shape[1], columns.shape[1]
+    result = np.zeros((len(matrix), total, total))
+    result[:, :done, :done] = matrix
+    result[:, :, done:] += columns / 2
+    result[:, done:, :] += np.swapaxes(columns, 1, 2) / 2
+    result[:, :done, done:] = columns[:, :done]
+    result[:, done:, :done] = np.swapaxes(columns[:, :done], 1, 2)
+    return result
+
+
+def _gauss_and_radau(
+    projected: Array, first: Array, coupling: Array, node: float
+) -> tuple[Array, Array]:
+    """The lower and the upper bound, `[B, C, C]`, from T_k, L and B."""
+    width = first.shape[1]
+    ends = np.zeros((projected.shape[1], 2 * width))
+    ends[:width, :width] = ends[-width:, width:] = np.eye(width)
+    inverse = np.linalg.solve(projected, ends)
+    low = first @ inverse[:, :width, :width] @ np.swapaxes(first, 1, 2)
+    shifted = projected - node * np.eye(projected.shape[1])
+    from_node = np.linalg.solve(shifted, ends[:, width:])
+    gain = from_node[:, -width:] - inverse[:, -width:, width:]
+    schur = node * np.eye(width) + coupling @ gain @ np.swapaxes(coupling, 1, 2)
+    out = coupling @ inverse[:, -width:, :width] @ np.swapaxes(first, 1, 2)
+    high = low + np.swapaxes(out, 1, 2) @ np.linalg.solve(_symmetric(schur), out)
+    return _symmetric(low), _symmetric(high)
+
+
+def _symmetric(matrices: Array) -> Array:
+    return (matrices + np.swapaxes(matrices, 1, 2)) / 2

@@ -1,0 +1,20 @@
+"""Plots of predictions, comparisons and spectra with matplotlib.
+
+Every function draws on the axes it is given, or on a figure of its own that needs no display, and
+returns the axes; arguments that do not fit the prediction raise `InvalidInputError`. No global
+state of matplotlib is changed. Colours are Okabe and Ito's, told apart by
+colour-blind readers; marker or line style differs as well, for print in grey.
+"""
+
+from deltauq.plots.comparisons import comparison
+from deltauq.plots.predictions import class_bars, gallery, probability_against_error
+from deltauq.plots.spectra import rank_curve, spectrum
+
+__all__ = [
+    "class_bars",
+    "comparison",
+    "gallery",
+    "probability_against_error",
+    "rank_curve",
+    "spectrum",
+]

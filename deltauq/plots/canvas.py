@@ -1,0 +1,52 @@
+"""Where plots are drawn, and in what colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deltauq.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "GREEN",
+    "MAX_POINTS",
+    "PURPLE",
+    "SKY",
+    "VERMILION",
+    "new_axes",
+    "new_figure",
+    "tidy",
+]
+
+BLACK, SKY, GREEN = "#000000", "#56B4E9", "#009E73"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+#: Points that a scatter plot draws at most.
+MAX_POINTS = 5_000
+
+
+def new_figure(**options: Any) -> Figure:
+    """A figure that needs no display."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "plots need matplotlib", remedy='pip install "deltauq[plots]"'
+        ) from error
+    return Figure(layout="constrained", **options)
+
+
+def new_axes(ax: Axes | None, figsize: tuple[float, float] = (6.4, 4.4)) -> Axes:
+    """The axes given, or those of a new figure."""
+    return new_figure(figsize=figsize).add_subplot() if ax is None else ax
+
+
+def tidy(ax: Axes) -> Axes:
+    """The axes without a frame at the top and the right."""
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

@@ -1,0 +1,109 @@
+"""How large must the rank be? The width of the standard errors' bounds against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.covariance import spectrum_interval
+from deltauq.linalg import Eigenpairs, root_diagonal
+
+__all__ = ["RankCurve", "TailWidth", "rank_curve"]
+
+Array = npt.NDArray[Any]
+
+#: Ranks of a curve, at most.
+_POINTS = 24
+
+
+class TailWidth:
+    """How much of the logits' standard errors eigenpairs leave open, on some inputs.
+
+    Args:
+        rows: Jacobians of the inputs in the prior's metric, `[B, C, P]`.
+        epsilon: relative rounding of the curvature.
+    """
+
+    def __init__(self, rows: Array, epsilon: float) -> None:
+        self._rows = rows
+        self._epsilon = epsilon
+
+    def __call__(self, pairs: Eigenpairs) -> float:
+        """Median of (high - low) / high."""
+        return self._median(pairs, self._rows @ pairs.vectors)
+
+    def of_leading(self, pairs: Eigenpairs, ranks: Array) -> Array:
+        """The same for each number of leading pairs."""
+        along = self._rows @ pairs.vectors
+        return np.array([self._median(_leading(pairs, k), along[..., :k]) for k in ranks])
+
+    def _median(self, pairs: Eigenpairs, along: Array) -> float:
+        outside = self._rows - along @ pairs.vectors.T
+        rest = outside @ np.swapaxes(outside, 1, 2)
+        low, high = (
+            root_diagonal(spectrum.quadratic_form(along, rest))
+            for spectrum in spectrum_interval(pairs, self._epsilon)
+        )
+        return float(np.median((high - low) / np.where(high > 0, high, 1.0)))
+
+
+@dataclass(frozen=True)
+class RankCurve:
+    """Width of the bounds of the logits' standard errors against the number of eigenpairs.
+
+    Attributes:
+        ranks: K, ascending.
+        widths: median of (high - low) / high over inputs and classes, for each K.
+        certified: the bounds are certified, not the published interval of the tail.
+    """
+
+    ranks: Array
+    widths: Array
+    certified: bool
+
+    def smallest(self, width: float) -> int | None:
+        """The smallest of the ranks that reaches a width; None where none does."""
+        reached = self.ranks[self.widths <= width]
+        return int(reached[0]) if len(reached) else None
+
+    def plot(self, ax: Any = None) -> Any:
+        """Width against rank; see `deltauq.plots`."""
+        from deltauq import plots
+
+        return plots.rank_curve(self, ax=ax)
+
+
+def rank_curve(pairs: Eigenpairs, rows: Array, epsilon: float) -> RankCurve:
+    """The curve up to the rank of some eigenpairs, without another product.
+
+    The leading k of K pairs leave at most delta + mu_(k+1) out, delta being what all K do.
+
+    Args:
+        pairs: eigenpairs in the prior's metric, the largest ones.
+        rows: Jacobians `[B, C, P]` of the inputs, in that metric.
+        epsilon: relative rounding of the curvature.
+    """
+    ranks = np.unique(np.geomspace(1, max(1, pairs.rank), _POINTS).astype(int))
+    ranks = ranks[ranks <= pairs.rank]
+    widths = TailWidth(rows, epsilon).of_leading(pairs, ranks)
+    return RankCurve(ranks, widths, pairs.left_out is not None)
+
+
+def _leading(pairs: Eigenpairs, rank: int) -> Eigenpairs:
+    """The first k pairs, and what they leave out."""
+    if rank == pairs.rank:
+        return pairs
+    left_out = pairs.left_out
+    if left_out is not None:
+        beyond = left_out.bound + max(0.0, float(pairs.values[rank]))
+        left_out = replace(left_out, bound=beyond)
+    return replace(
+        pairs,
+        values=pairs.values[:rank],
+        vectors=pairs.vectors[:, :rank],
+        residual_norms=pairs.residual_norms[:rank],
+        left_out=left_out,
+    )

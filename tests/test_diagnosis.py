@@ -1,0 +1,199 @@
+"""`diagnose` finds what would make the numbers wrong."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+import deltauq
+from deltauq import DeltaMethod, diagnose
+from deltauq.errors import InvalidInputError
+
+layers = keras.layers
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(240, 4))
+Y = (X @ RNG.normal(size=(4, 3)) + RNG.gumbel(size=(240, 3))).argmax(axis=1)
+SPARSE = keras.losses.SparseCategoricalCrossentropy
+
+
+def l2():
+    return keras.regularizers.L2(5e-3)
+
+
+def dense(units, activation=None, *, bias=True, dtype="float64"):
+    return layers.Dense(
+        units,
+        activation,
+        dtype=dtype,
+        kernel_regularizer=l2(),
+        bias_regularizer=l2() if bias else None,
+    )
+
+
+def build(*middle, bias=True, dtype="float64", activation="tanh", n_classes=3):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((4,), dtype=dtype),
+            dense(6, activation, bias=bias, dtype=dtype),
+            *middle,
+            dense(n_classes, bias=bias, dtype=dtype),
+        ]
+    )
+
+
+@cache
+def trained_weights():
+    model = build()
+    found = diagnose(model, X, Y, polish=True)
+    found.apply_polished()
+    return model.get_weights()
+
+
+def trained(**options):
+    model = build(**options)
+    model.set_weights(trained_weights())
+    return model
+
+
+def levels(diagnosis, subject):
+    return {finding.level for finding in diagnosis.of(subject)}
+
+
+def test_a_model_trained_to_the_end_passes():
+    model = trained()
+    model.compile(loss=SPARSE(from_logits=True))
+    found = diagnose(model, X, Y)
+    assert found.ok, [f for f in found.findings if f.level not in ("ok", "note")]
+    assert {f.subject for f in found.findings} >= {
+        "precision",
+        "loss",
+        "l2",
+        "classes",
+        "stationarity",
+        "curvature",
+    }
+    assert found.stationarity.ratio < 2e-3
+    assert [rate.rate for rate in found.rates] == pytest.approx([0.01] * 4)
+    assert "L2(l2=0.005)" in found.rates[0].source
+    exact = np.linalg.eigvalsh(
+        DeltaMethod(model, "hessian", rank="full", progress=False)
+        .fit(X, Y)
+        ._fitted.pairs.values[:, None]
+        * np.eye(51)
+    )
+    smallest, largest = found.eigenvalues
+    assert largest == pytest.approx(0.01 * exact[-1], rel=0.01)
+    assert smallest >= 0.01 * exact[0] - 1e-12
+
+
+def test_a_model_stopped_early_is_flagged_and_polishing_mends_a_copy():
+    model = build()
+    before = model.get_weights()
+    found = diagnose(model, X, Y, polish=True)
+    assert levels(found, "stationarity") == {"warning", "note"}
+    assert not found.ok
+    assert found.polished.stationarity.ratio < 2e-3
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    found.apply_polished()
+    assert levels(diagnose(model, X, Y), "stationarity") == {"ok"}
+    with pytest.raises(InvalidInputError, match="polish=True"):
+        diagnose(model, X, Y).apply_polished()
+
+
+def test_weight_decay_is_not_l2():
+    model = trained()
+    model.compile(keras.optimizers.AdamW(weight_decay=0.01), loss=SPARSE(from_logits=True))
+    (finding,) = diagnose(model, X, Y).of("weight decay")
+    assert finding.level == "warning"
+    assert "weight_decay=0.01" in finding.what
+
+
+def test_missing_l2_on_biases_is_named():
+    (finding,) = diagnose(trained(bias=False), X, Y).of("l2")
+    assert finding.level == "warning"
+    assert "bias" in finding.what
+    assert "kernel" not in finding.what
+    (finding,) = diagnose(trained(bias=False), X, Y, l2={"*bias": 1e-3}).of("l2")
+    assert finding.level == "ok"
+
+
+def test_dropout_left_random_is_an_error():
+    class AlwaysOn(layers.Dropout):
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=True)
+
+    found = diagnose(build(AlwaysOn(0.5, dtype="float64")), X, Y)
+    assert "error" in levels(found, "model")
+    assert any("random in inference mode" in f.what for f in found.of("model"))
+    assert levels(found, "randomness") == {"note"}
+
+
+def test_dropout_that_is_switched_off_is_a_note():
+    found = diagnose(build(layers.Dropout(0.5, dtype="float64")), X, Y)
+    assert levels(found, "randomness") == {"note"}
+    assert not found.of("model")
+
+
+def test_batch_normalisation_is_a_note():
+    found = diagnose(build(layers.BatchNormalization(dtype="float64")), X, Y)
+    assert levels(found, "normalisation") == {"note"}
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_a_wrong_loss_is_an_error(from_logits):
+    model = trained()
+    model.compile(loss=SPARSE(from_logits=from_logits))
+    assert levels(diagnose(model, X, Y), "loss") == {"ok" if from_logits else "error"}
+    model.compile(loss="mse")
+    assert levels(diagnose(model, X, Y), "loss") == {"error"}
+
+
+def test_a_class_absent_from_the_data_is_named():
+    some = Y != 1
+    (finding,) = diagnose(trained(), X[some], Y[some]).of("classes")
+    assert finding.level == "warning"
+    assert "class 1 out of 3" in finding.what
+
+
+def test_float16_weights_are_an_error():
+    found = diagnose(build(dtype="float16"), X.astype("float16"), Y)
+    assert levels(found, "model") == {"error"}
+    assert "float16" in found.of("model")[0].what
+
+
+def test_labels_that_cannot_be_used_are_an_error_and_nothing_is_raised():
+    assert "error" in levels(diagnose(trained(), X, Y + 5), "data")
+    assert "error" in levels(diagnose(trained(), np.full_like(X, np.nan), Y), "data")
+    assert "error" in levels(diagnose(object(), X, Y), "model")
+
+
+def test_datasets_and_weights():
+    data = tf.data.Dataset.from_tensor_slices((X, Y, np.full(240, 2.0))).batch(50)
+    found = diagnose(trained(), data)
+    assert found.rates[0].rate == pytest.approx(0.005)  # Keras divides by rows, the cost by weights
+    assert found.stationarity is not None
+
+
+def test_costs_and_tables_are_readable():
+    found = diagnose(trained(), X, Y, rank=20)
+    assert [cost.curvature for cost in found.costs] == ["opg", "ggn", "hessian"]
+    assert all(cost.n_bytes > 0 and 0 < cost.seconds < 60 for cost in found.costs)
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(found)
+    text = console.export_text()
+    for words in ("why it matters", "keras.regularizers.L2", "20 eigenpairs", "stationarity"):
+        assert words in text
+    assert list(found.to_frame().columns) == ["subject", "level", "what", "why", "remedy"]
+
+
+def test_it_is_a_public_name():
+    assert deltauq.diagnose is diagnose
+    assert isinstance(diagnose(trained(), X, Y), deltauq.Diagnosis)

@@ -1,0 +1,115 @@
+"""Refined standard errors: contained in their bounds, and as narrow as was asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deltauq import ConvergenceWarning, DeltaMethod
+from deltauq.errors import InvalidInputError
+from deltauq.linalg import bound_inverse_forms
+
+pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+
+
+def fit(case, curvature, **options):
+    options = {"rank": 4, "l2": 0.01, "progress": False} | options
+    return DeltaMethod(case.model, curvature, **options).fit(case.x, case.y, case.weight)
+
+
+@pytest.mark.parametrize("largest", [1.0, 1.5, 30.0])
+def test_quadrature_bounds_the_inverse_from_both_sides(largest):
+    """In the semidefinite order, at every number of steps, for spectra from 1 on."""
+    rng = np.random.default_rng(0)
+    q, _ = np.linalg.qr(rng.normal(size=(90, 90)))
+    values = np.r_[np.ones(30), np.linspace(1.0, largest, 60)]
+    t, rows = (q * values) @ q.T, rng.normal(size=(4, 3, 90))
+    rows[1, 2] = 0.0  # a row of zeros
+    rows[2, 1] = rows[2, 0]  # a dependent one
+    truth = rows @ np.linalg.solve(t, np.swapaxes(rows, 1, 2))
+    size = np.abs(truth).max()
+    widths = []
+    for steps in (1, 2, 4, 8):
+        found = bound_inverse_forms(
+            lambda v: t @ v, rows, 1 - 1e-9, is_enough=_never, max_steps=steps
+        )
+        assert np.all(np.linalg.eigvalsh(truth - found.low) > -1e-7 * size)
+        assert np.all(np.linalg.eigvalsh(found.high - truth) > -1e-7 * size)
+        widths.append(np.trace(found.high - found.low, axis1=1, axis2=2).sum() / size)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 0.2 * widths[0] or widths[0] < 1e-6
+
+
+def _never(low, high, some):
+    return np.zeros(len(some), bool)
+
+
+def test_blocks_stop_one_by_one():
+    """Each block's products end when it is close enough; the others go on."""
+    rng = np.random.default_rng(0)
+    t, rows = np.diag(np.linspace(1.0, 20.0, 60)), rng.normal(size=(3, 2, 60))
+    rows[0, :, 2:] = 0.0  # an invariant subspace: exact at once
+    columns = []
+
+    def matmat(vectors):
+        columns.append(vectors.shape[1])
+        return t @ vectors
+
+    found = bound_inverse_forms(
+        matmat,
+        rows,
+        1 - 1e-9,
+        is_enough=lambda low, high, some: np.trace(high - low, axis1=1, axis2=2) < 1e-3,
+        max_steps=20,
+    )
+    assert found.steps[0] == 1
+    assert np.all(found.steps[1:] > 2)
+    assert found.enough.all()
+    assert columns[0] == 6
+    assert columns[1] == 4
+
+
+@pytest.mark.parametrize("l2", [0.01, {"*kernel": 0.01, "*bias": 0.03}])
+@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.parametrize("name", ["tanh", "relu_conv"])
+def test_refined_standard_errors_are_those_from_all_eigenpairs(get_case, name, curvature, l2):
+    case = get_case(name)
+    truth = fit(case, curvature, rank="full", l2=l2).predict(case.x)
+    dm = fit(case, curvature, l2=l2)
+    found = dm.refine(case.x, rtol=0.01)
+    for (low, high), std, true in (
+        (found.std_bounds, found.std, truth.std),
+        (found.logit_std_bounds, found.logit_std, truth.logit_std),
+    ):
+        assert np.all((high - low) / high <= 0.0101)
+        assert np.all((low <= true) & (true <= high))
+        assert np.all((low <= std) & (std <= high))
+    assert 1 <= found.data_passes <= 6
+    assert found.certified
+    np.testing.assert_allclose(found.probabilities, truth.probabilities)
+    np.testing.assert_allclose(found.covariance.sum(axis=2), 0.0, atol=1e-12)
+    assert dm.predict(case.x).data_passes == 0
+
+
+@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+def test_in_float32(get_case, curvature):
+    case = get_case("tanh", "float32")
+    truth = fit(get_case("tanh"), curvature, rank="full").predict(case.x)
+    low, high = fit(case, curvature).refine(case.x, rtol=0.01).std_bounds
+    assert np.all((low <= truth.std) & (truth.std <= high))
+
+
+def test_what_it_does_not_reach_it_says(get_case):
+    with pytest.warns(ConvergenceWarning, match=r"of 11 inputs did not reach rtol=1e-13"):
+        fit(get_case("tanh"), "ggn", rank=1, l2=1e-4).refine(get_case("tanh").x, rtol=1e-13)
+
+
+def test_what_it_cannot_do_is_refused(get_case):
+    case = get_case("tanh")
+    with pytest.raises(InvalidInputError, match="rtol is not a relative width"):
+        fit(case, "ggn").refine(case.x, rtol=2)
+    with pytest.raises(InvalidInputError, match="positive semidefinite"):
+        fit(case, "hessian").refine(case.x)
+    small = get_case("no_hidden")
+    with pytest.raises(InvalidInputError, match=r"no room.*21 parameters for 3 classes"):
+        fit(small, "ggn").refine(small.x)
