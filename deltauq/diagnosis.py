@@ -226,7 +226,7 @@ def _attempt(subject: str, action: Callable[[], Any]) -> tuple[Any, list[Finding
 
 
 def _layers(model: Any, *kinds: type) -> list[str]:
-    found = getattr(model, "_flatten_layers", list)()
+    found: list[Any] = getattr(model, "_flatten_layers", list)()
     return [layer.name for layer in found if isinstance(layer, kinds)]
 
 

@@ -64,7 +64,7 @@ def _predict_batches(
     for x in inputs:
         found = linearization.sketch(x, vectors, workspace)
         middle = covariance.project(found.along, found.rest)
-        outer = covariance.project_bounds(found.along, found.rest)
+        outer: Sequence[Array] | None = covariance.project_bounds(found.along, found.rest)
         if outer is not None and not covariance.certified:
             outer = (*outer, middle)
         prediction = assemble(found, middle, outer, vectors.dtype.name)

@@ -15,7 +15,7 @@ from deltauq.errors import ConvergenceWarning, InvalidInputError
 from deltauq.fitting import Fitted
 from deltauq.inputs import InputBatches
 from deltauq.linalg import bound_inverse_forms, combine, inner_products, root_diagonal
-from deltauq.linearization import contrasts
+from deltauq.linearization import Rows, contrasts
 from deltauq.prediction import ROUNDING, Prediction, assemble, join
 
 __all__ = ["MAX_STEPS", "check_refinable", "refine"]
@@ -80,14 +80,11 @@ def refine(
     n_examples = fitted.problem.data.n_examples
     for x in inputs:
         rows = fitted.problem.linearization.contrast_rows(x)
-        n, c, p = rows.values.shape
-        to_logits = np.broadcast_to(contrasts(c).T, rows.slope.shape)
-        lefts = np.concatenate([to_logits, rows.slope], axis=1)
         forms = bound_inverse_forms(
             matmat,
-            whiten(rows.values.reshape(-1, p).T).T.reshape(n, c, p),
+            _each_row(whiten, rows.values),
             1.0 - min(rounding, 0.5),
-            is_enough=lambda low, high, some, lefts=lefts: _width(lefts[some], low, high) <= rtol,
+            is_enough=_Narrow(rows, rtol),
             max_steps=MAX_STEPS,
         )
         passes += int(forms.steps.max())
@@ -115,7 +112,26 @@ def _inverse_root(vectors: Array, values: Array) -> Callable[[Array], Array]:
     return apply
 
 
-def _width(lefts: Array, low: Array, high: Array) -> Array:
-    """The largest (high - low) / high of the standard errors of each input, `[b]`."""
-    ends = [root_diagonal(lefts @ end @ np.swapaxes(lefts, 1, 2)) for end in (low, high)]
-    return np.asarray(np.max((ends[1] - ends[0]) / np.where(ends[1] > 0, ends[1], 1.0), axis=1))
+def _each_row(function: Callable[[Array], Array], rows: Array) -> Array:
+    """A function of columns `[P, m]` applied to the rows of `[B, C, P]`."""
+    return function(rows.reshape(-1, rows.shape[2]).T).T.reshape(rows.shape)
+
+
+class _Narrow:
+    """Whether the bounds of all standard errors of an input are within a relative width.
+
+    Args:
+        rows: of the inputs.
+        rtol: the width.
+    """
+
+    def __init__(self, rows: Rows, rtol: float) -> None:
+        to_logits = np.broadcast_to(contrasts(rows.logits.shape[1]).T, rows.slope.shape)
+        self._lefts = np.concatenate([to_logits, rows.slope], axis=1)
+        self._rtol = rtol
+
+    def __call__(self, low: Array, high: Array, some: Array) -> Array:
+        lefts = self._lefts[some]
+        ends = [root_diagonal(lefts @ end @ np.swapaxes(lefts, 1, 2)) for end in (low, high)]
+        widths = (ends[1] - ends[0]) / np.where(ends[1] > 0, ends[1], 1.0)
+        return np.asarray(np.max(widths, axis=1) <= self._rtol)

@@ -132,7 +132,9 @@ def test_dropout_left_random_is_an_error():
 
     found = diagnose(build(AlwaysOn(0.5, dtype="float64")), X, Y)
     assert "error" in levels(found, "model")
-    assert any("random in inference mode" in f.what for f in found.of("model"))
+    (finding,) = found.of("model")
+    assert "seed_generator" in finding.what
+    assert "dropout called with training=True" in finding.remedy
     assert levels(found, "randomness") == {"note"}
 
 

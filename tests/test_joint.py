@@ -8,7 +8,10 @@ import pytest
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError
 
-pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # tensorflow-probability
+]
 
 
 def fit(case, **options):
