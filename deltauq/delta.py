@@ -244,7 +244,7 @@ class DeltaMethod:
             return refine(fitted, operator, inputs, rtol)
 
     def rank_curve(self, x: Any = None) -> RankCurve:
-        """How wide the bounds of the standard errors would be with fewer eigenpairs.
+        """How wide the bounds of the probabilities' standard errors would be with fewer eigenpairs.
 
         Args:
             x: inputs to measure on; None takes the first training inputs.

@@ -159,7 +159,10 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
 def calibration_rows(
     problem: Problem, memory_limit: int | str | None, x: Any = None
 ) -> npt.NDArray[Any]:
-    """Jacobians `[B, C, P]` of the first of some inputs, or of training, in the prior's metric."""
+    """Jacobians `[B, C, P]` of probabilities, of the first of some inputs or of training.
+
+    In the prior's metric.
+    """
     free = free_memory(memory_limit)
     spec = problem.data.spec.x
     count = prediction_batch(problem.network, spec, problem.n_outputs, free=free)
@@ -168,7 +171,9 @@ def calibration_rows(
         some = problem.data.head(count)
     else:
         some = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x)
-    return problem.linearization.jacobian(some)[1]
+    logits, rows = problem.linearization.jacobian(some)
+    slope = problem.likelihood.mean_jacobian(logits.astype(np.float64)).numpy()
+    return np.asarray(slope.astype(rows.dtype) @ rows)
 
 
 def _eigenpairs(

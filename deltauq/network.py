@@ -229,8 +229,8 @@ class Network:
                 "the model is stateful: a call in inference mode changes it",
                 expected="a model whose call with training=False leaves its variables alone",
                 received=f"changed variables {changed}",
-                remedy="update them only when training=True; a seed generator among them is a layer "
-                "that draws random numbers, such as dropout called with training=True",
+                remedy="update them only when training=True; a seed generator among them belongs "
+                "to a layer that is random, such as dropout called with training=True",
             )
 
     def _inspect_trace(self, x: Any, output: tf.Tensor) -> Inspection:

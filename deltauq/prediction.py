@@ -25,7 +25,7 @@ from deltauq.linearization import Linearization, Rows, Sketch, contrasts
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DifferenceTest", "Prediction", "assemble", "join", "predict"]
+__all__ = ["DifferenceTest", "Prediction", "VarianceSplit", "assemble", "join", "predict"]
 
 Array = npt.NDArray[Any]
 
@@ -154,6 +154,21 @@ class DifferenceTest:
     p_value: Array
 
 
+@dataclass(frozen=True)
+class VarianceSplit:
+    """Where the variance of the class indicators comes from, `[N, C]` each.
+
+    Attributes:
+        total: p (1 - p).
+        epistemic: from the weights: Var(p), which more data would remove.
+        aleatoric: from the labels: what is left.
+    """
+
+    total: Array
+    epistemic: Array
+    aleatoric: Array
+
+
 @jaxtyped(typechecker=beartype)
 @dataclass(frozen=True)
 class Prediction:
@@ -249,6 +264,16 @@ class Prediction:
         centred = np.einsum("nc,ncc->n", p, self.logit_covariance)
         mean = np.einsum("nc,ncd,nd->n", p, self.logit_covariance, p)
         return np.maximum(0.5 * (centred - mean), 0.0)
+
+    def variance_split(self) -> VarianceSplit:
+        """The variance of each class's indicator, divided by the law of total variance.
+
+        p (1 - p) = Var(p) + E[p (1 - p)] (Kwon et al. 2020, "Uncertainty quantification using
+        Bayesian neural networks in classification"). Where the linearisation gives a Var(p) beyond
+        p (1 - p), the aleatoric part is negative: then neither is determined by the data.
+        """
+        total = self.probabilities * (1.0 - self.probabilities)
+        return VarianceSplit(total, self.std**2, total - self.std**2)
 
     def interval(
         self, level: float = 0.95, method: Literal["logit", "normal"] = "logit"

@@ -20,7 +20,7 @@ _POINTS = 24
 
 
 class TailWidth:
-    """How much of the logits' standard errors eigenpairs leave open, on some inputs.
+    """How much of some inputs' standard errors eigenpairs leave open.
 
     Args:
         rows: Jacobians of the inputs in the prior's metric, `[B, C, P]`.
@@ -52,7 +52,7 @@ class TailWidth:
 
 @dataclass(frozen=True)
 class RankCurve:
-    """Width of the bounds of the logits' standard errors against the number of eigenpairs.
+    """Width of the bounds of the probabilities' standard errors against the number of eigenpairs.
 
     Attributes:
         ranks: K, ascending.

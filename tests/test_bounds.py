@@ -193,3 +193,33 @@ def test_containment_over_ranks_and_seeds(curvature, activation, seed):
         prediction = dm.predict(others)
         assert contained(prediction, truth(activation, 32, seed, curvature))
         print(f"{curvature} {activation} K = {rank}: width {width(prediction):.2%}")
+
+
+@pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_the_rank_curve_ends_at_the_width_and_bounds_it_for_fewer(curvature):
+    """Bounds of the leading k of K pairs hold, so they are no narrower than those of a fit of k."""
+    model, x, y, others = digits("tanh", 8)
+    dm = DeltaMethod(model, curvature, rank=100, progress=False).fit(x, y)
+    curve = dm.rank_curve(others[:64])
+    assert curve.certified
+    assert curve.ranks[-1] == 100
+    assert curve.widths[-1] == pytest.approx(width(dm.predict(others[:64])), rel=0.02)
+    assert np.all(np.diff(curve.widths) < 0.01)
+    fewer = int(curve.ranks[np.searchsorted(curve.ranks, 40)])
+    own = DeltaMethod(model, curvature, rank=fewer, progress=False).fit(x, y)
+    assert curve.widths[curve.ranks == fewer][0] > 0.9 * width(own.predict(others[:64]))
+    assert curve.smallest(2.0) == 1
+    assert curve.smallest(0.0) is None
+
+
+@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_automatic_rank_keeps_its_promise_on_other_inputs(curvature, monkeypatch):
+    monkeypatch.setattr("deltauq.eigen.AUTO_DENSE_LIMIT", 0)
+    model, x, y, others = digits("tanh", 16)
+    dm = DeltaMethod(model, curvature, rank="auto", rank_tol=0.05, progress=False).fit(x, y)
+    prediction = dm.predict(others)
+    assert dm.eigenpairs.rank < dm.eigenpairs.n_params / 2
+    assert width(prediction) < 0.05
+    assert contained(prediction, truth("tanh", 16, 0, curvature))

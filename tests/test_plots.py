@@ -15,6 +15,7 @@ from deltauq.comparison import Comparison, Run
 from deltauq.errors import InvalidInputError, MissingDependencyError
 from deltauq.linalg import Eigenpairs
 from deltauq.prediction import Prediction
+from deltauq.rankcurve import RankCurve
 
 
 def _prediction(n=40, n_classes=4, scale=0.3, seed=0):
@@ -249,3 +250,14 @@ def test_no_setting_of_matplotlib_changes():
     plots.gallery(_prediction(), np.ones((40, 3, 3)), [0, 1]).draw_without_rendering()
     plots.spectrum(SimpleNamespace(values=np.array([2.0, -1.0])))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_rank_curve_names_the_rank_that_is_enough():
+    curve = RankCurve(np.array([1, 10, 100]), np.array([0.9, 0.2, 0.01]), certified=True)
+    ax = curve.plot()
+    line, wanted = ax.lines
+    np.testing.assert_allclose(line.get_xydata(), [[1, 0.9], [10, 0.2], [100, 0.01]])
+    assert line.get_label() == "median width, certified"
+    assert wanted.get_label() == "5.0%, reached at K = 100"
+    assert plots.rank_curve(curve, width=0.001, ax=ax) is ax
+    assert ax.lines[-1].get_label() == "0.1%, not reached"

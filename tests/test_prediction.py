@@ -150,3 +150,11 @@ def test_shapes_are_checked_by_machine(prediction):
 def test_results_are_frozen(prediction):
     with pytest.raises(dataclasses.FrozenInstanceError):
         prediction.logits = None
+
+
+def test_the_variance_of_the_labels_is_split(prediction):
+    split = prediction.variance_split()
+    p = prediction.probabilities
+    np.testing.assert_allclose(split.total, p * (1 - p))
+    np.testing.assert_allclose(split.epistemic, np.einsum("ncc->nc", prediction.covariance))
+    np.testing.assert_allclose(split.epistemic + split.aleatoric, split.total)
