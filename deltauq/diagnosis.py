@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.checks import (
+    Finding,
+    classes_seen,
+    closeness_to_minimum,
+    compiled_loss,
+    extremes,
+    missing_l2,
+    normalisation,
+    randomness,
+    refusal,
+    weight_decay,
+)
 from deltauq.cost import Cost, Stationarity, per_parameter
 from deltauq.data import Batches, probe_rows
 from deltauq.errors import DeltaUQError, InvalidInputError, MissingDependencyError
 from deltauq.estimates import CostEstimate, estimate_costs, extreme_eigenvalues, sample
-from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
+from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network import Inspection, Layers, Network
 from deltauq.regularization import L2, VariableRate, l2_sources
-from deltauq.training import Polished, polish
+from deltauq.training import Polished
+from deltauq.training import polish as minimise
 
 if TYPE_CHECKING:
     import pandas as pd
     import rich.console
 
-__all__ = ["Diagnosis", "Finding", "diagnose"]
+__all__ = ["Diagnosis", "diagnose"]
 
 Array = npt.NDArray[Any]
-Level = Literal["ok", "note", "warning", "error"]
-
-#: Gradient norm relative to its larger part up to which weights count as a minimum.
-_STATIONARY = 0.02
 
 #: What `polish=True` aims at, and its iterations.
 _POLISHED = 1e-3
 _ITERATIONS = 2_000
 
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        subject: what was looked at: "model", "precision", "randomness", "normalisation", "loss",
-            "l2", "weight decay", "classes", "data", "stationarity" or "curvature".
-        level: "ok", "note" (worth knowing), "warning" (the numbers will be off) or "error" (there
-            will be none).
-        what: was found.
-        why: it matters; empty where all is well.
-        remedy: what to do; empty where there is nothing to do.
-    """
-
-    subject: str
-    level: Level
-    what: str
-    why: str = ""
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,276 +139,111 @@ def diagnose(
         layers: as for `DeltaMethod`.
         rank: eigenpairs for which memory and time are estimated.
     """
-    network, findings = _attempt("model", lambda: Network(model, layers=layers))
-    if network is None:
-        return Diagnosis((*findings, *_randomness(model), *_weight_decay(model)))
-    findings = [Finding("precision", "ok", f"{network.dtype} throughout")]
-    probe, problems = _attempt("data", lambda: probe_rows(x, dtype=network.dtype, n=3))
-    findings += problems
-    inspection = None
-    if probe is not None:
-        inspection, problems = _attempt("model", lambda: network.inspect(probe))
-        findings += problems
-    findings += [*_randomness(model), *_normalisation(model), *_weight_decay(model)]
-    rates, problems = _attempt("l2", lambda: l2_sources(network.variables, l2))
-    findings += problems or _missing_l2(rates)
-    report = Diagnosis(tuple(findings), rates=rates or (), _network=network)
-    if inspection is None or rates is None:
-        return report
-    findings += _loss(model, inspection, likelihood)
-    resolved = resolve_likelihood(likelihood)
-    data, problems = _attempt(
-        "data",
-        lambda: Batches(
-            x,
-            y,
-            sample_weight,
-            likelihood=resolved,
-            n_outputs=inspection.n_outputs,
-            dtype=network.dtype,
-            batch_size=1024,
-        ),
-    )
-    findings += problems
-    if data is None:
-        return replace(report, findings=tuple(findings))
-    findings += _classes(data, inspection.n_outputs)
-    rates = l2_sources(network.variables, l2, read_scale=data.n_rows / data.n_examples)
-    per_variable = np.array([rate.rate for rate in rates])
-    cost = Cost(network, resolved, data, per_parameter(network.parameters, per_variable))
-    stationarity, problems = _attempt(
-        "stationarity", lambda: cost.stationarity(network.params.numpy())
-    )
-    findings += problems
-    if stationarity is None:
-        return replace(report, findings=tuple(findings))
-    polished = _polish(cost, network, inspection) if polish else None
-    findings += _stationarity(stationarity, inspection, polished)
-    twice, eigenvalues = not inspection.once_differentiable, None
-    some = sample(network, resolved, data, inspection.n_outputs)
-    if twice:
-        eigenvalues = extreme_eigenvalues(network, resolved, some)
-    findings += _curvature(eigenvalues, per_variable, network, inspection)
-    costs = estimate_costs(
-        network, resolved, some, inspection.n_outputs, rank, second_derivatives=twice
-    )
-    return replace(
-        report,
-        findings=tuple(findings),
-        rates=rates,
-        stationarity=stationarity,
-        eigenvalues=eigenvalues,
-        costs=tuple(costs),
-        polished=polished,
-    )
-
-
-def _attempt(subject: str, action: Callable[[], Any]) -> tuple[Any, list[Finding]]:
-    """The result of an action, or None and what stopped it as a finding."""
-    try:
-        return action(), []
-    except DeltaUQError as error:
-        what = error.problem + (f" ({error.received})" if error.received else "")
-        why = f"deltauq needs {error.expected}" if error.expected else "it cannot be used"
-        return None, [Finding(subject, "error", what, why, error.remedy or "")]
-
-
-def _layers(model: Any, *kinds: type) -> list[str]:
-    found: list[Any] = getattr(model, "_flatten_layers", list)()
-    return [layer.name for layer in found if isinstance(layer, kinds)]
-
-
-def _randomness(model: Any) -> Iterator[Finding]:
-    names = _layers(
-        model,
-        keras.layers.Dropout,
-        keras.layers.SpatialDropout1D,
-        keras.layers.SpatialDropout2D,
-        keras.layers.SpatialDropout3D,
-        keras.layers.GaussianDropout,
-        keras.layers.GaussianNoise,
-    )
-    if names:
-        yield Finding(
-            "randomness",
-            "note",
-            f"layers that are random in training: {names}",
-            "they are switched off here, and the weights minimised a noisier cost: the gradient of "
-            "this one need not vanish",
-            "look at the stationarity; polish=True, or train the last epochs without them",
+    found = _Examination([*randomness(model), *normalisation(model), *weight_decay(model)])
+    with suppress(_RefusedError):
+        network = found.attempt("model", lambda: Network(model, layers=layers))
+        found.facts["_network"] = network
+        found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
+        found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
+        probe = found.attempt("data", lambda: probe_rows(x, dtype=network.dtype, n=3))
+        inspection = found.attempt("model", lambda: network.inspect(probe))
+        found.add(*compiled_loss(model, inspection, likelihood))
+        problem = found.attempt(
+            "data", lambda: _problem(network, inspection, (x, y, sample_weight), l2, likelihood)
         )
+        found.facts["rates"] = problem.rates
+        found.add(*classes_seen(problem.data, inspection.n_outputs))
+        _examine_minimum(found, problem, polish=polish)
+        _examine_curvature(found, problem, rank)
+    return Diagnosis(tuple(found.findings), **found.facts)
 
 
-def _normalisation(model: Any) -> Iterator[Finding]:
-    names = _layers(model, keras.layers.BatchNormalization)
-    if names:
-        yield Finding(
-            "normalisation",
-            "note",
-            f"batch normalisation in {names} uses its moving averages",
-            "training used the statistics of its batches, so the weights need not minimise this "
-            "cost",
-            "look at the stationarity; polish=True mends it",
-        )
+class _RefusedError(Exception):
+    """Nothing more can be looked at."""
 
 
-def _weight_decay(model: Any) -> Iterator[Finding]:
-    optimizer = getattr(model, "optimizer", None)
-    decay = getattr(optimizer, "weight_decay", None)
-    if decay:
-        yield Finding(
-            "weight decay",
-            "warning",
-            f"the optimizer {type(optimizer).__name__} decays the weights (weight_decay={decay:g})",
-            "that is no L2 penalty of the cost, and no rate can be read from it: the weights "
-            "minimise another cost than the one that is understood",
-            "train with keras.regularizers.L2 instead; or give the rate to assume with l2=..., or "
-            "l2='tune', and look at the stationarity",
-        )
+@dataclass
+class _Examination:
+    """What was found so far."""
+
+    findings: list[Finding]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, *findings: Finding) -> None:
+        """Note some findings."""
+        self.findings.extend(findings)
+
+    def attempt(self, subject: str, action: Callable[[], Any]) -> Any:
+        """The result of an action; where it is refused, that is the last finding."""
+        try:
+            return action()
+        except DeltaUQError as error:
+            self.add(refusal(subject, error))
+            raise _RefusedError from error
 
 
-def _missing_l2(rates: tuple[VariableRate, ...]) -> list[Finding]:
-    missing = [rate.path for rate in rates if rate.rate == 0]
-    if not missing:
-        found = sorted({rate.rate for rate in rates})
-        text = ", ".join(f"{rate:.3g}" for rate in found[:5])
-        return [Finding("l2", "ok", f"every variable has an L2 rate ({text})")]
-    every = len(missing) == len(rates)
-    return [
-        Finding(
-            "l2",
-            "warning",
-            "no variable has an L2 rate" if every else f"no L2 rate for {missing}",
-            "directions that the data do not determine have no bound on their variance without it",
-            "pass l2='tune', l2=... (a rate, or {pattern: rate})"
-            + ("" if every else ", or leave those variables out with layers=..."),
-        )
-    ]
+@dataclass(frozen=True)
+class _Problem:
+    """A model on its data."""
+
+    network: Network
+    inspection: Inspection
+    likelihood: Likelihood
+    data: Batches
+    rates: tuple[VariableRate, ...]
+
+    @property
+    def per_variable(self) -> Array:
+        """The L2 rates `[n]`."""
+        return np.array([rate.rate for rate in self.rates])
 
 
-def _loss(model: Any, inspection: Inspection, likelihood: str | Likelihood) -> list[Finding]:
-    understood = "softmax cross-entropy on " + (
-        "the input of the last softmax" if inspection.ends_in_softmax else "logits"
-    )
-    if not getattr(model, "compiled", False):
-        return [
-            Finding(
-                "loss",
-                "note",
-                f"the model was not compiled; understood as {understood}",
-                "the curvature must be that of the loss that was minimised",
-                "check that it was this one",
-            )
-        ]
-    if likelihood != "auto":
-        return [Finding("loss", "note", f"as given: {likelihood!r}; understood as {understood}")]
-    _, problems = _attempt("loss", lambda: check_compiled_loss(model, inspection.ends_in_softmax))
-    return problems or [Finding("loss", "ok", f"as compiled; understood as {understood}")]
-
-
-def _classes(data: Batches, n_outputs: int) -> Iterator[Finding]:
-    counts = np.zeros(n_outputs)
-    for batch in data:
-        weight = batch.weight.numpy()
-        counts += np.bincount(batch.y.numpy(), weights=weight, minlength=n_outputs)
-    unseen = np.flatnonzero(counts == 0)
-    if len(unseen):
-        yield Finding(
-            "classes",
-            "warning",
-            f"no example of class {', '.join(map(str, unseen))} out of {n_outputs}",
-            "its probability is an extrapolation, and its standard error is mostly that of L2",
-            "leave the class out of the model, or add examples of it",
-        )
-    else:
-        rarest = int(np.argmin(counts))
-        yield Finding(
-            "classes",
-            "ok",
-            f"all {n_outputs} classes are seen; the rarest is {rarest}, {counts[rarest]:g} of "
-            f"{counts.sum():g}",
-        )
-
-
-def _polish(cost: Cost, network: Network, inspection: Inspection) -> Polished:
-    return polish(
-        cost,
-        network.params.numpy(),
-        tolerance=_POLISHED,
-        max_iterations=_ITERATIONS,
-        kinks=inspection.kinks,
-    )
-
-
-def _stationarity(
-    found: Stationarity, inspection: Inspection, polished: Polished | None
-) -> Iterator[Finding]:
-    parts = (
-        f"the gradient's norm is {found.gradient_norm:.3g}, {found.ratio:.2g} of the larger of its "
-        f"parts (data {found.data_norm:.3g}, L2 {found.l2_norm:.3g})"
-    )
-    if found.ratio <= _STATIONARY:
-        yield Finding("stationarity", "ok", parts)
-    else:
-        kink = f"; {list(inspection.kinks)} have kinks" if inspection.kinks else ""
-        yield Finding(
-            "stationarity",
-            "warning",
-            parts + kink,
-            "the Delta method describes a minimum of the cost, and these weights are none: it was "
-            "not trained to the end, or l2 is not what it was trained with",
-            "polish=True, train further with a smaller learning rate, or give the right l2",
-        )
-    if polished is not None:
-        yield Finding(
-            "stationarity",
-            "note",
-            f"polished by {polished.iterations} iterations of L-BFGS on a copy: "
-            f"{polished.verdict}, {polished.stationarity.ratio:.2g} of its parts; cost "
-            f"{found.cost:.6g} to {polished.stationarity.cost:.6g}",
-            "the model itself was not changed",
-            "diagnosis.apply_polished() gives it these weights",
-        )
-
-
-def _curvature(
-    eigenvalues: tuple[float, float] | None,
-    rates: Array,
+def _problem(
     network: Network,
     inspection: Inspection,
-) -> Iterator[Finding]:
-    if eigenvalues is None:
-        yield Finding(
-            "curvature",
-            "note",
-            f"the exact Hessian cannot be formed: {list(inspection.once_differentiable)}",
-            "TensorFlow's second derivative of those operations is wrong or missing",
-            "use curvature='ggn' or 'opg'",
+    training: tuple[Any, Any, Any],
+    l2: L2,
+    likelihood: str | Likelihood,
+) -> _Problem:
+    resolved = resolve_likelihood(likelihood)
+    data = Batches(
+        *training,
+        likelihood=resolved,
+        n_outputs=inspection.n_outputs,
+        dtype=network.dtype,
+        batch_size=1024,
+    )
+    rates = l2_sources(network.variables, l2, read_scale=data.n_rows / data.n_examples)
+    return _Problem(network, inspection, resolved, data, rates)
+
+
+def _examine_minimum(found: _Examination, problem: _Problem, *, polish: bool) -> None:
+    """The gradient of the cost, and where L-BFGS ends from here."""
+    network, kinks = problem.network, problem.inspection.kinks
+    rates = per_parameter(network.parameters, problem.per_variable)
+    cost = Cost(network, problem.likelihood, problem.data, rates)
+    here = network.params.numpy()
+    stationarity = found.attempt("stationarity", lambda: cost.stationarity(here))
+    polished = None
+    if polish:
+        polished = minimise(
+            cost, here, tolerance=_POLISHED, max_iterations=_ITERATIONS, kinks=kinks
         )
-        return
-    smallest, largest = eigenvalues
-    text = f"eigenvalues of the exact Hessian from {smallest:.3g} to {largest:.3g}"
-    rate = float(np.min(rates))
-    if smallest + rate <= 0:
-        yield Finding(
-            "curvature",
-            "warning",
-            f"{text}, with L2 from {rate:.3g}: not positive definite",
-            "an exact Hessian that is not positive definite has no inverse covariance",
-            "use curvature='ggn' or 'opg', negative_curvature='project' (the default), more L2, or "
-            "train further",
-        )
-    else:
-        yield Finding("curvature", "ok", text)
-    resolution = float(np.finfo(network.dtype).eps) * largest
-    if rate and resolution > 0.1 * rate:
-        yield Finding(
-            "precision",
-            "warning",
-            f"the rounding of {network.dtype}, {resolution:.1g}, is close to the L2 rate",
-            "directions that L2 matters for drown in rounding",
-            "scale the inputs, raise l2, or build the model in float64",
-        )
+    found.facts |= {"stationarity": stationarity, "polished": polished}
+    found.add(*closeness_to_minimum(stationarity, kinks, polished))
+
+
+def _examine_curvature(found: _Examination, problem: _Problem, rank: int) -> None:
+    """Extreme eigenvalues, and what eigenpairs would cost."""
+    network, n_outputs = problem.network, problem.inspection.n_outputs
+    some = sample(network, problem.likelihood, problem.data, n_outputs)
+    once = problem.inspection.once_differentiable
+    ends = None if once else extreme_eigenvalues(network, problem.likelihood, some)
+    found.add(*extremes(ends, problem.per_variable, network.dtype, once))
+    costs = estimate_costs(
+        network, problem.likelihood, some, n_outputs, rank, second_derivatives=not once
+    )
+    found.facts |= {"eigenvalues": ends, "costs": tuple(costs)}
 
 
 def _findings_table(findings: tuple[Finding, ...]) -> Any:

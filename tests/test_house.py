@@ -45,6 +45,7 @@ ORDER = [
     "delta",
     "training",
     "estimates",
+    "checks",
     "diagnosis",
     "classifier",
     "metrics",

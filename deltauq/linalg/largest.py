@@ -12,6 +12,7 @@ import numpy.typing as npt
 import scipy.stats
 
 from deltauq.linalg.orthogonal import combine, inner_products, orthonormal_basis, project_out, split
+from deltauq.linalg.projected import bordered
 
 __all__ = ["NormBound", "bound_largest_eigenvalue"]
 
@@ -98,7 +99,7 @@ def bound_largest_eigenvalue(
     bound, projected = limit, np.zeros((0, 0))
     for blocks in itertools.count(1):
         coefficients, rest = split(basis, image)
-        projected = _bordered(projected, coefficients)
+        projected = bordered(projected, coefficients)
         ritz = np.linalg.eigvalsh(projected)
         following = chain.extend(projected, basis, rest, rounding)
         at_least = max(0.0, float(ritz[-1]))
@@ -186,15 +187,3 @@ def _smallest_excluded(chain: _Chain, low: float, limit: float, quantile: float)
         return limit
     first = 0 if excluded.all() else count + 1 - int(np.argmin(excluded[::-1]))
     return float(candidates[first])
-
-
-def _bordered(matrix: Array, columns: Array) -> Array:
-    """The symmetric matrix with some more last columns."""
-    done, total = len(matrix), len(columns)
-    result = np.zeros((total, total))
-    result[:done, :done] = matrix
-    result[:, done:] += columns / 2
-    result[done:, :] += columns.T / 2
-    result[:done, done:] = columns[:done]
-    result[done:, :done] = columns[:done].T
-    return result

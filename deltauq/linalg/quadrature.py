@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.linalg.projected import bordered
+
 __all__ = ["InverseForms", "bound_inverse_forms"]
 
 Array = npt.NDArray[Any]
@@ -69,7 +71,7 @@ def bound_inverse_forms(
         basis.append(following)
         image = _apply(matmat, following)
         coefficients, image = _split(basis, image)
-        projected = _bordered(projected, coefficients)
+        projected = bordered(projected, coefficients)
         left, following = _orthonormal(image)
         lower, upper = _gauss_and_radau(projected, first, np.swapaxes(left, 1, 2), node)
         low[active], high[active], steps[active] = lower, upper, step
@@ -103,18 +105,6 @@ def _split(basis: list[Array], image: Array) -> tuple[Array, Array]:
             image = image - np.swapaxes(inside, 1, 2) @ block
             total += inside
     return np.concatenate(totals, axis=1), image
-
-
-def _bordered(matrix: Array, columns: Array) -> Array:
-    """Symmetric matrices with some more last columns."""
-    done, total = matrix.shape[1], columns.shape[1]
-    result = np.zeros((len(matrix), total, total))
-    result[:, :done, :done] = matrix
-    result[:, :, done:] += columns / 2
-    result[:, done:, :] += np.swapaxes(columns, 1, 2) / 2
-    result[:, :done, done:] = columns[:, :done]
-    result[:, done:, :done] = np.swapaxes(columns[:, :done], 1, 2)
-    return result
 
 
 def _gauss_and_radau(

@@ -1,0 +1,267 @@
+"""What `diagnose` looks at: each check gives findings, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.cost import Stationarity
+from deltauq.data import Batches
+from deltauq.errors import DeltaUQError
+from deltauq.likelihoods import Likelihood, check_compiled_loss
+from deltauq.network import Inspection
+from deltauq.regularization import VariableRate
+from deltauq.training import Polished
+
+__all__ = [
+    "Finding",
+    "classes_seen",
+    "closeness_to_minimum",
+    "compiled_loss",
+    "extremes",
+    "missing_l2",
+    "normalisation",
+    "randomness",
+    "refusal",
+    "weight_decay",
+]
+
+Array = npt.NDArray[Any]
+Level = Literal["ok", "note", "warning", "error"]
+
+#: Gradient norm relative to its larger part up to which weights count as a minimum.
+_STATIONARY = 0.02
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what was looked at: "model", "precision", "randomness", "normalisation", "loss",
+            "l2", "weight decay", "classes", "data", "stationarity" or "curvature".
+        level: "ok", "note" (worth knowing), "warning" (the numbers will be off) or "error" (there
+            will be none).
+        what: was found.
+        why: it matters; empty where all is well.
+        remedy: what to do; empty where there is nothing to do.
+    """
+
+    subject: str
+    level: Level
+    what: str
+    why: str = ""
+    remedy: str = ""
+
+
+def refusal(subject: str, error: DeltaUQError) -> Finding:
+    """What deltauq refuses, as a finding."""
+    what = error.problem + (f" ({error.received})" if error.received else "")
+    why = f"deltauq needs {error.expected}" if error.expected else "it cannot be used"
+    return Finding(subject, "error", what, why, error.remedy or "")
+
+
+def _layers(model: Any, *kinds: type) -> list[str]:
+    found: list[Any] = getattr(model, "_flatten_layers", list)()
+    return [layer.name for layer in found if isinstance(layer, kinds)]
+
+
+def randomness(model: Any) -> Iterator[Finding]:
+    """Layers that are random in training."""
+    names = _layers(
+        model,
+        keras.layers.Dropout,
+        keras.layers.SpatialDropout1D,
+        keras.layers.SpatialDropout2D,
+        keras.layers.SpatialDropout3D,
+        keras.layers.GaussianDropout,
+        keras.layers.GaussianNoise,
+    )
+    if names:
+        yield Finding(
+            "randomness",
+            "refusal",
+            "note",
+            f"layers that are random in training: {names}",
+            "they are switched off here, and the weights minimised a noisier cost: the gradient of "
+            "this one need not vanish",
+            "look at the stationarity; polish=True, or train the last epochs without them",
+        )
+
+
+def normalisation(model: Any) -> Iterator[Finding]:
+    """Layers that use other statistics than in training."""
+    names = _layers(model, keras.layers.BatchNormalization)
+    if names:
+        yield Finding(
+            "normalisation",
+            "note",
+            f"batch normalisation in {names} uses its moving averages",
+            "training used the statistics of its batches, so the weights need not minimise this "
+            "cost",
+            "look at the stationarity; polish=True mends it",
+        )
+
+
+def weight_decay(model: Any) -> Iterator[Finding]:
+    """A penalty that is not in the cost."""
+    optimizer = getattr(model, "optimizer", None)
+    decay = getattr(optimizer, "weight_decay", None)
+    if decay:
+        yield Finding(
+            "weight decay",
+            "warning",
+            f"the optimizer {type(optimizer).__name__} decays the weights (weight_decay={decay:g})",
+            "that is no L2 penalty of the cost, and no rate can be read from it: the weights "
+            "minimise another cost than the one that is understood",
+            "train with keras.regularizers.L2 instead; or give the rate to assume with l2=..., or "
+            "l2='tune', and look at the stationarity",
+        )
+
+
+def missing_l2(rates: tuple[VariableRate, ...]) -> list[Finding]:
+    """Variables without an L2 rate."""
+    missing = [rate.path for rate in rates if rate.rate == 0]
+    if not missing:
+        found = sorted({rate.rate for rate in rates})
+        text = ", ".join(f"{rate:.3g}" for rate in found[:5])
+        return [Finding("l2", "ok", f"every variable has an L2 rate ({text})")]
+    every = len(missing) == len(rates)
+    return [
+        Finding(
+            "l2",
+            "warning",
+            "no variable has an L2 rate" if every else f"no L2 rate for {missing}",
+            "directions that the data do not determine have no bound on their variance without it",
+            "pass l2='tune', l2=... (a rate, or {pattern: rate})"
+            + ("" if every else ", or leave those variables out with layers=..."),
+        )
+    ]
+
+
+def compiled_loss(
+    model: Any, inspection: Inspection, likelihood: str | Likelihood
+) -> Iterator[Finding]:
+    """The loss as compiled against the loss as understood."""
+    understood = "softmax cross-entropy on " + (
+        "the input of the last softmax" if inspection.ends_in_softmax else "logits"
+    )
+    if not getattr(model, "compiled", False):
+        yield Finding(
+            "loss",
+            "note",
+            f"the model was not compiled; understood as {understood}",
+            "the curvature must be that of the loss that was minimised",
+            "check that it was this one",
+        )
+    elif likelihood != "auto":
+        yield Finding("loss", "note", f"as given: {likelihood!r}; understood as {understood}")
+    else:
+        try:
+            check_compiled_loss(model, inspection.ends_in_softmax)
+            yield Finding("loss", "ok", f"as compiled; understood as {understood}")
+        except DeltaUQError as error:
+            yield refusal("loss", error)
+
+
+def classes_seen(data: Batches, n_outputs: int) -> Iterator[Finding]:
+    """Classes without an example."""
+    counts = np.zeros(n_outputs)
+    for batch in data:
+        weight = batch.weight.numpy()
+        counts += np.bincount(batch.y.numpy(), weights=weight, minlength=n_outputs)
+    unseen = np.flatnonzero(counts == 0)
+    if len(unseen):
+        yield Finding(
+            "classes",
+            "warning",
+            f"no example of class {', '.join(map(str, unseen))} out of {n_outputs}",
+            "its probability is an extrapolation, and its standard error is mostly that of L2",
+            "leave the class out of the model, or add examples of it",
+        )
+    else:
+        rarest = int(np.argmin(counts))
+        yield Finding(
+            "classes",
+            "ok",
+            f"all {n_outputs} classes are seen; the rarest is {rarest}, {counts[rarest]:g} of "
+            f"{counts.sum():g}",
+        )
+
+
+def closeness_to_minimum(
+    found: Stationarity, kinks: tuple[str, ...], polished: Polished | None
+) -> Iterator[Finding]:
+    """How nearly the gradient vanishes, and after polishing."""
+    parts = (
+        f"the gradient's norm is {found.gradient_norm:.3g}, {found.ratio:.2g} of the larger of its "
+        f"parts (data {found.data_norm:.3g}, L2 {found.l2_norm:.3g})"
+    )
+    if found.ratio <= _STATIONARY:
+        yield Finding("stationarity", "ok", parts)
+    else:
+        kink = f"; {list(kinks)} have kinks" if kinks else ""
+        yield Finding(
+            "stationarity",
+            "warning",
+            parts + kink,
+            "the Delta method describes a minimum of the cost, and these weights are none: it was "
+            "not trained to the end, or l2 is not what it was trained with",
+            "polish=True, train further with a smaller learning rate, or give the right l2",
+        )
+    if polished is not None:
+        yield Finding(
+            "stationarity",
+            "note",
+            f"polished by {polished.iterations} iterations of L-BFGS on a copy: "
+            f"{polished.verdict}, {polished.stationarity.ratio:.2g} of its parts; cost "
+            f"{found.cost:.6g} to {polished.stationarity.cost:.6g}",
+            "the model itself was not changed",
+            "diagnosis.apply_polished() gives it these weights",
+        )
+
+
+def extremes(
+    eigenvalues: tuple[float, float] | None,
+    rates: Array,
+    dtype: str,
+    once_differentiable: tuple[str, ...],
+) -> Iterator[Finding]:
+    """The extreme eigenvalues of the exact Hessian, beside the L2 rate and the rounding."""
+    if eigenvalues is None:
+        yield Finding(
+            "curvature",
+            "note",
+            f"the exact Hessian cannot be formed: {list(once_differentiable)}",
+            "TensorFlow's second derivative of those operations is wrong or missing",
+            "use curvature='ggn' or 'opg'",
+        )
+        return
+    smallest, largest = eigenvalues
+    text = f"eigenvalues of the exact Hessian from {smallest:.3g} to {largest:.3g}"
+    rate = float(np.min(rates))
+    if smallest + rate <= 0:
+        yield Finding(
+            "curvature",
+            "warning",
+            f"{text}, with L2 from {rate:.3g}: not positive definite",
+            "an exact Hessian that is not positive definite has no inverse covariance",
+            "use curvature='ggn' or 'opg', negative_curvature='project' (the default), more L2, or "
+            "train further",
+        )
+    else:
+        yield Finding("curvature", "ok", text)
+    resolution = float(np.finfo(dtype).eps) * largest
+    if rate and resolution > 0.1 * rate:
+        yield Finding(
+            "precision",
+            "warning",
+            f"the rounding of {dtype}, {resolution:.1g}, is close to the L2 rate",
+            "directions that L2 matters for drown in rounding",
+            "scale the inputs, raise l2, or build the model in float64",
+        )
