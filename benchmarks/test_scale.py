@@ -35,7 +35,14 @@ x, y = arrays["x_train"][:2000] / np.float32(255), arrays["y_train"][:2000].asty
 model = setting.resnet18()
 started = time.perf_counter()
 dm = DeltaMethod(
-    model, "opg", rank=20, l2=1e-2, layers={layers}, memory_limit="8GiB", progress=False
+    model,
+    "opg",
+    rank=20,
+    l2=1e-2,
+    layers={layers},
+    bounds=False,
+    memory_limit="8GiB",
+    progress=False,
 ).fit(x, y)
 assert dm.eigenpairs.rank == 20
 report(started)

@@ -16,6 +16,10 @@ __all__ = ["InverseForms", "bound_inverse_forms"]
 Array = npt.NDArray[Any]
 
 
+#: Share of the largest pivot under which a row is mostly rounding.
+_LOST = 1e-3
+
+
 @dataclass(frozen=True)
 class InverseForms:
     """Bounds, in the semidefinite order, of X T^-1 X^T for each block X of rows.
@@ -72,7 +76,7 @@ def bound_inverse_forms(
         image = _apply(matmat, following)
         coefficients, image = _split(basis, image)
         projected = bordered(projected, coefficients)
-        left, following = _orthonormal(image)
+        left, following = _following(basis, image)
         lower, upper = _gauss_and_radau(projected, first, np.swapaxes(left, 1, 2), node)
         low[active], high[active], steps[active] = lower, upper, step
         enough[active] = is_enough(lower, upper, active)
@@ -88,6 +92,16 @@ def _orthonormal(rows: Array) -> tuple[Array, Array]:
     """X = L Q with orthonormal rows of Q, for each block: L `[B, C, C]` and Q `[B, C, P]`."""
     q, r = np.linalg.qr(np.swapaxes(rows, 1, 2))
     return np.swapaxes(r, 1, 2).astype(np.float64), np.ascontiguousarray(np.swapaxes(q, 1, 2))
+
+
+def _following(basis: list[Array], image: Array) -> tuple[Array, Array]:
+    """X = L Q as `_orthonormal`, Q orthogonal to the basis even where X is rank-deficient."""
+    left, following = _orthonormal(image)
+    pivots = np.abs(np.einsum("bcc->bc", left))
+    if np.any(pivots < _LOST * np.max(pivots)):
+        change, following = _orthonormal(_split(basis, following)[1])
+        left = left @ change
+    return left, following
 
 
 def _apply(matmat: Callable[[Array], Array], blocks: Array) -> Array:
