@@ -66,7 +66,7 @@ def refusal(subject: str, error: DeltaUQError) -> Finding:
     return Finding(subject, "error", what, why, error.remedy or "")
 
 
-def _layers(model: Any, *kinds: type) -> list[str]:
+def _layers(model: Any, *kinds: Any) -> list[str]:
     found: list[Any] = getattr(model, "_flatten_layers", list)()
     return [layer.name for layer in found if isinstance(layer, kinds)]
 
@@ -85,7 +85,6 @@ def randomness(model: Any) -> Iterator[Finding]:
     if names:
         yield Finding(
             "randomness",
-            "refusal",
             "note",
             f"layers that are random in training: {names}",
             "they are switched off here, and the weights minimised a noisier cost: the gradient of "

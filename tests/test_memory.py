@@ -29,7 +29,7 @@ def network():
 
 def plan(network, operator, rank, free, batch_size=None, **options):
     return plan_memory(
-        network, SPEC, operator, 10, rank, free=free, batch_size=batch_size, **options
+        network, SPEC, (operator,), 10, rank, free=free, batch_size=batch_size, **options
     )
 
 
