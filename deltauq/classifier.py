@@ -28,6 +28,7 @@ from deltauq.network import Network
 from deltauq.prediction import Prediction
 from deltauq.progress import progress_bar
 from deltauq.regularization import l2_rates
+from deltauq.sandwich import Meat
 from deltauq.training import Polished, Verdict, build_mlp, polish, train_adam
 
 __all__ = ["DeltaClassifier"]
@@ -47,11 +48,12 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         activation: a Keras activation. Smooth ones (tanh, softplus, gelu) reach a stationary
             point; relu stops at a kink, which `verdict_` then says.
         l2: lambda on every weight and bias: the cost contains (lambda / 2) * sum w^2.
-        curvature: "opg", "ggn" or "hessian", as in `DeltaMethod`.
+        curvature: "opg", "ggn", "hessian" or "sandwich", as in `DeltaMethod`.
         rank: as in `DeltaMethod`.
         tail: as in `DeltaMethod`.
         rank_tol: as in `DeltaMethod`.
         negative_curvature: as in `DeltaMethod`.
+        meat: as in `DeltaMethod`.
         bounds: as in `DeltaMethod`.
         epochs: of Adam.
         batch_size: of Adam.
@@ -90,6 +92,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         tail: Tail = "midpoint",
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
+        meat: Meat = "opg",
         bounds: bool = True,
         epochs: int = 30,
         batch_size: int = 64,
@@ -108,6 +111,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
         self.tail = tail
         self.rank_tol = rank_tol
         self.negative_curvature = negative_curvature
+        self.meat = meat
         self.bounds = bounds
         self.epochs = epochs
         self.batch_size = batch_size
@@ -150,6 +154,7 @@ class DeltaClassifier(ClassifierMixin, BaseEstimator):
             tail=self.tail,
             rank_tol=self.rank_tol,
             negative_curvature=self.negative_curvature,
+            meat=self.meat,
             bounds=self.bounds,
             seed=seed,
             progress=self.progress,

@@ -13,6 +13,7 @@ from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
 from deltauq.solvers import bound_columns, make_solver, solver_columns
 
 __all__ = [
+    "AUTO_LANCZOS_RANK",
     "Rank",
     "automatic_eigenpairs",
     "basis_columns",

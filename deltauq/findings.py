@@ -45,6 +45,11 @@ _CURVATURES = {
         "the Hessian without the network's own second derivatives, which is the Fisher "
         "information: never negative",
     ),
+    "sandwich": (
+        "Sandwich",
+        "the inverse Hessian on both sides of the outer products of gradients: for a model that "
+        "need not be true",
+    ),
 }
 
 _VERDICTS = {

@@ -21,7 +21,7 @@ from deltauq.covariance import (
     low_rank_covariance,
 )
 from deltauq.curvature import CurvatureOperator
-from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
+from deltauq.eigen import AUTO_LANCZOS_RANK, Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.memory import free_memory, prediction_batch
@@ -225,11 +225,15 @@ def _automatic_eigenpairs(
         storage=storage,
     )
     if not enough:
+        end = "the memory that is free holds no more"
+        if not pairs.converged:
+            end = "the next ones do not converge"
+        elif not operator.positive_semidefinite and pairs.rank >= AUTO_LANCZOS_RANK:
+            end = "an exact Hessian takes more than a pass a pair"
         warnings.warn(
-            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}: the tail "
-            f"leaves {width(pairs):.1%} of the median standard error open, above rank_tol="
-            f"{settings.rank_tol:.1%}. Pass a larger rank if memory allows, more L2, or fewer "
-            "layers.",
+            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, because "
+            f"{end}: they leave {width(pairs):.1%} of the median standard error open, above "
+            f"rank_tol={settings.rank_tol:.1%}. Pass a larger rank, more L2, or fewer layers.",
             ConvergenceWarning,
             stacklevel=6,
         )
