@@ -189,6 +189,7 @@ class DeltaMethod:
                 _warn_unless_stationary(stationarity)
                 pairs, covariance = solve(problem, self._settings(), storage)
                 fitted = Fitted(problem, self._settings(), pairs, covariance, stationarity, 0.0)
+        problem.data.on_batch = None  # the display is closed
         self._fitted = replace(fitted, seconds=time.monotonic() - started)
         return self
 
