@@ -25,7 +25,13 @@ from deltauq.checks import (
 from deltauq.cost import Cost, Stationarity, per_parameter
 from deltauq.data import Batches, probe_rows
 from deltauq.errors import DeltaUQError, InvalidInputError, MissingDependencyError
-from deltauq.estimates import CostEstimate, estimate_costs, extreme_eigenvalues, sample
+from deltauq.estimates import (
+    CostEstimate,
+    curvatures_of,
+    estimate_costs,
+    extreme_eigenvalues,
+    sample,
+)
 from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network import Inspection, Layers, Network
 from deltauq.regularization import L2, VariableRate, l2_sources
@@ -236,13 +242,12 @@ def _examine_minimum(found: _Examination, problem: _Problem, *, polish: bool) ->
 def _examine_curvature(found: _Examination, problem: _Problem, rank: int) -> None:
     """Extreme eigenvalues, and what eigenpairs would cost."""
     network, n_outputs = problem.network, problem.inspection.n_outputs
-    some = sample(network, problem.likelihood, problem.data, n_outputs)
     once = problem.inspection.once_differentiable
-    ends = None if once else extreme_eigenvalues(network, problem.likelihood, some)
+    some = sample(network, problem.likelihood, problem.data, n_outputs)
+    operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not once)
+    ends = None if once else extreme_eigenvalues(operators["hessian"])
     found.add(*extremes(ends, problem.per_variable, network.dtype, once))
-    costs = estimate_costs(
-        network, problem.likelihood, some, n_outputs, rank, second_derivatives=not once
-    )
+    costs = estimate_costs(operators, some.share, n_outputs, rank)
     found.facts |= {"eigenvalues": ends, "costs": tuple(costs)}
 
 

@@ -16,7 +16,14 @@ from deltauq.linalg import BlockLanczos
 from deltauq.memory import plan_memory
 from deltauq.network import Network
 
-__all__ = ["CostEstimate", "Sample", "estimate_costs", "extreme_eigenvalues", "sample"]
+__all__ = [
+    "CostEstimate",
+    "Sample",
+    "curvatures_of",
+    "estimate_costs",
+    "extreme_eigenvalues",
+    "sample",
+]
 
 #: Activations of the examples that estimates are made on, and their number.
 _SAMPLE_BYTES = 2**28
@@ -29,8 +36,8 @@ _PRODUCTS = 24
 _PRODUCTS_PER_PAIR = 2.5
 _PASSES = 2
 
-#: Columns of the products that are timed.
-_COLUMNS = 8
+#: Columns of the products that are timed, and of those with the exact Hessian.
+_COLUMNS, _BLOCK = 8, 2
 
 
 @dataclass(frozen=True)
@@ -76,61 +83,58 @@ def sample(network: Network, likelihood: Likelihood, data: Batches, n_outputs: i
     return Sample(some, data.n_rows / some.n_rows)
 
 
-def extreme_eigenvalues(
-    network: Network, likelihood: Likelihood, some: Sample
-) -> tuple[float, float]:
-    """The smallest and the largest Ritz value of the exact Hessian of a sample, without L2."""
-    hessian = Hessian(network, likelihood, some.data)
-    krylov = BlockLanczos(hessian.matmat, network.n_params, dtype=network.dtype)
-    columns = min(_PRODUCTS, network.n_params)
-    pairs, _ = krylov.converge(1, tolerance=0.0, max_columns=columns)
+def curvatures_of(
+    network: Network, likelihood: Likelihood, some: Sample, *, second_derivatives: bool
+) -> dict[str, CurvatureOperator]:
+    """The curvatures of a sample that can be formed, by name."""
+    kinds: dict[str, type[CurvatureOperator]] = {"opg": OPG, "ggn": GGN}
+    if second_derivatives:
+        kinds["hessian"] = Hessian
+    return {name: kind(network, likelihood, some.data) for name, kind in kinds.items()}
+
+
+def extreme_eigenvalues(operator: CurvatureOperator) -> tuple[float, float]:
+    """The smallest and the largest Ritz value from a few products."""
+    size = operator.shape[0]
+    krylov = BlockLanczos(operator.matmat, size, dtype=operator.network.dtype)
+    pairs, _ = krylov.converge(1, tolerance=0.0, max_columns=min(_PRODUCTS, size))
     return pairs.smallest, float(pairs.values[0])
 
 
 def estimate_costs(
-    network: Network,
-    likelihood: Likelihood,
-    some: Sample,
-    n_outputs: int,
-    rank: int,
-    *,
-    second_derivatives: bool,
+    operators: dict[str, CurvatureOperator], share: float, n_outputs: int, rank: int
 ) -> list[CostEstimate]:
     """Memory and time of a number of eigenpairs of each curvature.
 
     Args:
-        network: the network.
-        likelihood: gives the loss.
-        some: examples to time products on.
+        operators: the curvatures of a sample, by name.
+        share: how many of the samples go into all rows.
         n_outputs: C.
         rank: the number of eigenpairs.
-        second_derivatives: whether the exact Hessian can be formed.
     """
-    rank = min(rank, network.n_params)
-    kinds: dict[str, type[CurvatureOperator]] = {"opg": OPG, "ggn": GGN}
-    if second_derivatives:
-        kinds["hessian"] = Hessian
     estimates = []
-    for name, kind in kinds.items():
+    for name, operator in operators.items():
+        network = operator.network
+        some = min(rank, network.n_params)
         plan = plan_memory(
             network,
-            some.data.spec.x,
-            (kind,),
+            operator.data.spec.x,
+            (type(operator),),
             n_outputs,
-            rank,
+            some,
             free=2**62,
             batch_size=None,
         )
-        seconds = _seconds(kind(network, likelihood, some.data), rank) * some.share
-        estimates.append(CostEstimate(name, rank, plan.total, seconds))
+        seconds = share * _seconds(operator, some)
+        estimates.append(CostEstimate(name, some, plan.total, seconds))
     return estimates
 
 
 def _seconds(operator: CurvatureOperator, rank: int) -> float:
-    """Time of all products on the operator's data; the time of one grows with its columns."""
-    one, some = (_timed(operator, columns) for columns in (1, _COLUMNS))
+    """Time of all products on the operator's data; that of one grows with its columns."""
     if not operator.positive_semidefinite:
-        return _PRODUCTS_PER_PAIR * rank * some / _COLUMNS
+        return _PRODUCTS_PER_PAIR * rank * _timed(operator, _BLOCK) / _BLOCK
+    one, some = (_timed(operator, columns) for columns in (1, _COLUMNS))
     return _PASSES * (one + (rank - 1) * max(0.0, some - one) / (_COLUMNS - 1))
 
 
