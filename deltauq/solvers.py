@@ -24,9 +24,12 @@ from deltauq.linalg import (
     project_out,
 )
 
-__all__ = ["Solver", "bound_columns", "make_solver", "solver_columns"]
+__all__ = ["PASSES", "RESIDUAL_SHARE", "Solver", "bound_columns", "make_solver", "solver_columns"]
 
 Array = npt.NDArray[Any]
+
+#: Passes over the data of a Nystrom sketch.
+PASSES = 2
 
 #: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
 RESIDUAL_SHARE = 0.1
@@ -102,7 +105,7 @@ class _Nystrom:
     def __init__(self, operator: CurvatureOperator, **options: Any) -> None:
         self._operator = operator
         size = operator.shape[0]
-        self._sketch = NystromSketch(operator.matmat, size, passes=2, **options)
+        self._sketch = NystromSketch(operator.matmat, size, passes=PASSES, **options)
 
     def solve(self, rank: int) -> Eigenpairs:
         self._sketch.grow(rank + _oversampling(rank))
