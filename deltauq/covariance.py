@@ -253,7 +253,7 @@ def spectrum_interval(pairs: Eigenpairs, epsilon: float) -> tuple[LowRank, LowRa
 
     Certified where it is known what they leave out; otherwise that of `tail_interval`.
     """
-    values = np.maximum(pairs.values, 0.0)
+    values = pairs.values if pairs.n_lowest else np.maximum(pairs.values, 0.0)
     low, high = tail_interval(pairs)
     weights = 1.0 / (1.0 + values)
     return _bounds(pairs, values, epsilon) or (LowRank(weights, low), LowRank(weights, high))
