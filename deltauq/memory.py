@@ -148,7 +148,8 @@ def prediction_batch(
         spec: of its inputs.
         n_outputs: C.
         free: bytes that may be taken.
-        copies: of the Jacobians that are held at once.
+        copies: of the Jacobians that are held at once. More than one are held for work that a
+            batch does not share with the next: then as many inputs as fit are a batch.
 
     Raises:
         MemoryLimitError: not even the Jacobian of one input fits.
@@ -162,7 +163,10 @@ def prediction_batch(
             received=f"{_text(each)} for {n_outputs} outputs and {network.n_params:,} parameters",
             remedy="select fewer layers with layers=..., or pass a larger memory_limit",
         )
-    return int(min(_comfortable_batch(network, spec, n_outputs), max(1, free // (2 * each))))
+    fits = max(1, free // (2 * each))
+    if copies > 1:
+        return int(fits)
+    return int(min(_comfortable_batch(network, spec, n_outputs), fits))
 
 
 def _comfortable_batch(network: Network, spec: Any, rows_per_example: int) -> int:

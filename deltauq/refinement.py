@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature import CurvatureOperator
-from deltauq.errors import ConvergenceWarning, InvalidInputError
+from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError
 from deltauq.fitting import Fitted
 from deltauq.inputs import InputBatches
 from deltauq.linalg import bound_inverse_forms, combine, inner_products, root_diagonal
@@ -25,9 +25,18 @@ Array = npt.NDArray[Any]
 #: Passes over the training data that a batch of inputs may take.
 MAX_STEPS = 6
 
+#: Rounding beside the L2 rate up to which a node under the spectrum is still worth something.
+_LARGEST_ROUNDING = 0.5
+
 
 def check_refinable(fitted: Fitted, rtol: float) -> None:
-    """`InvalidInputError` unless the fit's standard errors can be refined to a width."""
+    """Refuse what cannot be refined.
+
+    Raises:
+        InvalidInputError: a width that is none, another curvature than OPG or GGN, or too few
+            parameters for the steps.
+        NumericalError: rounding as large as the L2 rate.
+    """
     if not (isinstance(rtol, float) and 0 < rtol < 1):
         raise InvalidInputError(
             "rtol is not a relative width",
@@ -40,6 +49,13 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
             expected="curvature='opg' or 'ggn'",
             received=f"curvature={fitted.settings.curvature!r}",
             remedy="pass a larger rank instead",
+        )
+    if _rounding(fitted) > _LARGEST_ROUNDING:
+        raise NumericalError(
+            "the curvature is too large for refine in this precision",
+            expected=f"rounding under {_LARGEST_ROUNDING:g} of the L2 rate",
+            received=f"{_rounding(fitted):.2g} of it",
+            remedy="scale the inputs, raise l2, or build the model in float64",
         )
     n_params, n_outputs = fitted.pairs.n_params, fitted.problem.n_outputs
     if fitted.pairs.rank < n_params < (MAX_STEPS + 1) * n_outputs:
@@ -68,8 +84,6 @@ def refine(
         rtol: (high - low) / high of every standard error, of logits and of probabilities.
     """
     dtype = fitted.problem.network.dtype
-    rounding = ROUNDING[dtype]
-    rounding += float(np.finfo(dtype).eps) * float(np.max(fitted.pairs.values, initial=0.0))
     whiten = _inverse_root(fitted.pairs.vectors, fitted.pairs.values)
 
     def matmat(vectors: Array) -> Array:
@@ -83,7 +97,7 @@ def refine(
         forms = bound_inverse_forms(
             matmat,
             _each_row(whiten, rows.values),
-            1.0 - min(rounding, 0.5),
+            1.0 - _rounding(fitted),
             is_enough=_Narrow(rows, rtol),
             max_steps=MAX_STEPS,
         )
@@ -100,6 +114,12 @@ def refine(
             stacklevel=3,
         )
     return replace(join(parts), data_passes=passes)
+
+
+def _rounding(fitted: Fitted) -> float:
+    """How far rounding can bring eigenvalues of T under 1."""
+    largest = float(np.max(fitted.pairs.values, initial=0.0))
+    return ROUNDING[fitted.problem.network.dtype] + fitted.epsilon * largest
 
 
 def _inverse_root(vectors: Array, values: Array) -> Callable[[Array], Array]:

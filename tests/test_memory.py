@@ -64,10 +64,10 @@ def test_a_batch_size_that_was_chosen_is_kept(network):
 def test_results_do_not_depend_on_the_limit(network):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(700, 784)).astype(np.float32), rng.integers(0, 10, 700)
-    options = {"rank": 20, "l2": 0.1, "progress": False}
+    options = {"rank": 20, "l2": 0.1, "bounds": False, "progress": False}
     held = psutil.Process().memory_info().rss
     found = [
-        DeltaMethod(network.model, "ggn", memory_limit=limit, **options).fit(x, y).predict(x[:9])
+        DeltaMethod(network.model, "opg", memory_limit=limit, **options).fit(x, y).predict(x[:9])
         for limit in (None, held + 2**29)
     ]
     np.testing.assert_allclose(found[0].std, found[1].std, rtol=1e-4)
@@ -85,6 +85,8 @@ def test_prediction_shrinks_its_batches_or_refuses(network):
         return prediction_batch(network, SPEC, 10, free=free)
 
     assert 1 <= batch(2**25) < batch(2**34)
+    many = prediction_batch(network, SPEC, 10, free=2**40, copies=10)
+    assert many > batch(2**40)  # as many as fit: each batch costs passes of its own
     with pytest.raises(MemoryLimitError, match=r"Jacobian of one input.*10 outputs and 238,510"):
         batch(2**20)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deltauq import ConvergenceWarning, DeltaMethod
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.linalg import bound_inverse_forms
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
@@ -113,3 +113,10 @@ def test_what_it_cannot_do_is_refused(get_case):
     small = get_case("no_hidden")
     with pytest.raises(InvalidInputError, match=r"no room.*21 parameters for 3 classes"):
         fit(small, "ggn").refine(small.x)
+
+
+@pytest.mark.filterwarnings("ignore:the largest curvature is")
+def test_rounding_as_large_as_l2_is_refused(get_case):
+    case = get_case("tanh", "float32")
+    with pytest.raises(NumericalError, match=r"too large for refine.*float64"):
+        fit(case, "ggn", l2=1e-8).refine(case.x)
