@@ -280,5 +280,6 @@ def _costs_table(costs: tuple[CostEstimate, ...]) -> Any:
     title = f"What {costs[0].rank} eigenpairs would take" if costs else "Costs"
     table = Table("curvature", "memory", "time", title=title)
     for cost in costs:
-        table.add_row(cost.curvature, f"{cost.n_bytes / 2**30:.2f} GiB", f"{cost.seconds:.0f} s")
+        seconds = f"{cost.seconds:.0f} s" if cost.seconds >= 1 else "under 1 s"
+        table.add_row(cost.curvature, f"{cost.n_bytes / 2**30:.2f} GiB", seconds)
     return table

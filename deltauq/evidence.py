@@ -115,12 +115,12 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
         criterion, values = "held-out likelihood", _held_out(fitted, held_out, factors)
     factor = _maximum(fitted, held_out, factors, values, criterion)
     tuned = with_l2_times(fitted, factor)
-    rate, before = tuned.problem.common_rate, fitted.problem.common_rate
+    rate = tuned.problem.common_rate
     note = (
         f"The L2 rate {f'is {rate:.3g}' if rate else f'was multiplied by {factor:.3g}'}, chosen by "
-        f"{criterion} after training. The weights were trained with another"
-        f"{f' ({before:.3g})' if before else ''}, so they are no minimum of the cost with this one:"
-        " the standard errors are those of weights like these under this rate."
+        f"{criterion} after training. The weights were trained with another, so they are no "
+        "minimum of the cost with this one: the standard errors are those of weights like these "
+        "under this rate."
     )
     return TunedL2(factor, rate, criterion, factors, values, note), tuned
 
