@@ -305,9 +305,8 @@ class DeltaMethod:
     def _batches(self, x: Any, doing: str, copies: int = 1) -> Iterator[InputBatches]:
         """Inputs in batches whose Jacobians fit in memory so many times, under a progress bar."""
         problem = self._require_fitted(doing).problem
-        size = self._prediction_batch(problem, copies)
-        if copies == 1 and self.batch_size:
-            size = self.batch_size
+        chosen = self.batch_size if copies == 1 else None
+        size = chosen or self._prediction_batch(problem, copies)
         inputs = InputBatches(self._aligned(x), dtype=problem.network.dtype, batch_size=size)
         with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import scipy.optimize
 import scipy.special
 
-from deltauq.cost import Stationarity
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.fitting import Fitted, covariance_of
@@ -139,14 +138,8 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
         problem=problem,
         pairs=pairs,
         covariance=covariance_of(problem, fitted.settings, pairs),
-        stationarity=_restated(fitted, factor),
+        stationarity=problem.cost.stationarity(problem.network.params.numpy()),
     )
-
-
-def _restated(fitted: Fitted, factor: float) -> Stationarity:
-    problem = fitted.problem
-    cost = replace(problem, rates=problem.rates * factor).cost
-    return cost.stationarity(problem.network.params.numpy())
 
 
 def _spectrum(fitted: Fitted) -> tuple[Array, float]:

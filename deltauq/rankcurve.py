@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.covariance import spectrum_interval
-from deltauq.linalg import Eigenpairs, root_diagonal
+from deltauq.linalg import Eigenpairs, relative_width, root_diagonal
 
 __all__ = ["RankCurve", "TailWidth", "rank_curve"]
 
@@ -47,7 +47,7 @@ class TailWidth:
             root_diagonal(spectrum.quadratic_form(along, rest))
             for spectrum in spectrum_interval(pairs, self._epsilon)
         )
-        return float(np.median((high - low) / np.where(high > 0, high, 1.0)))
+        return float(np.median(relative_width(low, high)))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError
 from deltauq.fitting import Fitted
 from deltauq.inputs import InputBatches
-from deltauq.linalg import bound_inverse_forms, combine, inner_products, root_diagonal
+from deltauq.linalg import (
+    bound_inverse_forms,
+    combine,
+    inner_products,
+    relative_width,
+    root_diagonal,
+)
 from deltauq.linearization import Rows, contrasts
 from deltauq.prediction import ROUNDING, Prediction, assemble, join
 
@@ -153,5 +159,4 @@ class _Narrow:
     def __call__(self, low: Array, high: Array, some: Array) -> Array:
         lefts = self._lefts[some]
         ends = [root_diagonal(lefts @ end @ np.swapaxes(lefts, 1, 2)) for end in (low, high)]
-        widths = (ends[1] - ends[0]) / np.where(ends[1] > 0, ends[1], 1.0)
-        return np.asarray(np.max(widths, axis=1) <= self._rtol)
+        return np.asarray(np.max(relative_width(*ends), axis=1) <= self._rtol)

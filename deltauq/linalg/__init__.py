@@ -2,7 +2,7 @@
 
 from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
 from deltauq.linalg.largest import NormBound, bound_largest_eigenvalue
-from deltauq.linalg.lowrank import LowRank, root_diagonal
+from deltauq.linalg.lowrank import LowRank, relative_width, root_diagonal
 from deltauq.linalg.nystrom import NystromSketch
 from deltauq.linalg.orthogonal import (
     add_gram_product,
@@ -33,6 +33,7 @@ __all__ = [
     "inner_products",
     "orthonormal_basis",
     "project_out",
+    "relative_width",
     "root_diagonal",
     "split",
 ]

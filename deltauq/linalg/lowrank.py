@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LowRank", "root_diagonal"]
+__all__ = ["LowRank", "relative_width", "root_diagonal"]
 
 Array = npt.NDArray[Any]
 
@@ -48,3 +48,8 @@ class LowRank:
 def root_diagonal(covariance: Array) -> Array:
     """Standard errors `[N, C]` of covariances `[N, C, C]`; rounding below zero counts as zero."""
     return np.asarray(np.sqrt(np.maximum(np.einsum("ncc->nc", covariance), 0.0)))
+
+
+def relative_width(low: Array, high: Array) -> Array:
+    """(high - low) / high, and 0 where both are 0."""
+    return np.asarray((high - low) / np.where(high > 0, high, 1.0))
