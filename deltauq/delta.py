@@ -258,7 +258,7 @@ class DeltaMethod:
                 received="eigenpairs of both ends of the spectrum",
             )
         rows = calibration_rows(fitted.problem, self.memory_limit, self._aligned(x))
-        return rank_curve(fitted.pairs, rows, fitted.epsilon)
+        return rank_curve(fitted.pairs, rows, fitted.problem.epsilon)
 
     def posterior(self) -> Any:
         """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.

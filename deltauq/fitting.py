@@ -95,11 +95,6 @@ class Fitted:
         unit = self.problem.common_rate
         return self.pairs.rescaled(unit) if unit else self.pairs
 
-    @property
-    def epsilon(self) -> float:
-        """Relative rounding of the curvature."""
-        return float(np.finfo(self.problem.network.dtype).eps)
-
     @cached_property
     def vectors(self) -> npt.NDArray[Any]:
         """The covariance's vectors as predictions read them; as a rule not a copy."""
@@ -136,7 +131,6 @@ def solve(
 
 def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
     """The inverse of the curvature plus L2, over N."""
-    epsilon = float(np.finfo(problem.network.dtype).eps)
     if not np.all(problem.rates > 0):
         return dense_covariance(
             pairs,
@@ -144,7 +138,7 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
             problem.scale,
             problem.data.n_examples,
             negative_curvature=settings.negative_curvature,
-            epsilon=epsilon,
+            epsilon=problem.epsilon,
         )
     return low_rank_covariance(
         pairs,
@@ -152,7 +146,7 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
         problem.data.n_examples,
         tail=settings.tail,
         negative_curvature=settings.negative_curvature,
-        epsilon=epsilon,
+        epsilon=problem.epsilon,
     )
 
 
@@ -200,7 +194,7 @@ def _eigenpairs(
                 ConvergenceWarning,
                 stacklevel=5,
             )
-    _warn_beyond_precision(pairs, float(np.finfo(problem.network.dtype).eps))
+    _warn_beyond_precision(pairs, problem.epsilon)
     return pairs
 
 
@@ -213,7 +207,7 @@ def _automatic_eigenpairs(
 ) -> Eigenpairs:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     rows = calibration_rows(problem, settings.memory_limit)
-    width = TailWidth(rows, float(np.finfo(problem.network.dtype).eps))
+    width = TailWidth(rows, problem.epsilon)
     room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
     pairs, enough = automatic_eigenpairs(
         operator,

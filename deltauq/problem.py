@@ -61,6 +61,11 @@ class Problem:
         return Cost(self.network, self.likelihood, self.data, self.rates)
 
     @property
+    def epsilon(self) -> float:
+        """Relative rounding of the curvature: the network's machine epsilon."""
+        return float(np.finfo(self.network.dtype).eps)
+
+    @property
     def scale(self) -> Rates:
         """lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
         return _metric(self.rates)

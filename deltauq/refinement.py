@@ -125,7 +125,7 @@ def refine(
 def _rounding(fitted: Fitted) -> float:
     """How far rounding can bring eigenvalues of T under 1."""
     largest = float(np.max(fitted.pairs.values, initial=0.0))
-    return ROUNDING[fitted.problem.network.dtype] + fitted.epsilon * largest
+    return ROUNDING[fitted.problem.network.dtype] + fitted.problem.epsilon * largest
 
 
 def _inverse_root(vectors: Array, values: Array) -> Callable[[Array], Array]:
