@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.delta import CURVATURES, Curvature, DeltaMethod
-from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.errors import InvalidInputError, optional
 from deltauq.likelihoods import resolve_likelihood
 from deltauq.linalg import Eigenpairs
 from deltauq.metrics import Agreement, agreement, error_auroc
@@ -116,13 +116,8 @@ class Comparison:
 
     def to_frame(self) -> pd.DataFrame:
         """The table as a pandas frame, indexed by curvature."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingDependencyError(
-                "to_frame() needs pandas", remedy='pip install "deltauq[report]"'
-            ) from error
-        return pd.DataFrame(self.rows()).set_index("curvature")
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return frames.DataFrame(self.rows()).set_index("curvature")
 
     def __rich__(self) -> rich.table.Table:
         """The table for a terminal: `rich.print(comparison)`."""

@@ -24,7 +24,7 @@ from deltauq.checks import (
 )
 from deltauq.cost import Cost, Stationarity, per_parameter
 from deltauq.data import Batches, probe_rows
-from deltauq.errors import DeltaUQError, InvalidInputError, MissingDependencyError
+from deltauq.errors import DeltaUQError, InvalidInputError, optional
 from deltauq.estimates import (
     CostEstimate,
     curvatures_of,
@@ -99,14 +99,11 @@ class Diagnosis:
 
     def to_frame(self) -> pd.DataFrame:
         """The findings as a pandas frame."""
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingDependencyError(
-                "to_frame() needs pandas", remedy='pip install "deltauq[report]"'
-            ) from error
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
         columns = ("subject", "level", "what", "why", "remedy")
-        return pd.DataFrame([{name: getattr(f, name) for name in columns} for f in self.findings])
+        return frames.DataFrame(
+            [{name: getattr(f, name) for name in columns} for f in self.findings]
+        )
 
     def __rich__(self) -> rich.console.Group:
         """Tables for a terminal: `rich.print(diagnosis)`."""

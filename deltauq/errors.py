@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 __all__ = [
     "ConvergenceWarning",
     "DeltaUQError",
@@ -13,6 +16,7 @@ __all__ = [
     "NumericalError",
     "TunedL2Warning",
     "UnsupportedModelError",
+    "optional",
 ]
 
 
@@ -79,6 +83,14 @@ class MemoryLimitError(DeltaUQError, MemoryError):
 
 class MissingDependencyError(DeltaUQError, ImportError):
     """An optional package is not installed."""
+
+
+def optional(module: str, *, needed_by: str, extra: str) -> Any:
+    """A module of an optional package, or `MissingDependencyError` with what to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(needed_by, remedy=f'pip install "deltauq[{extra}]"') from error
 
 
 class ConvergenceWarning(UserWarning):

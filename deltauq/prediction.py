@@ -16,7 +16,7 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
 from deltauq.covariance import ParameterCovariance, check_choice
-from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.errors import InvalidInputError, optional
 from deltauq.inputs import InputBatches
 from deltauq.jacobians import Workspace
 from deltauq.linalg import root_diagonal
@@ -323,12 +323,7 @@ class Prediction:
         `se_high` where there are `std_bounds`, `score`, `entropy`, `mutual_information`, and
         `predicted_c`, `se_c` of every class c.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingDependencyError(
-                "to_frame() needs pandas", remedy='pip install "deltauq[report]"'
-            ) from error
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
         n, top = np.arange(len(self)), self.labels
         lower, upper = self.interval(level)
         columns: dict[str, Array] = {
@@ -346,7 +341,7 @@ class Prediction:
         for c in range(self.logits.shape[1]):
             columns[f"predicted_{c}"] = self.probabilities[:, c]
             columns[f"se_{c}"] = self.std[:, c]
-        return pd.DataFrame(columns)
+        return frames.DataFrame(columns)
 
     def distribution(self) -> Any:
         """The normal distribution of the logits, `tfp.distributions`, batch `[N]`, event `[C]`.
