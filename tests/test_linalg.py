@@ -204,6 +204,18 @@ def test_lanczos_survives_an_invariant_subspace():
     np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(20), atol=1e-12)
 
 
+@pytest.mark.parametrize("rank", [1, 3, 7])
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_an_exhausted_krylov_space_keeps_an_orthonormal_basis(rank, block):
+    """Every block after the third is rounding: its errors must not grow from one to the next."""
+    spectrum = np.r_[np.geomspace(3.0, 0.01, rank), np.zeros(50 - rank)]
+    for seed in range(5):
+        a, _ = symmetric(spectrum, seed=seed)
+        chain = BlockLanczos(lambda v, a=a: a @ v, 50, block=block, seed=seed)
+        pairs, _ = chain.converge(35, 1e-10, max_columns=50)
+        np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(35), atol=1e-13)
+
+
 def test_low_rank_quadratic_form_equals_the_dense_one(rng):
     u = np.linalg.qr(rng.normal(size=(20, 6)))[0]
     d, tail, x = rng.uniform(0.1, 1, 6), 0.7, rng.normal(size=(2, 3, 20))

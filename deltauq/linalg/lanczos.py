@@ -238,11 +238,14 @@ class BlockLanczos:
         # only once more to remove the rounding.
         local, rest = split(basis[:, near:], image)
         coefficients, rest = split(basis, rest, rounds=1, overwrite=True)
+        removed = np.linalg.norm(coefficients)
         coefficients[near:] += local
         following = orthonormal_basis(rest)[:, : self._size - self._columns]
         self._coupling = inner_products(following, rest)
         left = np.linalg.svd(self._coupling, compute_uv=False)
-        if np.min(left, initial=np.inf) < _LOST * np.linalg.norm(image):
+        # Where the Krylov space is exhausted, what is left is rounding and the recurrence does not
+        # hold: one round takes out as much as it leaves, and errors of the basis would grow.
+        if np.min(left, initial=np.inf) < max(_LOST * np.linalg.norm(image), removed):
             following = orthonormal_basis(project_out(basis, following))
         self._next = following
         projected = np.zeros((self._columns, self._columns))
