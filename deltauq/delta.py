@@ -24,7 +24,6 @@ from deltauq.fitting import (
     Fitted,
     Settings,
     calibration_rows,
-    make_operator,
     solve,
 )
 from deltauq.inputs import InputBatches, align_inputs
@@ -38,7 +37,7 @@ from deltauq.prediction import Prediction, predict
 from deltauq.problem import Problem, state_problem
 from deltauq.progress import progress_bar
 from deltauq.rankcurve import RankCurve, rank_curve
-from deltauq.refinement import MAX_STEPS, check_refinable, refine
+from deltauq.refinement import check_refinable, refine, row_copies
 from deltauq.regularization import L2, complete_l2
 from deltauq.sandwich import Meat
 
@@ -231,8 +230,10 @@ class DeltaMethod:
     def refine(self, x: Any, rtol: float = 0.01) -> Prediction:
         """Predict with standard errors that are known to a relative width, for chosen inputs.
 
-        Takes up to six passes over the training data for every batch of inputs, as many of them as
-        fit in memory; `Prediction.data_passes` says how many. OPG and GGN only.
+        Takes up to six steps for every batch of inputs, as many of them as fit in memory. A step is
+        a pass over the training data, of a sandwich two; `Prediction.data_passes` says how many.
+        Bounds of OPG and GGN are certain; those of the exact Hessian and of the sandwich are an
+        estimate, what the last two steps changed (`Prediction.certified` is False).
 
         Args:
             x: inputs as in `fit`, without labels.
@@ -240,9 +241,10 @@ class DeltaMethod:
         """
         fitted = self._require_fitted("refine")
         check_refinable(fitted, rtol)
-        operator = make_operator(fitted.problem, CURVATURES[self.curvature][0])
-        with self._batches(x, "refining", copies=MAX_STEPS + 4) as inputs:
-            return refine(fitted, operator, inputs, rtol)
+        if fitted.pairs.rank == fitted.pairs.n_params:
+            return self.predict(x)  # nothing was left out
+        with self._batches(x, "refining", copies=row_copies(fitted)) as inputs:
+            return refine(fitted, inputs, rtol)
 
     def rank_curve(self, x: Any = None) -> RankCurve:
         """How wide the bounds of the probabilities' standard errors would be with fewer eigenpairs.

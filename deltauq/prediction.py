@@ -182,8 +182,8 @@ class Prediction:
         logit_std_limits: between which `logit_std` from all eigenpairs lies, `[N, C, 2]`; None
             where the curvature was computed without bounds.
         std_limits: the same of `std`; read them as `std_bounds`.
-        certified: the limits are bounds; otherwise (sandwich, negative_curvature="keep") they are
-            an estimate of how far the standard errors may lie.
+        certified: the limits are bounds; otherwise (sandwich, negative_curvature="keep", `refine`
+            of an exact Hessian) they are an estimate of how far the standard errors may lie.
         data_passes: passes over the training data that these inputs took (`refine`).
     """
 

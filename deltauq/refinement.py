@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,27 @@ import numpy.typing as npt
 
 from deltauq.curvature import CurvatureOperator
 from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError
-from deltauq.fitting import Fitted
+from deltauq.fitting import CURVATURES, Fitted, make_operator
 from deltauq.inputs import InputBatches
 from deltauq.linalg import (
-    bound_inverse_forms,
+    Krylov,
+    MatrixForms,
+    bound_matrix_forms,
     combine,
+    gauss_radau,
     inner_products,
+    project_out,
     relative_width,
     root_diagonal,
 )
 from deltauq.linearization import Rows, contrasts
 from deltauq.prediction import ROUNDING, Prediction, assemble, join
 
-__all__ = ["MAX_STEPS", "check_refinable", "refine"]
+__all__ = ["check_refinable", "refine", "row_copies"]
 
 Array = npt.NDArray[Any]
 
-#: Passes over the training data that a batch of inputs may take.
+#: Steps that a batch of inputs may take, each a pass over the training data.
 MAX_STEPS = 6
 
 #: Rounding beside the L2 rate up to which a node under the spectrum is still worth something.
@@ -39,8 +44,7 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
     """Refuse what cannot be refined.
 
     Raises:
-        InvalidInputError: a width that is none, another curvature than OPG or GGN, or too few
-            parameters for the steps.
+        InvalidInputError: a width that is none, or too few parameters for the steps.
         NumericalError: rounding as large as the L2 rate.
     """
     if not (isinstance(rtol, float) and 0 < rtol < 1):
@@ -48,13 +52,6 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
             "rtol is not a relative width",
             expected="a number between 0 and 1, such as 0.01",
             received=repr(rtol),
-        )
-    if fitted.settings.curvature not in ("opg", "ggn"):
-        raise InvalidInputError(
-            "refine needs a positive semidefinite curvature",
-            expected="curvature='opg' or 'ggn'",
-            received=f"curvature={fitted.settings.curvature!r}",
-            remedy="pass a larger rank instead",
         )
     if _rounding(fitted) > _LARGEST_ROUNDING:
         raise NumericalError(
@@ -64,7 +61,7 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
             remedy="scale the inputs, raise l2, or build the model in float64",
         )
     n_params, n_outputs = fitted.pairs.n_params, fitted.problem.n_outputs
-    if fitted.pairs.rank < n_params < (MAX_STEPS + 1) * n_outputs:
+    if n_params < (MAX_STEPS + 1) * n_outputs:
         raise InvalidInputError(
             "refine has no room for its steps",
             expected=f"at least {(MAX_STEPS + 1) * n_outputs} parameters for {n_outputs} classes",
@@ -73,53 +70,144 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
         )
 
 
-def refine(
-    fitted: Fitted, operator: CurvatureOperator, inputs: InputBatches, rtol: float
-) -> Prediction:
-    """Predictions whose standard errors lie in certain intervals of a relative width.
+def row_copies(fitted: Fitted) -> int:
+    """How often the rows of a batch of inputs are in memory: a basis, its next block, the work."""
+    return MAX_STEPS + (14 if len(CURVATURES[fitted.settings.curvature]) > 1 else 4)
 
-    With M = A^ + I (in the prior's metric, A^ what the eigenpairs make) the spectrum of
-    T = M^-1/2 (A + I) M^-1/2 is at least 1, as A^ <= A, and mostly close to it. So a few steps of
-    block Lanczos from the rows of J M^-1/2 bound J (A + I)^-1 J^T from both sides, without a bound
-    on what the eigenpairs leave out and without any chance. The covariance is the middle.
+
+def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Prediction:
+    """Predictions whose standard errors lie in intervals of a relative width.
 
     Args:
-        fitted: a fit of OPG or GGN.
-        operator: its curvature, in the prior's metric.
-        inputs: in batches whose rows fit in memory `MAX_STEPS + 4` times.
+        fitted: a fit in low rank.
+        inputs: in batches whose rows fit in memory `row_copies` times.
         rtol: (high - low) / high of every standard error, of logits and of probabilities.
     """
+    operator, *meat = (
+        make_operator(fitted.problem, kind) for kind in CURVATURES[fitted.settings.curvature]
+    )
+    certified = operator.positive_semidefinite
+    way = _Certain(fitted, operator) if certified else _Estimated(fitted, operator, meat)
     dtype = fitted.problem.network.dtype
-    whiten = _inverse_root(fitted.pairs.vectors, fitted.pairs.values)
-
-    def matmat(vectors: Array) -> Array:
-        white = whiten(vectors)
-        return whiten(operator.matmat(white).astype(white.dtype, copy=False) + white)
-
-    parts, passes, open_ = [], 0, 0
     n_examples = fitted.problem.data.n_examples
+    parts, steps, open_ = [], 0, 0
     for x in inputs:
         rows = fitted.problem.linearization.contrast_rows(x)
-        forms = bound_inverse_forms(
-            matmat,
-            _each_row(whiten, rows.values),
-            1.0 - _rounding(fitted),
-            is_enough=_Narrow(rows, rtol),
-            max_steps=MAX_STEPS,
-        )
-        passes += int(forms.steps.max())
+        forms = way(rows.values, _Narrow(rows, rtol))
+        steps += int(forms.steps.max())
         open_ += int(np.count_nonzero(~forms.enough))
         low, high = forms.low / n_examples, forms.high / n_examples
         parts.append(assemble(rows, (low + high) / 2, (low, high), dtype))
+    passes = steps * (1 + len(meat))
     if open_:
         warnings.warn(
-            f"{open_} of {inputs.n_rows} inputs did not reach rtol={rtol:g} in {MAX_STEPS} passes; "
+            f"{open_} of {inputs.n_rows} inputs did not reach rtol={rtol:g} in {MAX_STEPS} steps; "
             "their std_bounds say how far they came. Fit with a larger rank, or pass a larger "
             "rtol.",
             ConvergenceWarning,
             stacklevel=3,
         )
-    return replace(join(parts), data_passes=passes)
+    return replace(join(parts), data_passes=passes, certified=certified)
+
+
+class _Certain:
+    """Bounds of X (A + I)^-1 X^T, for OPG and GGN.
+
+    With M = A^ + I (in the prior's metric, A^ what the eigenpairs make) the spectrum of
+    T = M^-1/2 (A + I) M^-1/2 is at least 1, as A^ <= A, and mostly close to it. So a few steps of
+    block Lanczos from the rows X M^-1/2 bound the form from both sides, without a bound on what the
+    eigenpairs leave out and without any chance.
+    """
+
+    def __init__(self, fitted: Fitted, operator: CurvatureOperator) -> None:
+        self._whiten = _inverse_root(fitted.pairs.vectors, fitted.pairs.values)
+        self._operator = operator
+        self._rule = partial(gauss_radau, node=1.0 - _rounding(fitted))
+
+    def __call__(self, rows: Array, is_enough: _Narrow) -> MatrixForms:
+        return bound_matrix_forms(
+            self._matmat,
+            _each_row(self._whiten, rows),
+            self._rule,
+            is_enough=is_enough,
+            max_steps=MAX_STEPS,
+        )
+
+    def _matmat(self, vectors: Array) -> Array:
+        white = self._whiten(vectors)
+        return self._whiten(self._operator.matmat(white).astype(white.dtype, copy=False) + white)
+
+
+class _Estimated:
+    """Estimates of X B X^T, or of X B (G + I) B X^T, where the Hessian A is not semidefinite.
+
+    B = f(A) with f(mu) = 1 / (1 + mu), or of the projected mu. Along the eigenpairs B is known;
+    block Lanczos in A, from what the rows have outside, adds X B Q^T for its basis Q. The interval
+    is what the last two steps changed, on both sides: no bound, as another step may change more.
+    (One is too few: a step that meets negative curvature alone changes nothing where it is
+    projected.)
+
+    Args:
+        fitted: the Hessian or the sandwich.
+        operator: the Hessian.
+        meat: G, for a sandwich.
+    """
+
+    def __init__(
+        self, fitted: Fitted, operator: CurvatureOperator, meat: list[CurvatureOperator]
+    ) -> None:
+        self._operator, self._meat = operator, meat
+        self._vectors, self._values = fitted.pairs.vectors, fitted.pairs.values
+        self._settings = fitted.settings
+
+    def __call__(self, rows: Array, is_enough: _Narrow) -> MatrixForms:
+        along = _each_row(partial(inner_products, self._vectors), rows)
+        outside = _each_row(partial(project_out, self._vectors), rows)
+        rule = self._sandwiches if self._meat else self._inverses
+        return bound_matrix_forms(
+            self._matmat, outside, partial(rule, along), is_enough=is_enough, max_steps=MAX_STEPS
+        )
+
+    def _matmat(self, vectors: Array) -> Array:
+        image = self._operator.matmat(vectors).astype(vectors.dtype, copy=False)
+        return project_out(self._vectors, image, overwrite=True)
+
+    def _inverse(self, values: Array) -> Array:
+        kept = self._settings.negative_curvature == "keep"
+        return np.asarray(1.0 / (1.0 + (values if kept else np.maximum(values, 0.0))))
+
+    def _inverses(self, along: Array, krylov: Krylov) -> tuple[Array, Array]:
+        known = along[krylov.numbers]
+        inside = (known * self._inverse(self._values)) @ np.swapaxes(known, 1, 2)
+        start = np.swapaxes(krylov.first, 1, 2)
+        return _around(inside + c[:, :, : start.shape[1]] @ start for c in self._last(krylov))
+
+    def _sandwiches(self, along: Array, krylov: Krylov) -> tuple[Array, Array]:
+        known = along[krylov.numbers] * self._inverse(self._values)
+        inside = _each_row(partial(combine, self._vectors), known)
+        slices = inside + krylov.combine(self._last(krylov))
+        image = _each_row(self._meat[0].matmat, slices)
+        if self._settings.meat == "opg":
+            image += slices
+        return _around(_forms(y, gy) for y, gy in zip(slices, image, strict=True))
+
+    def _last(self, krylov: Krylov) -> Array:
+        """X B Q^T from all steps, from one less and from two less, `[3, b, C, k C]`."""
+        return np.stack([krylov.apply(self._inverse, drop=drop) for drop in range(3)])
+
+
+def _forms(y: Array, gy: Array) -> Array:
+    """Y (G Y^T) summed in float64, of rows `[b, C, P]` each."""
+    return np.stack([inner_products(one.T, image.T) for one, image in zip(y, gy, strict=True)])
+
+
+def _around(estimates: Iterable[Array]) -> tuple[Array, Array]:
+    """E - D and E + D for the first of some estimates, D what changed from each to the next."""
+    forms = [(form + np.swapaxes(form, 1, 2)) / 2 for form in estimates]
+    values, vectors = np.linalg.eigh(np.subtract(forms[:-1], forms[1:]))
+    changes = (vectors * np.abs(values)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    change = np.sum(changes, axis=0)
+    return forms[0] - change, forms[0] + change
 
 
 def _rounding(fitted: Fitted) -> float:
@@ -139,8 +227,9 @@ def _inverse_root(vectors: Array, values: Array) -> Callable[[Array], Array]:
 
 
 def _each_row(function: Callable[[Array], Array], rows: Array) -> Array:
-    """A function of columns `[P, m]` applied to the rows of `[B, C, P]`."""
-    return function(rows.reshape(-1, rows.shape[2]).T).T.reshape(rows.shape)
+    """A function of columns `[P, m]` -> `[Q, m]` applied to rows `[..., P]` -> `[..., Q]`."""
+    columns = np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]).T)
+    return function(columns).T.reshape(*rows.shape[:-1], -1)
 
 
 class _Narrow:

@@ -13,23 +13,25 @@ from deltauq.linalg.orthogonal import (
     split,
 )
 from deltauq.linalg.pairs import Eigenpairs
-from deltauq.linalg.quadrature import InverseForms, bound_inverse_forms
+from deltauq.linalg.quadrature import Krylov, MatrixForms, bound_matrix_forms, gauss_radau
 from deltauq.linalg.storage import Storage
 
 __all__ = [
     "BlockLanczos",
     "Eigenpairs",
     "Ends",
-    "InverseForms",
+    "Krylov",
     "LowRank",
+    "MatrixForms",
     "NormBound",
     "NystromSketch",
     "RitzPairs",
     "Storage",
     "add_gram_product",
-    "bound_inverse_forms",
     "bound_largest_eigenvalue",
+    "bound_matrix_forms",
     "combine",
+    "gauss_radau",
     "inner_products",
     "orthonormal_basis",
     "project_out",

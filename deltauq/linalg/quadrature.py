@@ -1,4 +1,4 @@
-"""Two-sided bounds of X T^-1 X^T from few products with T: block Gauss and Gauss-Radau."""
+"""X f(T) X^T from few products with a symmetric T, for many blocks X at once: block Lanczos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deltauq.linalg.projected import bordered
 
-__all__ = ["InverseForms", "bound_inverse_forms"]
+__all__ = ["Krylov", "MatrixForms", "bound_matrix_forms", "gauss_radau"]
 
 Array = npt.NDArray[Any]
 
@@ -21,8 +21,8 @@ _LOST = 1e-3
 
 
 @dataclass(frozen=True)
-class InverseForms:
-    """Bounds, in the semidefinite order, of X T^-1 X^T for each block X of rows.
+class MatrixForms:
+    """Bounds, in the semidefinite order, of a form X f(T) X^T for each block X of rows.
 
     Attributes:
         low: `[B, C, C]`.
@@ -37,30 +37,67 @@ class InverseForms:
     enough: Array
 
 
-def bound_inverse_forms(
+@dataclass(frozen=True)
+class Krylov:
+    """Block Lanczos from b blocks X = L Q_1 of rows: Q of k blocks, and T_k = Q T Q^T.
+
+    Attributes:
+        numbers: which of the blocks X these are `[b]`.
+        first: L `[b, C, C]`.
+        projected: T_k `[b, k C, k C]`.
+        coupling: B `[b, C, C]`, of the next block to the last one.
+        basis: Q_1, ..., Q_k, `[b, C, P]` each.
+    """
+
+    numbers: Array
+    first: Array
+    projected: Array
+    coupling: Array
+    basis: list[Array]
+
+    def apply(self, function: Callable[[Array], Array], *, drop: int = 0) -> Array:
+        """C with X f(T) nearly C Q from all steps but the last ones, `[b, C, k C]`.
+
+        Without a step T counts as zero, and X f(T) as f(0) X; before that, as zero.
+
+        Args:
+            function: f, of eigenvalues.
+            drop: how many of the last steps are left out.
+        """
+        width = self.first.shape[1]
+        size = self.projected.shape[1]
+        if drop * width > size:
+            return np.zeros((len(self.first), width, size))
+        projected = self.projected.copy()
+        used = size - drop * width
+        projected[:, used:], projected[:, :, used:] = 0.0, 0.0
+        values, vectors = np.linalg.eigh(projected)
+        start = self.first @ vectors[:, :width]
+        return np.asarray((start * function(values)[:, None]) @ np.swapaxes(vectors, 1, 2))
+
+    def combine(self, coefficients: Array) -> Array:
+        """C Q, `[..., b, C, k C]` -> `[..., b, C, P]`."""
+        parts = np.split(coefficients.astype(self.basis[0].dtype), len(self.basis), axis=-1)
+        total = parts[0] @ self.basis[0]
+        for part, block in zip(parts[1:], self.basis[1:], strict=True):
+            total += part @ block
+        return np.asarray(total)
+
+
+def bound_matrix_forms(
     matmat: Callable[[Array], Array],
     rows: Array,
-    node: float,
+    rule: Callable[[Krylov], tuple[Array, Array]],
     *,
     is_enough: Callable[[Array, Array, Array], Array],
     max_steps: int,
-) -> InverseForms:
-    """Bound X T^-1 X^T for several blocks X, each until it is close enough.
-
-    Block Lanczos from X's rows gives an orthonormal basis Q of k blocks and T_k = Q T Q^T. With
-    X = L Q_1 and W = [T_k^-1]_k1 L^T, the inverse of T in blocks says
-
-        X T^-1 X^T = L [T_k^-1]_11 L^T + W^T B^T S^-1 B W,
-
-    where B couples the next block to the last one and S is the Schur complement of T_k in T. The
-    first term alone is Gauss quadrature, a lower bound. T - a I >= 0 gives
-    S >= a I + B ([(T_k - a I)^-1]_kk - [T_k^-1]_kk) B^T, and so Gauss-Radau quadrature with the
-    node a, an upper bound (Golub and Meurant 2010, Matrices, Moments and Quadrature, chapter 6).
+) -> MatrixForms:
+    """Bound a form X f(T) X^T for several blocks X, each until it is close enough.
 
     Args:
         matmat: V `[P, m]` -> T V.
         rows: the blocks X, `[B, C, P]`, with (max_steps + 1) C <= P.
-        node: a, below every eigenvalue of T and above zero.
+        rule: what it bounds them by, such as `gauss_radau`; `[b, C, C]` twice.
         is_enough: bounds `[b, C, C]` of some blocks, and their numbers `[b]` -> whether each is.
         max_steps: products with T, at most.
     """
@@ -77,7 +114,7 @@ def bound_inverse_forms(
         coefficients, image = _split(basis, image)
         projected = bordered(projected, coefficients)
         left, following = _following(basis, image)
-        lower, upper = _gauss_and_radau(projected, first, np.swapaxes(left, 1, 2), node)
+        lower, upper = rule(Krylov(active, first, projected, np.swapaxes(left, 1, 2), basis))
         low[active], high[active], steps[active] = lower, upper, step
         enough[active] = is_enough(lower, upper, active)
         going = ~enough[active]
@@ -85,7 +122,38 @@ def bound_inverse_forms(
             break
         active, first, following = active[going], first[going], following[going]
         basis, projected = [block[going] for block in basis], projected[going]
-    return InverseForms(low, high, steps, enough)
+    return MatrixForms(low, high, steps, enough)
+
+
+def gauss_radau(krylov: Krylov, node: float) -> tuple[Array, Array]:
+    """Bounds of X T^-1 X^T, `[b, C, C]` each, where T is positive definite.
+
+    With W = [T_k^-1]_k1 L^T, the inverse of T in blocks says
+
+        X T^-1 X^T = L [T_k^-1]_11 L^T + W^T B^T S^-1 B W,
+
+    where S is the Schur complement of T_k in T. The first term alone is Gauss quadrature, a lower
+    bound. T - a I >= 0 gives S >= a I + B ([(T_k - a I)^-1]_kk - [T_k^-1]_kk) B^T, and so
+    Gauss-Radau quadrature with the node a, an upper bound (Golub and Meurant 2010, Matrices,
+    Moments and Quadrature, chapter 6).
+
+    Args:
+        krylov: of T.
+        node: a, below every eigenvalue of T and above zero.
+    """
+    first, projected, coupling = krylov.first, krylov.projected, krylov.coupling
+    width = first.shape[1]
+    ends = np.zeros((projected.shape[1], 2 * width))
+    ends[:width, :width] = ends[-width:, width:] = np.eye(width)
+    inverse = np.linalg.solve(projected, ends)
+    low = first @ inverse[:, :width, :width] @ np.swapaxes(first, 1, 2)
+    shifted = projected - node * np.eye(projected.shape[1])
+    from_node = np.linalg.solve(shifted, ends[:, width:])
+    gain = from_node[:, -width:] - inverse[:, -width:, width:]
+    schur = node * np.eye(width) + coupling @ gain @ np.swapaxes(coupling, 1, 2)
+    out = coupling @ inverse[:, -width:, :width] @ np.swapaxes(first, 1, 2)
+    high = low + np.swapaxes(out, 1, 2) @ np.linalg.solve(_symmetric(schur), out)
+    return _symmetric(low), _symmetric(high)
 
 
 def _orthonormal(rows: Array) -> tuple[Array, Array]:
@@ -119,24 +187,6 @@ def _split(basis: list[Array], image: Array) -> tuple[Array, Array]:
             image = image - np.swapaxes(inside, 1, 2) @ block
             total += inside
     return np.concatenate(totals, axis=1), image
-
-
-def _gauss_and_radau(
-    projected: Array, first: Array, coupling: Array, node: float
-) -> tuple[Array, Array]:
-    """The lower and the upper bound, `[B, C, C]`, from T_k, L and B."""
-    width = first.shape[1]
-    ends = np.zeros((projected.shape[1], 2 * width))
-    ends[:width, :width] = ends[-width:, width:] = np.eye(width)
-    inverse = np.linalg.solve(projected, ends)
-    low = first @ inverse[:, :width, :width] @ np.swapaxes(first, 1, 2)
-    shifted = projected - node * np.eye(projected.shape[1])
-    from_node = np.linalg.solve(shifted, ends[:, width:])
-    gain = from_node[:, -width:] - inverse[:, -width:, width:]
-    schur = node * np.eye(width) + coupling @ gain @ np.swapaxes(coupling, 1, 2)
-    out = coupling @ inverse[:, -width:, :width] @ np.swapaxes(first, 1, 2)
-    high = low + np.swapaxes(out, 1, 2) @ np.linalg.solve(_symmetric(schur), out)
-    return _symmetric(low), _symmetric(high)
 
 
 def _symmetric(matrices: Array) -> Array:
