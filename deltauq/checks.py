@@ -13,17 +13,18 @@ import numpy.typing as npt
 from deltauq.cost import Stationarity
 from deltauq.data import Batches
 from deltauq.errors import DeltaUQError
-from deltauq.likelihoods import Likelihood, check_compiled_loss
-from deltauq.network import Inspection
+from deltauq.likelihoods import Likelihood
+from deltauq.network import Network
 from deltauq.regularization import VariableRate
 from deltauq.training import Polished
+from deltauq.understanding import Understood
 
 __all__ = [
     "Finding",
     "classes_seen",
     "closeness_to_minimum",
-    "compiled_loss",
     "extremes",
+    "loss_as_understood",
     "missing_l2",
     "normalisation",
     "randomness",
@@ -143,37 +144,36 @@ def missing_l2(rates: tuple[VariableRate, ...]) -> list[Finding]:
     ]
 
 
-def compiled_loss(
-    model: Any, inspection: Inspection, likelihood: str | Likelihood
-) -> Iterator[Finding]:
-    """The loss as compiled against the loss as understood."""
-    understood = "softmax cross-entropy on " + (
-        "the input of the last softmax" if inspection.ends_in_softmax else "logits"
+def loss_as_understood(network: Network, likelihood: Any, understood: Understood) -> Finding:
+    """The loss as compiled, or as given, against the loss as understood."""
+    link = understood.inspection.link
+    text = f"understood as {understood.likelihood!r} on " + (
+        f"the input of the last {link.lower()}"
+        if link and understood.likelihood.link
+        else "the model's output"
     )
-    if not getattr(model, "compiled", False):
-        yield Finding(
+    if not (isinstance(likelihood, str) and likelihood == "auto"):
+        return Finding("loss", "note", f"as given: {likelihood!r}; {text}")
+    if network.compiled_config() is None:
+        return Finding(
             "loss",
             "note",
-            f"the model was not compiled; understood as {understood}",
+            f"the model was not compiled; {text}",
             "the curvature must be that of the loss that was minimised",
             "check that it was this one",
         )
-    elif likelihood != "auto":
-        yield Finding("loss", "note", f"as given: {likelihood!r}; understood as {understood}")
-    else:
-        try:
-            check_compiled_loss(model, inspection.ends_in_softmax)
-            yield Finding("loss", "ok", f"as compiled; understood as {understood}")
-        except DeltaUQError as error:
-            yield refusal("loss", error)
+    return Finding("loss", "ok", f"as compiled; {text}")
 
 
-def classes_seen(data: Batches, n_outputs: int) -> Iterator[Finding]:
-    """Classes without an example."""
+def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Iterator[Finding]:
+    """Classes or labels without an example."""
+    if likelihood.outcome == "quantities":
+        return
+    n_outputs = len(likelihood.shown_logits(n_outputs // likelihood.positions))
     counts = np.zeros(n_outputs)
     for batch in data:
-        weight = batch.weight.numpy()
-        counts += np.bincount(batch.y.numpy(), weights=weight, minlength=n_outputs)
+        weight = batch.weight.numpy().ravel()
+        counts += weight @ indicators(batch.y.numpy().reshape(len(weight), -1), n_outputs)
     unseen = np.flatnonzero(counts == 0)
     if len(unseen):
         yield Finding(
@@ -191,6 +191,16 @@ def classes_seen(data: Batches, n_outputs: int) -> Iterator[Finding]:
             f"all {n_outputs} classes are seen; the rarest is {rarest}, {counts[rarest]:g} of "
             f"{counts.sum():g}",
         )
+
+
+def indicators(y: Array, n_outputs: int) -> Array:
+    """How much of each class or label every observation is, `[N, C]`, of labels `[N, ...]`."""
+    if y.shape[1] == n_outputs:
+        return y
+    share = y[:, 0]
+    if y.dtype.kind == "f" and n_outputs == 2:  # a probability of class 1
+        return np.stack([1.0 - share, share], axis=1)
+    return np.eye(n_outputs)[share.astype(int)]
 
 
 def closeness_to_minimum(

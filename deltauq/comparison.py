@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from deltauq.delta import CURVATURES, Curvature, DeltaMethod
 from deltauq.errors import InvalidInputError, optional
-from deltauq.likelihoods import resolve_likelihood
 from deltauq.linalg import Eigenpairs
 from deltauq.metrics import Agreement, agreement, error_auroc
-from deltauq.prediction import Prediction
+from deltauq.prediction import Estimate, Prediction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,13 +30,13 @@ class Run:
 
     Attributes:
         curvature: its name.
-        prediction: on the evaluation inputs.
+        prediction: on the evaluation inputs, an `Estimate` of the likelihood's kind.
         eigenpairs: of the data curvature.
         fit_seconds: wall time of the eigenpairs.
     """
 
     curvature: str
-    prediction: Prediction
+    prediction: Any
     eigenpairs: Eigenpairs
     fit_seconds: float
 
@@ -53,7 +52,7 @@ class Comparison:
 
     Attributes:
         runs: one per curvature, the reference first.
-        y: class numbers of the evaluation inputs `[N]`, or None.
+        y: labels of the evaluation inputs, class numbers `[N]` as a rule; or None.
     """
 
     runs: tuple[Run, ...]
@@ -80,18 +79,18 @@ class Comparison:
         return agreement(self.reference.prediction.std, self[curvature].prediction.std)
 
     def auroc(self, curvature: str) -> float | None:
-        """AUROC of the score for misclassification; None without labels or without errors."""
+        """AUROC of the score for misclassification; None without labels, errors or classes."""
         prediction = self[curvature].prediction
-        if self.y is None:
-            return None
-        return error_auroc(prediction.score, prediction.labels != self.y)
+        wrong = None if self.y is None else prediction.is_wrong(self.y)
+        return None if wrong is None else error_auroc(prediction.score, wrong)
 
     def baseline_auroc(self) -> float | None:
-        """AUROC of 1 - max p, which needs no curvature at all."""
+        """AUROC of 1 - max p, which needs no curvature at all; None where there are no classes."""
         prediction = self.reference.prediction
-        if self.y is None:
+        if self.y is None or not isinstance(prediction, Prediction):
             return None
-        return error_auroc(1 - prediction.probabilities.max(axis=1), prediction.labels != self.y)
+        unsure = 1 - prediction.probabilities.max(axis=1)
+        return error_auroc(unsure, prediction.is_wrong(self.y))
 
     def rows(self) -> list[dict[str, Any]]:
         """The table: one dictionary per curvature."""
@@ -173,15 +172,14 @@ def compare(
     for name in names:
         dm = DeltaMethod(model, name, **options).fit(x, y)
         prediction = dm.predict(x_eval)
-        labels = None if y_eval is None else _check_labels(y_eval, prediction, options)
+        labels = None if y_eval is None else _check_labels(y_eval, prediction, dm)
         runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))
     return Comparison(tuple(runs), labels)
 
 
-def _check_labels(y_eval: Any, prediction: Prediction, options: dict[str, Any]) -> Array:
-    n_inputs, n_outputs = prediction.probabilities.shape
-    likelihood = resolve_likelihood(options.get("likelihood", "auto"))
-    labels = likelihood.check_labels(np.asarray(y_eval), n_outputs)
+def _check_labels(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
+    n_inputs = len(prediction)
+    labels = dm.fitted_likelihood.check_labels(np.asarray(y_eval), dm.n_outputs)
     if len(labels) != n_inputs:
         raise InvalidInputError(
             "y_eval has the wrong shape",

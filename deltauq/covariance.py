@@ -63,6 +63,12 @@ class ParameterCovariance:
         low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
         return low / self.n_examples, high / self.n_examples
 
+    def diagonal(self) -> Array:
+        """Variances of the parameters `[P]`, float64."""
+        weights = self.spectrum.weights - self.spectrum.tail
+        squares = np.square(self.vectors, dtype=np.float64) @ weights + self.spectrum.tail
+        return np.asarray(self.scale**2 * squares / self.n_examples)
+
     def to_root_operator(self) -> tf.linalg.LinearOperator:
         """S `[P, P]` with S S^T = Sigma, in the network's precision.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +14,17 @@ import tensorflow as tf
 from deltauq.cost import Stationarity
 from deltauq.covariance import NegativeCurvature, Tail, check_choice
 from deltauq.data import Batches
+from deltauq.directions import some_classes
 from deltauq.eigen import Rank
-from deltauq.errors import ConvergenceWarning, InvalidInputError, NotFittedError, TunedL2Warning
+from deltauq.errors import InvalidInputError, NotFittedError
 from deltauq.evidence import Evidence, TunedL2, log_marginal_likelihood, tune_l2
+from deltauq.fit import fit_problem
 from deltauq.fitting import (
     CURVATURES,
     Curvature,
     Fitted,
     Settings,
     calibration_rows,
-    solve,
 )
 from deltauq.inputs import InputBatches, align_inputs
 from deltauq.joint import JointPrediction, predict_joint
@@ -33,7 +33,7 @@ from deltauq.linalg import Eigenpairs, Storage
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.network import Layers, Network
 from deltauq.posterior import posterior
-from deltauq.prediction import Prediction, predict
+from deltauq.prediction import predict, predict_some
 from deltauq.problem import Problem, state_problem
 from deltauq.progress import progress_bar
 from deltauq.rankcurve import RankCurve, rank_curve
@@ -42,9 +42,6 @@ from deltauq.regularization import L2, complete_l2
 from deltauq.sandwich import Meat
 
 __all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
-
-#: Gradient norm relative to its parts above which `fit` warns.
-_FAR_FROM_STATIONARY = 0.5
 
 
 class DeltaMethod:
@@ -62,10 +59,14 @@ class DeltaMethod:
         rank: eigenpairs kept: a number, "full" (all, by a dense matrix), or "auto" (grows until the
             part of the standard errors that the tail leaves open is under `rank_tol`).
         l2: "auto" (from the Keras regularizers), one rate, or `{glob: rate}`; the cost contains
-            (lambda / 2) * sum w^2. "tune" chooses a rate by marginal likelihood, after training:
+            (lambda / 2) * sum w^2 beside Keras' loss, a mean over labels or outputs where there are
+            several. "tune" chooses a rate by marginal likelihood, after training:
             for models without L2; `fit` says with a warning what that means.
-        likelihood: "auto" (softmax with cross-entropy, checked against the compiled loss),
-            "categorical" (the same, unchecked) or a `Likelihood`.
+        likelihood: "auto" (read from the compiled loss, label smoothing included, and checked
+            against the model's last operation); "categorical" (one of several classes),
+            "binary" (one sigmoid), "multilabel" (several), "gaussian" (a regression, its noise
+            estimated); a `Likelihood`; or a loss function of logits and labels, see
+            `deltauq.likelihoods.CustomLoss`.
         layers: which variables are uncertain: None (all trainable), names or glob patterns, or a
             callable on variables.
         tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or
@@ -181,13 +182,7 @@ class DeltaMethod:
         )
         with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
             problem.data.on_batch = advance
-            stationarity = problem.cost.stationarity(network.params.numpy())
-            if tunes:
-                fitted = _solve_tuned(problem, self._settings(), storage, stationarity)
-            else:
-                _warn_unless_stationary(stationarity)
-                pairs, covariance = solve(problem, self._settings(), storage)
-                fitted = Fitted(problem, self._settings(), pairs, covariance, stationarity, 0.0)
+            fitted = fit_problem(problem, self._settings(), storage, tunes_l2=tunes)
         problem.data.on_batch = None  # the display is closed
         self._fitted = replace(fitted, seconds=time.monotonic() - started)
         return self
@@ -205,15 +200,32 @@ class DeltaMethod:
             seed=self.seed,
         )
 
-    def predict(self, x: Any) -> Prediction:
+    def predict(self, x: Any, classes: str | Sequence[int] | None = None) -> Any:
         """Predict with standard errors.
 
         Args:
             x: inputs as in `fit`, without labels.
+            classes: of many classes, those whose covariance is wanted: "top5" (any number: the most
+                probable ones of each input) or class numbers. Exact for those, and far cheaper.
+
+        Returns:
+            A `Prediction`; of a regression a `RegressionPrediction`, of several labels a
+            `MultiLabelPrediction`, of some classes a `SomeClassesPrediction`. T predictions an
+            input (outputs `[B, T, C]`) are rows one after the other, N T in all.
+
+        Raises:
+            InvalidInputError: inputs that do not fit the training data, classes that are none.
+            MemoryLimitError: the Jacobian of one input does not fit.
         """
         fitted = self._require_fitted("predict")
-        with self._batches(x, "predicting") as inputs:
-            return predict(fitted.problem.linearization, fitted.covariance, inputs, fitted.vectors)
+        problem = fitted.problem
+        parts = (problem.linearization, fitted.covariance)
+        if classes is None:
+            with self._batches(x, "predicting") as inputs:
+                return predict(*parts, inputs, fitted.vectors)
+        chosen = some_classes(classes, problem.likelihood, problem.n_outputs)
+        with self._batches(x, "predicting", n_rows=2 * len(chosen)) as inputs:
+            return predict_some(*parts, inputs, fitted.vectors, chosen)
 
     def predict_joint(self, x: Any) -> JointPrediction:
         """Predict with the covariances between the inputs too.
@@ -227,7 +239,7 @@ class DeltaMethod:
                 fitted.problem.linearization, fitted.covariance, inputs, fitted.vectors
             )
 
-    def refine(self, x: Any, rtol: float = 0.01) -> Prediction:
+    def refine(self, x: Any, rtol: float = 0.01) -> Any:
         """Predict with standard errors that are known to a relative width, for chosen inputs.
 
         Takes up to six steps for every batch of inputs, as many of them as fit in memory. A step is
@@ -304,11 +316,13 @@ class DeltaMethod:
         return tuned
 
     @contextmanager
-    def _batches(self, x: Any, doing: str, copies: int = 1) -> Iterator[InputBatches]:
+    def _batches(
+        self, x: Any, doing: str, *, copies: int = 1, n_rows: int | None = None
+    ) -> Iterator[InputBatches]:
         """Inputs in batches whose Jacobians fit in memory so many times, under a progress bar."""
         problem = self._require_fitted(doing).problem
         chosen = self.batch_size if copies == 1 else None
-        size = chosen or self._prediction_batch(problem, copies)
+        size = chosen or self._prediction_batch(problem, copies, n_rows)
         inputs = InputBatches(self._aligned(x), dtype=problem.network.dtype, batch_size=size)
         with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
@@ -318,9 +332,12 @@ class DeltaMethod:
         problem = self._require_fitted("predict").problem
         return None if x is None else align_inputs(x, problem.data.spec.x)
 
-    def _prediction_batch(self, problem: Problem, copies: int = 1) -> int:
+    def _prediction_batch(
+        self, problem: Problem, copies: int = 1, n_rows: int | None = None
+    ) -> int:
         spec, free = problem.data.spec.x, free_memory(self.memory_limit)
-        return prediction_batch(problem.network, spec, problem.n_outputs, free=free, copies=copies)
+        rows = n_rows or problem.n_outputs
+        return prediction_batch(problem.network, spec, rows, free=free, copies=copies)
 
     @property
     def eigenpairs(self) -> Eigenpairs:
@@ -347,6 +364,16 @@ class DeltaMethod:
         return self._require_fitted("n_examples").problem.data.n_examples
 
     @property
+    def n_outputs(self) -> int:
+        """C: outputs of the model, all positions together."""
+        return self._require_fitted("n_outputs").problem.n_outputs
+
+    @property
+    def fitted_likelihood(self) -> Likelihood:
+        """As it was understood, with the noise of a regression as it was estimated."""
+        return self._require_fitted("fitted_likelihood").problem.likelihood
+
+    @property
     def fit_seconds(self) -> float:
         """Wall time of `fit`."""
         return self._require_fitted("fit_seconds").seconds
@@ -358,29 +385,3 @@ class DeltaMethod:
                 expected="fit(x, y) on the training data first",
             )
         return self._fitted
-
-
-def _solve_tuned(
-    problem: Problem, settings: Settings, storage: Storage, stationarity: Stationarity
-) -> Fitted:
-    """Choose the L2 rate from eigenpairs at a first one, then again from those at that rate."""
-    first = replace(settings, bounds=False)
-    pairs, covariance = solve(problem, first, storage)
-    _, fitted = tune_l2(Fitted(problem, settings, pairs, covariance, stationarity, 0.0))
-    pairs, covariance = solve(fitted.problem, settings, storage)
-    tuned, fitted = tune_l2(replace(fitted, pairs=pairs, covariance=covariance))
-    warnings.warn(tuned.note, TunedL2Warning, stacklevel=3)
-    return fitted
-
-
-def _warn_unless_stationary(stationarity: Stationarity) -> None:
-    if stationarity.ratio > _FAR_FROM_STATIONARY:
-        warnings.warn(
-            "the weights are far from a minimum of the cost: the gradient norm is "
-            f"{stationarity.gradient_norm:.3g}, {stationarity.ratio:.0%} of its larger part "
-            f"(data {stationarity.data_norm:.3g}, L2 {stationarity.l2_norm:.3g}). The standard "
-            "errors describe a minimum; train further, or check that l2 is what the model was "
-            "trained with.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )

@@ -14,8 +14,8 @@ from deltauq.checks import (
     Finding,
     classes_seen,
     closeness_to_minimum,
-    compiled_loss,
     extremes,
+    loss_as_understood,
     missing_l2,
     normalisation,
     randomness,
@@ -32,11 +32,12 @@ from deltauq.estimates import (
     extreme_eigenvalues,
     sample,
 )
-from deltauq.likelihoods import Likelihood, resolve_likelihood
-from deltauq.network import Inspection, Layers, Network
+from deltauq.likelihoods import Likelihood, read_likelihood
+from deltauq.network import Layers, Network
 from deltauq.regularization import L2, VariableRate, l2_sources
 from deltauq.training import Polished
 from deltauq.training import polish as minimise
+from deltauq.understanding import Understood, estimate_noise, read_rates, understand
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,13 +150,10 @@ def diagnose(
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
         probe = found.attempt("data", lambda: probe_rows(x, dtype=network.dtype, n=3))
-        inspection = found.attempt("model", lambda: network.inspect(probe))
-        found.add(*compiled_loss(model, inspection, likelihood))
-        problem = found.attempt(
-            "data", lambda: _problem(network, inspection, (x, y, sample_weight), l2, likelihood)
-        )
+        understood = _understand(found, network, probe, likelihood)
+        problem = found.attempt("data", lambda: _problem(understood, (x, y, sample_weight), l2))
         found.facts["rates"] = problem.rates
-        found.add(*classes_seen(problem.data, inspection.n_outputs))
+        found.add(*classes_seen(problem.data, problem.likelihood, understood.n_outputs))
         _examine_minimum(found, problem, polish=polish)
         _examine_curvature(found, problem, rank)
     return Diagnosis(tuple(found.findings), **found.facts)
@@ -185,44 +183,62 @@ class _Examination:
             raise _RefusedError from error
 
 
+def _understand(
+    found: _Examination, network: Network, probe: Any, likelihood: str | Likelihood
+) -> Understood:
+    """The model's likelihood; where its loss is refused, that of its last operation, to go on."""
+    inspection = found.attempt("model", lambda: network.inspect(probe))
+    try:
+        understood = understand(network, inspection, likelihood)
+        found.add(loss_as_understood(network, likelihood, understood))
+    except DeltaUQError as error:
+        found.add(refusal("loss", error))
+        n_outputs = inspection.output.shape[-1]
+        with suppress(DeltaUQError):
+            by_link = read_likelihood(None, inspection.link, n_outputs).likelihood
+            return understand(network, inspection, by_link)
+        raise _RefusedError from error
+    return understood
+
+
 @dataclass(frozen=True)
 class _Problem:
     """A model on its data."""
 
-    network: Network
-    inspection: Inspection
+    understood: Understood
     likelihood: Likelihood
     data: Batches
     rates: tuple[VariableRate, ...]
 
     @property
+    def network(self) -> Network:
+        """The model."""
+        return self.understood.network
+
+    @property
     def per_variable(self) -> Array:
-        """The L2 rates `[n]`."""
-        return np.array([rate.rate for rate in self.rates])
+        """The L2 rates beside the mean of the likelihood's loss `[n]`."""
+        beside_cost = np.array([rate.rate for rate in self.rates])
+        return beside_cost / self.likelihood.dispersion(self.understood.n_outputs)
 
 
-def _problem(
-    network: Network,
-    inspection: Inspection,
-    training: tuple[Any, Any, Any],
-    l2: L2,
-    likelihood: str | Likelihood,
-) -> _Problem:
-    resolved = resolve_likelihood(likelihood)
+def _problem(understood: Understood, training: tuple[Any, Any, Any], l2: L2) -> _Problem:
     data = Batches(
         *training,
-        likelihood=resolved,
-        n_outputs=inspection.n_outputs,
-        dtype=network.dtype,
+        likelihood=understood.likelihood,
+        n_outputs=understood.n_outputs,
+        dtype=understood.network.dtype,
         batch_size=1024,
     )
-    rates = l2_sources(network.variables, l2, read_scale=data.n_rows / data.n_examples)
-    return _Problem(network, inspection, resolved, data, rates)
+    likelihood = understood.likelihood
+    if likelihood.needs_noise:
+        likelihood = estimate_noise(understood, data)
+    return _Problem(understood, likelihood, data, read_rates(understood, data, l2))
 
 
 def _examine_minimum(found: _Examination, problem: _Problem, *, polish: bool) -> None:
     """The gradient of the cost, and where L-BFGS ends from here."""
-    network, kinks = problem.network, problem.inspection.kinks
+    network, kinks = problem.network, problem.understood.inspection.kinks
     rates = per_parameter(network.parameters, problem.per_variable)
     cost = Cost(network, problem.likelihood, problem.data, rates)
     here = network.params.numpy()
@@ -238,8 +254,8 @@ def _examine_minimum(found: _Examination, problem: _Problem, *, polish: bool) ->
 
 def _examine_curvature(found: _Examination, problem: _Problem, rank: int) -> None:
     """Extreme eigenvalues, and what eigenpairs would cost."""
-    network, n_outputs = problem.network, problem.inspection.n_outputs
-    once = problem.inspection.once_differentiable
+    network, n_outputs = problem.network, problem.understood.n_outputs
+    once = problem.understood.inspection.once_differentiable
     some = sample(network, problem.likelihood, problem.data, n_outputs)
     operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not once)
     ends = None if once else extreme_eigenvalues(operators["hessian"])

@@ -120,6 +120,7 @@ def estimate_costs(
             network,
             operator.data.spec.x,
             (type(operator),),
+            operator.likelihood,
             n_outputs,
             some,
             free=2**62,

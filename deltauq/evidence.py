@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.optimize
-import scipy.special
 
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.fitting import Fitted, covariance_of
 from deltauq.jacobians import Workspace
 from deltauq.linalg import Eigenpairs
-from deltauq.linearization import contrasts
 
 __all__ = ["Evidence", "TunedL2", "log_marginal_likelihood", "tune_l2", "with_l2_times"]
 
@@ -115,6 +113,8 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
     factor = _maximum(fitted, held_out, factors, values, criterion)
     tuned = with_l2_times(fitted, factor)
     rate = tuned.problem.common_rate
+    if rate is not None:
+        rate *= tuned.problem.dispersion
     note = (
         f"The L2 rate {f'is {rate:.3g}' if rate else f'was multiplied by {factor:.3g}'}, chosen by "
         f"{criterion} after training. The weights were trained with another, so they are no "
@@ -185,11 +185,7 @@ def _evidence(fitted: Fitted, factors: Array) -> Array:
 
 
 def _held_out(fitted: Fitted, held_out: Iterable[Batch], factors: Array) -> Array:
-    """Mean log probability of held-out labels, the logits' covariance taken into account.
-
-    E softmax(z) is approximated by softmax(z / sqrt(1 + (pi / 8) Var z)) (Gibbs 1997, "Bayesian
-    Gaussian processes for regression and classification").
-    """
+    """Mean log probability of held-out labels, the logits' variance taken into account."""
     problem = fitted.problem
     workspace = Workspace(fitted.vectors.dtype)
     covariances = [
@@ -199,14 +195,13 @@ def _held_out(fitted: Fitted, held_out: Iterable[Batch], factors: Array) -> Arra
     totals, weight = np.zeros(len(factors)), 0.0
     for batch in held_out:
         found = problem.linearization.sketch(batch.x, fitted.vectors, workspace)
-        back = contrasts(problem.n_outputs).T
-        y, w = batch.y.numpy(), batch.weight.numpy()
+        back, logits = found.shown.back, found.shown.logits
+        y, w = batch.y.numpy(), batch.weight.numpy().ravel()
         for k, (factor, covariance) in enumerate(zip(factors, covariances, strict=True)):
             middle = covariance.project(found.along, found.rest) / factor
-            variance = np.einsum("ci,nij,cj->nc", back, middle, back, optimize=True)
-            logits = found.logits / np.sqrt(1.0 + np.pi / 8 * np.maximum(variance, 0.0))
-            chosen = scipy.special.log_softmax(logits, axis=1)[np.arange(len(y)), y]
-            totals[k] += float(w @ chosen)
+            variance = np.einsum("nci,nij,ncj->nc", back, middle, back, optimize=True)
+            found_log = problem.likelihood.log_predictive(logits, np.maximum(variance, 0.0), y)
+            totals[k] += float(w @ found_log)
         weight += float(np.sum(w))
     return totals / weight
 

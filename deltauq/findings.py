@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deltauq import __version__
 from deltauq.errors import InvalidInputError
+from deltauq.prediction import Prediction
 
 if TYPE_CHECKING:
     from deltauq.comparison import Comparison, Run
@@ -90,7 +91,14 @@ class Study:
     images: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        n_classes = self.comparison.reference.prediction.probabilities.shape[1]
+        prediction = self.comparison.reference.prediction
+        if not isinstance(prediction, Prediction):
+            raise InvalidInputError(
+                "a report is about classes",
+                expected="a comparison of predictions of one of several classes",
+                received=repr(prediction),
+            )
+        n_classes = prediction.probabilities.shape[1]
         if len(self.class_names) != n_classes:
             raise InvalidInputError(
                 "class_names has the wrong length",

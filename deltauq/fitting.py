@@ -153,7 +153,7 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
 def calibration_rows(
     problem: Problem, memory_limit: int | str | None, x: Any = None
 ) -> npt.NDArray[Any]:
-    """Jacobians `[B, C, P]` of probabilities, of the first of some inputs or of training.
+    """Jacobians `[B, C, P]` of the means, of the first of some inputs or of training.
 
     In the prior's metric.
     """
@@ -165,9 +165,8 @@ def calibration_rows(
         some = problem.data.head(count)
     else:
         some = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x)
-    logits, rows = problem.linearization.jacobian(some)
-    slope = problem.likelihood.mean_jacobian(logits.astype(np.float64)).numpy()
-    return np.asarray(slope.astype(rows.dtype) @ rows)
+    rows = problem.linearization.rows(some)
+    return np.asarray(rows.shown.slope.astype(rows.values.dtype) @ rows.values)
 
 
 def _eigenpairs(

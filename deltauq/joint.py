@@ -14,7 +14,7 @@ from deltauq.covariance import ParameterCovariance
 from deltauq.errors import InvalidInputError
 from deltauq.inputs import InputBatches
 from deltauq.linalg import inner_products, split
-from deltauq.linearization import Linearization, contrasts
+from deltauq.linearization import Linearization
 
 __all__ = ["GroupMean", "JointPrediction", "predict_joint"]
 
@@ -43,7 +43,7 @@ class JointPrediction:
 
     Attributes:
         logits: z `[B, C]`.
-        probabilities: p `[B, C]`.
+        probabilities: p `[B, C]`, or the means of a regression.
         logit_covariance: Cov(z_bc, z_de) `[B, C, B, C]`.
         covariance: Cov(p_bc, p_de) `[B, C, B, C]`.
     """
@@ -113,17 +113,16 @@ def predict_joint(
     batches = list(inputs)
     parts, along, blocks = [], [], []
     for number, x in enumerate(batches):
-        rows = linearization.contrast_rows(x)
+        rows = linearization.rows(x)
         inside, left = _split(vectors, rows.values)
-        parts.append((rows.logits, rows.mean, rows.slope))
+        parts.append(rows.shown[:4])
         along.append(inside.T)
         blocks.append([inner_products(left, left)])
         for later in batches[number + 1 :]:
-            right = _split(vectors, linearization.contrast_rows(later).values)[1]
+            right = _split(vectors, linearization.rows(later).values)[1]
             blocks[-1].append(inner_products(left, right))
     middle = covariance.project(np.concatenate(along), _symmetric(blocks))
-    logits, mean, slope = (np.concatenate(column) for column in zip(*parts, strict=True))
-    back = np.broadcast_to(contrasts(logits.shape[1]).T, slope.shape)
+    logits, mean, back, slope = (np.concatenate(column) for column in zip(*parts, strict=True))
     return JointPrediction(logits, mean, _congruent(back, middle), _congruent(slope, middle))
 
 
@@ -144,6 +143,6 @@ def _symmetric(blocks: list[list[Array]]) -> Array:
 
 def _congruent(left: Array, middle: Array) -> Array:
     """L_b M_bd L_d^T for each pair of inputs b and d, `[B, C, B, C]`."""
-    n, c = left.shape[:2]
-    middle = middle.reshape(n, c, n, c)
+    n, _, r = left.shape
+    middle = middle.reshape(n, r, n, r)
     return np.einsum("bci,bidj,dej->bcde", left, middle, left, optimize=True)

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 import tensorflow as tf
 
+from deltauq.directions import AllOutputs, Directions, Shown
 from deltauq.errors import NumericalError
-from deltauq.jacobians import Cotangents, Factor, PerExample, Workspace, evaluated, stacked
+from deltauq.jacobians import Factor, PerExample, Workspace, evaluated, stacked
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.network import Network
 
-__all__ = ["Linearization", "Rows", "Sketch", "contrasts"]
+__all__ = ["Linearization", "Rows", "Sketch"]
 
 Array = npt.NDArray[Any]
 
@@ -27,9 +27,8 @@ Array = npt.NDArray[Any]
 class Linearization:
     """The network linearised in its parameters: logits(w) = logits + J (w - w^).
 
-    The C rows of J are taken along contrasts of the classes, the rows of an orthogonal matrix
-    H `[C, C]` whose first row is constant. A softmax does not see that first direction, whose
-    variance can be huge: kept apart it cannot drown the others in its rounding.
+    The rows of J are taken along some directions of the logits, those of all outputs unless others
+    are asked for.
 
     Args:
         network: the network.
@@ -50,13 +49,10 @@ class Linearization:
         self.network = network
         self.likelihood = likelihood
         self._rates = [float(scale[parameter.start]) for parameter in network.parameters]
-        self._factors: dict[Cotangents, Any] = {
-            cotangents: tf.function(
-                partial(per_example.factors, cotangents=cotangents),
-                input_signature=[tf.TensorSpec([network.n_params], network.dtype), spec],
-            )
-            for cotangents in (_every_class, _every_contrast)
-        }
+        self._all = AllOutputs(likelihood)
+        self._signature = [tf.TensorSpec([network.n_params], network.dtype), spec]
+        self._per_example = per_example
+        self._compiled: dict[Directions, Any] = {}
 
     def rescaled(self, factor: float) -> Linearization:
         """The same with D times a factor."""
@@ -64,30 +60,23 @@ class Linearization:
         other._rates = [rate * factor for rate in self._rates]
         return other
 
-    def jacobian(self, x: Any) -> tuple[Array, Array]:
-        """Logits `[B, C]` and J D `[B, C, P]`, in the network's precision."""
-        return self._rows(x, _every_class)
-
-    def contrast_rows(self, x: Any) -> Rows:
-        """The rows H J D themselves.
+    def rows(self, x: Any) -> Rows:
+        """The rows of J D themselves, along all outputs.
 
         Raises:
             NumericalError: logits that are not finite.
         """
-        logits, rows = self._rows(x, _every_contrast)
-        logits = logits.astype(np.float64)
-        _check_finite(logits)
-        return Rows(logits, self.likelihood.mean(logits).numpy(), rows, self._slope(logits))
-
-    def _rows(self, x: Any, cotangents: Cotangents) -> tuple[Array, Array]:
-        factors, logits = self._evaluate(x, cotangents)
+        factors, logits = self._evaluate(x, self._all)
         rows = stacked(factors)
         for parameter, rate in zip(self.network.parameters, self._rates, strict=True):
             rows[:, :, parameter.start : parameter.stop] *= rate
-        return logits, rows
+        shown = self._all.shown(logits)
+        return Rows(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
 
-    def sketch(self, x: Any, vectors: Array, workspace: Workspace) -> Sketch:
-        """What the covariances of a batch are made of, along the contrasts of the classes.
+    def sketch(
+        self, x: Any, vectors: Array, workspace: Workspace, directions: Directions | None = None
+    ) -> Sketch:
+        """What the covariances of a batch are made of, along some directions of the logits.
 
         The part of J D outside U is J J^T less the part inside, as long as the difference leaves
         enough of it; where it would cancel, the part outside is formed on its own.
@@ -96,26 +85,38 @@ class Linearization:
             x: the batch.
             vectors: U `[P, K]`, orthonormal, C-contiguous, in the network's precision.
             workspace: memory for the rows of one variable.
+            directions: None for all outputs.
 
         Raises:
             NumericalError: logits that are not finite.
         """
-        factors, logits = self._evaluate(x, _every_contrast)
-        logits = logits.astype(np.float64)
-        _check_finite(logits)
+        directions = directions or self._all
+        positions = directions.positions
+        factors, logits = self._evaluate(x, directions)
+        shown = directions.shown(logits)
         along, gram = self._contract(factors, vectors, workspace)
         rest = gram - along @ np.swapaxes(along, 1, 2)
-        slope = self._slope(logits)
-        cancelled = _cancels(gram, rest, slope, float(np.finfo(self.network.dtype).eps))
+        epsilon = float(np.finfo(self.network.dtype).eps)
+        cancelled = _cancels(_blocks(gram, positions), _blocks(rest, positions), shown, epsilon)
+        cancelled = np.asarray(np.any(cancelled.reshape(len(logits), -1), axis=1))
         if np.any(cancelled):
             some = tf.nest.map_structure(lambda leaf: tf.boolean_mask(leaf, cancelled), x)
-            factors, _ = self._evaluate(some, _every_contrast)
+            factors, _ = self._evaluate(some, directions)
             rest[cancelled] = self._outside(factors, along[cancelled], vectors, workspace)
-        return Sketch(logits, self.likelihood.mean(logits).numpy(), along, rest, slope)
+        along = along.reshape(len(shown.logits), -1, along.shape[2])
+        return Sketch(shown, along, _blocks(rest, positions))
 
-    def _evaluate(self, x: Any, cotangents: Cotangents) -> tuple[list[Factor], Array]:
-        factors, logits = self._factors[cotangents](self.network.params, x)
-        return evaluated(factors), logits.numpy()
+    def _evaluate(self, x: Any, directions: Directions) -> tuple[list[Factor], Array]:
+        """The rows, variable by variable, and the logits."""
+        if directions not in self._compiled:
+            self._compiled[directions] = tf.function(
+                partial(self._per_example.factors, cotangents=directions.cotangents),
+                input_signature=self._signature,
+            )
+        factors, logits = self._compiled[directions](self.network.params, x)
+        logits = logits.numpy()
+        _check_finite(logits)
+        return evaluated(factors), logits
 
     def _variables(self, factors: list[Factor], vectors: Array) -> Iterator[Any]:
         """Each variable's rows, its part of U, and its entry of D."""
@@ -150,84 +151,56 @@ class Linearization:
             gram += rest @ np.swapaxes(rest, 1, 2)
         return gram
 
-    def _slope(self, logits: Array) -> Array:
-        """D mean / d contrasts, `[B, C, C]`; no class moves along the constant contrast."""
-        slope = self.likelihood.mean_jacobian(logits).numpy() @ contrasts(logits.shape[1]).T
-        slope[:, :, 0] = 0.0
-        return np.asarray(slope)
-
 
 @dataclass(frozen=True)
 class Sketch:
-    """What covariances are made of; float64, C' contrasts of the classes.
+    """What the covariances of B predictions are made of; float64.
 
     Attributes:
-        logits: `[B, C]`.
-        mean: `[B, C]`.
-        along: H J D U `[B, C', K]`.
-        rest: R R^T `[B, C', C']` with R = H J D (I - U U^T).
-        slope: d mean / d contrasts `[B, C, C']`.
+        shown: logits and means, and how they move with the R rows.
+        along: J D U `[B, R, K]`.
+        rest: Q Q^T `[B, R, R]` with Q = J D (I - U U^T).
     """
 
-    logits: Array
-    mean: Array
+    shown: Shown
     along: Array
     rest: Array
-    slope: Array
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The Jacobians of a batch along C' contrasts of the classes.
+    """The Jacobians of B predictions.
 
     Attributes:
-        logits: `[B, C]`, float64.
-        mean: `[B, C]`, float64.
-        values: H J D `[B, C', P]`, in the network's precision.
-        slope: d mean / d contrasts `[B, C, C']`, float64.
+        shown: logits and means, and how they move with the R rows.
+        values: J D `[B, R, P]`, in the network's precision.
     """
 
-    logits: Array
-    mean: Array
+    shown: Shown
     values: Array
-    slope: Array
 
 
-def _cancels(gram: Array, rest: Array, slope: Array, epsilon: float) -> Array:
+def _blocks(matrices: Array, positions: int) -> Array:
+    """The diagonal blocks of `[B, T R, T R]`, as `[B T, R, R]`."""
+    size = matrices.shape[1] // positions
+    apart = matrices.reshape(len(matrices), positions, size, positions, size)
+    return np.einsum("btitj->btij", apart).reshape(-1, size, size)
+
+
+def _cancels(gram: Array, rest: Array, shown: Shown, epsilon: float) -> Array:
     """Inputs whose part outside U is too small beside the whole to come from a difference, `[B]`.
 
     Rounding of `gram` is about epsilon times its diagonal. The variance of every logit and of every
-    probability, a combination of contrasts, must leave a relative error under 1e-4 of its rest.
+    mean, a combination of rows, must leave a relative error under 1e-4 of its rest.
     """
     limit = 1e4 * epsilon
     root = root_diagonal(gram)
-    to_logits = np.broadcast_to(contrasts(gram.shape[1]).T, gram.shape)
     cancelled = np.zeros(len(gram), bool)
-    for combination in (to_logits, slope):
+    for combination in (shown.back, shown.slope):
         left = np.einsum("bij,bjk,bik->bi", combination, rest, combination, optimize=True)
         whole = np.einsum("bij,bj->bi", np.abs(combination), root) ** 2
         cancelled |= np.any((left < limit * whole) & (whole > 0), axis=1)
     return cancelled
-
-
-def contrasts(n_classes: int) -> Array:
-    """H `[C, C]`, orthogonal, its first row constant: Helmert's contrasts of the classes."""
-    return np.asarray(scipy.linalg.helmert(n_classes, full=True))
-
-
-def _every_class(logits: tf.Tensor) -> tf.Tensor:
-    """The identity as cotangents: `[B, C]` -> `[B, C, C]`."""
-    return _for_each(np.eye(logits.shape[1]), logits)
-
-
-def _every_contrast(logits: tf.Tensor) -> tf.Tensor:
-    """The contrasts as cotangents: `[B, C]` -> `[B, C, C]`."""
-    return _for_each(contrasts(logits.shape[1]), logits)
-
-
-def _for_each(matrix: Array, logits: tf.Tensor) -> tf.Tensor:
-    constant = tf.constant(matrix, logits.dtype)
-    return tf.broadcast_to(constant, [tf.shape(logits)[0], *constant.shape])
 
 
 def _check_finite(logits: Array) -> None:

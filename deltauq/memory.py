@@ -13,6 +13,7 @@ import psutil
 from deltauq.curvature import CurvatureOperator
 from deltauq.eigen import Rank, basis_columns, certificate_columns, is_dense
 from deltauq.errors import InvalidInputError, MemoryLimitError
+from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
 
 __all__ = ["MemoryPlan", "free_memory", "plan_memory", "prediction_batch"]
@@ -77,6 +78,7 @@ def plan_memory(
     network: Network,
     spec: Any,
     operators: Sequence[type[CurvatureOperator]],
+    likelihood: Likelihood,
     n_outputs: int,
     rank: Rank,
     *,
@@ -91,6 +93,7 @@ def plan_memory(
         network: the network.
         spec: of its inputs.
         operators: the curvatures, which are computed one after the other.
+        likelihood: of the labels.
         n_outputs: C.
         rank: eigenpairs asked for; "auto" is taken at its start.
         free: bytes that may be taken.
@@ -102,7 +105,7 @@ def plan_memory(
         MemoryLimitError: even the smallest batches do not fit.
     """
     itemsize = np.dtype(network.dtype).itemsize
-    per_example = max(operator.rows_per_example(n_outputs) for operator in operators)
+    per_example = max(operator.rows_per_example(likelihood, n_outputs) for operator in operators)
     row = network.n_params * itemsize
     activations = network.activation_bytes(spec)
     columns = max(basis_columns(operator, rank, network.n_params) for operator in operators)

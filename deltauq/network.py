@@ -6,6 +6,7 @@ Keras' stateless call with those copies.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
@@ -24,11 +26,11 @@ __all__ = ["Layers", "Network", "Parameter"]
 
 Layers = str | Sequence[str] | Callable[[Any], bool] | None
 
-#: Operations that may stand after a softmax without changing its values.
+#: Operations that may stand after a link function without changing its values.
 _TRANSPARENT = frozenset({"Identity"})
 
-#: Operations whose result is bounded or one-sided, so that it cannot be a logit.
-_NOT_LOGITS = frozenset({"Sigmoid", "Tanh", "Relu", "Relu6", "Softplus", "Exp", "Softsign"})
+#: Link functions at the end of a model: their inputs are the logits.
+_LINKS = frozenset({"Softmax", "Sigmoid"})
 
 #: Operations with a kink: the cost has no second derivative there.
 _KINKED = frozenset(
@@ -69,7 +71,8 @@ class Network:
     """A built Keras 3 model as a pure function of its uncertain parameters.
 
     Args:
-        model: a built `keras.Model` with one output `[B, C]`, logits or softmax probabilities.
+        model: a built `keras.Model` with one output `[B, C]` or `[B, T, C]`: logits, probabilities
+            of a softmax or of sigmoids, or the numbers of a regression.
         layers: which trainable variables are uncertain: None for all, names or glob patterns
             (on variable paths or on one part of them), or a callable on variables. All others
             are held fixed.
@@ -109,6 +112,7 @@ class Network:
             for variable in trainable + list(model.non_trainable_variables)
             if id(variable) not in chosen
         }
+        self._links = _LINKS
         self._activation_bytes: dict[str, int] = {}
         _check_finite_weights(self.variables + trainable + list(model.non_trainable_variables))
 
@@ -123,13 +127,37 @@ class Network:
     def logits(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """Logits `[B, C]` at the parameters `unflatten` gave; inside a `tf.function` only.
 
-        A softmax at the end is not undone numerically: the trace is walked back to its input.
+        A softmax or sigmoid at the end is not undone numerically: the trace is walked back to its
+        input. Outputs `[B, T, C]` are one row of T C logits.
         """
-        return _logits_of(self.output(pieces, x))
+        output = self.output(pieces, x)
+        end = _last_operation(output)
+        logits = end.inputs[0] if end.type in self._links else output
+        return logits if logits.shape.rank == 2 else _one_row(logits)
+
+    def without_link(self) -> Network:
+        """The same with the model's output itself for logits, a sigmoid at its end included."""
+        other = copy.copy(self)
+        other._links = frozenset()
+        return other
 
     def output(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
-        """The model's own output `[B, C]`, in inference mode."""
+        """The model's own output `[B, ..., C]`, in inference mode."""
         return self._stateless(pieces, x)[0]
+
+    def compiled_config(self) -> dict[str, Any] | None:
+        """What the model was compiled with, as Keras keeps it; None where it was not."""
+        compiled = getattr(self.model, "compiled", False)
+        return self.model.get_compile_config() if compiled else None
+
+    def count_outputs(self, spec: Any) -> int:
+        """C, of inputs of these `tf.TensorSpec`s."""
+
+        @tf.function
+        def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
+            return self.logits(self.unflatten(params), x)
+
+        return int(trace.get_concrete_function(self.params, spec).output_shapes[1])
 
     def activation_bytes(self, spec: Any) -> int:
         """Bytes that the forward pass of one example makes.
@@ -176,7 +204,7 @@ class Network:
         Raises:
             InvalidInputError: the model does not take inputs of this shape.
             UnsupportedModelError: random, stateful or batch-dependent output, or an output that
-                is neither logits nor a softmax `[B, C]`.
+                is no row of numbers an input.
         """
         pieces = self.unflatten(self.params)
         try:
@@ -188,14 +216,14 @@ class Network:
                 received=f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]} in a probe "
                 f"of the first rows, at which the model says: {error}",
             ) from error
-        if not tf.is_tensor(output) or output.shape.rank != 2 or output.shape[1] < 2:
+        if not tf.is_tensor(output) or output.shape.rank < 2:
             shape = output.shape if tf.is_tensor(output) else type(output).__name__
             raise UnsupportedModelError(
-                "the model's output is not one row of class scores an input",
-                expected="one tensor [B, C] of logits or softmax probabilities, C >= 2",
+                "the model's output is not one row of numbers an input",
+                expected="one tensor [B, C], or [B, T, C] for T predictions an input",
                 received=f"{shape}",
-                remedy="wrap the part of the model that gives class scores; end a two-class "
-                "model in Dense(2)",
+                remedy="wrap the part of the model that gives the output to be predicted: "
+                "keras.Model(model.inputs, that_output)",
             )
         if output.dtype.name != self.dtype:
             raise UnsupportedModelError(
@@ -244,11 +272,10 @@ class Network:
             return end.outputs[0]
 
         trace.get_concrete_function(self.params, x)
-        if found["last"] != "Softmax":
-            _check_logits(found["last"], output)
         return Inspection(
-            n_outputs=int(output.shape[1]),
-            ends_in_softmax=found["last"] == "Softmax",
+            output=np.asarray(output),
+            last=found["last"],
+            link=found["last"] if found["last"] in _LINKS else None,
             kinks=tuple(sorted(found["operations"] & _KINKED)),
             once_differentiable=tuple(sorted(found["operations"] & _ONCE_DIFFERENTIABLE)),
         )
@@ -259,17 +286,29 @@ class Inspection:
     """What a look at the model on a few rows found.
 
     Attributes:
-        n_outputs: C.
-        ends_in_softmax: the model gives probabilities, and the logits are the softmax's input.
+        output: of those rows, `[B, ..., C]`.
+        last: the type of the operation that made it.
+        link: "Softmax" or "Sigmoid" where that is one: the logits are its input. None otherwise.
         kinks: operations without a second derivative everywhere, such as "Relu".
         once_differentiable: operations through which second derivatives would be silently wrong
             (layer and group normalisation hold a "StopGradient").
     """
 
-    n_outputs: int
-    ends_in_softmax: bool
+    output: npt.NDArray[Any]
+    last: str
+    link: str | None
     kinks: tuple[str, ...]
     once_differentiable: tuple[str, ...]
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Axes between the inputs and their outputs: those of a sequence or an image."""
+        return self.output.shape[1:-1]
+
+    @property
+    def n_outputs(self) -> int:
+        """C, all positions together."""
+        return int(np.prod(self.output.shape[1:]))
 
 
 def _check_model(model: Any) -> None:
@@ -381,20 +420,6 @@ def _last_operation(output: tf.Tensor) -> Any:
     return operation
 
 
-def _logits_of(output: tf.Tensor) -> tf.Tensor:
-    end = _last_operation(output)
-    return end.inputs[0] if end.type == "Softmax" else output
-
-
-def _check_logits(last: str, output: tf.Tensor) -> None:
-    values = np.asarray(output)
-    distribution = np.all(values >= 0) and np.allclose(values.sum(axis=1), 1.0, atol=1e-4)
-    if last in _NOT_LOGITS or distribution:
-        raise UnsupportedModelError(
-            "the model's output is neither logits nor a softmax that can be traced back",
-            expected="a last operation that gives logits, or a softmax over the classes",
-            received=f"a last operation {last!r}"
-            + (" whose rows are probabilities" if distribution else ""),
-            remedy="end the model in Dense(n_classes), or in "
-            "Dense(n_classes, activation='softmax')",
-        )
+def _one_row(output: tf.Tensor) -> tf.Tensor:
+    """`[B, T, C]` -> `[B, T C]`."""
+    return tf.reshape(output, [-1, int(np.prod(output.shape[1:]))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,18 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.cost import Cost, per_parameter
-from deltauq.curvature import CurvatureOperator
+from deltauq.curvature import GGN, CurvatureOperator
 from deltauq.data import Batches, probe_rows
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.inputs import check_batch_size
 from deltauq.jacobians import PerExample
-from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelihood
+from deltauq.likelihoods import Likelihood
 from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
-from deltauq.regularization import L2, l2_rates
+from deltauq.regularization import L2
+from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
 
 __all__ = ["Problem", "state_problem"]
 
@@ -40,10 +41,12 @@ class Problem:
         likelihood: gives the loss.
         data: the training set.
         n_outputs: C.
-        rates: lambda_j `[P]`; zero where a parameter has no L2.
+        rates: lambda_j `[P]` beside the mean of the likelihood's loss, that is those beside the
+            cost that was minimised over the dispersion; zero where a parameter has no L2.
         per_example: rules for the network's per-example rows.
         linearization: the network linearised in its parameters, J scaled by `scale`.
         plan: the memory that the eigenpairs take.
+        estimates_noise: the noise of a regression is the mean square of the residuals, for now.
     """
 
     network: Network
@@ -54,6 +57,7 @@ class Problem:
     per_example: PerExample
     linearization: Linearization
     plan: MemoryPlan
+    estimates_noise: bool = False
 
     @property
     def cost(self) -> Cost:
@@ -69,6 +73,18 @@ class Problem:
     def scale(self) -> Rates:
         """lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
         return _metric(self.rates)
+
+    @property
+    def dispersion(self) -> float:
+        """The cost that was minimised divided by the mean of the likelihood's loss."""
+        return self.likelihood.dispersion(self.n_outputs)
+
+    def with_likelihood(self, likelihood: Likelihood, rates: Rates) -> Problem:
+        """The same with another likelihood of the same kind, and other rates."""
+        linearization = Linearization(
+            self.network, likelihood, self.data.spec.x, self.per_example, _metric(rates)
+        )
+        return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
 
     @property
     def common_rate(self) -> float | None:
@@ -110,25 +126,22 @@ def state_problem(
         MemoryLimitError: the eigenpairs do not fit in memory.
     """
     x, y, sample_weight = training
-    resolved = resolve_likelihood(likelihood)
     probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
-    inspection = network.inspect(probe)
-    if likelihood == "auto":
-        check_compiled_loss(network.model, inspection.ends_in_softmax)
-    twice = any(operator.second_derivatives for operator in operators)
-    if twice and inspection.once_differentiable:
-        _refuse_second_derivatives(inspection.once_differentiable)
+    understood = understand(network, network.inspect(probe), likelihood)
+    network, found, n_outputs = understood.network, understood.likelihood, understood.n_outputs
+    once = understood.inspection.once_differentiable
+    if once and any(operator.second_derivatives for operator in operators):
+        _refuse_second_derivatives(once)
     check_rank(rank, network.n_params)
-    if batch_size is not None:
-        batch_size = check_batch_size(batch_size)
     plan = plan_memory(
         network,
         tf.nest.map_structure(_free_first_axis, probe),
         operators,
-        inspection.n_outputs,
+        found,
+        n_outputs,
         rank,
         free=free_memory(memory_limit),
-        batch_size=batch_size,
+        batch_size=None if batch_size is None else check_batch_size(batch_size),
         bounds=bounds,
         vectors_in_files=vectors_in_files,
     )
@@ -136,20 +149,32 @@ def state_problem(
         x,
         y,
         sample_weight,
-        likelihood=resolved,
-        n_outputs=inspection.n_outputs,
+        likelihood=found,
+        n_outputs=n_outputs,
         dtype=network.dtype,
         batch_size=plan.batch_size,
     )
-    read_scale = data.n_rows / data.n_examples
-    per_variable = l2_rates(network.variables, l2, read_scale=read_scale)
-    _refuse_missing_l2(network, per_variable, rank)
-    rates = per_parameter(network.parameters, per_variable)
+    rates = rates_beside_cost(understood, data, l2, rank)
+    estimates_noise = found.needs_noise
+    if estimates_noise:
+        found = estimate_noise(understood, data)
+    if GGN in operators and not found.convex:
+        for logits, labels, _ in outputs(network, data):
+            found.check_convex(logits, labels)
+    rates = rates / found.dispersion(n_outputs)
     per_example = PerExample(network, probe)
-    linearization = Linearization(network, resolved, data.spec.x, per_example, _metric(rates))
+    linearization = Linearization(network, found, data.spec.x, per_example, _metric(rates))
     return Problem(
-        network, resolved, data, inspection.n_outputs, rates, per_example, linearization, plan
+        network, found, data, n_outputs, rates, per_example, linearization, plan, estimates_noise
     )
+
+
+def rates_beside_cost(understood: Understood, data: Batches, l2: L2, rank: Rank) -> Rates:
+    """lambda_j `[P]` in the cost that was minimised; refused where one is missing and needed."""
+    network = understood.network
+    per_variable = np.array([rate.rate for rate in read_rates(understood, data, l2)])
+    _refuse_missing_l2(network, per_variable, rank)
+    return per_parameter(network.parameters, per_variable)
 
 
 def _free_first_axis(leaf: tf.Tensor) -> tf.TensorSpec:

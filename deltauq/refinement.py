@@ -26,8 +26,8 @@ from deltauq.linalg import (
     relative_width,
     root_diagonal,
 )
-from deltauq.linearization import Rows, contrasts
-from deltauq.prediction import ROUNDING, Prediction, assemble, join
+from deltauq.linearization import Rows
+from deltauq.prediction import ROUNDING, assemble, join
 
 __all__ = ["check_refinable", "refine", "row_copies"]
 
@@ -75,29 +75,29 @@ def row_copies(fitted: Fitted) -> int:
     return MAX_STEPS + (14 if len(CURVATURES[fitted.settings.curvature]) > 1 else 4)
 
 
-def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Prediction:
+def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
     """Predictions whose standard errors lie in intervals of a relative width.
 
     Args:
         fitted: a fit in low rank.
         inputs: in batches whose rows fit in memory `row_copies` times.
-        rtol: (high - low) / high of every standard error, of logits and of probabilities.
+        rtol: (high - low) / high of every standard error, of logits and of means.
     """
     operator, *meat = (
         make_operator(fitted.problem, kind) for kind in CURVATURES[fitted.settings.curvature]
     )
     certified = operator.positive_semidefinite
     way = _Certain(fitted, operator) if certified else _Estimated(fitted, operator, meat)
-    dtype = fitted.problem.network.dtype
+    dtype, likelihood = fitted.problem.network.dtype, fitted.problem.likelihood
     n_examples = fitted.problem.data.n_examples
     parts, steps, open_ = [], 0, 0
     for x in inputs:
-        rows = fitted.problem.linearization.contrast_rows(x)
+        rows = fitted.problem.linearization.rows(x)
         forms = way(rows.values, _Narrow(rows, rtol))
         steps += int(forms.steps.max())
         open_ += int(np.count_nonzero(~forms.enough))
         low, high = forms.low / n_examples, forms.high / n_examples
-        parts.append(assemble(rows, (low + high) / 2, (low, high), dtype))
+        parts.append(assemble(likelihood, rows.shown, (low + high) / 2, (low, high), dtype))
     passes = steps * (1 + len(meat))
     if open_:
         warnings.warn(
@@ -241,8 +241,7 @@ class _Narrow:
     """
 
     def __init__(self, rows: Rows, rtol: float) -> None:
-        to_logits = np.broadcast_to(contrasts(rows.logits.shape[1]).T, rows.slope.shape)
-        self._lefts = np.concatenate([to_logits, rows.slope], axis=1)
+        self._lefts = np.concatenate([rows.shown.back, rows.shown.slope], axis=1)
         self._rtol = rtol
 
     def __call__(self, low: Array, high: Array, some: Array) -> Array:

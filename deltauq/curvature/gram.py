@@ -13,6 +13,7 @@ import tensorflow as tf
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.data import Batch
 from deltauq.jacobians import Cotangents, Factor, PerExample, assemble, evaluated
+from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
 
 __all__ = ["GGN", "OPG", "Gram"]
@@ -49,8 +50,13 @@ class Gram(CurvatureOperator):
         return self._factors_along(params, batch, lambda logits: self._factor(logits, batch.y))
 
     def _factors_along(self, params: tf.Tensor, batch: Batch, factor: Cotangents) -> list[Factor]:
-        root = (self._common_scale * tf.sqrt(batch.weight))[:, None, None]
-        return self._rules.factors(params, batch.x, lambda logits: root * factor(logits))[0]
+        root = self._common_scale * tf.sqrt(batch.weight)
+
+        def weighted(logits: tf.Tensor) -> tf.Tensor:
+            rows = factor(logits)
+            return _for_each_row(root, rows.shape[1]) * rows
+
+        return self._rules.factors(params, batch.x, weighted)[0]
 
     def _batch_factors(self) -> Iterator[list[Factor]]:
         """The compiled rows of one batch after the other, once through the data."""
@@ -121,7 +127,7 @@ class OPG(Gram):
     """
 
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return self.likelihood.residual(logits, y)[:, None, :]
+        return self.likelihood.score_factor(logits, y)
 
 
 class GGN(Gram):
@@ -132,9 +138,16 @@ class GGN(Gram):
     """
 
     @staticmethod
-    def rows_per_example(n_outputs: int) -> int:
-        """One row per class."""
-        return n_outputs
+    def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
+        """One row per column of the loss's second derivative: per class, as a rule."""
+        return likelihood.n_rows(n_outputs)
 
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return tf.linalg.matrix_transpose(self.likelihood.hessian_factor(logits))
+        return tf.linalg.matrix_transpose(self.likelihood.hessian_factor(logits, y))
+
+
+def _for_each_row(weight: tf.Tensor, n_rows: int) -> tf.Tensor:
+    """Weights of examples `[B]`, or of their positions `[B, T]`, for R rows each: `[B, R, 1]`."""
+    positions = weight.shape[1] if weight.shape.rank == 2 else 1
+    each = tf.reshape(weight, [-1, positions])
+    return tf.repeat(each, n_rows // positions, axis=1)[:, :, None]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.jacobians import hessian_product
+from deltauq.likelihoods import Likelihood
 
 __all__ = ["Hessian", "TraceEstimate"]
 
@@ -51,7 +52,7 @@ class Hessian(CurvatureOperator):
         self._at_once: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     @staticmethod
-    def rows_per_example(n_outputs: int) -> int:
+    def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
         """None: the products are sums over the batch."""
         return 0
 

@@ -40,17 +40,18 @@ class MonteCarloGGN(Gram):
         self.draws = draws
         self.seed = seed
         dtype = self.network.dtype
+        self._n_outputs = self.network.count_outputs(self.data.spec.x)
         self._compiled_draws = tf.function(
             self._drawn_factors,
             input_signature=[
                 tf.TensorSpec([self.network.n_params], dtype),
                 self.data.spec,
-                tf.TensorSpec([None, draws], dtype),
+                tf.TensorSpec([None, draws, self._n_outputs], dtype),
             ],
         )
 
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Residuals of labels y `[B, draws]`, `[B, draws, C]`."""
+        """Residuals of labels y `[B, draws, ...]`, `[B, draws, C]`."""
         columns = [self.likelihood.residual(logits, label) for label in tf.unstack(y, axis=1)]
         return tf.stack(columns, axis=1) / self.draws**0.5
 
@@ -63,5 +64,6 @@ class MonteCarloGGN(Gram):
     def _batch_factors(self) -> Iterator[list[Factor]]:
         rng = np.random.default_rng(self.seed)
         for batch in self.data:
-            uniforms = rng.random((len(batch.y), self.draws)).astype(self.network.dtype)
+            shape = (len(batch.y), self.draws, self._n_outputs)
+            uniforms = rng.random(shape).astype(self.network.dtype)
             yield self._compiled_draws(self.network.params, batch, tf.constant(uniforms))

@@ -79,9 +79,9 @@ class CurvatureOperator(abc.ABC):
         """
 
     @staticmethod
-    def rows_per_example(n_outputs: int) -> int:
-        """Per-example vectors of length P that products are made of."""
-        return 1
+    def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
+        """Per-example vectors of length P that products are made of: one for each observation."""
+        return likelihood.positions
 
     @abc.abstractmethod
     def trace(self) -> float:

@@ -1,0 +1,181 @@
+"""The combinations of the logits along which the rows of the Jacobian are taken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import scipy.special
+import tensorflow as tf
+
+from deltauq.errors import InvalidInputError
+from deltauq.likelihoods import Likelihood
+
+__all__ = ["AllOutputs", "Directions", "Shown", "SomeClasses", "some_classes"]
+
+Array = npt.NDArray[Any]
+
+
+class Shown(NamedTuple):
+    """What a prediction shows, and how it moves with the rows; float64.
+
+    Attributes:
+        logits: `[B, M]`.
+        mean: `[B, M]`.
+        back: d logits / d rows `[B, M, R]`.
+        slope: d mean / d rows `[B, M, R]`.
+        classes: of `SomeClasses`, which class each column is about `[B, M]`.
+        log_odds: of `SomeClasses`, of those classes `[B, M]`.
+    """
+
+    logits: Array
+    mean: Array
+    back: Array
+    slope: Array
+    classes: Array | None = None
+    log_odds: Array | None = None
+
+
+class Directions(Protocol):
+    """R combinations of the logits of an input; predictions it makes, one for each position."""
+
+    @property
+    def positions(self) -> int:
+        """T."""
+
+    def cotangents(self, logits: tf.Tensor) -> tf.Tensor:
+        """Of logits `[B, C]`, `[B, R, C]` with R static; inside a `tf.function`."""
+
+    def shown(self, logits: Array) -> Shown:
+        """Of logits `[B, C]` in the network's precision; one row for each position."""
+
+
+class AllOutputs:
+    """All logits, along the rows of an orthogonal matrix.
+
+    A softmax does not see the direction in which all logits move alike, whose variance can be huge:
+    kept apart it cannot drown the others in its rounding. So the rows are Helmert's contrasts of
+    the classes then, of which the first one is constant.
+
+    Args:
+        likelihood: of the labels.
+    """
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        self._likelihood = likelihood
+        self.positions = likelihood.positions
+
+    def cotangents(self, logits: tf.Tensor) -> tf.Tensor:
+        """The matrix, at every position."""
+        one = self._matrix(int(logits.shape[1]) // self.positions)
+        matrix = tf.constant(np.kron(np.eye(self.positions), one), logits.dtype)
+        return tf.broadcast_to(matrix, [tf.shape(logits)[0], *matrix.shape])
+
+    def shown(self, logits: Array) -> Shown:
+        """All logits and means."""
+        logits = logits.reshape(len(logits) * self.positions, -1).astype(np.float64)
+        matrix = self._matrix(logits.shape[1])
+        to_shown = self._likelihood.shown_logits(logits.shape[1])
+        slope = np.asarray(self._likelihood.mean_jacobian(tf.constant(logits))) @ matrix.T
+        if self._likelihood.shift_invariant:
+            slope[:, :, 0] = 0.0
+        back = np.broadcast_to(to_shown @ matrix.T, (len(logits), *slope.shape[1:]))
+        mean = self._likelihood.mean(tf.constant(logits)).numpy()
+        return Shown(logits @ to_shown.T, mean, back, slope)
+
+    def _matrix(self, n_outputs: int) -> Array:
+        if not self._likelihood.shift_invariant:
+            return np.eye(n_outputs)
+        return np.asarray(scipy.linalg.helmert(n_outputs, full=True))
+
+
+@dataclass(frozen=True)
+class SomeClasses:
+    """The logits and the log odds of some classes of many.
+
+    For k classes there are 2 k rows, however many classes the model has: the logits z_c, and the
+    log odds log(p_c / (1 - p_c)), whose derivative in the logits is e_c - q with q the
+    probabilities of the other classes given that it is none of c. dp_c = p_c (1 - p_c) d log odds.
+
+    Attributes:
+        chosen: class numbers, or a number k: the k most probable classes of each input.
+    """
+
+    chosen: tuple[int, ...] | int
+    positions: int = 1
+
+    def __len__(self) -> int:
+        return self.chosen if isinstance(self.chosen, int) else len(self.chosen)
+
+    def classes(self, logits: Any) -> tf.Tensor:
+        """The chosen classes of each input, `[B, k]`."""
+        if isinstance(self.chosen, int):
+            return tf.math.top_k(logits, self.chosen).indices
+        return tf.broadcast_to(tf.constant(self.chosen, tf.int32), [tf.shape(logits)[0], len(self)])
+
+    def cotangents(self, logits: tf.Tensor) -> tf.Tensor:
+        """e_c, then e_c - q."""
+        ones = tf.one_hot(self.classes(logits), logits.shape[1], dtype=logits.dtype)
+        others = tf.where(ones > 0, logits.dtype.min, logits[:, None, :])
+        return tf.concat([ones, ones - tf.nn.softmax(others)], axis=1)
+
+    def shown(self, logits: Array) -> Shown:
+        """The chosen classes alone, the most probable first where those are asked for."""
+        classes = self.classes(logits).numpy()
+        wide = logits.astype(np.float64)
+        own = np.take_along_axis(wide, classes, axis=1)
+        log_odds = own - _others(wide, classes)
+        p, rest = scipy.special.expit(log_odds), scipy.special.expit(-log_odds)
+        one, nothing = np.eye(len(self)), np.zeros((len(self), len(self)))
+        back = np.broadcast_to(np.hstack([one, nothing]), (len(p), len(self), 2 * len(self)))
+        slope = (p * rest)[:, :, None] * np.hstack([nothing, one])
+        return Shown(own, p, back, slope, classes, log_odds)
+
+
+def some_classes(
+    classes: str | Sequence[int], likelihood: Likelihood, n_outputs: int
+) -> SomeClasses:
+    """The classes that a user names: "top5", or numbers.
+
+    Raises:
+        InvalidInputError: no classes of this model.
+    """
+    if not likelihood.shift_invariant or likelihood.positions > 1:
+        raise InvalidInputError(
+            "classes cannot be chosen",
+            expected="a softmax over the classes, one prediction an input",
+            received=repr(likelihood),
+            remedy="predict(x) gives all outputs",
+        )
+    if isinstance(classes, str):
+        match = re.fullmatch(r"top(\d+)", classes)
+        if match and 1 <= int(match[1]) <= n_outputs:
+            return SomeClasses(int(match[1]))
+    else:
+        numbers = np.asarray(classes)
+        whole = numbers.ndim == 1 and len(numbers) > 0 and numbers.dtype.kind in "iu"
+        if whole and len(np.unique(numbers)) == len(numbers):
+            chosen = tuple(int(n) for n in numbers)
+            if min(chosen) >= 0 and max(chosen) < n_outputs:
+                return SomeClasses(chosen)
+    raise InvalidInputError(
+        "classes are none of this model's",
+        expected=f"'top5' or another number up to {n_outputs}, or different class numbers from 0 "
+        f"to {n_outputs - 1}",
+        received=repr(classes),
+    )
+
+
+def _others(logits: Array, classes: Array) -> Array:
+    """Log of the sum of the exponentials of all logits but each class's own, `[B, k]`."""
+    result = np.empty(classes.shape)
+    for k in range(classes.shape[1]):
+        others = logits.copy()
+        np.put_along_axis(others, classes[:, k : k + 1], -np.inf, axis=1)
+        result[:, k] = scipy.special.logsumexp(others, axis=1)
+    return result

@@ -1,0 +1,128 @@
+"""One of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from deltauq.errors import InvalidInputError
+from deltauq.likelihoods.labels import check_smoothing, class_numbers, numbers_of_names
+from deltauq.likelihoods.likelihood import Array, Likelihood
+
+__all__ = ["Categorical"]
+
+
+class Categorical(Likelihood):
+    """Softmax over C >= 2 classes with cross-entropy.
+
+    Labels are class numbers `[N]` or `[N, 1]`, names where `classes` gives their order, or
+    distributions q `[N, C]` (one-hot or soft). With p = softmax(z): loss = -sum_c q_c log p_c,
+    residual = p - q, Hessian S = diag(p) - p p^T whatever q.
+
+    Args:
+        label_smoothing: epsilon: q is mixed with the uniform distribution, (1 - epsilon) q +
+            epsilon / C, as Keras' losses do.
+        classes: names of the classes in the order of the model's outputs, for labels that are
+            names.
+
+    >>> import tensorflow as tf
+    >>> Categorical().residual(tf.constant([[0.0, 0.0]]), tf.constant([1])).numpy()
+    array([[ 0.5, -0.5]], dtype=float32)
+    """
+
+    name = "categorical"
+    outcome = "classes"
+    link = "Softmax"
+    shift_invariant = True
+
+    def __init__(
+        self, *, label_smoothing: float = 0.0, classes: Sequence[str] | None = None
+    ) -> None:
+        self.label_smoothing = check_smoothing(label_smoothing)
+        self.classes = None if classes is None else tuple(classes)
+
+    def check_outputs(self, n_outputs: int) -> None:
+        """Two or more."""
+        if n_outputs < 2:
+            raise InvalidInputError(
+                "the likelihood 'categorical' needs two outputs or more",
+                expected="one output a class",
+                received=f"a model with {n_outputs}",
+                remedy="pass likelihood='binary' for one sigmoid that tells two classes apart",
+            )
+
+    def check_labels(self, y: Array, n_outputs: int) -> Array:
+        """Class numbers `[N]` as int32, or distributions `[N, C]` as floats."""
+        y = numbers_of_names(np.asarray(y), self.classes, n_outputs)
+        if y.ndim == 2 and y.shape[1] == n_outputs and y.dtype.kind in "fiub":
+            return _distributions(y)
+        return class_numbers(y, n_outputs)
+
+    def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """-sum_c q_c log p_c, `[B]`."""
+        if y.shape.rank == 1 and not self.label_smoothing:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
+        return tf.nn.softmax_cross_entropy_with_logits(self._target(y, logits), logits)
+
+    def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """P - q, `[B, C]`."""
+        return tf.nn.softmax(logits) - self._target(y, logits)
+
+    def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """F = diag(r) - p r^T with r = sqrt(p), `[B, C, C]`; F F^T = S because r^T r = 1."""
+        p = tf.nn.softmax(logits)
+        root = tf.sqrt(p)
+        return tf.linalg.diag(root) - p[:, :, None] * root[:, None, :]
+
+    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """The first class whose cumulated probability exceeds the first uniform number."""
+        cumulated = tf.cumsum(tf.nn.softmax(logits), axis=1)[:, None, :]
+        labels = tf.reduce_sum(tf.cast(cumulated <= uniforms[:, :, :1], tf.int32), axis=2)
+        return tf.minimum(labels, logits.shape[1] - 1)  # the sum may round to less than one
+
+    def mean(self, logits: tf.Tensor) -> tf.Tensor:
+        """softmax(z), `[B, C]`."""
+        return tf.nn.softmax(logits)
+
+    def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
+        """S = diag(p) - p p^T, `[B, C, C]`."""
+        p = tf.nn.softmax(logits)
+        return tf.linalg.diag(p) - p[:, :, None] * p[:, None, :]
+
+    def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
+        """E softmax(z) is approximated by softmax(z / sqrt(1 + (pi / 8) Var z)).
+
+        Source: Gibbs 1997, "Bayesian Gaussian processes for regression and classification".
+        """
+        log_p = scipy.special.log_softmax(logits / np.sqrt(1.0 + np.pi / 8 * variance), axis=1)
+        target = self._target(tf.constant(y), tf.constant(log_p)).numpy()
+        return np.asarray(np.sum(target * log_p, axis=1))
+
+    def _target(self, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Q `[B, C]`, smoothed."""
+        n_classes = logits.shape[-1]
+        q = tf.one_hot(y, n_classes, dtype=logits.dtype) if y.shape.rank == 1 else y
+        smoothing = self.label_smoothing
+        q = tf.cast(q, logits.dtype)
+        return (1.0 - smoothing) * q + smoothing / n_classes if smoothing else q
+
+    def __repr__(self) -> str:
+        smoothing = f"label_smoothing={self.label_smoothing:g}" if self.label_smoothing else ""
+        return f"Categorical({smoothing})"
+
+
+def _distributions(y: Array) -> Array:
+    """One-hot rows as class numbers, which take less memory; soft ones as they are."""
+    sums = y.sum(axis=1, dtype=np.float64)
+    if np.any(y < 0) or not np.allclose(sums, 1.0, rtol=0, atol=1e-4):
+        raise InvalidInputError(
+            "y holds rows that are no distributions over the classes",
+            expected="one-hot or soft labels: rows >= 0 that sum to 1",
+            received=f"sums from {sums.min():.4g} to {sums.max():.4g}, entries from {y.min():.4g}",
+            remedy="for several labels an input use likelihood='multilabel'",
+        )
+    one_hot = np.all(np.isin(y, (0, 1)))
+    return y.argmax(axis=1).astype(np.int32) if one_hot else y

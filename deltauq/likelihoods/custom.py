@@ -1,0 +1,156 @@
+"""A loss of the user's own on the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
+from deltauq.likelihoods.categorical import Categorical
+from deltauq.likelihoods.likelihood import Array, Likelihood
+
+__all__ = ["CustomLoss"]
+
+#: Negative eigenvalues of the loss's second derivative that rounding explains, of the largest.
+_ROUNDING = {"float32": 1e-5, "float64": 1e-12}
+
+
+class CustomLoss(Likelihood):
+    """A differentiable loss on logits, such as a focal loss; labels and means are those of another.
+
+    It is taken for a negative log-likelihood: the weights' covariance is the inverse of its
+    curvature over N. The exact Hessian and OPG need nothing more. The GGN takes the loss's second
+    derivative in the logits, which must be positive semidefinite on the training data.
+
+    Args:
+        function: logits `[B, C]`, labels -> loss of each example `[B]`, in TensorFlow operations.
+        like: gives the labels and the means: softmax over classes unless another is given.
+        dispersion: the minimised cost divided by the mean of this loss.
+
+    >>> import tensorflow as tf
+    >>> focal = CustomLoss(
+    ...     lambda z, y: (1 - tf.nn.softmax(z)[:, 0]) ** 2 * tf.nn.softplus(-z[:, 0])
+    ... )
+    >>> focal.loss(tf.constant([[0.0, 0.0]]), tf.constant([0])).shape
+    TensorShape([1])
+    """
+
+    name = "custom"
+    convex = False
+
+    def __init__(
+        self,
+        function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        like: Likelihood | None = None,
+        *,
+        dispersion: float = 1.0,
+    ) -> None:
+        self.function = function
+        self.like = Categorical() if like is None else like
+        self._dispersion = dispersion
+
+    @property
+    def outcome(self) -> Any:  # type: ignore[override]
+        """That of the other likelihood."""
+        return self.like.outcome
+
+    @property
+    def link(self) -> Any:  # type: ignore[override]
+        """That of the other likelihood."""
+        return self.like.link
+
+    @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        """That of the other likelihood."""
+        return self.like.shift_invariant
+
+    def check_outputs(self, n_outputs: int) -> None:
+        """As the other likelihood."""
+        self.like.check_outputs(n_outputs)
+
+    def check_labels(self, y: Array, n_outputs: int) -> Array:
+        """As the other likelihood."""
+        return self.like.check_labels(y, n_outputs)
+
+    def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """The function's values, `[B]`."""
+        values = tf.convert_to_tensor(self.function(logits, y))
+        if values.shape.rank != 1 or values.dtype != logits.dtype:
+            raise InvalidInputError(
+                "the custom loss does not give one number an example",
+                expected=f"values [B] of dtype {logits.dtype.name} from logits [B, C] and labels",
+                received=f"shape {values.shape}, dtype {values.dtype.name}",
+                remedy="return the loss of each example, without a mean over the batch",
+            )
+        return values
+
+    def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """The loss's gradient in the logits, `[B, C]`."""
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            total = tf.reduce_sum(self.loss(logits, y))
+        return tape.gradient(total, logits, unconnected_gradients="zero")
+
+    def second_derivative(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """The loss's second derivative in the logits, `[B, C, C]`, symmetric."""
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(logits)
+            columns = tf.unstack(self.residual(logits, y), axis=1)
+        rows = [tape.gradient(c, logits, unconnected_gradients="zero") for c in columns]
+        matrix = tf.stack(rows, axis=1)
+        return (matrix + tf.linalg.matrix_transpose(matrix)) / 2
+
+    def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """V diag(sqrt(d)) of the second derivative V diag(d) V^T, `[B, C, C]`.
+
+        `check_convex` was called with all the data before.
+        """
+        values, vectors = tf.linalg.eigh(self.second_derivative(logits, y))
+        return vectors * tf.sqrt(tf.nn.relu(values))[:, None, :]
+
+    def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
+        """`NotPositiveDefiniteError` at a negative eigenvalue beyond rounding."""
+        values = np.linalg.eigvalsh(self.second_derivative(logits, y).numpy())
+        limit = _ROUNDING[logits.dtype.name] * max(float(np.abs(values).max(initial=0)), 1.0)
+        if np.min(values, initial=0.0) < -limit:
+            raise NotPositiveDefiniteError(
+                "the custom loss is not convex in the logits, so it has no GGN",
+                expected="a positive semidefinite second derivative at every example",
+                received=f"an eigenvalue of {values.min():.3g}",
+                remedy="use curvature='hessian' or 'opg'",
+            )
+
+    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """As the other likelihood."""
+        return self.like.draw(logits, uniforms)
+
+    def mean(self, logits: tf.Tensor) -> tf.Tensor:
+        """That of the other likelihood."""
+        return self.like.mean(logits)
+
+    def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
+        """That of the other likelihood."""
+        return self.like.mean_jacobian(logits)
+
+    def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
+        """That of the other likelihood."""
+        return self.like.log_predictive(logits, variance, y)
+
+    def dispersion(self, n_outputs: int) -> float:
+        """As given."""
+        return self._dispersion
+
+    def noise_variance(self) -> Array:
+        """That of the other likelihood."""
+        return self.like.noise_variance()
+
+    def shown_logits(self, n_outputs: int) -> Array:
+        """As the other likelihood."""
+        return self.like.shown_logits(n_outputs)
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"CustomLoss({name}, like={self.like!r})"

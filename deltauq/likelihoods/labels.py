@@ -1,0 +1,94 @@
+"""Labels as users have them, checked."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deltauq.errors import InvalidInputError
+from deltauq.likelihoods.likelihood import Array
+
+__all__ = ["check_smoothing", "class_numbers", "numbers_of_names", "yes_or_no"]
+
+
+def class_numbers(y: Array, n_classes: int) -> Array:
+    """Whole numbers `[N]` or `[N, 1]` in range, as int32 `[N]`."""
+    column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    whole = column.dtype.kind in "iub" or (
+        column.dtype.kind == "f" and bool(np.all(column == np.floor(column)))
+    )
+    if column.ndim != 1 or not whole:
+        raise InvalidInputError(
+            "y does not hold class numbers",
+            expected=f"whole numbers of shape [N] or [N, 1], or distributions [N, {n_classes}]",
+            received=f"dtype {y.dtype}, shape {list(y.shape)}",
+            remedy="for names pass likelihood=Categorical(classes=[...]), which gives their order, "
+            "or number them with sklearn.preprocessing.LabelEncoder",
+        )
+    if column.size and (column.min() < 0 or column.max() >= n_classes):
+        raise InvalidInputError(
+            "y holds labels out of range",
+            expected=f"integers from 0 to {n_classes - 1}, as the model tells {n_classes} classes "
+            "apart",
+            received=f"values from {column.min():g} to {column.max():g}",
+            remedy="number the classes from 0, in the order of the model's outputs",
+        )
+    return column.astype(np.int32)
+
+
+def numbers_of_names(y: Array, names: Sequence[str] | None, n_classes: int) -> Array:
+    """Names of classes as their places among the names; anything else as it is."""
+    if names is None or y.dtype.kind not in "OUST":
+        return y
+    places = {name: k for k, name in enumerate(names)}
+    if len(names) != n_classes or len(places) < len(names):
+        raise InvalidInputError(
+            "classes do not fit the model",
+            expected=f"{n_classes} different names, in the order of the model's outputs",
+            received=f"{len(names)} names, {len(places)} of them different",
+        )
+    unknown = sorted({str(label) for label in np.unique(y.astype(str))} - set(places))
+    if unknown:
+        raise InvalidInputError(
+            "y holds names that are no classes",
+            expected=f"names out of {list(names)[:10]}",
+            received=f"{unknown[:5]}",
+        )
+    return np.array([places[label] for label in y.astype(str).ravel()]).reshape(y.shape)
+
+
+def yes_or_no(y: Array, n_labels: int) -> Array:
+    """Labels from 0 (no) to 1 (yes) `[N, C]`; `[N]` for a single one."""
+    wide = y[:, None] if y.ndim == 1 and n_labels == 1 else y
+    numeric = wide.dtype.kind in "fiub"
+    if wide.ndim != 2 or wide.shape[1] != n_labels or not numeric:
+        shape = "[N] or [N, 1]" if n_labels == 1 else f"[N, {n_labels}]"
+        raise InvalidInputError(
+            "y does not hold labels of yes or no",
+            expected=f"numbers from 0 to 1 of shape {shape}, as the model has {n_labels} sigmoid "
+            f"{'output' if n_labels == 1 else 'outputs'}",
+            received=f"dtype {y.dtype}, shape {list(y.shape)}",
+            remedy="for names of two classes number them with sklearn.preprocessing.LabelEncoder",
+        )
+    if wide.size and not (np.min(wide) >= 0 and np.max(wide) <= 1):
+        raise InvalidInputError(
+            "y holds labels out of range",
+            expected="0 (no), 1 (yes), or a probability between them",
+            received=f"values from {np.min(wide):g} to {np.max(wide):g}",
+            remedy="map labels such as -1 and 1, or 1 and 2, to 0 and 1",
+        )
+    return wide.astype(np.float64 if wide.dtype.kind == "f" else np.int32)
+
+
+def check_smoothing(label_smoothing: Any) -> float:
+    """A share in [0, 1), or `InvalidInputError`."""
+    if not isinstance(label_smoothing, numbers.Real) or not 0 <= float(label_smoothing) < 1:
+        raise InvalidInputError(
+            "label_smoothing is no share",
+            expected="0 <= label_smoothing < 1",
+            received=repr(label_smoothing),
+        )
+    return float(label_smoothing)

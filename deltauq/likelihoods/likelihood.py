@@ -1,0 +1,131 @@
+"""What a likelihood is: the distribution of a label given the outputs of the network."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq.errors import UnsupportedModelError
+
+__all__ = ["Array", "Likelihood", "Outcome"]
+
+Array = npt.NDArray[Any]
+
+#: What is predicted: one of several classes, several yes-or-no labels, or numbers.
+Outcome = Literal["classes", "labels", "quantities"]
+
+
+class Likelihood(abc.ABC):
+    """The distribution of a label y given the logits z of its input, as functions of z `[B, C]`.
+
+    The loss is the negative log-likelihood of one example, in nats, whatever the training minimised
+    a multiple of: `dispersion` says which one. "Logits" are the outputs of the network before the
+    link function; of a regression its outputs themselves. A new likelihood is a subclass.
+    """
+
+    name: ClassVar[str]
+    outcome: ClassVar[Outcome]
+    #: The link function that stands at the end of a model which gives means, not logits.
+    link: ClassVar[Literal["Softmax", "Sigmoid"] | None]
+    #: The mean stays the same when all logits move alike.
+    shift_invariant: ClassVar[bool] = False
+    #: The loss's second derivative in the logits is positive semidefinite, whatever they are.
+    convex: bool = True
+    #: Predictions that one input makes: positions of a sequence, pixels of an image.
+    positions: int = 1
+
+    def check_outputs(self, n_outputs: int) -> None:
+        """`InvalidInputError` where a model with C outputs cannot have this likelihood."""
+
+    @abc.abstractmethod
+    def check_labels(self, y: Array, n_outputs: int) -> Array:
+        """The labels `[N, ...]` as the other methods take them.
+
+        Raises:
+            InvalidInputError: labels that are none of this likelihood.
+        """
+
+    @abc.abstractmethod
+    def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """Negative log-likelihood of each example, `[B]`."""
+
+    @abc.abstractmethod
+    def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """D loss / d logits, `[B, C]`."""
+
+    @abc.abstractmethod
+    def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """F `[B, C, R]` with F F^T = d^2 loss / d logits^2 (R is static)."""
+
+    @abc.abstractmethod
+    def mean(self, logits: tf.Tensor) -> tf.Tensor:
+        """Mean of the label `[B, M]`: probabilities, or the numbers that are predicted."""
+
+    @abc.abstractmethod
+    def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
+        """D mean / d logits, `[B, M, C]`."""
+
+    @abc.abstractmethod
+    def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
+        """The log of p(y) with normal logits of that variance integrated out, `[B]`, in nats.
+
+        Args:
+            logits: means, as `shown_logits` gives them, `[B, M]`.
+            variance: `[B, M]`.
+            y: labels.
+        """
+
+    def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """S `[B, R, C]`, one row for every observation: the residuals of which OPG is made."""
+        return self.residual(logits, y)[:, None, :]
+
+    def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
+        """`NotPositiveDefiniteError` where the loss is not convex in the logits of an example."""
+
+    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """Labels of the predicted distribution `[B, D, ...]` from uniform numbers `[B, D, C]`."""
+        raise UnsupportedModelError(
+            f"labels cannot be drawn from the likelihood {self.name!r}",
+            expected="one that can",
+            received=repr(self),
+            remedy="use the GGN itself",
+        )
+
+    def dispersion(self, n_outputs: int) -> float:
+        """The cost that was minimised, without L2, divided by the mean of `loss`.
+
+        Keras takes the mean over several labels or outputs, a likelihood the sum.
+        """
+        return 1.0
+
+    @property
+    def needs_noise(self) -> bool:
+        """The noise of a regression is to be estimated before anything is computed."""
+        return False
+
+    def with_noise(self, noise: Array) -> Likelihood:
+        """The same with variances `[C]` of the noise of a regression."""
+        return self
+
+    def noise_variance(self) -> Array:
+        """Of an observation around its mean, where that is a number of its own, `[C]`."""
+        raise UnsupportedModelError(
+            f"the likelihood {self.name!r} has no noise apart from its mean",
+            expected="a regression",
+            received=repr(self),
+        )
+
+    def shown_logits(self, n_outputs: int) -> Array:
+        """The matrix `[M, C]` that makes the logits that a prediction shows of the network's."""
+        return np.eye(n_outputs)
+
+    def n_rows(self, n_outputs: int) -> int:
+        """R: the columns of `hessian_factor`."""
+        return n_outputs
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

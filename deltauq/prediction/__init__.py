@@ -1,0 +1,27 @@
+"""Predictions with their epistemic uncertainty."""
+
+from deltauq.prediction.classes import (
+    DifferenceTest,
+    Prediction,
+    SomeClassesPrediction,
+    VarianceSplit,
+)
+from deltauq.prediction.estimate import Estimate, join
+from deltauq.prediction.labels import MultiLabelPrediction
+from deltauq.prediction.propagation import ROUNDING, assemble, predict, predict_some
+from deltauq.prediction.quantities import RegressionPrediction
+
+__all__ = [
+    "ROUNDING",
+    "DifferenceTest",
+    "Estimate",
+    "MultiLabelPrediction",
+    "Prediction",
+    "RegressionPrediction",
+    "SomeClassesPrediction",
+    "VarianceSplit",
+    "assemble",
+    "join",
+    "predict",
+    "predict_some",
+]

@@ -1,0 +1,265 @@
+"""Predictions of one of several classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import scipy.special
+import scipy.stats
+from beartype import beartype
+from jaxtyping import Float, Int, jaxtyped
+
+from deltauq.covariance import check_choice
+from deltauq.errors import optional
+from deltauq.prediction.estimate import Array, Estimate, normal_quantile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DifferenceTest", "Prediction", "SomeClassesPrediction", "VarianceSplit", "interval_of"]
+
+
+@dataclass(frozen=True)
+class DifferenceTest:
+    """Is the most probable class separable from the second? One entry an input.
+
+    Attributes:
+        first: the most probable class `[N]`.
+        second: the runner-up `[N]`.
+        difference: of their logits, the log of their odds `[N]`.
+        std: its standard error `[N]`, from the covariance of the two.
+        z: difference / std `[N]`.
+        p_value: two-sided, of "the two are equally probable" `[N]`.
+    """
+
+    first: Array
+    second: Array
+    difference: Array
+    std: Array
+    z: Array
+    p_value: Array
+
+
+@dataclass(frozen=True)
+class VarianceSplit:
+    """Where the variance of the class indicators comes from, `[N, C]` each.
+
+    Attributes:
+        total: p (1 - p).
+        epistemic: from the weights: Var(p), which more data would remove.
+        aleatoric: from the labels: what is left.
+    """
+
+    total: Array
+    epistemic: Array
+    aleatoric: Array
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class Prediction(Estimate):
+    """Class probabilities of N inputs with their epistemic uncertainty.
+
+    Probabilities `[N, C]` are the means of an `Estimate`, which has the other attributes: their
+    rows sum to one, those of `covariance` to zero.
+    """
+
+    def __repr__(self) -> str:
+        n, c = self.logits.shape
+        median = f", median score {np.median(self.score):.3g}" if n else ""
+        return f"Prediction({n} inputs, {c} classes{median})"
+
+    @property
+    def probabilities(self) -> Array:
+        """P `[N, C]`."""
+        return self.mean
+
+    @cached_property
+    def labels(self) -> Array:
+        """The most probable class `[N]`."""
+        return np.asarray(np.argmax(self.logits, axis=1))
+
+    def is_wrong(self, y: Array) -> Array:
+        """Whether the most probable class is not the label's `[N]`."""
+        y = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
+        if y.ndim == 2:
+            y = y.argmax(axis=1)
+        return np.asarray(self.labels != (y > 0.5 if y.dtype.kind == "f" else y))
+
+    @cached_property
+    def entropy(self) -> Array:
+        """Entropy of the predicted distribution in nats `[N]`: the spread of the labels."""
+        return np.asarray(np.sum(scipy.special.entr(self.probabilities), axis=1))
+
+    @cached_property
+    def mutual_information(self) -> Array:
+        """Information a label would bring about the weights, in nats `[N]`, to second order.
+
+        (1/2) sum_c Var(p_c) / p_c = (1/2) trace(S Cov(z)), the second-order term of
+        H(E p) - E H(p) (Smith and Gal 2018, arXiv 1803.08533, section 3).
+        """
+        p = self.probabilities
+        centred = np.einsum("nc,ncc->n", p, self.logit_covariance)
+        mean = np.einsum("nc,ncd,nd->n", p, self.logit_covariance, p)
+        return np.maximum(0.5 * (centred - mean), 0.0)
+
+    def variance_split(self) -> VarianceSplit:
+        """The variance of each class's indicator, divided by the law of total variance.
+
+        p (1 - p) = Var(p) + E[p (1 - p)] (Kwon et al. 2020, "Uncertainty quantification using
+        Bayesian neural networks in classification"). Where the linearisation gives a Var(p) beyond
+        p (1 - p), the aleatoric part is negative: then neither is determined by the data.
+        """
+        total = self.probabilities * (1.0 - self.probabilities)
+        return VarianceSplit(total, self.std**2, total - self.std**2)
+
+    def interval(
+        self, level: float = 0.95, method: Literal["logit", "normal"] = "logit"
+    ) -> tuple[Array, Array]:
+        """Intervals of the probabilities at a confidence level.
+
+        Args:
+            level: in (0, 1).
+            method: "logit" takes the normal interval of log(p_c / (1 - p_c)), whose standard error
+                comes from Cov(z), back to probabilities: it stays inside [0, 1]. "normal" is
+                p +- q std, which may leave it.
+
+        Returns:
+            (lower, upper), each `[N, C]`.
+        """
+        return interval_of(self, *self._log_odds(), level, method)
+
+    def difference_test(self) -> DifferenceTest:
+        """Test the most probable class against the second: normal test of z_first - z_second."""
+        # By the logits: probabilities that round to zero are all alike.
+        order = np.argsort(-self.logits, axis=1, kind="stable")
+        first, second = order[:, 0], order[:, 1]
+        n = np.arange(len(self))
+        cov = self.logit_covariance
+        variance = cov[n, first, first] + cov[n, second, second] - 2 * cov[n, first, second]
+        difference = self.logits[n, first] - self.logits[n, second]
+        std = np.sqrt(np.maximum(variance, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(difference == 0, 0.0, difference / std)
+        return DifferenceTest(first, second, difference, std, z, 2 * scipy.stats.norm.sf(np.abs(z)))
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """A table with one row an input, in the manner of statsmodels' `summary_frame`.
+
+        Columns: `label`, then `predicted`, `se`, `ci_lower`, `ci_upper` of that class, `se_low` and
+        `se_high` where there are `std_bounds`, `score`, `entropy`, `mutual_information`, and
+        `predicted_c`, `se_c` of every class c.
+        """
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        n, top = np.arange(len(self)), self.labels
+        lower, upper = self.interval(level)
+        columns: dict[str, Array] = {
+            "label": top,
+            "predicted": self.probabilities[n, top],
+            "se": self.std[n, top],
+            "ci_lower": lower[n, top],
+            "ci_upper": upper[n, top],
+        }
+        if self.std_limits is not None:
+            columns["se_low"], columns["se_high"] = self.std_limits[n, top].T
+        columns["score"] = self.score
+        columns["entropy"] = self.entropy
+        columns["mutual_information"] = self.mutual_information
+        for c in range(self.logits.shape[1]):
+            columns[f"predicted_{c}"] = self.probabilities[:, c]
+            columns[f"se_{c}"] = self.std[:, c]
+        return frames.DataFrame(columns)
+
+    def plot(self, y: Any = None, ax: Any = None) -> Any:
+        """Probability against standard error of the predicted class; see `deltauq.plots`."""
+        from deltauq import plots
+
+        return plots.probability_against_error(self, y, ax=ax)
+
+    def _log_odds(self) -> tuple[Array, Array]:
+        """log(p_c / (1 - p_c)) and its standard error, `[N, C]` each, without dividing by zero.
+
+        The gradient of class c's log odds in the logits is e_c - q with q the probabilities of the
+        other classes given that it is none of c.
+        """
+        n_classes = self.logits.shape[1]
+        odds, variance = np.empty_like(self.logits), np.empty_like(self.logits)
+        for c in range(n_classes):
+            others = np.delete(np.arange(n_classes), c)
+            rest = self.logits[:, others]
+            odds[:, c] = self.logits[:, c] - scipy.special.logsumexp(rest, axis=1)
+            gradient = np.zeros_like(self.logits)
+            gradient[:, c] = 1.0
+            gradient[:, others] = -scipy.special.softmax(rest, axis=1)
+            variance[:, c] = np.einsum(
+                "nc,ncd,nd->n", gradient, self.logit_covariance, gradient, optimize=True
+            )
+        return odds, np.sqrt(np.maximum(variance, 0.0))
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class SomeClassesPrediction(Estimate):
+    """Probabilities of k chosen classes out of many, with their exact covariance.
+
+    Attributes:
+        classes: the class that each column is about `[N, k]`; the most probable first where those
+            were asked for.
+        log_odds: log(p / (1 - p)) `[N, k]`.
+        log_odds_std: their standard errors `[N, k]`.
+    """
+
+    classes: Int[np.ndarray, "N C"] = field(kw_only=True)
+    log_odds: Float[np.ndarray, "N C"] = field(kw_only=True)
+    log_odds_std: Float[np.ndarray, "N C"] = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        n, k = self.logits.shape
+        return f"SomeClassesPrediction({n} inputs, {k} classes of many)"
+
+    @property
+    def probabilities(self) -> Array:
+        """P `[N, k]`."""
+        return self.mean
+
+    def interval(
+        self, level: float = 0.95, method: Literal["logit", "normal"] = "logit"
+    ) -> tuple[Array, Array]:
+        """(lower, upper), each `[N, k]`, as `Prediction.interval`."""
+        return interval_of(self, self.log_odds, self.log_odds_std, level, method)
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """A table with one row for each input and class.
+
+        Columns: `input`, `class`, `predicted`, `se`, `ci_lower`, `ci_upper`, and `se_low`,
+        `se_high` where there are `std_bounds`.
+        """
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        n, k = self.logits.shape
+        lower, upper = self.interval(level)
+        columns = {
+            "input": np.repeat(np.arange(n), k),
+            "class": self.classes.ravel(),
+            "predicted": self.mean.ravel(),
+            "se": self.std.ravel(),
+            "ci_lower": lower.ravel(),
+            "ci_upper": upper.ravel(),
+        }
+        if self.std_limits is not None:
+            columns["se_low"], columns["se_high"] = self.std_limits.reshape(-1, 2).T
+        return frames.DataFrame(columns)
+
+
+def interval_of(
+    estimate: Estimate, log_odds: Array, log_odds_std: Array, level: float, method: str
+) -> tuple[Array, Array]:
+    """Intervals of probabilities, by their log odds or by themselves."""
+    check_choice("method", method, ("logit", "normal"))
+    q = normal_quantile(level)
+    if method == "normal":
+        return estimate.mean - q * estimate.std, estimate.mean + q * estimate.std
+    ends = (log_odds - q * log_odds_std, log_odds + q * log_odds_std)
+    return scipy.special.expit(ends[0]), scipy.special.expit(ends[1])

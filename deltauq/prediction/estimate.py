@@ -1,0 +1,155 @@
+"""What all predictions have in common: means with covariances, and bounds of the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import scipy.stats
+import tensorflow as tf
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+
+from deltauq.errors import InvalidInputError
+from deltauq.linalg import root_diagonal
+
+__all__ = ["Array", "Estimate", "join", "normal_quantile"]
+
+Array = npt.NDArray[Any]
+Kind = TypeVar("Kind", bound="Estimate")
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class Estimate:
+    """Means of N predictions with their epistemic uncertainty.
+
+    Attributes:
+        logits: z `[N, C]`, the outputs of the network before the link function.
+        mean: of the labels `[N, C]`: probabilities, or the numbers of a regression.
+        logit_covariance: Cov(z) = J Sigma J^T `[N, C, C]`.
+        covariance: of the means, S Cov(z) S^T `[N, C, C]` with S = d mean / d z.
+        logit_std_limits: between which `logit_std` from all eigenpairs lies, `[N, C, 2]`; None
+            where the curvature was computed without bounds.
+        std_limits: the same of `std`; read them as `std_bounds`.
+        certified: the limits are bounds; otherwise (sandwich, negative_curvature="keep", `refine`
+            of an exact Hessian) they are an estimate of how far the standard errors may lie.
+        data_passes: passes over the training data that these inputs took (`refine`).
+    """
+
+    logits: Float[np.ndarray, "N C"]
+    mean: Float[np.ndarray, "N C"]
+    logit_covariance: Float[np.ndarray, "N C C"]
+    covariance: Float[np.ndarray, "N C C"]
+    logit_std_limits: Float[np.ndarray, "N C 2"] | None = None
+    std_limits: Float[np.ndarray, "N C 2"] | None = None
+    certified: bool = True
+    data_passes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, rows: slice | Array | list[int]) -> Self:
+        """The prediction of some of the inputs, chosen by a slice, numbers or a mask."""
+        if not isinstance(rows, slice):
+            rows = np.atleast_1d(np.asarray(rows))
+        return _each_column(lambda columns: columns[0][rows], self)
+
+    @cached_property
+    def std(self) -> Array:
+        """Standard error of each mean `[N, C]`."""
+        return root_diagonal(self.covariance)
+
+    @cached_property
+    def logit_std(self) -> Array:
+        """Standard error of each logit `[N, C]`."""
+        return root_diagonal(self.logit_covariance)
+
+    @property
+    def std_bounds(self) -> tuple[Array, Array]:
+        """(low, high), each `[N, C]`: the standard errors from all eigenpairs lie between them.
+
+        OPG and GGN: with the probability that `eigenpairs.left_out` states. They are about what
+        the low rank costs, not about the Delta method itself. Where `certified` is False they are
+        an estimate.
+
+        Raises:
+            InvalidInputError: the curvature was computed without them.
+        """
+        return _unstacked(self.std_limits, "std_bounds")
+
+    @property
+    def logit_std_bounds(self) -> tuple[Array, Array]:
+        """The same for the standard errors of the logits."""
+        return _unstacked(self.logit_std_limits, "logit_std_bounds")
+
+    @cached_property
+    def score(self) -> Array:
+        """One number an input: sqrt(trace of the means' covariance) `[N]`."""
+        return np.asarray(np.sqrt(np.sum(self.std**2, axis=1)))
+
+    def is_wrong(self, y: Array) -> Array | None:
+        """Whether each input was misclassified `[N]`; None where nothing is classified.
+
+        Args:
+            y: labels, as the likelihood's `check_labels` gives them.
+        """
+        return None
+
+    def distribution(self) -> Any:
+        """The normal distribution of the logits, `tfp.distributions`, batch `[N]`, event `[C]`.
+
+        The link function of its samples gives samples of the means.
+        """
+        import tensorflow_probability as tfp
+
+        values, vectors = np.linalg.eigh(self.logit_covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+        return tfp.distributions.MultivariateNormalLinearOperator(
+            loc=tf.constant(self.logits), scale=tf.linalg.LinearOperatorFullMatrix(root)
+        )
+
+
+def join(parts: Sequence[Kind]) -> Kind:
+    """One prediction of the inputs of several."""
+    return _each_column(np.concatenate, *parts)
+
+
+def normal_quantile(level: float) -> float:
+    """Q of the central interval +- q that a standard normal lies in with a probability.
+
+    Raises:
+        InvalidInputError: the level is none.
+    """
+    if not 0 < level < 1:
+        raise InvalidInputError(
+            "level is not a confidence level",
+            expected="a number between 0 and 1, such as 0.95",
+            received=repr(level),
+        )
+    return float(scipy.stats.norm.ppf(0.5 + level / 2))
+
+
+def _each_column(function: Callable[[list[Array]], Array], *parts: Kind) -> Kind:
+    """Make one prediction of some, column by column; what is not a column is that of the first."""
+    columns: dict[str, Any] = {}
+    for field in fields(parts[0]):
+        column = [getattr(part, field.name) for part in parts]
+        columns[field.name] = function(column) if isinstance(column[0], np.ndarray) else column[0]
+    return type(parts[0])(**columns)
+
+
+def _unstacked(limits: Array | None, name: str) -> tuple[Array, Array]:
+    if limits is None:
+        raise InvalidInputError(
+            f"{name} needs a bound on what the eigenpairs leave out",
+            expected="a curvature that was fitted with bounds",
+            received="one fitted with bounds=False",
+            remedy="pass bounds=True (the default) and fit again; it takes a few more passes over "
+            "the data",
+        )
+    return limits[..., 0], limits[..., 1]

@@ -1,0 +1,91 @@
+"""Predictions of several labels, each there or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.special
+from beartype import beartype
+from jaxtyping import jaxtyped
+
+from deltauq.errors import optional
+from deltauq.prediction.classes import VarianceSplit, interval_of
+from deltauq.prediction.estimate import Array, Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MultiLabelPrediction"]
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class MultiLabelPrediction(Estimate):
+    """Probabilities of C labels of N inputs, which need not sum to one, with their uncertainty."""
+
+    def __repr__(self) -> str:
+        n, c = self.logits.shape
+        return f"MultiLabelPrediction({n} inputs, {c} labels)"
+
+    @property
+    def probabilities(self) -> Array:
+        """P `[N, C]`."""
+        return self.mean
+
+    @property
+    def labels(self) -> Array:
+        """Whether each label is more probable than not `[N, C]`."""
+        return np.asarray(self.logits > 0)
+
+    def is_wrong(self, y: Array) -> Array:
+        """Whether any of the labels is wrong `[N]`."""
+        return np.asarray(np.any(self.labels != (y > 0.5), axis=1))
+
+    @cached_property
+    def entropy(self) -> Array:
+        """Entropy of the labels in nats, which are independent given the weights `[N]`."""
+        p, rest = self.mean, scipy.special.expit(-self.logits)
+        return np.asarray(np.sum(scipy.special.entr(p) + scipy.special.entr(rest), axis=1))
+
+    @cached_property
+    def mutual_information(self) -> Array:
+        """Information each label by itself would bring about the weights, summed, in nats `[N]`.
+
+        To second order (1/2) sum_c Var(p_c) / (p_c (1 - p_c)), as of `Prediction`.
+        """
+        spread = self.mean * scipy.special.expit(-self.logits)
+        return np.asarray(0.5 * np.sum(spread * self.logit_std**2, axis=1))
+
+    def variance_split(self) -> VarianceSplit:
+        """The variance of each label's indicator, divided as `Prediction.variance_split` does."""
+        total = self.mean * scipy.special.expit(-self.logits)
+        return VarianceSplit(total, self.std**2, total - self.std**2)
+
+    def interval(
+        self, level: float = 0.95, method: Literal["logit", "normal"] = "logit"
+    ) -> tuple[Array, Array]:
+        """(lower, upper) of the probabilities, each `[N, C]`, as `Prediction.interval`."""
+        return interval_of(self, self.logits, self.logit_std, level, method)
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """A table with one row an input; columns `predicted_c`, `se_c`, `ci_lower_c`, `ci_upper_c`.
+
+        With `se_low_c` and `se_high_c` where there are `std_bounds`, `score`, `entropy` and
+        `mutual_information`.
+        """
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        lower, upper = self.interval(level)
+        columns = {
+            "score": self.score,
+            "entropy": self.entropy,
+            "mutual_information": self.mutual_information,
+        }
+        for c in range(self.mean.shape[1]):
+            columns[f"predicted_{c}"], columns[f"se_{c}"] = self.mean[:, c], self.std[:, c]
+            columns[f"ci_lower_{c}"], columns[f"ci_upper_{c}"] = lower[:, c], upper[:, c]
+            if self.std_limits is not None:
+                columns[f"se_low_{c}"], columns[f"se_high_{c}"] = self.std_limits[:, c].T
+        return frames.DataFrame(columns)

@@ -1,0 +1,145 @@
+"""From a parameter covariance to the covariance of every prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from deltauq.covariance import ParameterCovariance
+from deltauq.directions import Directions, Shown, SomeClasses
+from deltauq.inputs import InputBatches
+from deltauq.jacobians import Workspace
+from deltauq.likelihoods import Likelihood
+from deltauq.linalg import root_diagonal
+from deltauq.linearization import Linearization
+from deltauq.prediction.classes import Prediction, SomeClassesPrediction
+from deltauq.prediction.estimate import Array, join
+from deltauq.prediction.labels import MultiLabelPrediction
+from deltauq.prediction.quantities import RegressionPrediction
+
+__all__ = ["ROUNDING", "assemble", "predict", "predict_some"]
+
+#: Relative rounding of a standard error in the network's precision, by which bounds are widened.
+ROUNDING = {"float32": 1e-4, "float64": 1e-9}
+
+
+def predict(
+    linearization: Linearization,
+    covariance: ParameterCovariance,
+    inputs: InputBatches,
+    vectors: Array,
+) -> Any:
+    """Push a parameter covariance through the linearised network, batch by batch.
+
+    Cov(z) = J Sigma J^T and Cov(p) = S Cov(z) S^T with S the mean's Jacobian. J is never multiplied
+    by a `[P, P]` matrix.
+
+    Args:
+        linearization: of the network.
+        covariance: of its parameters.
+        inputs: the inputs.
+        vectors: the covariance's vectors, C-contiguous and in the network's precision.
+
+    Returns:
+        The `Estimate` of the likelihood's kind.
+    """
+    likelihood = linearization.likelihood
+    parts = []
+    for shown, middle, outer in _covariances(linearization, covariance, inputs, vectors):
+        parts.append(assemble(likelihood, shown, middle, outer, vectors.dtype.name))
+    return replace(join(parts), certified=covariance.certified)
+
+
+def predict_some(
+    linearization: Linearization,
+    covariance: ParameterCovariance,
+    inputs: InputBatches,
+    vectors: Array,
+    classes: SomeClasses,
+) -> SomeClassesPrediction:
+    """The same for some classes of many, exact for those: 2 k rows an input, not C."""
+    parts, dtype = [], vectors.dtype.name
+    for shown, middle, outer in _covariances(linearization, covariance, inputs, vectors, classes):
+        of_log_odds = slice(len(classes), None)
+        parts.append(
+            SomeClassesPrediction(
+                *_moments(shown, middle, outer, dtype),
+                classes=np.asarray(shown.classes),
+                log_odds=np.asarray(shown.log_odds),
+                log_odds_std=root_diagonal(middle[:, of_log_odds, of_log_odds]),
+            )
+        )
+    return replace(join(parts), certified=covariance.certified)
+
+
+def _covariances(
+    linearization: Linearization,
+    covariance: ParameterCovariance,
+    inputs: InputBatches,
+    vectors: Array,
+    directions: Directions | None = None,
+) -> Iterator[tuple[Shown, Array, Sequence[Array] | None]]:
+    """What is shown, the covariance of its rows, and covariances between which that one lies."""
+    workspace = Workspace(vectors.dtype)
+    for x in inputs:
+        found = linearization.sketch(x, vectors, workspace, directions)
+        middle = covariance.project(found.along, found.rest)
+        outer: Sequence[Array] | None = covariance.project_bounds(found.along, found.rest)
+        if outer is not None and not covariance.certified:
+            outer = (*outer, middle)
+        yield found.shown, middle, outer
+
+
+def assemble(
+    likelihood: Likelihood,
+    shown: Shown,
+    middle: Array,
+    outer: Sequence[Array] | None,
+    dtype: str,
+) -> Any:
+    """A prediction from covariances of the rows of the Jacobian.
+
+    Args:
+        likelihood: says what kind of prediction it is.
+        shown: logits, means and how they move with the rows.
+        middle: the covariance `[B, R, R]`.
+        outer: between which it lies, or None; the standard errors' bounds are those from the
+            smallest to the largest.
+        dtype: the network's precision, whose rounding widens them.
+    """
+    moments = _moments(shown, middle, outer, dtype)
+    if likelihood.outcome == "quantities":
+        noise = np.broadcast_to(likelihood.noise_variance(), shown.mean.shape)
+        return RegressionPrediction(*moments, noise=noise)
+    kind = Prediction if likelihood.outcome == "classes" else MultiLabelPrediction
+    return kind(*moments)
+
+
+def _moments(
+    shown: Shown, middle: Array, outer: Sequence[Array] | None, dtype: str
+) -> tuple[Any, ...]:
+    """The first six fields of an `Estimate`."""
+    return (
+        shown.logits,
+        shown.mean,
+        _congruent(shown.back, middle),
+        _congruent(shown.slope, middle),
+        None if outer is None else _std_bounds(shown.back, outer, ROUNDING[dtype]),
+        None if outer is None else _std_bounds(shown.slope, outer, ROUNDING[dtype]),
+    )
+
+
+def _std_bounds(left: Array, middles: Sequence[Array], rounding: float) -> Array:
+    """The range of the roots of the diagonals of L M L^T, rounding allowed for, `[B, C, 2]`."""
+    roots = [root_diagonal(_congruent(left, middle)) for middle in middles]
+    low, high = np.min(roots, axis=0), np.max(roots, axis=0)
+    return np.stack([low * (1.0 - rounding), high * (1.0 + rounding)], axis=-1)
+
+
+def _congruent(left: Array, middle: Array) -> Array:
+    """L M L^T, symmetric to the bit."""
+    result = left @ middle @ np.swapaxes(left, -1, -2)
+    return np.asarray((result + np.swapaxes(result, -1, -2)) / 2)

@@ -1,0 +1,84 @@
+"""Predictions of numbers: a regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+
+from deltauq.covariance import check_choice
+from deltauq.errors import optional
+from deltauq.prediction.classes import VarianceSplit
+from deltauq.prediction.estimate import Array, Estimate, normal_quantile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RegressionPrediction"]
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class RegressionPrediction(Estimate):
+    """Predicted numbers of N inputs with their epistemic uncertainty, and that of observations.
+
+    Attributes:
+        noise: variance of an observation around its mean `[N, C]`.
+    """
+
+    noise: Float[np.ndarray, "N C"] = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        n, c = self.logits.shape
+        return f"RegressionPrediction({n} inputs, {c} {'output' if c == 1 else 'outputs'})"
+
+    @property
+    def observation_std(self) -> Array:
+        """Standard error of a new observation: of its mean and of the noise together `[N, C]`."""
+        return np.asarray(np.sqrt(self.std**2 + self.noise))
+
+    def variance_split(self) -> VarianceSplit:
+        """The variance of a new observation: epistemic from the weights, aleatoric the noise."""
+        return VarianceSplit(self.std**2 + self.noise, self.std**2, self.noise)
+
+    def interval(
+        self, level: float = 0.95, of: Literal["mean", "observation"] = "mean"
+    ) -> tuple[Array, Array]:
+        """Normal intervals at a confidence level.
+
+        Args:
+            level: in (0, 1).
+            of: "mean" (epistemic: where the regression lies) or "observation" (total: where a new
+                observation lies).
+
+        Returns:
+            (lower, upper), each `[N, C]`.
+        """
+        check_choice("of", of, ("mean", "observation"))
+        q = normal_quantile(level)
+        std = self.std if of == "mean" else self.observation_std
+        return self.mean - q * std, self.mean + q * std
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """A table with one row an input, in the manner of statsmodels' `summary_frame`.
+
+        Columns of every output c: `mean_c`, `mean_se_c`, `mean_ci_lower_c`, `mean_ci_upper_c`,
+        `obs_ci_lower_c`, `obs_ci_upper_c`, and `se_low_c`, `se_high_c` where there are
+        `std_bounds`; without `_c` where there is one output.
+        """
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        of_mean, of_observation = (self.interval(level, of) for of in ("mean", "observation"))
+        columns = {}
+        n_outputs = self.mean.shape[1]
+        for c in range(n_outputs):
+            end = "" if n_outputs == 1 else f"_{c}"
+            columns[f"mean{end}"], columns[f"mean_se{end}"] = self.mean[:, c], self.std[:, c]
+            for name, (lower, upper) in (("mean", of_mean), ("obs", of_observation)):
+                columns[f"{name}_ci_lower{end}"] = lower[:, c]
+                columns[f"{name}_ci_upper{end}"] = upper[:, c]
+            if self.std_limits is not None:
+                columns[f"se_low{end}"], columns[f"se_high{end}"] = self.std_limits[:, c].T
+        return frames.DataFrame(columns)
