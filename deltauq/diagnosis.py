@@ -35,6 +35,7 @@ from deltauq.estimates import (
 from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network import Inspection, Layers, Network
 from deltauq.regularization import L2, VariableRate, l2_sources
+from deltauq.streams import as_source, model_rank
 from deltauq.training import Polished
 from deltauq.training import polish as minimise
 
@@ -118,6 +119,7 @@ def diagnose(
     x: Any,
     y: Any = None,
     sample_weight: Any = None,
+    class_weight: Any = None,
     *,
     polish: bool = False,
     l2: L2 = "auto",
@@ -132,9 +134,10 @@ def diagnose(
 
     Args:
         model: as for `DeltaMethod`.
-        x: the training inputs.
-        y: their class numbers.
+        x: the training inputs, or a dataset, as `DeltaMethod.fit` takes them.
+        y: their labels.
         sample_weight: their weights.
+        class_weight: class number -> weight.
         polish: minimise the cost further by L-BFGS, on a copy of the weights; see
             `Diagnosis.apply_polished`.
         l2: as for `DeltaMethod`.
@@ -148,11 +151,13 @@ def diagnose(
         found.facts["_network"] = network
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
-        probe = found.attempt("data", lambda: probe_rows(x, dtype=network.dtype, n=3))
+        source = found.attempt("data", lambda: as_source(x, rank=model_rank(network.model)))
+        probe = found.attempt("data", lambda: probe_rows(source, dtype=network.dtype, n=3))
         inspection = found.attempt("model", lambda: network.inspect(probe))
         found.add(*compiled_loss(model, inspection, likelihood))
+        training = (source, y, sample_weight, class_weight)
         problem = found.attempt(
-            "data", lambda: _problem(network, inspection, (x, y, sample_weight), l2, likelihood)
+            "data", lambda: _problem(network, inspection, training, l2, likelihood)
         )
         found.facts["rates"] = problem.rates
         found.add(*classes_seen(problem.data, inspection.n_outputs))
@@ -204,7 +209,7 @@ class _Problem:
 def _problem(
     network: Network,
     inspection: Inspection,
-    training: tuple[Any, Any, Any],
+    training: tuple[Any, Any, Any, Any],
     l2: L2,
     likelihood: str | Likelihood,
 ) -> _Problem:

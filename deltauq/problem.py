@@ -22,6 +22,7 @@ from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
 from deltauq.regularization import L2, l2_rates
+from deltauq.streams import as_source, model_rank
 
 __all__ = ["Problem", "state_problem"]
 
@@ -79,7 +80,7 @@ class Problem:
 
 def state_problem(
     network: Network,
-    training: tuple[Any, Any, Any],
+    training: tuple[Any, Any, Any, Any],
     *,
     l2: L2,
     likelihood: str | Likelihood,
@@ -94,7 +95,7 @@ def state_problem(
 
     Args:
         network: the network.
-        training: x, y, sample_weight as `DeltaMethod.fit` takes them.
+        training: x, y, sample_weight, class_weight as `DeltaMethod.fit` takes them.
         l2: as in `DeltaMethod`.
         likelihood: as in `DeltaMethod`.
         rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
@@ -109,7 +110,8 @@ def state_problem(
         UnsupportedModelError: a model or a compiled loss that cannot be used.
         MemoryLimitError: the eigenpairs do not fit in memory.
     """
-    x, y, sample_weight = training
+    x, *labels = training
+    x = as_source(x, rank=model_rank(network.model))
     resolved = resolve_likelihood(likelihood)
     probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
     inspection = network.inspect(probe)
@@ -134,8 +136,7 @@ def state_problem(
     )
     data = Batches(
         x,
-        y,
-        sample_weight,
+        *labels,
         likelihood=resolved,
         n_outputs=inspection.n_outputs,
         dtype=network.dtype,
