@@ -60,10 +60,12 @@ def as_numbers(leaf: Any, name: str = "x") -> Array:
     if pandas is not None and isinstance(leaf, pandas.DataFrame):
         return _from_frame(leaf, name)
     if pandas is not None and isinstance(leaf, _columns(pandas)):
-        array = _from_column(pandas.Series(leaf))
+        column = pandas.Series(leaf)
+        array = _from_column(column)
+        numeric = pandas.api.types.is_numeric_dtype(column.dtype)  # categories may be numbers
     else:
-        array = _as_array(leaf, name)
-    if array.dtype.kind not in "fiub":
+        array, numeric = _as_array(leaf, name), True
+    if not numeric or array.dtype.kind not in "fiub":
         raise InvalidInputError(
             f"{name} does not hold numbers",
             expected="float, integer or boolean arrays",

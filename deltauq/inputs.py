@@ -30,6 +30,9 @@ __all__ = [
     "made_different",
 ]
 
+#: Row shapes of one number.
+_ONE: set[tuple[int, ...]] = {(), (1,)}
+
 
 class InputBatches:
     """Inputs alone, cut into even batches of at most `batch_size` rows.
@@ -133,13 +136,17 @@ def align_inputs(x: Any, spec: Any) -> Any:
 
 
 def _same_rows(x: Any, spec: Any) -> bool:
-    """Whether structure and row shapes are those of the specs."""
+    """Whether structure and row shapes are those of the specs; Keras takes `[N]` as `[N, 1]`."""
     try:
         tf.nest.assert_same_structure(x, spec)
     except (TypeError, ValueError):
         return False
     rows = zip(tf.nest.flatten(x), tf.nest.flatten(spec), strict=True)
-    return all(leaf.shape[1:] == tuple(like.shape[1:]) and leaf.shape for leaf, like in rows)
+    return all(
+        leaf.ndim > 0
+        and (leaf.shape[1:] == like.shape[1:] or {leaf.shape[1:], tuple(like.shape[1:])} == _ONE)
+        for leaf, like in rows
+    )
 
 
 def _refuse_labels(element: Any, spec: Any) -> None:
@@ -174,8 +181,8 @@ def _check_columns(received: tuple[Any, ...] | None, expected: tuple[Any, ...] |
 
 def _align(leaf: npt.NDArray[Any], like: tf.TensorSpec) -> npt.NDArray[Any]:
     with np.errstate(invalid="ignore"):
-        aligned = leaf.astype(like.dtype.as_numpy_dtype)
-    if aligned.dtype.kind != "f" and not np.array_equal(aligned, leaf):
+        aligned = leaf.astype(like.dtype.as_numpy_dtype).reshape(-1, *like.shape[1:])
+    if aligned.dtype.kind != "f" and not np.array_equal(aligned.ravel(), leaf.ravel()):
         raise InvalidInputError(
             "x does not fit the training data",
             expected=f"whole numbers that {aligned.dtype} holds, as in training",
