@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.arrays import as_labels
 from deltauq.delta import CURVATURES, Curvature, DeltaMethod
 from deltauq.errors import InvalidInputError, optional
 from deltauq.likelihoods import resolve_likelihood
@@ -181,7 +182,7 @@ def compare(
 def _check_labels(y_eval: Any, prediction: Prediction, options: dict[str, Any]) -> Array:
     n_inputs, n_outputs = prediction.probabilities.shape
     likelihood = resolve_likelihood(options.get("likelihood", "auto"))
-    labels = likelihood.check_labels(np.asarray(y_eval), n_outputs)
+    labels = likelihood.check_labels(as_labels(y_eval), n_outputs)
     if len(labels) != n_inputs:
         raise InvalidInputError(
             "y_eval has the wrong shape",
