@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.arrays import as_labels
 from deltauq.delta import CURVATURES, Curvature, DeltaMethod
 from deltauq.errors import InvalidInputError, optional
 from deltauq.linalg import Eigenpairs
@@ -179,7 +180,7 @@ def compare(
 
 def _check_labels(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
     n_inputs = len(prediction)
-    labels = dm.fitted_likelihood.check_labels(np.asarray(y_eval), dm.n_outputs)
+    labels = dm.fitted_likelihood.check_labels(as_labels(y_eval), dm.n_outputs)
     if len(labels) != n_inputs:
         raise InvalidInputError(
             "y_eval has the wrong shape",

@@ -26,7 +26,7 @@ from deltauq.fitting import (
     Settings,
     calibration_rows,
 )
-from deltauq.inputs import InputBatches, align_inputs
+from deltauq.inputs import InputBatches
 from deltauq.joint import JointPrediction, predict_joint
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Eigenpairs, Storage
@@ -144,14 +144,20 @@ class DeltaMethod:
         self.progress = progress
         self._fitted: Fitted | None = None
 
-    def fit(self, x: Any, y: Any = None, sample_weight: Any = None) -> DeltaMethod:
+    def fit(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
+    ) -> DeltaMethod:
         """Compute the curvature on the training data and the parameters' covariance.
 
         Args:
-            x: the training inputs: an array `[N, ...]`, a nest of arrays for several inputs, or a
-                batched `tf.data.Dataset` of `(x, y)` or `(x, y, weight)`.
-            y: class numbers `[N]`.
+            x: the training inputs: an array, tensor or list `[N, ...]`, a pandas frame, a list or
+                dict of arrays for several inputs; or a finite `tf.data.Dataset`, batched or not,
+                or `keras.utils.PyDataset`, of `(x, y)` or `(x, y, weight)`. A dataset is read
+                several times, and must yield the same examples each time.
+            y: labels `[N]`, in any of these forms; None beside a dataset.
             sample_weight: `[N]`; N becomes their sum.
+            class_weight: `{class number: weight}`, as Keras' `fit` takes it: multiplies the
+                weights of that class's examples; classes that are left out count once.
 
         Returns:
             self.
@@ -170,7 +176,7 @@ class DeltaMethod:
         tunes = isinstance(self.l2, str) and self.l2 == "tune"
         problem = state_problem(
             network,
-            (x, y, sample_weight),
+            (x, y, sample_weight, class_weight),
             l2=complete_l2(network.variables) if tunes else self.l2,
             likelihood=self.likelihood,
             rank=self.rank,
@@ -204,7 +210,7 @@ class DeltaMethod:
         """Predict with standard errors.
 
         Args:
-            x: inputs as in `fit`, without labels.
+            x: inputs as in `fit`: arrays, or a dataset that yields inputs without labels.
             classes: of many classes, those whose covariance is wanted: "top5" (any number: the most
                 probable ones of each input) or class numbers. Exact for those, and far cheaper.
 
@@ -262,7 +268,8 @@ class DeltaMethod:
         """How wide the bounds of the probabilities' standard errors would be with fewer eigenpairs.
 
         Args:
-            x: inputs to measure on; None takes the first training inputs.
+            x: inputs to measure on, of a dataset the first batch; None takes the first training
+                inputs.
         """
         fitted = self._require_fitted("rank_curve")
         if fitted.pairs.n_lowest:
@@ -271,7 +278,8 @@ class DeltaMethod:
                 expected="negative_curvature='project' or 'raise'",
                 received="eigenpairs of both ends of the spectrum",
             )
-        rows = calibration_rows(fitted.problem, self.memory_limit, self._aligned(x))
+        some = None if x is None else self._inputs(x, fitted.problem).first()
+        rows = calibration_rows(fitted.problem, self.memory_limit, some)
         return rank_curve(fitted.pairs, rows, fitted.problem.epsilon)
 
     def posterior(self) -> Any:
@@ -304,7 +312,7 @@ class DeltaMethod:
         if x is not None:
             problem = fitted.problem
             held_out = Batches(
-                x if isinstance(x, tf.data.Dataset) else self._aligned(x),
+                self._inputs(x, problem).source,
                 y,
                 sample_weight,
                 likelihood=problem.likelihood,
@@ -321,16 +329,22 @@ class DeltaMethod:
     ) -> Iterator[InputBatches]:
         """Inputs in batches whose Jacobians fit in memory so many times, under a progress bar."""
         problem = self._require_fitted(doing).problem
-        chosen = self.batch_size if copies == 1 else None
-        size = chosen or self._prediction_batch(problem, copies, n_rows)
-        inputs = InputBatches(self._aligned(x), dtype=problem.network.dtype, batch_size=size)
+        inputs = self._inputs(x, problem, copies, n_rows)
         with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
             yield inputs
 
-    def _aligned(self, x: Any) -> Any:
-        problem = self._require_fitted("predict").problem
-        return None if x is None else align_inputs(x, problem.data.spec.x)
+    def _inputs(
+        self, x: Any, problem: Problem, copies: int = 1, n_rows: int | None = None
+    ) -> InputBatches:
+        chosen = self.batch_size if copies == 1 else None
+        return InputBatches(
+            x,
+            dtype=problem.network.dtype,
+            batch_size=chosen or self._prediction_batch(problem, copies, n_rows),
+            spec=problem.data.spec.x,
+            columns=problem.data.columns,
+        )
 
     def _prediction_batch(
         self, problem: Problem, copies: int = 1, n_rows: int | None = None

@@ -35,6 +35,7 @@ from deltauq.estimates import (
 from deltauq.likelihoods import Likelihood, read_likelihood
 from deltauq.network import Layers, Network
 from deltauq.regularization import L2, VariableRate, l2_sources
+from deltauq.streams import as_source, model_rank
 from deltauq.training import Polished
 from deltauq.training import polish as minimise
 from deltauq.understanding import Understood, estimate_noise, read_rates, understand
@@ -119,6 +120,7 @@ def diagnose(
     x: Any,
     y: Any = None,
     sample_weight: Any = None,
+    class_weight: Any = None,
     *,
     polish: bool = False,
     l2: L2 = "auto",
@@ -133,9 +135,10 @@ def diagnose(
 
     Args:
         model: as for `DeltaMethod`.
-        x: the training inputs.
-        y: their class numbers.
+        x: the training inputs, or a dataset, as `DeltaMethod.fit` takes them.
+        y: their labels.
         sample_weight: their weights.
+        class_weight: class number -> weight.
         polish: minimise the cost further by L-BFGS, on a copy of the weights; see
             `Diagnosis.apply_polished`.
         l2: as for `DeltaMethod`.
@@ -149,9 +152,11 @@ def diagnose(
         found.facts["_network"] = network
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
-        probe = found.attempt("data", lambda: probe_rows(x, dtype=network.dtype, n=3))
+        source = found.attempt("data", lambda: as_source(x, rank=model_rank(network.model)))
+        probe = found.attempt("data", lambda: probe_rows(source, dtype=network.dtype, n=3))
         understood = _understand(found, network, probe, likelihood)
-        problem = found.attempt("data", lambda: _problem(understood, (x, y, sample_weight), l2))
+        training = (source, y, sample_weight, class_weight)
+        problem = found.attempt("data", lambda: _problem(understood, training, l2))
         found.facts["rates"] = problem.rates
         found.add(*classes_seen(problem.data, problem.likelihood, understood.n_outputs))
         _examine_minimum(found, problem, polish=polish)
@@ -222,7 +227,7 @@ class _Problem:
         return beside_cost / self.likelihood.dispersion(self.understood.n_outputs)
 
 
-def _problem(understood: Understood, training: tuple[Any, Any, Any], l2: L2) -> _Problem:
+def _problem(understood: Understood, training: tuple[Any, Any, Any, Any], l2: L2) -> _Problem:
     data = Batches(
         *training,
         likelihood=understood.likelihood,

@@ -16,7 +16,14 @@ from deltauq.fitting import Fitted, covariance_of
 from deltauq.jacobians import Workspace
 from deltauq.linalg import Eigenpairs
 
-__all__ = ["Evidence", "TunedL2", "log_marginal_likelihood", "tune_l2", "with_l2_times"]
+__all__ = [
+    "Evidence",
+    "TunedL2",
+    "held_out_likelihood",
+    "log_marginal_likelihood",
+    "tune_l2",
+    "with_l2_times",
+]
 
 Array = npt.NDArray[Any]
 
@@ -109,7 +116,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
         criterion, values = "marginal likelihood", _evidence(fitted, factors)
     else:
         held_out = list(held_out)
-        criterion, values = "held-out likelihood", _held_out(fitted, held_out, factors)
+        criterion, values = "held-out likelihood", held_out_likelihood(fitted, held_out, factors)
     factor = _maximum(fitted, held_out, factors, values, criterion)
     tuned = with_l2_times(fitted, factor)
     rate = tuned.problem.common_rate
@@ -184,7 +191,7 @@ def _evidence(fitted: Fitted, factors: Array) -> Array:
     return np.asarray(-problem.data.n_examples * cost - high / 2)
 
 
-def _held_out(fitted: Fitted, held_out: Iterable[Batch], factors: Array) -> Array:
+def held_out_likelihood(fitted: Fitted, held_out: Iterable[Batch], factors: Array) -> Array:
     """Mean log probability of held-out labels, the logits' variance taken into account."""
     problem = fitted.problem
     workspace = Workspace(fitted.vectors.dtype)
@@ -225,7 +232,9 @@ def _maximum(
 
     def loss(log_factor: float) -> float:
         at = np.exp([log_factor])
-        value = _evidence(fitted, at) if held_out is None else _held_out(fitted, held_out, at)
+        value = (
+            _evidence(fitted, at) if held_out is None else held_out_likelihood(fitted, held_out, at)
+        )
         return -float(value[0])
 
     edges = np.log(factors[[best - 1, best + 1]])

@@ -1,4 +1,4 @@
-"""Inputs as arrays: checked, cast, cut into batches, and compared with those of training."""
+"""Inputs: checked, cast, cut into batches, and compared with those of training."""
 
 from __future__ import annotations
 
@@ -10,54 +10,112 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.arrays import (
+    as_nest,
+    cast_floats,
+    check_finite,
+    check_length,
+    column_names,
+    empty_error,
+)
 from deltauq.errors import InvalidInputError
+from deltauq.streams import Stream, as_source
 
 __all__ = [
     "InputBatches",
     "align_inputs",
-    "as_list",
-    "as_numbers",
-    "cast_floats",
     "check_batch_size",
-    "check_finite",
-    "check_length",
     "checked_inputs",
-    "empty_error",
+    "cut",
     "made_different",
 ]
+
+#: Row shapes of one number.
+_ONE: set[tuple[int, ...]] = {(), (1,)}
 
 
 class InputBatches:
     """Inputs alone, cut into even batches of at most `batch_size` rows.
 
     Args:
-        x: an array or a nest (list, tuple, dict) of arrays `[N, ...]`, all with the same N.
+        x: an array or a nest (list, tuple, dict) of arrays `[N, ...]`, all with the same N, a
+            pandas frame, or a dataset that yields such inputs.
         dtype: what floating inputs are cast to; integer inputs stay as they are.
         batch_size: rows per batch, at most; a small remainder would be slow for its size.
+        spec: `tf.TensorSpec`s of the training inputs, which these must be like; None leaves them.
+        columns: the training frame's columns, which a frame must have in this order; or None.
 
     Attributes:
-        n_rows: N.
-        batch_size: rows of every batch but perhaps the last.
+        source: checked arrays, or the `Stream` of a dataset.
+        n_rows: N; of a dataset None, until it was read to its end.
         on_batch: called with the number of rows after each batch; None or a progress display.
 
     Raises:
-        InvalidInputError: empty, ragged or non-finite inputs, or different numbers of rows.
+        InvalidInputError: empty, ragged or non-finite inputs, different numbers of rows, or inputs
+            that are unlike those of training.
     """
 
-    def __init__(self, x: Any, *, dtype: str, batch_size: int) -> None:
-        self.x = checked_inputs(x, dtype)
-        self.n_rows = int(tf.nest.flatten(self.x)[0].shape[0])
-        n_batches = math.ceil(self.n_rows / check_batch_size(batch_size))
-        self.batch_size = math.ceil(self.n_rows / n_batches)
+    def __init__(
+        self,
+        x: Any,
+        *,
+        dtype: str,
+        batch_size: int,
+        spec: Any = None,
+        columns: tuple[Any, ...] | None = None,
+    ) -> None:
+        self._dtype = dtype
+        self._spec = spec
+        self._batch_size = check_batch_size(batch_size)
         self.on_batch: Callable[[int], None] | None = None
+        self.n_rows: int | None = None
+        rank = None if spec is None else sum(leaf.shape.rank for leaf in tf.nest.flatten(spec))
+        self.source = as_source(x, rank=rank)
+        if not isinstance(self.source, Stream):
+            _check_columns(column_names(x), columns)
+            self.source = self._checked(x)
+            self.n_rows = _n_rows(self.source)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches, in order."""
-        for start in range(0, self.n_rows, self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield tf.nest.map_structure(lambda leaf, rows=rows: tf.constant(leaf[rows]), self.x)
-            if self.on_batch is not None:
-                self.on_batch(min(self.batch_size, self.n_rows - start))
+        """The batches, in order, the last partial one included."""
+        n_rows = 0
+        for part in self._parts():
+            for batch in cut(part, self._batch_size):
+                yield tf.nest.map_structure(tf.constant, batch)
+                n_rows += _n_rows(batch)
+                if self.on_batch is not None:
+                    self.on_batch(_n_rows(batch))
+        if not n_rows:
+            raise empty_error("no batch")
+        self.n_rows = n_rows
+
+    def first(self) -> Any:
+        """Arrays of all rows; of a dataset, of its first batch."""
+        part = next(self._parts(), None)
+        if part is None:
+            raise empty_error("no batch")
+        return part
+
+    def _parts(self) -> Iterator[Any]:
+        if not isinstance(self.source, Stream):
+            yield self.source
+            return
+        for element in self.source.inputs(self._batch_size):
+            if self._spec is not None:
+                _refuse_labels(element, self._spec)
+            yield self._checked(element)
+
+    def _checked(self, x: Any) -> Any:
+        return checked_inputs(x if self._spec is None else align_inputs(x, self._spec), self._dtype)
+
+
+def cut(nest: Any, batch_size: int) -> Iterator[Any]:
+    """Even pieces of at most so many rows of a nest of arrays `[N, ...]`."""
+    n_rows = _n_rows(nest)
+    size = math.ceil(n_rows / math.ceil(n_rows / batch_size))
+    for start in range(0, n_rows, size):
+        rows = slice(start, start + size)
+        yield tf.nest.map_structure(lambda leaf, rows=rows: leaf[rows], nest)
 
 
 def align_inputs(x: Any, spec: Any) -> Any:
@@ -65,34 +123,70 @@ def align_inputs(x: Any, spec: Any) -> Any:
 
     Structure and row shapes must be the same, and integer inputs must stay what they are.
     """
+    x = as_nest(x)
     expected = tf.nest.map_structure(lambda leaf: ["N", *leaf.shape[1:]], spec)
-    x = as_list(x)
-    received = tf.nest.map_structure(lambda leaf: list(np.shape(leaf)), x)
-    try:
-        tf.nest.assert_same_structure(x, spec)
-        rows = zip(tf.nest.flatten(x), tf.nest.flatten(spec), strict=True)
-        same = all(np.shape(leaf)[1:] == tuple(like.shape[1:]) for leaf, like in rows)
-    except (TypeError, ValueError):
-        same = False
-    if not same:
+    if not _same_rows(x, spec):
         raise InvalidInputError(
             "x has another shape than the training data",
             expected=f"arrays of shape {expected}",
-            received=f"shape {received}",
+            received=f"shape {tf.nest.map_structure(lambda leaf: list(leaf.shape), x)}",
             remedy="one single input still needs the leading axis: x[None]",
         )
     return tf.nest.map_structure(_align, x, spec)
 
 
-def _align(leaf: Any, like: tf.TensorSpec) -> npt.NDArray[Any]:
-    array = as_numbers(leaf)
+def _same_rows(x: Any, spec: Any) -> bool:
+    """Whether structure and row shapes are those of the specs; Keras takes `[N]` as `[N, 1]`."""
+    try:
+        tf.nest.assert_same_structure(x, spec)
+    except (TypeError, ValueError):
+        return False
+    rows = zip(tf.nest.flatten(x), tf.nest.flatten(spec), strict=True)
+    return all(
+        leaf.ndim > 0
+        and (leaf.shape[1:] == like.shape[1:] or {leaf.shape[1:], tuple(like.shape[1:])} == _ONE)
+        for leaf, like in rows
+    )
+
+
+def _refuse_labels(element: Any, spec: Any) -> None:
+    """`InvalidInputError` where a dataset yields labels beside the inputs."""
+    if not isinstance(element, tuple) or len(element) not in (2, 3):
+        return
+    try:
+        tf.nest.assert_same_structure(list(element), spec)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            "the dataset yields labels beside the inputs",
+            expected="a dataset of inputs alone",
+            received=f"tuples of {len(element)}",
+            remedy="take the labels off: dataset.map(lambda x, y: x), or .map(lambda x, y, w: x)",
+        ) from None
+
+
+def _check_columns(received: tuple[Any, ...] | None, expected: tuple[Any, ...] | None) -> None:
+    """`InvalidInputError` where two frames name their columns and do not agree."""
+    named = all(
+        columns is not None and all(isinstance(column, str) for column in columns)
+        for columns in (received, expected)
+    )
+    if named and received != expected:
+        raise InvalidInputError(
+            "x has other columns than the training data",
+            expected=f"columns {list(expected or ())}, in this order",
+            received=f"columns {list(received or ())}",
+            remedy="pass x[columns] with the columns of training",
+        )
+
+
+def _align(leaf: npt.NDArray[Any], like: tf.TensorSpec) -> npt.NDArray[Any]:
     with np.errstate(invalid="ignore"):
-        aligned = array.astype(like.dtype.as_numpy_dtype)
-    if aligned.dtype.kind != "f" and not np.array_equal(aligned, array):
+        aligned = leaf.astype(like.dtype.as_numpy_dtype).reshape(-1, *like.shape[1:])
+    if aligned.dtype.kind != "f" and not np.array_equal(aligned.ravel(), leaf.ravel()):
         raise InvalidInputError(
             "x does not fit the training data",
             expected=f"whole numbers that {aligned.dtype} holds, as in training",
-            received=f"{array.dtype} from {array.min():g} to {array.max():g}",
+            received=f"{leaf.dtype} from {leaf.min():g} to {leaf.max():g}",
             remedy="prepare the inputs as for training (same scaling, same dtype)",
         )
     return aligned
@@ -100,14 +194,14 @@ def _align(leaf: Any, like: tf.TensorSpec) -> npt.NDArray[Any]:
 
 def checked_inputs(x: Any, dtype: str) -> Any:
     """Inputs as arrays with one number of rows, floats cast, all finite."""
-    x = as_list(x)
-    leaves = [cast_floats(as_numbers(leaf), dtype) for leaf in tf.nest.flatten(x)]
+    x = tf.nest.map_structure(lambda leaf: cast_floats(leaf, dtype), as_nest(x))
+    leaves = tf.nest.flatten(x)
     if not leaves or any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in leaves):
         raise empty_error(f"shapes {[list(leaf.shape) for leaf in leaves]}")
     for leaf in leaves:
         check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
         check_finite("x", leaf)
-    return tf.nest.pack_sequence_as(x, leaves)
+    return x
 
 
 def made_different(leaf: npt.NDArray[Any], n: int, rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -121,31 +215,6 @@ def made_different(leaf: npt.NDArray[Any], n: int, rng: np.random.Generator) -> 
     return rows
 
 
-def as_list(x: Any) -> Any:
-    """Several inputs as a list, as Keras takes them; datasets make tuples of them."""
-    return list(x) if isinstance(x, tuple) else x
-
-
-def as_numbers(leaf: Any) -> npt.NDArray[Any]:
-    """An array of numbers, or `InvalidInputError`."""
-    array = leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
-    if array.dtype.kind not in "fiub":
-        raise InvalidInputError(
-            "x does not hold numbers",
-            expected="float, integer or boolean arrays",
-            received=f"dtype {array.dtype}",
-            remedy="encode text and categories before, or with preprocessing layers on numbers; "
-            "a nest of inputs is a list, tuple or dict of arrays",
-        )
-    return array
-
-
-def cast_floats(leaf: Any, dtype: str) -> npt.NDArray[Any]:
-    """Floats in a dtype; integers as they are."""
-    array = np.asarray(leaf)
-    return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
-
-
 def check_batch_size(batch_size: int) -> int:
     """A positive whole number, or `InvalidInputError`."""
     if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
@@ -157,32 +226,5 @@ def check_batch_size(batch_size: int) -> int:
     return int(batch_size)
 
 
-def empty_error(received: str) -> InvalidInputError:
-    """The error for data without a row."""
-    return InvalidInputError(
-        "x is empty",
-        expected="at least one row: arrays [N, ...] with N >= 1, or a dataset that yields a batch",
-        received=received,
-    )
-
-
-def check_length(name: str, received: int, expected: int) -> None:
-    """`InvalidInputError` unless there are as many rows as x has."""
-    if received != expected:
-        raise InvalidInputError(
-            f"{name} has the wrong length",
-            expected=f"{expected} rows, as many as x has",
-            received=f"{received} rows",
-        )
-
-
-def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """`InvalidInputError` where an array holds NaN or infinity."""
-    bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
-    if bad:
-        raise InvalidInputError(
-            f"{name} holds NaN or infinity",
-            expected="finite numbers",
-            received=f"{bad} of {np.size(array)} values are not finite",
-            remedy="impute or drop those rows before; deltauq never drops any",
-        )
+def _n_rows(nest: Any) -> int:
+    return int(tf.nest.flatten(nest)[0].shape[0])

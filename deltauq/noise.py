@@ -13,6 +13,9 @@ from deltauq.problem import Problem
 
 __all__ = ["with_unbiased_noise"]
 
+#: Share of the observations that must be left for the noise.
+_LEAST_FREEDOM = 1e-3
+
 
 def with_unbiased_noise(fitted: Fitted, storage: Storage) -> Fitted:
     """The same fit with the residuals' squares over N - gamma / C for the noise, not over N.
@@ -34,7 +37,7 @@ def with_unbiased_noise(fitted: Fitted, storage: Storage) -> Fitted:
     n_examples = problem.data.n_examples
     gamma = _effective_parameters(fitted)
     each = gamma / len(problem.likelihood.noise_variance())
-    if n_examples - each <= 0:
+    if n_examples - each < _LEAST_FREEDOM * n_examples:
         raise InvalidInputError(
             "the noise cannot be estimated: the parameters fit all observations",
             expected=f"more than {each:.4g} observations: so many parameters do they determine for "

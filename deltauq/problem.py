@@ -22,6 +22,7 @@ from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
 from deltauq.regularization import L2
+from deltauq.streams import as_source, model_rank
 from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
 
 __all__ = ["Problem", "state_problem"]
@@ -95,7 +96,7 @@ class Problem:
 
 def state_problem(
     network: Network,
-    training: tuple[Any, Any, Any],
+    training: tuple[Any, Any, Any, Any],
     *,
     l2: L2,
     likelihood: str | Likelihood,
@@ -110,7 +111,7 @@ def state_problem(
 
     Args:
         network: the network.
-        training: x, y, sample_weight as `DeltaMethod.fit` takes them.
+        training: x, y, sample_weight, class_weight as `DeltaMethod.fit` takes them.
         l2: as in `DeltaMethod`.
         likelihood: as in `DeltaMethod`.
         rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
@@ -125,7 +126,8 @@ def state_problem(
         UnsupportedModelError: a model or a compiled loss that cannot be used.
         MemoryLimitError: the eigenpairs do not fit in memory.
     """
-    x, y, sample_weight = training
+    x, *labels = training
+    x = as_source(x, rank=model_rank(network.model))
     probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
     understood = understand(network, network.inspect(probe), likelihood)
     network, found, n_outputs = understood.network, understood.likelihood, understood.n_outputs
@@ -147,8 +149,7 @@ def state_problem(
     )
     data = Batches(
         x,
-        y,
-        sample_weight,
+        *labels,
         likelihood=found,
         n_outputs=n_outputs,
         dtype=network.dtype,

@@ -42,7 +42,7 @@ class Staged:
 
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
         graph = tf.function(function, input_signature=signature).get_concrete_function().graph
-        self._definition = graph.as_graph_def()
+        self._definition = _without_control_inputs(graph.as_graph_def())
         self._captured = graph.captures
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
         self._value = graph.outputs[0]
@@ -109,6 +109,19 @@ class Staged:
                 name="",
             )
         )
+
+
+def _without_control_inputs(definition: Any) -> Any:
+    """A graph definition whose nodes wait for nothing but their data.
+
+    TensorFlow's gradients let constants wait for values that the second stage does not have; the
+    functions staged here have no side effects, so that no order is lost.
+    """
+    for node in definition.node:
+        data = [name for name in node.input if not name.startswith("^")]
+        del node.input[:]
+        node.input.extend(data)
+    return definition
 
 
 def _needed_by(graph: Any, before: Sequence[tf.Tensor], last: tf.Tensor) -> list[tf.Tensor]:

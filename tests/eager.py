@@ -86,8 +86,7 @@ class Eager:
         return [getattr(v, "value", v) for v in chosen]
 
     def _inputs(self, n):
-        one = tf.nest.map_structure(lambda leaf: tf.constant(leaf[n : n + 1]), self.x)
-        return one
+        return tf.nest.map_structure(lambda leaf: tf.constant(leaf[n : n + 1]), self.x)
 
     def _logits(self, n):
         return self.to_logits(self.model(self._inputs(n)))[0]

@@ -333,5 +333,5 @@ def test_names_and_functions_become_likelihoods():
     assert type(resolve_likelihood("multilabel")) is Bernoulli
     assert type(resolve_likelihood(focal, n_outputs=3).like) is Categorical
     assert type(resolve_likelihood(focal, n_outputs=1).like) is Binary
-    with pytest.raises(InvalidInputError, match="likelihood 'poisson' is not known.*binary"):
+    with pytest.raises(InvalidInputError, match=r"likelihood 'poisson' is not known.*binary"):
         resolve_likelihood("poisson")

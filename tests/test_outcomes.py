@@ -23,6 +23,7 @@ from eager import (
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError, UnsupportedModelError
+from deltauq.evidence import held_out_likelihood
 from deltauq.likelihoods import Categorical, Gaussian
 
 layers = keras.layers
@@ -96,14 +97,14 @@ def test_covariances_equal_the_dense_ones(name, curvature):
     truth = Eager(
         model, X, target, loss, WEIGHT, to_logits=shares_to_logits if sigmoid else tf.identity
     )
-    prediction = fit(model, y, curvature, l2=0.7, negative_curvature="keep", **options).predict(X)
+    prediction = fit(model, y, curvature, l2=5.0, negative_curvature="keep", **options).predict(X)
     logits, jacobian = truth.jacobian()
     if curvature == "hessian":
         size = jacobian.shape[2]
         matrix = np.stack([truth.hessian_times(e) for e in np.eye(size)])
     else:
         matrix = getattr(truth, curvature)()
-    of_logits, of_means = covariances(matrix, 0.7 * factor, WEIGHT.sum(), jacobian, logits, mean)
+    of_logits, of_means = covariances(matrix, 5.0 * factor, WEIGHT.sum(), jacobian, logits, mean)
     tolerance = {"rtol": 1e-6, "atol": 1e-6 * np.abs(of_means).max()}
     np.testing.assert_allclose(prediction.mean, [mean(z) for z in logits], rtol=1e-9)
     np.testing.assert_allclose(prediction.covariance, of_means, **tolerance)
@@ -122,7 +123,7 @@ def pair():
     kernel, bias = one.layers[-1].get_weights()
     x = keras.Input((D,), **F64)
     hidden = one.layers[1](x)
-    z = layers.Dense(1, weights=[kernel, bias], name="logit", **F64)(hidden)
+    z = layers.Dense(1, name="logit", **F64)(hidden)
     two = keras.Model(x, layers.Softmax(**F64)(layers.Concatenate(**F64)([0 * z, z])))
     two.get_layer("logit").set_weights([kernel, bias])
     return one, two
@@ -134,7 +135,7 @@ def test_one_sigmoid_is_a_softmax_of_two(curvature):
     predictions = [fit(model, y, curvature).predict(X) for model in pair()]
     for name in ("probabilities", "std", "logit_std", "score", "entropy", "mutual_information"):
         one, two = (getattr(prediction, name) for prediction in predictions)
-        np.testing.assert_allclose(one, two, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-15, err_msg=name)
     one, two = predictions
     np.testing.assert_allclose(one.interval(), two.interval(), rtol=1e-6)
     np.testing.assert_array_equal(one.labels, two.labels)
@@ -249,23 +250,22 @@ def test_estimated_noise_is_given_noise(curvature):
 
 
 @pytest.mark.parametrize("curvature", ["ggn", "opg"])
-def test_estimated_noise_in_low_rank_has_bounds_that_hold(curvature):
-    model = network(1)
-    y = VALUES[:, 0]
-    full = fit(model, y, curvature, likelihood="gaussian").predict(X)
-    low = fit(model, y, curvature, likelihood="gaussian", rank=8).predict(X)
-    scale = np.sqrt(low.noise / full.noise)  # noise estimated from another gamma
-    lower, upper = low.std_bounds
-    assert np.all(lower <= full.std * np.maximum(scale, 1) * 1.001)
-    assert np.all(full.std * np.minimum(scale, 1) * 0.999 <= upper)
+def test_bounds_of_a_regression_hold(curvature):
+    model, options = network(2), {"likelihood": Gaussian(noise=[0.5, 1.5])}
+    truth = fit(model, VALUES, curvature, **options).predict(X)
+    lower, upper = fit(model, VALUES, curvature, rank=8, **options).predict(X).std_bounds
+    assert np.all((lower <= truth.std) & (truth.std <= upper))
+    assert np.median(1 - lower / upper) < 0.2
 
 
 def test_a_regression_without_degrees_of_freedom_is_refused():
+    options = {"likelihood": "gaussian", "weight": None}
     with pytest.raises(InvalidInputError, match=r"parameters fit all observations.*noise=\.\.\."):
-        fit(network(1, hidden=20), VALUES[:, 0], likelihood="gaussian", l2=1e-9)
+        fit(network(1, hidden=20), VALUES[:, 0], l2=1e-9, **options)
+    model = network(1)
+    exact = model(X).numpy()
     with pytest.raises(InvalidInputError, match="without any error"):
-        model = network(1)
-        fit(model, model.predict(X, verbose=0), likelihood="gaussian")
+        fit(model, exact, **options)
 
 
 def test_a_regression_prediction_says_what_it_is():
@@ -349,7 +349,7 @@ def test_some_classes_have_the_covariance_they_have_among_all(curvature):
 @pytest.mark.parametrize("classes", ["top0", "top7", "best", [], [0, 0], [6], [0.5], [[1]]])
 def test_classes_that_are_none(classes):
     dm = fit(network(6), RNG.integers(0, 6, N))
-    with pytest.raises(InvalidInputError, match="classes are none of this model's.*from 0 to 5"):
+    with pytest.raises(InvalidInputError, match=r"are none of this model.*from 0 to 5"):
         dm.predict(X, classes=classes)
 
 
@@ -473,8 +473,16 @@ def test_evidence_and_joint_covariances_of_other_labels(model, y):
     blocks = joint.covariance[n, :, n]
     np.testing.assert_allclose(blocks, prediction.covariance, rtol=1e-7, atol=1e-14)
     assert np.isfinite(float(dm.log_marginal_likelihood()))
-    tuned = dm.tune_l2(X, y)
-    assert tuned.criterion == "held-out likelihood"
-    refined = fit(network(3, hidden=20), NUMBERS, rank=5, l2=0.1).refine(X, rtol=0.05)
-    low, high = refined.std_bounds
-    assert np.all(high - low <= 0.051 * high)
+
+
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [(network(1, "sigmoid"), LABELS[:, 0]), (network(3, "sigmoid"), LABELS), (network(3), SOFT)],
+)
+def test_the_held_out_likelihood_is_that_of_the_predictions(model, y):
+    dm = fit(model, y)
+    prediction, likelihood = dm.predict(X), dm.fitted_likelihood
+    labels = likelihood.check_labels(y, dm.n_outputs)
+    expected = likelihood.log_predictive(prediction.logits, prediction.logit_std**2, labels)
+    found = held_out_likelihood(dm._fitted, dm._fitted.problem.data, np.ones(1))
+    np.testing.assert_allclose(found, [np.average(expected, weights=WEIGHT)], rtol=1e-9)

@@ -37,6 +37,8 @@ class Likelihood(abc.ABC):
     convex: bool = True
     #: Predictions that one input makes: positions of a sequence, pixels of an image.
     positions: int = 1
+    #: Axes of the labels that count observations: inputs, and positions where there are some.
+    observed_axes: int = 1
 
     def check_outputs(self, n_outputs: int) -> None:
         """`InvalidInputError` where a model with C outputs cannot have this likelihood."""

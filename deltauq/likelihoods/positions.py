@@ -25,6 +25,8 @@ class AtPositions(Likelihood):
         shape: of the positions, with T entries in all.
     """
 
+    observed_axes = 2
+
     def __init__(self, each: Likelihood, shape: tuple[int, ...]) -> None:
         self.each = each
         self.shape = shape

@@ -1,0 +1,267 @@
+"""Whatever holds numbers as NumPy arrays, and what cannot be read refused in words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import tensorflow as tf
+
+from deltauq.errors import InvalidInputError
+
+__all__ = [
+    "as_labels",
+    "as_nest",
+    "as_numbers",
+    "cast_floats",
+    "check_finite",
+    "check_length",
+    "column_names",
+    "empty_error",
+]
+
+Array = npt.NDArray[Any]
+
+#: Column names that an error lists.
+_LISTED = 10
+
+
+def as_nest(x: Any, name: str = "x") -> Any:
+    """Inputs as an array of numbers or a nest (list, dict) of them.
+
+    A list or tuple of arrays is several inputs, as Keras takes them, and so is a dict; a list of
+    numbers, or of lists of numbers, is one array.
+
+    Raises:
+        InvalidInputError: as `as_numbers`.
+    """
+    if isinstance(x, Mapping):
+        return {key: as_nest(value, f"{name}[{key!r}]") for key, value in x.items()}
+    if isinstance(x, (list, tuple)) and not _is_rows(x):
+        return [as_nest(value, f"{name}[{k}]") for k, value in enumerate(x)]
+    return as_numbers(x, name)
+
+
+def as_numbers(leaf: Any, name: str = "x") -> Array:
+    """An array of numbers from an array, tensor, pandas object or list.
+
+    Args:
+        leaf: what is said to hold numbers; missing values of pandas become NaN.
+        name: of the argument, for the errors.
+
+    Raises:
+        InvalidInputError: it holds no numbers, or is sparse, ragged, or read only once.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(leaf, pandas.DataFrame):
+        return _from_frame(leaf, name)
+    if pandas is not None and isinstance(leaf, _columns(pandas)):
+        column = pandas.Series(leaf)
+        array = _from_column(column)
+        numeric = pandas.api.types.is_numeric_dtype(column.dtype)  # categories may be numbers
+    else:
+        array, numeric = _as_array(leaf, name), True
+    if not numeric or array.dtype.kind not in "fiub":
+        raise InvalidInputError(
+            f"{name} does not hold numbers",
+            expected="float, integer or boolean arrays",
+            received=f"dtype {getattr(leaf, 'dtype', array.dtype)}",
+            remedy="encode text and categories before, or with preprocessing layers on numbers; "
+            "a nest of inputs is a list, tuple or dict of arrays",
+        )
+    return array
+
+
+def as_labels(y: Any) -> Array:
+    """Labels of any kind as an array `[N, ...]`: numbers or text.
+
+    Raises:
+        InvalidInputError: missing or non-finite labels, or what is no array.
+    """
+    if isinstance(y, Mapping):
+        raise InvalidInputError(
+            "y is a dict",
+            expected="labels of the model's one output",
+            received=f"a dict of {sorted(map(str, y))}",
+            remedy="pass y[name] of that output",
+        )
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(y, (pandas.DataFrame, *_columns(pandas))):
+        frame = y if isinstance(y, pandas.DataFrame) else pandas.Series(y)
+        missing = int(np.sum(frame.isna().to_numpy()))
+        if missing:
+            raise InvalidInputError(
+                "y holds missing values",
+                expected="a label for every row",
+                received=f"{missing} of {frame.size} values are missing",
+                remedy="drop those rows of x and y before; deltauq never drops any",
+            )
+        if isinstance(y, pandas.DataFrame):
+            columns = [_from_column(y.iloc[:, k]) for k in range(y.shape[1])]
+            labels = np.stack(columns, axis=1) if columns else np.empty((len(y), 0))
+        else:
+            labels = _from_column(frame)
+    else:
+        labels = _as_array(y, "y")
+    if labels.dtype.kind == "f":
+        check_finite("y", labels)
+    return _as_text(labels) if labels.dtype.kind in "OST" else labels
+
+
+def cast_floats(leaf: Array, dtype: str) -> Array:
+    """Floats in a dtype; integers as they are."""
+    return leaf.astype(dtype, copy=False) if leaf.dtype.kind == "f" else leaf
+
+
+def column_names(x: Any) -> tuple[Any, ...] | None:
+    """The columns of a pandas frame, None of anything else."""
+    pandas = sys.modules.get("pandas")
+    return tuple(x.columns) if pandas is not None and isinstance(x, pandas.DataFrame) else None
+
+
+def check_length(name: str, received: int, expected: int) -> None:
+    """`InvalidInputError` unless there are as many rows as x has."""
+    if received != expected:
+        raise InvalidInputError(
+            f"{name} has the wrong length",
+            expected=f"{expected} rows, as many as x has",
+            received=f"{received} rows",
+        )
+
+
+def check_finite(name: str, array: Array) -> None:
+    """`InvalidInputError` where an array holds NaN or infinity."""
+    bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise InvalidInputError(
+            f"{name} holds NaN or infinity",
+            expected="finite numbers",
+            received=f"{bad} of {np.size(array)} values are not finite",
+            remedy="impute or drop those rows before; deltauq never drops any",
+        )
+
+
+def empty_error(received: str) -> InvalidInputError:
+    """The error for data without a row."""
+    return InvalidInputError(
+        "x is empty",
+        expected="at least one row: arrays [N, ...] with N >= 1, or a dataset that yields a batch",
+        received=received,
+    )
+
+
+def _is_rows(x: Any) -> bool:
+    """A list of numbers (or of text), or of lists of them: one array, not several."""
+    while isinstance(x, (list, tuple)) and x:
+        x = x[0]
+    return isinstance(x, (bool, int, float, complex, str, np.generic, list, tuple))
+
+
+def _as_array(leaf: Any, name: str) -> Array:
+    """A NumPy array of any dtype from what is no pandas object."""
+    _refuse_unreadable(leaf, name)
+    if np.ma.is_masked(leaf):
+        return np.ma.filled(leaf.astype(float), np.nan)
+    try:
+        return np.asarray(leaf.numpy() if tf.is_tensor(leaf) else leaf)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{name} cannot be read as an array",
+            expected="an array, a tensor, a pandas object or a list of numbers",
+            received=f"a {type(leaf).__name__}, of which NumPy says: {error}",
+            remedy="pad rows of different lengths before",
+        ) from error
+
+
+def _refuse_unreadable(leaf: Any, name: str) -> None:
+    """`InvalidInputError` for what is no array, or would be one only after a choice."""
+    kind = type(leaf).__name__
+    if isinstance(leaf, tf.RaggedTensor):
+        remedy = "pad it before: .to_tensor(), as for training"
+    elif isinstance(leaf, tf.SparseTensor):
+        remedy = "pass tf.sparse.to_dense(...) of it"
+    elif scipy.sparse.issparse(leaf):
+        remedy = "pass .toarray() of it, in batches of a tf.data.Dataset where that is too large"
+    elif isinstance(leaf, Iterator):
+        remedy = (
+            "a generator can be read only once, and curvature takes several passes: pass arrays, "
+            "a keras.utils.PyDataset, or tf.data.Dataset.from_generator(make_generator, ...)"
+        )
+    elif isinstance(leaf, tf.data.Dataset) or (
+        not hasattr(leaf, "__array__")
+        and not isinstance(leaf, Sequence)
+        and (hasattr(leaf, "__iter__") or hasattr(leaf, "__getitem__"))
+    ):
+        remedy = (
+            "read a DataLoader or other iterable of batches into arrays, or wrap it in a "
+            "keras.utils.PyDataset or a tf.data.Dataset that yields the same examples in every pass"
+        )
+    else:
+        return
+    raise InvalidInputError(
+        f"{name} is a {kind}",
+        expected="an array, a tensor, a pandas object, a list of numbers, or as x a dataset",
+        received=f"{type(leaf).__module__}.{kind}",
+        remedy=remedy,
+    )
+
+
+def _columns(pandas: Any) -> tuple[Any, ...]:
+    """The pandas types that are one column."""
+    return pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray
+
+
+def _from_frame(frame: Any, name: str) -> Array:
+    """Columns in order, `[N, F]`, in the smallest dtype that holds them all."""
+    types = sys.modules["pandas"].api.types
+    other = [
+        f"{column!r} ({dtype})"
+        for column, dtype in frame.dtypes.items()
+        if not types.is_numeric_dtype(dtype) or types.is_complex_dtype(dtype)
+    ]
+    if other:
+        raise InvalidInputError(
+            f"{name} has columns that do not hold numbers",
+            expected="numeric or boolean columns",
+            received=_listed(other),
+            remedy="encode them as for training, pandas.get_dummies(x, columns=[...]), or leave "
+            "them out, x.drop(columns=[...])",
+        )
+    missing = frame.isna().to_numpy().sum(axis=0)
+    if missing.any():
+        named = [repr(frame.columns[k]) for k in np.flatnonzero(missing)]
+        raise InvalidInputError(
+            f"{name} holds missing values",
+            expected="a number in every row of every column",
+            received=f"{missing.sum()} missing values in {_listed(named)}",
+            remedy="impute or drop those rows before; deltauq never drops any",
+        )
+    if len(set(frame.dtypes)) == 1 and isinstance(frame.dtypes.iloc[0], np.dtype):
+        return np.asarray(frame)
+    columns = [_from_column(frame.iloc[:, k]) for k in range(frame.shape[1])]
+    return np.stack(columns, axis=1) if columns else np.empty(frame.shape)
+
+
+def _from_column(series: Any) -> Array:
+    """One pandas column; of a nullable dtype its NumPy one, with NaN for what is missing."""
+    numpy_dtype = getattr(series.dtype, "numpy_dtype", None)
+    if numpy_dtype is not None and numpy_dtype.kind in "fiub" and series.isna().any():
+        return np.asarray(series.to_numpy(dtype="float64", na_value=np.nan))
+    return np.asarray(series.to_numpy(dtype=numpy_dtype))
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return "columns " + ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _as_text(labels: Array) -> Array:
+    """Text as NumPy's own; TensorFlow has it as bytes."""
+    flat = [v.decode() if isinstance(v, bytes) else v for v in labels.ravel().tolist()]
+    if all(isinstance(v, str) for v in flat):
+        return np.asarray(flat, dtype=str).reshape(labels.shape)
+    return labels

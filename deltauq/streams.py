@@ -1,0 +1,186 @@
+"""Data that are read batch by batch, again and again: datasets of TensorFlow and of Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from deltauq.errors import InvalidInputError
+
+__all__ = ["Stream", "as_source", "model_rank"]
+
+#: Whether shapes of examples' parts, None where not known, are those of single examples.
+_Rule = Callable[[Any, int | None], bool]
+
+
+class Stream:
+    """A finite source of batches that can be read again and again.
+
+    Args:
+        source: a `tf.data.Dataset`, batched or not, or a `keras.utils.PyDataset` or legacy
+            `Sequence`, whose items are batches; `on_epoch_end` is not called.
+        rank: the sum of the ranks of the model's inputs, batch axes included, where it is known:
+            tells single examples from batches where their own shapes do not.
+
+    Raises:
+        InvalidInputError: a source that never ends, or yields ragged or sparse tensors.
+    """
+
+    def __init__(self, source: Any, *, rank: int | None = None) -> None:
+        self._source = source
+        self._rank = rank
+        if isinstance(source, tf.data.Dataset):
+            _check_dataset(source)
+        elif _length(source) is None:
+            raise _never_ends(f"a {type(source).__name__} whose num_batches is None")
+
+    def with_rank(self, rank: int | None) -> Stream:
+        """The same source, with the sum of the ranks of the model's inputs."""
+        return self if rank is None else Stream(self._source, rank=rank)
+
+    def examples(self, batch_size: int) -> Iterator[tuple[Any, ...]]:
+        """Batches `(x, y)` or `(x, y, weight)`.
+
+        Args:
+            batch_size: of single examples; batches stay as they are.
+
+        Raises:
+            InvalidInputError: other elements than these.
+        """
+        for element in self._batches(batch_size, _is_example):
+            parts = _parts(element)
+            _check_parts(parts)
+            yield parts
+
+    def inputs(self, batch_size: int) -> Iterator[Any]:
+        """Batches of inputs alone."""
+        for element in self._batches(batch_size, _is_input):
+            yield element[0] if isinstance(element, tuple) and len(element) == 1 else element
+
+    def _batches(self, batch_size: int, is_single: _Rule) -> Iterator[Any]:
+        if not isinstance(self._source, tf.data.Dataset):
+            # By number: iteration need not end, and legacy ones have none.
+            yield from (self._source[k] for k in range(_length(self._source) or 0))
+            return
+        if not is_single(self._shapes(), self._rank):
+            yield from self._source
+            return
+        try:
+            yield from self._source.batch(batch_size)
+        except tf.errors.InvalidArgumentError as error:
+            raise InvalidInputError(
+                "the dataset's single examples make no batch",
+                expected="examples of one shape",
+                received=str(error.message).split("[Op")[0].strip(),
+                remedy="pad them: .padded_batch(256), as for training",
+            ) from error
+
+    def _shapes(self) -> Any:
+        """Shapes of an element's parts, looked up in the first one where they are not declared."""
+        spec = self._source.element_spec
+        if any(leaf.shape.rank is None for leaf in tf.nest.flatten(spec)):
+            spec = next(iter(self._source), spec)
+        return tf.nest.map_structure(lambda leaf: leaf.shape, spec)
+
+
+def as_source(x: Any, *, rank: int | None = None) -> Any:
+    """A `Stream` of what is read batch by batch; anything else as it is.
+
+    Args:
+        x: inputs or a dataset.
+        rank: as for `Stream`.
+    """
+    if isinstance(x, Stream):
+        return x.with_rank(rank)
+    # Duck typing takes in the Sequence of tf_keras, without importing it.
+    kind = type(x)
+    legacy = all(hasattr(kind, name) for name in ("__len__", "__getitem__", "on_epoch_end"))
+    if legacy or isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+        return Stream(x, rank=rank)
+    return x
+
+
+def model_rank(model: Any) -> int | None:
+    """The sum of the ranks of a model's inputs, batch axes included; None where it is not known."""
+    inputs = getattr(model, "inputs", None)
+    return sum(len(leaf.shape) for leaf in inputs) if inputs else None
+
+
+def _is_example(shapes: Any, rank: int | None) -> bool:
+    """Whether `(x, y)` or `(x, y, weight)` of such shapes is one example, not a batch."""
+    parts = _parts(shapes)
+    _check_parts(parts)
+    leaves, x = _flat(parts), _flat(parts[0])
+    if any(shape.rank == 0 for shape in leaves):
+        return True
+    sizes = {shape[0] for shape in leaves}
+    if sizes == {None}:  # only batches share an axis of unknown length
+        return False
+    if rank is not None and (single := _of_rank(x, rank)) is not None:
+        return single
+    return len(sizes - {None}) > 1
+
+
+def _is_input(shapes: Any, rank: int | None) -> bool:
+    return rank is not None and bool(_of_rank(_flat(shapes), rank))
+
+
+def _of_rank(shapes: list[tf.TensorShape], rank: int) -> bool | None:
+    """Whether inputs of some shapes lack the batch axis; None where they fit neither way."""
+    total = sum(shape.rank for shape in shapes)
+    return {rank: False, rank - len(shapes): True}.get(total)
+
+
+def _flat(shapes: Any) -> list[tf.TensorShape]:
+    flat: list[tf.TensorShape] = tf.nest.flatten(shapes)
+    return flat
+
+
+def _parts(element: Any) -> Any:
+    """An element as a tuple, where it is a list of them as a legacy Sequence may give."""
+    return tuple(element) if type(element) is list else element
+
+
+def _check_parts(parts: Any) -> None:
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
+        raise InvalidInputError(
+            "the dataset yields something else than (x, y) or (x, y, weight)",
+            expected="a tuple of two or three parts",
+            received=type(parts).__name__
+            + (f" of {len(parts)}" if isinstance(parts, tuple) else ""),
+            remedy="map the dataset to (inputs, labels)",
+        )
+
+
+def _check_dataset(dataset: tf.data.Dataset) -> None:
+    if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise _never_ends("a dataset of infinite cardinality")
+    for spec in tf.nest.flatten(dataset.element_spec):
+        if not isinstance(spec, tf.TensorSpec):
+            raise InvalidInputError(
+                "the dataset yields other things than tensors",
+                expected="dense tensors",
+                received=f"a {type(spec).__name__.removesuffix('Spec')}",
+                remedy="make them dense as for training: map x.to_tensor() over ragged tensors, "
+                "tf.sparse.to_dense(x) over sparse ones",
+            )
+
+
+def _never_ends(received: str) -> InvalidInputError:
+    return InvalidInputError(
+        "the dataset never ends",
+        expected="a finite dataset: one pass over the training set",
+        received=received,
+        remedy="take out .repeat(), or bound it with .take(n)",
+    )
+
+
+def _length(source: Any) -> int | None:
+    """Batches of a PyDataset or Sequence; None where it is infinite."""
+    if isinstance(source, keras.utils.PyDataset):
+        count = source.num_batches
+        return None if count is None else int(count)
+    return len(source)
