@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.audit import obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.checks import (
     Finding,
     classes_seen,
@@ -150,6 +151,7 @@ def diagnose(
         found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
         probe = found.attempt("data", lambda: probe_rows(x, dtype=network.dtype, n=3))
         inspection = found.attempt("model", lambda: network.inspect(probe))
+        found.attempt("model", lambda: refuse_false_gradients(network, probe))
         found.add(*compiled_loss(model, inspection, likelihood))
         problem = found.attempt(
             "data", lambda: _problem(network, inspection, (x, y, sample_weight), l2, likelihood)
@@ -157,7 +159,7 @@ def diagnose(
         found.facts["rates"] = problem.rates
         found.add(*classes_seen(problem.data, inspection.n_outputs))
         _examine_minimum(found, problem, polish=polish)
-        _examine_curvature(found, problem, rank)
+        _examine_curvature(found, problem, probe, rank)
     return Diagnosis(tuple(found.findings), **found.facts)
 
 
@@ -236,14 +238,14 @@ def _examine_minimum(found: _Examination, problem: _Problem, *, polish: bool) ->
     found.add(*closeness_to_minimum(stationarity, kinks, polished))
 
 
-def _examine_curvature(found: _Examination, problem: _Problem, rank: int) -> None:
+def _examine_curvature(found: _Examination, problem: _Problem, probe: Any, rank: int) -> None:
     """Extreme eigenvalues, and what eigenpairs would cost."""
     network, n_outputs = problem.network, problem.inspection.n_outputs
-    once = problem.inspection.once_differentiable
+    obstacles = obstacles_to_second_derivatives(network, probe)
     some = sample(network, problem.likelihood, problem.data, n_outputs)
-    operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not once)
-    ends = None if once else extreme_eigenvalues(operators["hessian"])
-    found.add(*extremes(ends, problem.per_variable, network.dtype, once))
+    operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not obstacles)
+    ends = None if obstacles else extreme_eigenvalues(operators["hessian"])
+    found.add(*extremes(ends, problem.per_variable, network.dtype, obstacles))
     costs = estimate_costs(operators, some.share, n_outputs, rank)
     found.facts |= {"eigenvalues": ends, "costs": tuple(costs)}
 

@@ -46,9 +46,6 @@ _KINKED = frozenset(
     }
 )
 
-#: Operations whose gradient TensorFlow cannot differentiate rightly a second time.
-_ONCE_DIFFERENTIABLE = frozenset({"StopGradient", "ResizeBilinear", "ResizeBicubic", "Softsign"})
-
 
 @dataclass(frozen=True)
 class Parameter:
@@ -250,7 +247,6 @@ class Network:
             n_outputs=int(output.shape[1]),
             ends_in_softmax=found["last"] == "Softmax",
             kinks=tuple(sorted(found["operations"] & _KINKED)),
-            once_differentiable=tuple(sorted(found["operations"] & _ONCE_DIFFERENTIABLE)),
         )
 
 
@@ -262,14 +258,11 @@ class Inspection:
         n_outputs: C.
         ends_in_softmax: the model gives probabilities, and the logits are the softmax's input.
         kinks: operations without a second derivative everywhere, such as "Relu".
-        once_differentiable: operations through which second derivatives would be silently wrong
-            (layer and group normalisation hold a "StopGradient").
     """
 
     n_outputs: int
     ends_in_softmax: bool
     kinks: tuple[str, ...]
-    once_differentiable: tuple[str, ...]
 
 
 def _check_model(model: Any) -> None:

@@ -42,9 +42,9 @@ class Staged:
 
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
         graph = tf.function(function, input_signature=signature).get_concrete_function().graph
-        self._definition = graph.as_graph_def()
-        self._captured = graph.captures
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
+        self._definition = _without_waiting_for(self._last, graph.as_graph_def())
+        self._captured = graph.captures
         self._value = graph.outputs[0]
         self._point = _needed_by(graph, before, self._last)
         self._second: dict[int, Any] = {}
@@ -109,6 +109,20 @@ class Staged:
                 name="",
             )
         )
+
+
+def _without_waiting_for(tensor: tf.Tensor, definition: Any) -> Any:
+    """A graph in which no operation is only ordered after those that depend on a tensor.
+
+    Gradients such as that of erf let what they make of the forward pass wait for the gradient that
+    arrives, to save memory; the first stage has none.
+    """
+    late = {f"^{reached.op.name}" for reached in reached_from([tensor]).values()}
+    for node in definition.node:
+        kept = [name for name in node.input if name not in late]
+        del node.input[:]
+        node.input.extend(kept)
+    return definition
 
 
 def _needed_by(graph: Any, before: Sequence[tf.Tensor], last: tf.Tensor) -> list[tf.Tensor]:

@@ -25,6 +25,7 @@ ORDER = [
     "data",
     "regularization",
     "network",
+    "audit",
     "jacobians",
     "linearization",
     "cost",
