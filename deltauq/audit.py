@@ -37,7 +37,7 @@ _CUSTOM = "CustomGradient"
 #: Operations whose gradient lifting makes that of their type; calls hold one of their own.
 _LIFTED = frozenset({"Identity", "IdentityN", "PartitionedCall", "StatefulPartitionedCall"})
 
-#: Operations that a message names at most.
+#: Operations or variables that a message names at most.
 _NAMED = 4
 
 
@@ -83,7 +83,8 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
     if changed.liftable:
         moved = _moved_by_lifting(network, x, _gradient)
         if moved:
-            _refuse(changed.liftable, f"stopped or custom gradients, which change those of {moved}")
+            kind = f"stopped or custom gradients, which change the derivatives in {named(moved)}"
+            _refuse(changed.liftable, kind)
 
 
 def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]:
@@ -126,10 +127,10 @@ def _refuse(operations: Sequence[str], kind: str) -> None:
     )
 
 
-def named(operations: Sequence[str]) -> str:
+def named(names: Sequence[str]) -> str:
     """The first few, in words."""
-    more = len(operations) - _NAMED
-    return ", ".join(operations[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _pieces(network: Network, params: tf.Tensor) -> list[tf.Tensor]:
@@ -161,8 +162,9 @@ def _registered(operation: Any) -> bool:
 
 
 def _is_custom(operation: Any) -> bool:
-    kind = operation.node_def.attr["_gradient_op_type"].s.decode()
-    return operation.type == "IdentityN" and kind.startswith(_CUSTOM)
+    if operation.type != "IdentityN":
+        return False
+    return operation.node_def.attr["_gradient_op_type"].s.decode().startswith(_CUSTOM)
 
 
 def _bodies(operation: Any) -> Iterator[Any]:
@@ -217,7 +219,8 @@ def _gradient(network: Network, pieces: Any, logits: tf.Tensor) -> list[tf.Tenso
     """Of the logits along a fixed direction."""
     columns = tf.cos(tf.range(1, logits.shape[1] + 1, dtype=logits.dtype))
     direction = tf.ones_like(logits) * columns
-    return list(tf.gradients(logits, pieces, grad_ys=direction, unconnected_gradients="zero"))
+    found = tf.gradients(logits, pieces, grad_ys=direction, unconnected_gradients="zero")
+    return [tf.convert_to_tensor(part) for part in found]  # of a lookup they are single rows
 
 
 def _bend(network: Network, pieces: Any, logits: tf.Tensor) -> list[tf.Tensor]:
@@ -225,7 +228,8 @@ def _bend(network: Network, pieces: Any, logits: tf.Tensor) -> list[tf.Tensor]:
     vector = tf.cos(tf.range(1, network.n_params + 1, dtype=logits.dtype))
     gradient = _gradient(network, pieces, logits)
     along = network.unflatten(vector)
-    return list(tf.gradients(gradient, pieces, grad_ys=along, unconnected_gradients="zero"))
+    found = tf.gradients(gradient, pieces, grad_ys=along, unconnected_gradients="zero")
+    return [tf.convert_to_tensor(part) for part in found]
 
 
 def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) -> list[str]:

@@ -83,7 +83,7 @@ def eager_gradient(model, x, y):
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=False))
         mean = tf.reduce_mean(loss)
     gradients = tape.gradient(mean, model.trainable_variables)
-    return np.concatenate([np.ravel(gradient) for gradient in gradients])
+    return np.concatenate([np.ravel(tf.convert_to_tensor(gradient)) for gradient in gradients])
 
 
 def central_difference(network, x, y, vector, step=1e-4):
@@ -114,6 +114,13 @@ def of(function):
     return lambda z: Own(function, **DOUBLE)(z)
 
 
+def looked_up(z):
+    """Words, of which there are seven, from the first layer's output."""
+    words = Own(lambda z: tf.cast(tf.abs(10 * z), tf.int32) % 7, **DOUBLE)(z)
+    mean = layers.GlobalAveragePooling1D(**DOUBLE)(layers.Embedding(7, 4, **DOUBLE)(words))
+    return layers.Multiply(**DOUBLE)([mean, z])
+
+
 def log_sum_exp(x):
     return x * tf.reduce_logsumexp(x, axis=-1, keepdims=True)
 
@@ -140,6 +147,7 @@ TWICE = {
     "silu": (layer("Activation", "silu"), VECTOR),
     "elu": (layer("ELU"), VECTOR),
     "prelu": (layer("PReLU", "normal"), VECTOR),
+    "embedding": (looked_up, VECTOR),
     "attention": (attention, SEQUENCE),
     "lstm": (layer("LSTM", 3), SEQUENCE),
     "gru": (layer("GRU", 3), SEQUENCE),
