@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.audit import named
 from deltauq.cost import Stationarity
 from deltauq.data import Batches
 from deltauq.errors import DeltaUQError
@@ -239,15 +240,15 @@ def extremes(
     eigenvalues: tuple[float, float] | None,
     rates: Array,
     dtype: str,
-    once_differentiable: tuple[str, ...],
+    obstacles: Sequence[str],
 ) -> Iterator[Finding]:
     """The extreme eigenvalues of the exact Hessian, beside the L2 rate and the rounding."""
     if eigenvalues is None:
         yield Finding(
             "curvature",
             "note",
-            f"the exact Hessian cannot be formed: {list(once_differentiable)}",
-            "TensorFlow's second derivative of those operations is wrong or missing",
+            f"the exact Hessian cannot be formed: {named(obstacles)}",
+            "TensorFlow's second derivative of those operations is false or missing",
             "use curvature='ggn' or 'opg'",
         )
         return

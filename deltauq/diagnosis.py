@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.audit import obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.checks import (
     Finding,
     classes_seen,
@@ -155,12 +156,13 @@ def diagnose(
         source = found.attempt("data", lambda: as_source(x, rank=model_rank(network.model)))
         probe = found.attempt("data", lambda: probe_rows(source, dtype=network.dtype, n=3))
         understood = _understand(found, network, probe, likelihood)
+        found.attempt("model", lambda: refuse_false_gradients(understood.network, probe))
         training = (source, y, sample_weight, class_weight)
         problem = found.attempt("data", lambda: _problem(understood, training, l2))
         found.facts["rates"] = problem.rates
         found.add(*classes_seen(problem.data, problem.likelihood, understood.n_outputs))
         _examine_minimum(found, problem, polish=polish)
-        _examine_curvature(found, problem, rank)
+        _examine_curvature(found, problem, probe, rank)
     return Diagnosis(tuple(found.findings), **found.facts)
 
 
@@ -257,14 +259,14 @@ def _examine_minimum(found: _Examination, problem: _Problem, *, polish: bool) ->
     found.add(*closeness_to_minimum(stationarity, kinks, polished))
 
 
-def _examine_curvature(found: _Examination, problem: _Problem, rank: int) -> None:
+def _examine_curvature(found: _Examination, problem: _Problem, probe: Any, rank: int) -> None:
     """Extreme eigenvalues, and what eigenpairs would cost."""
     network, n_outputs = problem.network, problem.understood.n_outputs
-    once = problem.understood.inspection.once_differentiable
+    obstacles = obstacles_to_second_derivatives(network, probe)
     some = sample(network, problem.likelihood, problem.data, n_outputs)
-    operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not once)
-    ends = None if once else extreme_eigenvalues(operators["hessian"])
-    found.add(*extremes(ends, problem.per_variable, network.dtype, once))
+    operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not obstacles)
+    ends = None if obstacles else extreme_eigenvalues(operators["hessian"])
+    found.add(*extremes(ends, problem.per_variable, network.dtype, obstacles))
     costs = estimate_costs(operators, some.share, n_outputs, rank)
     found.facts |= {"eigenvalues": ends, "costs": tuple(costs)}
 

@@ -1,26 +1,48 @@
-"""Gradients that replace slow ones of TensorFlow while the package traces a model.
+"""Gradients that replace those of TensorFlow that are slow, or wrong when differentiated again.
 
 The gradient of max pooling, which TensorFlow computes one output at a time, is for windows that do
 not overlap a product with a mask, and so is its own gradient. The gradient of a convolution that
 keeps the size of its images is a convolution with the kernel turned around: the same arithmetic,
 but 1.4 to 4 times faster than TensorFlow's operation for it. The second derivative of tanh and of
 the logistic function is one product, with a factor that serves any number of vectors.
+
+`tf.nn.moments` (layer and group normalisation) stops the gradient of the mean inside the variance:
+it is zero, but its own gradient is not. Softsign has no second derivative in TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 
-__all__ = ["fast_gradients"]
+__all__ = ["OURS", "fast_gradients"]
 
-_MAX_POOL = "DeltaUQMaxPool"
-_CONV = "DeltaUQConv2D"
-_TANH = "DeltaUQTanh"
-_SIGMOID = "DeltaUQSigmoid"
+#: How the names of the gradients registered here begin.
+OURS = "DeltaUQ"
+
+_MAX_POOL = f"{OURS}MaxPool"
+_SPREAD = f"{OURS}Spread"
+_CONV = f"{OURS}Conv2D"
+_TANH = f"{OURS}Tanh"
+_TANH_GRAD = f"{OURS}TanhGrad"
+_SIGMOID = f"{OURS}Sigmoid"
+_SIGMOID_GRAD = f"{OURS}SigmoidGrad"
+_SOFTSIGN = f"{OURS}Softsign"
+_CENTRE = f"{OURS}Centre"
+_VANISHING = f"{OURS}Vanishing"
+
+_REPLACED = {
+    "MaxPool": _MAX_POOL,
+    "Conv2D": _CONV,
+    "Tanh": _TANH,
+    "Sigmoid": _SIGMOID,
+    "Softsign": _SOFTSIGN,
+}
 
 
 @contextmanager
@@ -30,37 +52,83 @@ def fast_gradients() -> Iterator[None]:
         yield
         return
     graph = tf.compat.v1.get_default_graph()
-    names = {"MaxPool": _MAX_POOL, "Conv2D": _CONV, "Tanh": _TANH, "Sigmoid": _SIGMOID}
-    with graph.gradient_override_map(names):
+    with graph.gradient_override_map(_REPLACED):
         yield
+    for operation in graph.get_operations():
+        if operation.type == "StopGradient" and _is_centre(operation):
+            name = attr_value_pb2.AttrValue(s=_CENTRE.encode())
+            operation._set_attr("_gradient_op_type", name)
+
+
+def _is_centre(operation: Any) -> bool:
+    """Whether a StopGradient serves only as the mean in mean((x - mean(x))^2), over equal axes.
+
+    The derivative of that in the mean is zero identically, whatever x is.
+    """
+    centre, mean = operation.outputs[0], operation.inputs[0].op
+    if mean.type != "Mean" or not mean.get_attr("keep_dims"):
+        return False
+    x, axes = mean.inputs
+    squares = centre.consumers()
+    return bool(squares) and all(
+        square.type == "SquaredDifference"
+        and {tensor.ref() for tensor in square.inputs} == {x.ref(), centre.ref()}
+        and _averaged_over(square, axes)
+        for square in squares
+    )
+
+
+def _averaged_over(operation: Any, axes: tf.Tensor) -> bool:
+    """Whether only means over these axes, which must be known, read an operation's output."""
+    wanted = tf.get_static_value(axes)
+    readers = operation.outputs[0].consumers()
+    return wanted is not None and all(
+        reader.type == "Mean" and np.array_equal(tf.get_static_value(reader.inputs[1]), wanted)
+        for reader in readers
+    )
+
+
+@tf.RegisterGradient(_CENTRE)
+def _centre(_: Any, gradient: tf.Tensor) -> tf.Tensor:
+    """Zero, as the gradient that arrives is but for rounding, with that one's derivative."""
+    with tf.compat.v1.get_default_graph().gradient_override_map({"ZerosLike": _VANISHING}):
+        return tf.raw_ops.ZerosLike(x=gradient)
+
+
+@tf.RegisterGradient(_VANISHING)
+def _vanishing(_: Any, upstream: tf.Tensor) -> tf.Tensor:
+    return upstream
 
 
 @tf.RegisterGradient(_TANH)
 def _tanh(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
-    return _through(tf.raw_ops.TanhGrad, lambda y, dy: -2 * y * dy, operation, gradient)
+    with tf.compat.v1.get_default_graph().gradient_override_map({"TanhGrad": _TANH_GRAD}):
+        return tf.raw_ops.TanhGrad(y=operation.outputs[0], dy=gradient)
+
+
+@tf.RegisterGradient(_TANH_GRAD)
+def _tanh_grad(operation: Any, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of the value y and of its gradient dy, as a factor without the upstream times it."""
+    y, dy = operation.inputs
+    return upstream * (-2 * y * dy), tf.raw_ops.TanhGrad(y=y, dy=upstream)
 
 
 @tf.RegisterGradient(_SIGMOID)
 def _sigmoid(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
-    return _through(tf.raw_ops.SigmoidGrad, lambda y, dy: (1 - 2 * y) * dy, operation, gradient)
+    with tf.compat.v1.get_default_graph().gradient_override_map({"SigmoidGrad": _SIGMOID_GRAD}):
+        return tf.raw_ops.SigmoidGrad(y=operation.outputs[0], dy=gradient)
 
 
-def _through(
-    slope_times: Callable[..., tf.Tensor],
-    bend: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    operation: Any,
-    gradient: tf.Tensor,
-) -> tf.Tensor:
-    """f'(x) times the gradient as a function of y = f(x), whose derivative in y is the bend."""
+@tf.RegisterGradient(_SIGMOID_GRAD)
+def _sigmoid_grad(operation: Any, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of the value y and of its gradient dy, as a factor without the upstream times it."""
+    y, dy = operation.inputs
+    return upstream * ((1 - 2 * y) * dy), tf.raw_ops.SigmoidGrad(y=y, dy=upstream)
 
-    @tf.custom_gradient
-    def through(y: tf.Tensor, dy: tf.Tensor) -> Any:
-        def adjoint(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return upstream * bend(y, dy), slope_times(y=y, dy=upstream)
 
-        return slope_times(y=y, dy=dy), adjoint
-
-    return through(operation.outputs[0], gradient)
+@tf.RegisterGradient(_SOFTSIGN)
+def _softsign(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
+    return gradient / tf.square(1 + tf.abs(operation.inputs[0]))
 
 
 @tf.RegisterGradient(_CONV)
@@ -130,17 +198,17 @@ def _max_pool(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
 def _spread(mask: tf.Tensor, gradient: tf.Tensor, window: int) -> tf.Tensor:
     """Mask times the gradient of each window; its adjoint sums over the windows."""
     layout = [-1, mask.shape[1] // window, window, mask.shape[2] // window, window, mask.shape[3]]
+    wide = tf.reshape(mask, layout) * gradient[:, :, None, :, None]
+    spread = tf.reshape(wide, [-1, *mask.shape[1:]])
+    with tf.compat.v1.get_default_graph().gradient_override_map({"IdentityN": _SPREAD}):
+        return tf.identity_n([spread, mask, gradient])[0]
 
-    @tf.custom_gradient
-    def spread(values: tf.Tensor) -> Any:
-        wide = tf.reshape(mask, layout) * values[:, :, None, :, None]
 
-        def adjoint(upstream: tf.Tensor) -> tf.Tensor:
-            return window**2 * tf.nn.avg_pool2d(mask * upstream, window, window, "VALID")
-
-        return tf.reshape(wide, [-1, *mask.shape[1:]]), adjoint
-
-    return spread(gradient)
+@tf.RegisterGradient(_SPREAD)
+def _spread_grad(operation: Any, upstream: tf.Tensor, *_: Any) -> tuple[None, None, tf.Tensor]:
+    _, mask, values = operation.inputs
+    window = mask.shape[1] // values.shape[1]
+    return None, None, window**2 * tf.nn.avg_pool2d(mask * upstream, window, window, "VALID")
 
 
 def _square_window(operation: Any) -> int | None:

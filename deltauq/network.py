@@ -48,9 +48,6 @@ _KINKED = frozenset(
     }
 )
 
-#: Operations whose gradient TensorFlow cannot differentiate rightly a second time.
-_ONCE_DIFFERENTIABLE = frozenset({"StopGradient", "ResizeBilinear", "ResizeBicubic", "Softsign"})
-
 
 @dataclass(frozen=True)
 class Parameter:
@@ -277,7 +274,6 @@ class Network:
             last=found["last"],
             link=found["last"] if found["last"] in _LINKS else None,
             kinks=tuple(sorted(found["operations"] & _KINKED)),
-            once_differentiable=tuple(sorted(found["operations"] & _ONCE_DIFFERENTIABLE)),
         )
 
 
@@ -290,15 +286,12 @@ class Inspection:
         last: the type of the operation that made it.
         link: "Softmax" or "Sigmoid" where that is one: the logits are its input. None otherwise.
         kinks: operations without a second derivative everywhere, such as "Relu".
-        once_differentiable: operations through which second derivatives would be silently wrong
-            (layer and group normalisation hold a "StopGradient").
     """
 
     output: npt.NDArray[Any]
     last: str
     link: str | None
     kinks: tuple[str, ...]
-    once_differentiable: tuple[str, ...]
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.cost import Cost, per_parameter
 from deltauq.curvature import GGN, CurvatureOperator
 from deltauq.data import Batches, probe_rows
@@ -131,9 +132,9 @@ def state_problem(
     probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
     understood = understand(network, network.inspect(probe), likelihood)
     network, found, n_outputs = understood.network, understood.likelihood, understood.n_outputs
-    once = understood.inspection.once_differentiable
-    if once and any(operator.second_derivatives for operator in operators):
-        _refuse_second_derivatives(once)
+    refuse_false_gradients(network, probe)
+    if any(operator.second_derivatives for operator in operators):
+        _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
     check_rank(rank, network.n_params)
     plan = plan_memory(
         network,
@@ -186,14 +187,14 @@ def _metric(rates: Rates) -> Rates:
     return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
 
 
-def _refuse_second_derivatives(operations: tuple[str, ...]) -> None:
-    raise UnsupportedModelError(
-        "the exact Hessian of this model would be wrong",
-        expected="operations that TensorFlow differentiates twice",
-        received=f"{list(operations)}: layer and group normalisation, bilinear resizing and "
-        "softsign have a gradient whose own gradient is wrong or missing",
-        remedy="use curvature='ggn' or 'opg', which need first derivatives only",
-    )
+def _refuse_obstacles(operations: tuple[str, ...]) -> None:
+    if operations:
+        raise UnsupportedModelError(
+            "the exact Hessian of this model would be wrong",
+            expected="operations that TensorFlow differentiates twice",
+            received=f"{named(operations)}, whose second derivative is false or missing",
+            remedy="use curvature='ggn' or 'opg', which need first derivatives only",
+        )
 
 
 def _refuse_missing_l2(network: Network, rates: Rates, rank: Rank) -> None:

@@ -42,9 +42,9 @@ class Staged:
 
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
         graph = tf.function(function, input_signature=signature).get_concrete_function().graph
+        *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
         self._definition = _without_control_inputs(graph.as_graph_def())
         self._captured = graph.captures
-        *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
         self._value = graph.outputs[0]
         self._point = _needed_by(graph, before, self._last)
         self._second: dict[int, Any] = {}
@@ -114,8 +114,9 @@ class Staged:
 def _without_control_inputs(definition: Any) -> Any:
     """A graph definition whose nodes wait for nothing but their data.
 
-    TensorFlow's gradients let constants wait for values that the second stage does not have; the
-    functions staged here have no side effects, so that no order is lost.
+    TensorFlow's gradients let constants, and what they make of the forward pass, wait for values of
+    the other stage, to save memory; the functions staged here have no side effects, so that no
+    order is lost.
     """
     for node in definition.node:
         data = [name for name in node.input if not name.startswith("^")]

@@ -153,6 +153,20 @@ def test_datasets_that_do_not_end_or_do_not_stay_the_same():
     np.testing.assert_allclose(shuffled.predict(X).std, ordered.predict(X).std, rtol=1e-3)
 
 
+def test_an_exact_hessian_that_would_be_wrong():
+    resized = [layers.Reshape((2, 2, 1)), layers.UpSampling2D(interpolation="bilinear")]
+    m = keras.Sequential([keras.Input((4,)), layers.Dense(4), *resized, layers.Flatten()])
+    m.add(layers.Dense(3))
+    with raises(
+        UnsupportedModelError,
+        "exact Hessian of this model would be wrong",
+        "ResizeBilinearGrad",
+        "'ggn'",
+    ):
+        fit(m, curvature="hessian")
+    assert len(fit(m, curvature="ggn").predict(X)) == 20
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -162,11 +176,26 @@ def test_datasets_that_do_not_end_or_do_not_stay_the_same():
     ],
     ids=["layer", "group", "softsign"],
 )
-def test_an_exact_hessian_that_would_be_wrong(layer):
+def test_normalisation_and_softsign_take_every_curvature(layer):
     m = keras.Sequential([keras.Input((4,)), layers.Dense(6), layer, layers.Dense(3)])
-    with raises(UnsupportedModelError, "exact Hessian of this model would be wrong", "'ggn'"):
-        fit(m, curvature="hessian")
-    assert len(fit(m, curvature="ggn").predict(X)) == 20
+    for curvature in ("hessian", "ggn"):
+        assert np.all(fit(m, curvature=curvature).predict(X).std > 0)
+
+
+def test_a_gradient_that_is_not_the_derivative():
+    class Stopped(layers.Layer):
+        def call(self, x):
+            return x + keras.ops.stop_gradient(keras.ops.tanh(x))
+
+    m = keras.Sequential([keras.Input((4,)), layers.Dense(6), Stopped(), layers.Dense(3)])
+    for curvature in ("hessian", "opg", "ggn"):
+        with raises(
+            UnsupportedModelError,
+            "not the derivatives of its output",
+            r"StopGradient \(stopped",
+            "layers=",
+        ):
+            fit(m, curvature=curvature)
 
 
 def test_a_variable_without_l2():

@@ -29,6 +29,7 @@ ORDER = [
     "regularization",
     "network",
     "understanding",
+    "audit",
     "jacobians",
     "directions",
     "linearization",

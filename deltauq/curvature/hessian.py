@@ -39,7 +39,8 @@ class Hessian(CurvatureOperator):
     A product costs about five forward passes over the data. What it does not share with another
     one is three of them: the rest is done once for the columns of a block, or once and for all
     where `buffer_bytes` has room for the activations of all the data. At a kink (ReLU) it is the
-    Hessian of the smooth piece the parameters lie in.
+    Hessian of the smooth piece the parameters lie in. It is only as true as TensorFlow's second
+    derivatives: `DeltaMethod` asks `deltauq.audit` about them first.
     """
 
     positive_semidefinite = False

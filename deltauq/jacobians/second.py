@@ -30,7 +30,8 @@ def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Stag
         pieces = [tf.identity(piece) for piece in network.unflatten(params)]
         logits = network.logits(pieces, batch.x)
         cost = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
-        gradient = tf.gradients(cost, pieces, unconnected_gradients="zero")
+        first = tf.gradients(cost, pieces, unconnected_gradients="zero")
+        gradient = [tf.convert_to_tensor(part) for part in first]  # of a lookup, single rows
         product = tf.gradients(
             gradient, pieces, grad_ys=network.unflatten(vector), unconnected_gradients="zero"
         )
