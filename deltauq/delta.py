@@ -16,7 +16,7 @@ from deltauq.covariance import NegativeCurvature, Tail, check_choice
 from deltauq.data import Batches
 from deltauq.directions import some_classes
 from deltauq.eigen import Rank
-from deltauq.errors import InvalidInputError, NotFittedError
+from deltauq.errors import NotFittedError
 from deltauq.evidence import Evidence, TunedL2, log_marginal_likelihood, tune_l2
 from deltauq.fit import fit_problem
 from deltauq.fitting import (
@@ -272,12 +272,6 @@ class DeltaMethod:
                 inputs.
         """
         fitted = self._require_fitted("rank_curve")
-        if fitted.pairs.n_lowest:
-            raise InvalidInputError(
-                "rank_curve needs the largest eigenpairs alone",
-                expected="negative_curvature='project' or 'raise'",
-                received="eigenpairs of both ends of the spectrum",
-            )
         some = None if x is None else self._inputs(x, fitted.problem).first()
         rows = calibration_rows(fitted.problem, self.memory_limit, some)
         return rank_curve(fitted.pairs, rows, fitted.problem.epsilon)

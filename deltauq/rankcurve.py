@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.covariance import spectrum_interval
+from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, relative_width, root_diagonal
 
 __all__ = ["RankCurve", "TailWidth", "rank_curve"]
@@ -85,7 +86,16 @@ def rank_curve(pairs: Eigenpairs, rows: Array, epsilon: float) -> RankCurve:
         pairs: eigenpairs in the prior's metric, the largest ones.
         rows: Jacobians `[B, C, P]` of the inputs, in that metric.
         epsilon: relative rounding of the curvature.
+
+    Raises:
+        InvalidInputError: some of the pairs are the smallest.
     """
+    if pairs.n_lowest:
+        raise InvalidInputError(
+            "rank_curve needs the largest eigenpairs alone",
+            expected="negative_curvature='project' or 'raise'",
+            received="eigenpairs of both ends of the spectrum",
+        )
     ranks = np.unique(np.geomspace(1, max(1, pairs.rank), _POINTS).astype(int))
     ranks = ranks[ranks <= pairs.rank]
     widths = TailWidth(rows, epsilon).of_leading(pairs, ranks)

@@ -54,17 +54,17 @@ def test_something_that_is_no_keras_model():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: model(outputs=1), r"C >= 2.*Received: \(.*1\)"),
-        (lambda: model(layers.Reshape((3, 1))), r"C >= 2.*Received"),
-        (lambda: model(activation="sigmoid"), r"neither logits nor a softmax.*'Sigmoid'"),
-        (lambda: model(activation="relu"), r"neither logits nor a softmax.*'Relu'"),
+        (lambda: model(outputs=1), r"nothing says what the model's one output is"),
+        (lambda: model(layers.Reshape((3, 1))), r"nothing says.*one output"),
+        (lambda: model(layers.Reshape(()), outputs=1), r"not one row of numbers.*\[B, T, C\]"),
+        (lambda: model(activation="relu"), r"neither logits nor a link function.*'Relu'"),
         (
             lambda: model(layers.Rescaling(1.0), activation="softmax"),
             r"neither.*whose rows are probabilities",
         ),
     ],
 )
-def test_an_output_that_is_neither_logits_nor_a_softmax(make, text):
+def test_an_output_that_is_not_understood(make, text):
     with raises(UnsupportedModelError, text, "What to do"):
         fit(make())
 
@@ -74,10 +74,10 @@ def test_an_output_that_is_neither_logits_nor_a_softmax(make, text):
     [
         (Y + 1, r"labels out of range.*from 0 to 2.*from 1 to 3"),
         (Y - 1, r"labels out of range.*from -1 to 1"),
-        (Y.astype(float), r"not hold class numbers.*float64.*astype\(int\)"),
-        (np.eye(3)[Y], r"not hold class numbers.*\[20, 3\].*argmax"),
+        (Y + 0.5, r"not hold class numbers.*float64"),
+        (0.9 * np.eye(3)[Y], r"no distributions over the classes.*sums from 0.9"),
         (np.array(["a"] * 20), r"not hold class numbers.*LabelEncoder"),
-        (Y[:, None], r"not hold class numbers.*\[20, 1\].*ravel"),
+        (np.stack([Y, Y], axis=1), r"not hold class numbers.*\[20, 2\]"),
         (Y[:7], r"y has the wrong length.*20 rows.*7 rows"),
         (None, r"y is missing.*fit\(x, y\)"),
     ],
@@ -322,7 +322,7 @@ def test_penalties_without_a_rate(penalty, name):
 @pytest.mark.parametrize(
     ("loss", "activation", "text"),
     [
-        ("mse", None, "compiled with the loss 'm"),
+        ("poisson", None, "compiled with the loss 'poisson'"),
         ("sparse_categorical_crossentropy", None, "from_logits=False.*gives logits"),
         (
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -330,21 +330,16 @@ def test_penalties_without_a_rate(penalty, name):
             "from_logits=True.*gives softmax probabilities",
         ),
         (
-            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
+            keras.losses.SparseCategoricalCrossentropy(ignore_class=0),
             "softmax",
-            "smooths the labels by 0.1",
-        ),
-        (
-            keras.losses.SparseCategoricalCrossentropy(reduction="sum"),
-            "softmax",
-            "summed over the batch",
+            "ignores class 0",
         ),
     ],
 )
 def test_losses_that_are_not_the_likelihood(loss, activation, text):
     m = model(activation=activation)
     m.compile(loss=loss)
-    with raises(UnsupportedModelError, text, "likelihood='categorical'"):
+    with raises(UnsupportedModelError, text, r"likelihood=\.\.\. \(one of .*'categorical'"):
         fit(m)
     assert len(fit(m, likelihood="categorical").predict(X)) == 20
 
@@ -352,7 +347,7 @@ def test_losses_that_are_not_the_likelihood(loss, activation, text):
 def test_a_weighted_loss():
     m = model(activation="softmax")
     m.compile(loss="sparse_categorical_crossentropy", loss_weights=[0.1])
-    with raises(UnsupportedModelError, r"loss_weights=\[0.1\]", "likelihood='categorical'"):
+    with raises(UnsupportedModelError, r"loss_weights=\[0.1\]", r"likelihood=\.\.\."):
         fit(m)
 
 
