@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
@@ -66,22 +65,20 @@ def refusal(subject: str, error: DeltaUQError) -> Finding:
     return Finding(subject, "error", what, why, error.remedy or "")
 
 
-def _layers(model: Any, *kinds: Any) -> list[str]:
+def _layers(model: Any, *kinds: str) -> list[str]:
+    """Names of the layers of some classes, those of `tf_keras` included."""
     found: list[Any] = getattr(model, "_flatten_layers", list)()
-    return [layer.name for layer in found if isinstance(layer, kinds)]
+    return [
+        layer.name
+        for layer in found
+        if any(parent.__name__ in kinds for parent in type(layer).__mro__)
+    ]
 
 
 def randomness(model: Any) -> Iterator[Finding]:
     """Layers that are random in training."""
-    names = _layers(
-        model,
-        keras.layers.Dropout,
-        keras.layers.SpatialDropout1D,
-        keras.layers.SpatialDropout2D,
-        keras.layers.SpatialDropout3D,
-        keras.layers.GaussianDropout,
-        keras.layers.GaussianNoise,
-    )
+    dropouts = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+    names = _layers(model, *dropouts, "GaussianDropout", "GaussianNoise")
     if names:
         yield Finding(
             "randomness",
@@ -95,7 +92,7 @@ def randomness(model: Any) -> Iterator[Finding]:
 
 def normalisation(model: Any) -> Iterator[Finding]:
     """Layers that use other statistics than in training."""
-    names = _layers(model, keras.layers.BatchNormalization)
+    names = _layers(model, "BatchNormalization")
     if names:
         yield Finding(
             "normalisation",
@@ -144,13 +141,13 @@ def missing_l2(rates: tuple[VariableRate, ...]) -> list[Finding]:
 
 
 def compiled_loss(
-    model: Any, inspection: Inspection, likelihood: str | Likelihood
+    compilation: Any, inspection: Inspection, likelihood: str | Likelihood
 ) -> Iterator[Finding]:
     """The loss as compiled against the loss as understood."""
     understood = "softmax cross-entropy on " + (
         "the input of the last softmax" if inspection.ends_in_softmax else "logits"
     )
-    if not getattr(model, "compiled", False):
+    if not getattr(compilation, "compiled", False):
         yield Finding(
             "loss",
             "note",
@@ -162,7 +159,7 @@ def compiled_loss(
         yield Finding("loss", "note", f"as given: {likelihood!r}; understood as {understood}")
     else:
         try:
-            check_compiled_loss(model, inspection.ends_in_softmax)
+            check_compiled_loss(compilation, inspection.ends_in_softmax)
             yield Finding("loss", "ok", f"as compiled; understood as {understood}")
         except DeltaUQError as error:
             yield refusal("loss", error)

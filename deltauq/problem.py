@@ -21,7 +21,7 @@ from deltauq.likelihoods import Likelihood, check_compiled_loss, resolve_likelih
 from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
-from deltauq.regularization import L2, l2_rates
+from deltauq.regularization import L2, l2_rates, refuse_other_terms, refuse_weight_decay
 
 __all__ = ["Problem", "state_problem"]
 
@@ -114,7 +114,8 @@ def state_problem(
     probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
     inspection = network.inspect(probe)
     if likelihood == "auto":
-        check_compiled_loss(network.model, inspection.ends_in_softmax)
+        check_compiled_loss(network.adapter.compilation, inspection.ends_in_softmax)
+    refuse_other_terms(network.terms_added(probe), l2)
     twice = any(operator.second_derivatives for operator in operators)
     if twice and inspection.once_differentiable:
         _refuse_second_derivatives(inspection.once_differentiable)
@@ -143,6 +144,7 @@ def state_problem(
     )
     read_scale = data.n_rows / data.n_examples
     per_variable = l2_rates(network.variables, l2, read_scale=read_scale)
+    refuse_weight_decay(network.model, per_variable, l2)
     _refuse_missing_l2(network, per_variable, rank)
     rates = per_parameter(network.parameters, per_variable)
     per_example = PerExample(network, probe)

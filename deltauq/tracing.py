@@ -42,7 +42,7 @@ class Staged:
 
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
         graph = tf.function(function, input_signature=signature).get_concrete_function().graph
-        self._definition = graph.as_graph_def()
+        self._definition = _without_order(graph.as_graph_def())
         self._captured = graph.captures
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
         self._value = graph.outputs[0]
@@ -109,6 +109,19 @@ class Staged:
                 name="",
             )
         )
+
+
+def _without_order(definition: Any) -> Any:
+    """A graph whose operations wait for nothing but their inputs.
+
+    TensorFlow lets some gradients wait for the one before them, to save memory: what is computed
+    in the first stage would wait for the second.
+    """
+    for node in definition.node:
+        operands = [name for name in node.input if not name.startswith("^")]
+        del node.input[:]
+        node.input.extend(operands)
+    return definition
 
 
 def _needed_by(graph: Any, before: Sequence[tf.Tensor], last: tf.Tensor) -> list[tf.Tensor]:

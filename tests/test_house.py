@@ -24,6 +24,8 @@ ORDER = [
     "inputs",
     "data",
     "regularization",
+    "adapters",
+    "suitability",
     "network",
     "jacobians",
     "linearization",

@@ -30,7 +30,10 @@ def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Stag
         pieces = [tf.identity(piece) for piece in network.unflatten(params)]
         logits = network.logits(pieces, batch.x)
         cost = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
-        gradient = tf.gradients(cost, pieces, unconnected_gradients="zero")
+        gradient = [  # of looked-up rows it is sparse, which cannot be differentiated again
+            tf.convert_to_tensor(part)
+            for part in tf.gradients(cost, pieces, unconnected_gradients="zero")
+        ]
         product = tf.gradients(
             gradient, pieces, grad_ys=network.unflatten(vector), unconnected_gradients="zero"
         )
