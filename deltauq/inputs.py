@@ -128,6 +128,13 @@ def as_list(x: Any) -> Any:
 
 def as_numbers(leaf: Any) -> npt.NDArray[Any]:
     """An array of numbers, or `InvalidInputError`."""
+    if isinstance(leaf, tf.RaggedTensor):
+        raise InvalidInputError(
+            "x is ragged",
+            expected="rows of one shape",
+            received=f"a RaggedTensor of shape {list(leaf.shape)}",
+            remedy="pad the rows with x.to_tensor(), and mask the padding in the model",
+        )
     array = leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(

@@ -23,7 +23,7 @@ from deltauq.suitability import (
     check_single_output,
     common_dtype,
 )
-from deltauq.tracing import bytes_reached_from
+from deltauq.tracing import bytes_reached_from, reached_from
 
 __all__ = ["Layers", "Network", "Parameter"]
 
@@ -223,26 +223,40 @@ class Network:
     def _check_repeatable(self, pieces: Any, x: Any, output: tf.Tensor, state: Any) -> None:
         again, _ = self._stateless(pieces, x)
         if not np.array_equal(again, output, equal_nan=True):
-            raise UnsupportedModelError(
-                "the model is random in inference mode",
-                expected="the same output for the same input",
-                received=f"outputs that differ by up to {np.max(np.abs(again - output)):.3g}",
-                remedy="switch off layers that draw random numbers when training=False",
+            raise _random_error(
+                f"outputs that differ by up to {np.max(np.abs(again - output)):.3g}"
             )
         changed = [
-            variable.path
+            variable
             for variable, new in zip(self.adapter.non_trainable, state, strict=True)
             if not np.array_equal(self._fixed[id(variable)], new)
         ]
+        seeds = [v for v in changed if v.path.endswith("seed_generator_state")]
+        random = [seed.path for seed in seeds if self._reaches_output(seed, x)]
+        if random:
+            raise _random_error(f"numbers drawn from {random}")
+        changed = [variable for variable in changed if variable not in seeds]
         if changed:
             raise UnsupportedModelError(
                 "the model is stateful: a call in inference mode changes it",
                 expected="a model whose call with training=False leaves its variables alone",
-                received=f"changed variables {changed}",
-                remedy="update them only when training=True; a seed generator among them belongs "
-                "to a layer that is random, such as dropout called with training=True, a moving "
-                "average to batch normalisation called so",
+                received=f"changed variables {[variable.path for variable in changed]}",
+                remedy="update them only when training=True; moving averages belong to batch "
+                "normalisation called with training=True",
             )
+
+    def _reaches_output(self, variable: Any, x: Any) -> bool:
+        """Recurrent layers with dropout draw masks in inference mode too, and do not use them."""
+        found = []
+
+        @tf.function
+        def trace(pieces: list[tf.Tensor], seed: tf.Tensor, x: Any) -> tf.Tensor:
+            output, _ = self.adapter.call(self._values(pieces) | {id(variable): seed}, x)
+            found.append(output.ref() in reached_from([seed]))
+            return output
+
+        trace.get_concrete_function(self.unflatten(self.params), self._fixed[id(variable)], x)
+        return found[-1]
 
     def _inspect_trace(self, x: Any, output: tf.Tensor) -> Inspection:
         found: dict[str, Any] = {}
@@ -320,10 +334,29 @@ def _lay_out(variables: Sequence[Any]) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
+def _random_error(received: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "the model is random in inference mode",
+        expected="the same output for the same input",
+        received=received,
+        remedy="switch off layers that draw random numbers when training=False, such as dropout "
+        "called with training=True",
+    )
+
+
 def _check_rows_independent(
     network: Network, pieces: Sequence[tf.Tensor], x: Any, output: tf.Tensor
 ) -> None:
-    alone = network.output(pieces, tf.nest.map_structure(lambda leaf: leaf[:1], x))
+    try:
+        alone = network.output(pieces, tf.nest.map_structure(lambda leaf: leaf[:1], x))
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise UnsupportedModelError(
+            "the model takes batches of one size only",
+            expected="a model that takes any number of rows",
+            received=f"for one row alone: {error}",
+            remedy="build it with Input(shape) rather than batch_shape, without stateful=True, "
+            "and copy the weights",
+        ) from error
     scale = float(np.max(np.abs(output))) + np.finfo(network.dtype).tiny
     gap = float(np.max(np.abs(alone[0] - output[0]))) / scale
     if gap > 1e3 * np.finfo(network.dtype).eps:

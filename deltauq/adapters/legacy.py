@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from types import SimpleNamespace
 from typing import Any
 
 import tensorflow as tf
@@ -43,7 +42,7 @@ class LegacyKerasAdapter(TensorFlowAdapter):
             named(model.non_trainable_variables),
             model.call,
         )
-        self.compilation = _compilation(model)
+        self.compilation = _Compilation(model)
 
     def compute_dtypes(self) -> dict[str, str]:
         """By layer."""
@@ -93,13 +92,27 @@ def _penalties(layers: list[Any]) -> tuple[dict[int, Any], list[str]]:
     return penalties, others
 
 
-def _compilation(model: Any) -> Any:
-    """What the model was compiled with, written as Keras 3 writes it."""
-    if not model._is_compiled:
-        return SimpleNamespace(compiled=False)
-    config = dict(model.get_compile_config() or {"loss": model.loss})
-    loss: Any = config.get("loss")
-    settings = loss.get("config") if isinstance(loss, dict) else None
-    if isinstance(settings, dict) and settings.get("reduction") == "auto":
-        config["loss"] = loss | {"config": settings | {"reduction": "sum_over_batch_size"}}
-    return SimpleNamespace(compiled=True, get_compile_config=lambda: config)
+class _Compilation:
+    """What a model was compiled with, written as Keras 3 writes it."""
+
+    def __init__(self, model: Any) -> None:
+        settings = getattr(getattr(model, "_compile_config", None), "config", None)
+        self._settings: dict[str, Any] = settings or {"loss": getattr(model, "loss", None)}
+        self.compiled = bool(model._is_compiled)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """The loss and its weights."""
+        weights = self._settings.get("loss_weights")
+        return {"loss": _written(self._settings.get("loss")), "loss_weights": weights}
+
+
+def _written(loss: Any) -> Any:
+    """A loss as Keras 3 writes it; `tf_keras` means the mean where it says "auto"."""
+    if hasattr(loss, "get_config"):
+        config = dict(loss.get_config())
+        if config.get("reduction") == "auto":
+            config["reduction"] = "sum_over_batch_size"
+        return {"class_name": type(loss).__name__, "config": config}
+    if callable(loss):
+        return {"class_name": "function", "config": getattr(loss, "__name__", repr(loss))}
+    return loss

@@ -91,37 +91,40 @@ class TensorFlowAdapter:
         if not tf.executing_eagerly():
             return self.trace(values, x), unchanged
         ordered = [values[id(v)] for v in self._variables]
-        self._check_trace(self._compiled.get_concrete_function(ordered, x).graph)
-        return self._compiled(ordered, x), unchanged
+        concrete = self._compiled.get_concrete_function(ordered, x)
+        self._check_trace(concrete.graph)
+        return concrete(ordered, x), unchanged
 
     def check(self, values: Values, x: Any) -> None:
         """The gradient by the values is that of the model as it stands, by its own variables."""
-        sources = self.trainable
-
-        def gradients(tensors: list[tf.Tensor], x: Any) -> list[tf.Tensor]:
-            pieces = [tf.identity(tensor) for tensor in tensors]
-            replaced = dict(values) | {id(v): p for v, p in zip(sources, pieces, strict=True)}
-            return _dense(tf.gradients(_mixed(self.trace(replaced, x)), pieces), pieces)
-
-        found = tf.function(gradients)([values[id(v)] for v in sources], x)
-        own = [v.variable for v in sources]
+        own = [v.variable for v in self.trainable]
         with tf.GradientTape() as tape:
             target = _mixed(self.run(x))
         truth = _dense(tape.gradient(target, own), own)
+        try:
+            found = self._gradients(values, x)
+        except (ValueError, LookupError) as error:
+            raise _not_differentiable(f"{error}") from error
         scale = max(float(tf.reduce_max(tf.abs(t))) for t in truth)
         lost = [
             v.path
-            for v, a, b in zip(sources, found, truth, strict=True)
-            if not np.allclose(a, b, rtol=1e-3, atol=scale * np.sqrt(np.finfo(v.dtype).eps))
+            for v, a, b in zip(self.trainable, found, truth, strict=True)
+            if not np.allclose(a, b, 1e-3, scale * np.sqrt(np.finfo(v.dtype).eps), equal_nan=True)
         ]
         if lost:
-            raise UnsupportedModelError(
-                "the model cannot be differentiated as a function of its variables",
-                expected="the gradient that tf.GradientTape gives",
-                received=f"another one by {lost}",
-                remedy="read those variables by plain operations: tf.custom_gradient and "
-                "tf.recompute_grad hide them",
-            )
+            raise _not_differentiable(f"another one by {lost}")
+
+    def _gradients(self, values: Values, x: Any) -> list[tf.Tensor]:
+        """Of one number made of the output, by the trainable variables."""
+        here = [values[id(v)] for v in self.trainable]
+
+        def gradients(tensors: list[tf.Tensor], x: Any) -> list[tf.Tensor]:
+            pieces = [tf.identity(tensor) for tensor in tensors]
+            replaced = {id(v): piece for v, piece in zip(self.trainable, pieces, strict=True)}
+            output = self.trace({**values, **replaced}, x)
+            return _dense(tf.gradients(_mixed(output), pieces), pieces)
+
+        return tf.function(gradients, autograph=False).get_concrete_function(here, x)(here, x)
 
     def compute_dtypes(self) -> dict[str, str]:
         """Nothing is known of layers."""
@@ -203,6 +206,16 @@ class ModuleAdapter(TensorFlowAdapter):
             [v for v in variables if id(v.variable) not in trainable],
             getattr(call, "python_function", call),
         )
+
+
+def _not_differentiable(received: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "the model cannot be differentiated as a function of its variables",
+        expected="the gradient that tf.GradientTape gives",
+        received=received,
+        remedy="read the variables by plain operations: tf.custom_gradient and tf.recompute_grad "
+        "hide them",
+    )
 
 
 def _is_variable(value: Any) -> bool:
