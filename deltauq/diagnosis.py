@@ -150,7 +150,8 @@ def diagnose(
         found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
         probe = found.attempt("data", lambda: probe_rows(x, dtype=network.dtype, n=3))
         inspection = found.attempt("model", lambda: network.inspect(probe))
-        found.attempt("l2", lambda: refuse_other_terms(network.terms_added(probe), l2))
+        if l2 == "auto":
+            found.attempt("l2", lambda: refuse_other_terms(network.terms_added(probe)))
         found.add(*compiled_loss(network.adapter.compilation, inspection, likelihood))
         problem = found.attempt(
             "data", lambda: _problem(network, inspection, (x, y, sample_weight), l2, likelihood)

@@ -115,7 +115,8 @@ def state_problem(
     inspection = network.inspect(probe)
     if likelihood == "auto":
         check_compiled_loss(network.adapter.compilation, inspection.ends_in_softmax)
-    refuse_other_terms(network.terms_added(probe), l2)
+    if l2 == "auto":
+        refuse_other_terms(network.terms_added(probe))
     twice = any(operator.second_derivatives for operator in operators)
     if twice and inspection.once_differentiable:
         _refuse_second_derivatives(inspection.once_differentiable)

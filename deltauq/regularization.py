@@ -115,14 +115,15 @@ def complete_l2(variables: Sequence[Any]) -> L2:
     return "auto" if np.all(l2_rates(variables, "auto") > 0) else 1.0
 
 
-def refuse_other_terms(layers: Sequence[str], l2: L2) -> None:
+def refuse_other_terms(layers: Sequence[str]) -> None:
     """`UnsupportedModelError` for terms of the cost that no L2 rate stands for.
+
+    For l2="auto" alone: rates that are given say that the user knows.
 
     Args:
         layers: names of the layers that add them.
-        l2: anything but "auto" says that the user knows.
     """
-    if layers and l2 == "auto":
+    if layers:
         raise UnsupportedModelError(
             "the cost has terms that are neither the loss nor a penalty on weights",
             expected="the loss, and keras.regularizers.L2 on weights",
