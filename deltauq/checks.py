@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
@@ -68,22 +67,20 @@ def refusal(subject: str, error: DeltaUQError) -> Finding:
     return Finding(subject, "error", what, why, error.remedy or "")
 
 
-def _layers(model: Any, *kinds: Any) -> list[str]:
+def _layers(model: Any, *kinds: str) -> list[str]:
+    """Names of the layers of some classes, those of `tf_keras` included."""
     found: list[Any] = getattr(model, "_flatten_layers", list)()
-    return [layer.name for layer in found if isinstance(layer, kinds)]
+    return [
+        layer.name
+        for layer in found
+        if any(parent.__name__ in kinds for parent in type(layer).__mro__)
+    ]
 
 
 def randomness(model: Any) -> Iterator[Finding]:
     """Layers that are random in training."""
-    names = _layers(
-        model,
-        keras.layers.Dropout,
-        keras.layers.SpatialDropout1D,
-        keras.layers.SpatialDropout2D,
-        keras.layers.SpatialDropout3D,
-        keras.layers.GaussianDropout,
-        keras.layers.GaussianNoise,
-    )
+    dropouts = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+    names = _layers(model, *dropouts, "GaussianDropout", "GaussianNoise")
     if names:
         yield Finding(
             "randomness",
@@ -97,7 +94,7 @@ def randomness(model: Any) -> Iterator[Finding]:
 
 def normalisation(model: Any) -> Iterator[Finding]:
     """Layers that use other statistics than in training."""
-    names = _layers(model, keras.layers.BatchNormalization)
+    names = _layers(model, "BatchNormalization")
     if names:
         yield Finding(
             "normalisation",

@@ -35,7 +35,7 @@ from deltauq.estimates import (
 )
 from deltauq.likelihoods import Likelihood, read_likelihood
 from deltauq.network import Layers, Network
-from deltauq.regularization import L2, VariableRate, l2_sources
+from deltauq.regularization import L2, VariableRate, l2_sources, refuse_other_terms
 from deltauq.streams import as_source, model_rank
 from deltauq.training import Polished
 from deltauq.training import polish as minimise
@@ -157,6 +157,8 @@ def diagnose(
         probe = found.attempt("data", lambda: probe_rows(source, dtype=network.dtype, n=3))
         understood = _understand(found, network, probe, likelihood)
         found.attempt("model", lambda: refuse_false_gradients(understood.network, probe))
+        if l2 == "auto":
+            found.attempt("l2", lambda: refuse_other_terms(network.terms_added(probe)))
         training = (source, y, sample_weight, class_weight)
         problem = found.attempt("data", lambda: _problem(understood, training, l2))
         found.facts["rates"] = problem.rates

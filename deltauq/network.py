@@ -1,30 +1,33 @@
 """A trained model as a pure function of a flat parameter vector.
 
-The user's model is never changed: its values are copied once, and every forward pass goes through
-Keras' stateless call with those copies.
+The user's model is never changed: its values are copied once, and every forward pass is a call on
+those copies (`adapters`).
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.adapters import adapt
+from deltauq.errors import DeltaUQError, InvalidInputError, UnsupportedModelError
 from deltauq.gradients import fast_gradients
-from deltauq.regularization import matches
-from deltauq.tracing import bytes_reached_from
+from deltauq.parameters import Layers, Parameter, lay_out, select
+from deltauq.suitability import (
+    check_constraints,
+    check_finite_weights,
+    check_single_output,
+    common_dtype,
+)
+from deltauq.tracing import bytes_reached_from, reached_from
 
 __all__ = ["Layers", "Network", "Parameter"]
-
-Layers = str | Sequence[str] | Callable[[Any], bool] | None
 
 #: Operations that may stand after a link function without changing its values.
 _TRANSPARENT = frozenset({"Identity"})
@@ -49,33 +52,20 @@ _KINKED = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One variable's place in the flat parameter vector: `params[start:stop]`."""
-
-    path: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return self.stop - self.start
-
-
 class Network:
-    """A built Keras 3 model as a pure function of its uncertain parameters.
+    """A model as a pure function of its uncertain parameters.
 
     Args:
-        model: a built `keras.Model` with one output `[B, C]` or `[B, T, C]`: logits, probabilities
-            of a softmax or of sigmoids, or the numbers of a regression.
+        model: a built `keras.Model` or `tf_keras.Model`, or a `tf.Module` with a call, with one
+            output `[B, C]` or `[B, T, C]`: logits, probabilities of a softmax or of sigmoids, or
+            the numbers of a regression.
         layers: which trainable variables are uncertain: None for all, names or glob patterns
-            (on variable paths or on one part of them), or a callable on variables. All others
-            are held fixed.
+            (on variable paths or on one part of them), or a callable on the model's variables.
+            All others are held fixed.
 
     Attributes:
         model: the user's model, which is only read.
+        adapter: calls it.
         params: the values when this object was made, `[P]`.
         parameters: where each variable stands in `params`, in the model's variable order.
         n_params: P.
@@ -83,7 +73,8 @@ class Network:
 
     Raises:
         InvalidInputError: the model is not built, or `layers` selects nothing.
-        UnsupportedModelError: not a Keras model, mixed precision, or non-finite weights.
+        UnsupportedModelError: none of those models, mixed precision, quantized, constrained or
+            non-finite weights.
 
     >>> import keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -92,26 +83,25 @@ class Network:
     """
 
     def __init__(self, model: Any, *, layers: Layers = None) -> None:
-        _check_model(model)
         self.model = model
-        takes_mode = "training" in inspect.signature(model.call).parameters
-        self._mode = {"training": False} if takes_mode else {}
-        trainable = list(model.trainable_variables)
-        self.variables = _select(trainable, layers)
+        self.adapter = adapt(model)
+        trainable, non_trainable = self.adapter.trainable, self.adapter.non_trainable
+        self.variables = select(trainable, layers)
         chosen = {id(variable) for variable in self.variables}
-        self.dtype = _common_dtype(model, self.variables)
-        self.parameters = _lay_out(self.variables)
+        self.dtype = common_dtype(self.adapter, self.variables)
+        self.parameters = lay_out(self.variables)
         self.n_params = self.parameters[-1].stop
         values = [np.ravel(variable.numpy()) for variable in self.variables]
         self.params: tf.Tensor = tf.constant(np.concatenate(values))
         self._fixed = {
             id(variable): tf.constant(variable.numpy())
-            for variable in trainable + list(model.non_trainable_variables)
+            for variable in trainable + non_trainable
             if id(variable) not in chosen
         }
         self._links = _LINKS
         self._activation_bytes: dict[str, int] = {}
-        _check_finite_weights(self.variables + trainable + list(model.non_trainable_variables))
+        check_constraints(self.variables)
+        check_finite_weights(trainable + non_trainable)
 
     def unflatten(self, params: tf.Tensor) -> list[tf.Tensor]:
         """The parts of a flat vector `[P]`, each in its variable's shape."""
@@ -144,8 +134,8 @@ class Network:
 
     def compiled_config(self) -> dict[str, Any] | None:
         """What the model was compiled with, as Keras keeps it; None where it was not."""
-        compiled = getattr(self.model, "compiled", False)
-        return self.model.get_compile_config() if compiled else None
+        compilation = self.adapter.compilation
+        return compilation.get_compile_config() if compilation.compiled else None
 
     def count_outputs(self, spec: Any) -> int:
         """C, of inputs of these `tf.TensorSpec`s."""
@@ -182,15 +172,16 @@ class Network:
         trace.get_concrete_function(self.params, one)
         return found[-1]
 
-    def _stateless(self, pieces: Sequence[tf.Tensor], x: Any) -> tuple[Any, Any]:
-        by_id = self._fixed | {
-            id(v): piece for v, piece in zip(self.variables, pieces, strict=True)
-        }
-        # Variables that came later, such as the metrics of `evaluate`, have no part in the output.
-        trainable = [by_id.get(id(v), v) for v in self.model.trainable_variables]
-        state = [by_id.get(id(v), v) for v in self.model.non_trainable_variables]
+    def terms_added(self, x: Any) -> list[str]:
+        """Names of the layers that add to the cost what is no penalty on weights."""
+        return self.adapter.terms_added(self._values(self.unflatten(self.params)), x)
+
+    def _stateless(self, pieces: Sequence[tf.Tensor], x: Any) -> tuple[Any, list[Any]]:
         with fast_gradients():
-            return self.model.stateless_call(trainable, state, x, **self._mode)
+            return self.adapter.call(self._values(pieces), x)
+
+    def _values(self, pieces: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
+        return self._fixed | {id(v): piece for v, piece in zip(self.variables, pieces, strict=True)}
 
     def inspect(self, x: Any) -> Inspection:
         """Look at the model on a few rows before anything is computed with it.
@@ -206,6 +197,8 @@ class Network:
         pieces = self.unflatten(self.params)
         try:
             output, state = self._stateless(pieces, x)
+        except DeltaUQError:
+            raise
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise InvalidInputError(
                 "the model cannot be called on x",
@@ -213,6 +206,7 @@ class Network:
                 received=f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]} in a probe "
                 f"of the first rows, at which the model says: {error}",
             ) from error
+        check_single_output(output)
         if not tf.is_tensor(output) or output.shape.rank < 2:
             shape = output.shape if tf.is_tensor(output) else type(output).__name__
             raise UnsupportedModelError(
@@ -231,32 +225,46 @@ class Network:
             )
         self._check_repeatable(pieces, x, output, state)
         _check_rows_independent(self, pieces, x, output)
+        self.adapter.check(self._values(pieces), x)
         return self._inspect_trace(x, output)
 
     def _check_repeatable(self, pieces: Any, x: Any, output: tf.Tensor, state: Any) -> None:
         again, _ = self._stateless(pieces, x)
         if not np.array_equal(again, output, equal_nan=True):
-            raise UnsupportedModelError(
-                "the model is random in inference mode",
-                expected="the same output for the same input",
-                received=f"outputs that differ by up to {np.max(np.abs(again - output)):.3g}",
-                remedy="switch off layers that draw random numbers when training=False",
+            raise _random_error(
+                f"outputs that differ by up to {np.max(np.abs(again - output)):.3g}"
             )
-        before = [self._fixed[id(v)] for v in self.model.non_trainable_variables]
-        paths = [v.path for v in self.model.non_trainable_variables]
         changed = [
-            path
-            for path, old, new in zip(paths, before, state, strict=True)
-            if not np.array_equal(old, new)
+            variable
+            for variable, new in zip(self.adapter.non_trainable, state, strict=True)
+            if not np.array_equal(self._fixed[id(variable)], new)
         ]
+        seeds = [v for v in changed if v.path.endswith("seed_generator_state")]
+        random = [seed.path for seed in seeds if self._reaches_output(seed, x)]
+        if random:
+            raise _random_error(f"numbers drawn from {random}")
+        changed = [variable for variable in changed if variable not in seeds]
         if changed:
             raise UnsupportedModelError(
                 "the model is stateful: a call in inference mode changes it",
                 expected="a model whose call with training=False leaves its variables alone",
-                received=f"changed variables {changed}",
-                remedy="update them only when training=True; a seed generator among them belongs "
-                "to a layer that is random, such as dropout called with training=True",
+                received=f"changed variables {[variable.path for variable in changed]}",
+                remedy="update them only when training=True; moving averages belong to batch "
+                "normalisation called with training=True",
             )
+
+    def _reaches_output(self, variable: Any, x: Any) -> bool:
+        """Recurrent layers with dropout draw masks in inference mode too, and do not use them."""
+        found = []
+
+        @tf.function
+        def trace(pieces: list[tf.Tensor], seed: tf.Tensor, x: Any) -> tf.Tensor:
+            output, _ = self.adapter.call(self._values(pieces) | {id(variable): seed}, x)
+            found.append(output.ref() in reached_from([seed]))
+            return output
+
+        trace.get_concrete_function(self.unflatten(self.params), self._fixed[id(variable)], x)
+        return found[-1]
 
     def _inspect_trace(self, x: Any, output: tf.Tensor) -> Inspection:
         found: dict[str, Any] = {}
@@ -304,97 +312,29 @@ class Inspection:
         return int(np.prod(self.output.shape[1:]))
 
 
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise UnsupportedModelError(
-            "the model is not a Keras 3 model",
-            expected="a built keras.Model (Sequential, functional or subclassed)",
-            received=f"{type(model).__module__}.{type(model).__qualname__}",
-            remedy="rebuild a legacy tf_keras model with keras",
-        )
-    if not model.built or not model.variables:
-        raise InvalidInputError(
-            "the model is not built",
-            expected="a trained model whose variables exist",
-            received=f"{model.name!r} with {len(model.variables)} variables",
-            remedy="train or load it first, or call it once on a batch",
-        )
-
-
-def _select(trainable: list[Any], layers: Layers) -> list[Any]:
-    if layers is None:
-        chosen = trainable
-    elif callable(layers):
-        chosen = [variable for variable in trainable if layers(variable)]
-    else:
-        patterns = [layers] if isinstance(layers, str) else list(layers)
-        for pattern in patterns:
-            if not isinstance(pattern, str) or not any(
-                matches(variable.path, pattern) for variable in trainable
-            ):
-                raise InvalidInputError(
-                    f"layers has the pattern {pattern!r}, which matches no trainable variable",
-                    expected="names or glob patterns of layers or variables",
-                    received=f"trainable variables {[variable.path for variable in trainable]}",
-                )
-        chosen = [v for v in trainable if any(matches(v.path, p) for p in patterns)]
-    if not chosen:
-        raise InvalidInputError(
-            "no variable is left to be uncertain",
-            expected="at least one trainable variable",
-            received=f"layers={layers!r} on trainable variables {[v.path for v in trainable]}",
-            remedy="select other layers, or set layer.trainable = True",
-        )
-    return chosen
-
-
-def _lay_out(variables: Sequence[Any]) -> tuple[Parameter, ...]:
-    parameters, start = [], 0
-    for variable in variables:
-        shape = tuple(int(n) for n in variable.shape)
-        stop = start + int(np.prod(shape, dtype=int))
-        parameters.append(Parameter(variable.path, shape, start, stop))
-        start = stop
-    return tuple(parameters)
-
-
-def _common_dtype(model: Any, variables: Sequence[Any]) -> str:
-    dtypes = {str(variable.dtype) for variable in variables}
-    containers = (keras.layers.InputLayer, keras.Model)
-    compute = {
-        layer.name: str(layer.compute_dtype)
-        for layer in model._flatten_layers()
-        if not isinstance(layer, containers)
-    }
-    others = {name: dtype for name, dtype in compute.items() if dtype not in dtypes}
-    if len(dtypes) != 1 or not dtypes <= {"float32", "float64"} or others:
-        raise UnsupportedModelError(
-            "the model mixes precisions, or uses one that curvature cannot be computed in",
-            expected="float32 everywhere, or float64 everywhere",
-            received=f"variables of {sorted(dtypes)}"
-            + (f", layers computing in {others}" if others else ""),
-            remedy="copy the weights into the same model built with one dtype in every layer, "
-            "those without weights included",
-        )
-    return dtypes.pop()
-
-
-def _check_finite_weights(variables: Sequence[Any]) -> None:
-    for variable in variables:
-        value = variable.numpy()
-        if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
-            raise UnsupportedModelError(
-                f"the weights in {variable.path!r} hold NaN or infinity",
-                expected="finite weights",
-                received=f"{np.count_nonzero(~np.isfinite(value))} of {value.size} not finite",
-                remedy="the training diverged; train again with a smaller learning rate",
-            )
+def _random_error(received: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "the model is random in inference mode",
+        expected="the same output for the same input",
+        received=received,
+        remedy="switch off layers that draw random numbers when training=False, such as dropout "
+        "called with training=True",
+    )
 
 
 def _check_rows_independent(
     network: Network, pieces: Sequence[tf.Tensor], x: Any, output: tf.Tensor
 ) -> None:
-    alone = network.output(pieces, tf.nest.map_structure(lambda leaf: leaf[:1], x))
+    try:
+        alone = network.output(pieces, tf.nest.map_structure(lambda leaf: leaf[:1], x))
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise UnsupportedModelError(
+            "the model takes batches of one size only",
+            expected="a model that takes any number of rows",
+            received=f"for one row alone: {error}",
+            remedy="build it with Input(shape) rather than batch_shape, without stateful=True, "
+            "and copy the weights",
+        ) from error
     scale = float(np.max(np.abs(output))) + np.finfo(network.dtype).tiny
     gap = float(np.max(np.abs(alone[0] - output[0]))) / scale
     if gap > 1e3 * np.finfo(network.dtype).eps:

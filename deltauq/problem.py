@@ -22,7 +22,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
-from deltauq.regularization import L2
+from deltauq.regularization import L2, refuse_other_terms, refuse_weight_decay
 from deltauq.streams import as_source, model_rank
 from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
 
@@ -132,6 +132,8 @@ def state_problem(
     probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
     understood = understand(network, network.inspect(probe), likelihood)
     network, found, n_outputs = understood.network, understood.likelihood, understood.n_outputs
+    if l2 == "auto":
+        refuse_other_terms(network.terms_added(probe))
     refuse_false_gradients(network, probe)
     if any(operator.second_derivatives for operator in operators):
         _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
@@ -175,6 +177,7 @@ def rates_beside_cost(understood: Understood, data: Batches, l2: L2, rank: Rank)
     """lambda_j `[P]` in the cost that was minimised; refused where one is missing and needed."""
     network = understood.network
     per_variable = np.array([rate.rate for rate in read_rates(understood, data, l2)])
+    refuse_weight_decay(network.model, per_variable, l2)
     _refuse_missing_l2(network, per_variable, rank)
     return per_parameter(network.parameters, per_variable)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +13,16 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 
-__all__ = ["L2", "VariableRate", "complete_l2", "l2_rates", "l2_sources", "matches"]
+__all__ = [
+    "L2",
+    "VariableRate",
+    "complete_l2",
+    "l2_rates",
+    "l2_sources",
+    "matches",
+    "refuse_other_terms",
+    "refuse_weight_decay",
+]
 
 L2 = str | float | Mapping[str, float]
 
@@ -96,12 +106,52 @@ def _source(variable: Any, l2: L2) -> str:
     if penalty is None:
         return "nothing"
     settings = ", ".join(f"{k}={float(v):.3g}" for k, v in penalty.get_config().items())
-    return f"keras.regularizers.{type(penalty).__name__}({settings})"
+    package = type(penalty).__module__.split(".")[0]
+    return f"{package}.regularizers.{type(penalty).__name__}({settings})"
 
 
 def complete_l2(variables: Sequence[Any]) -> L2:
     """Rates for all variables to start a search from: the model's own, or 1 where any lacks one."""
     return "auto" if np.all(l2_rates(variables, "auto") > 0) else 1.0
+
+
+def refuse_other_terms(layers: Sequence[str]) -> None:
+    """`UnsupportedModelError` for terms of the cost that no L2 rate stands for.
+
+    For l2="auto" alone: rates that are given say that the user knows.
+
+    Args:
+        layers: names of the layers that add them.
+    """
+    if layers:
+        raise UnsupportedModelError(
+            "the cost has terms that are neither the loss nor a penalty on weights",
+            expected="the loss, and keras.regularizers.L2 on weights",
+            received=f"add_loss or an activity regularizer in the layers {list(layers)}",
+            remedy="their curvature is left out: to accept that, give the L2 rates by l2=...; or "
+            "train without them",
+        )
+
+
+def refuse_weight_decay(model: Any, rates: npt.NDArray[np.float64], l2: L2) -> None:
+    """`UnsupportedModelError` where the optimizer's decay is all that held some weights back.
+
+    Args:
+        model: was trained by `model.optimizer`.
+        rates: one a variable.
+        l2: anything but "auto" says what rate to assume.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    decay = getattr(optimizer, "weight_decay", None)
+    if decay and l2 == "auto" and np.any(rates == 0):
+        raise UnsupportedModelError(
+            "the optimizer decayed weights that have no L2 penalty in the cost",
+            expected="an L2 rate of the cost, such as keras.regularizers.L2 gives",
+            received=f"{type(optimizer).__name__} with weight_decay={float(decay):g}, from which "
+            "no rate can be read",
+            remedy="give the rate to assume by l2=..., let l2='tune' choose one, or train with "
+            "keras.regularizers.L2 instead",
+        )
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -117,23 +167,45 @@ def _given_or_read(variable: Any, rates: Mapping[str, float], read_scale: float)
 
 
 def _read(variable: Any) -> float:
-    import keras
-
     penalty = getattr(variable, "regularizer", None)
     if penalty is None:
         return 0.0
+    # A class of the user's own may compute anything, one that inherits from L2 too.
+    kind = type(penalty).__name__ if type(penalty) in _understood() else None
     l1 = float(getattr(penalty, "l1", 0.0))
-    if l1 == 0.0 and isinstance(penalty, (keras.regularizers.L2, keras.regularizers.L1L2)):
+    if l1 == 0.0 and kind in ("L2", "L1L2"):
         return _rate(2.0 * float(penalty.l2))
-    if l1 == 0.0 and isinstance(penalty, keras.regularizers.L1):
+    if l1 == 0.0 and kind == "L1":
         return 0.0
     raise UnsupportedModelError(
         f"the penalty on {variable.path!r} is not an L2 penalty",
         expected="keras.regularizers.L2, or none",
-        received=f"{type(penalty).__name__}({penalty.get_config()})",
+        received=f"{type(penalty).__name__}({_settings(penalty)})",
         remedy="an L1 or custom penalty has no Hessian of the form lambda * I; give the rate to "
         "use instead by l2=..., or leave the variable out with layers=...",
     )
+
+
+def _understood() -> list[type]:
+    """The regularizers of every Keras that is loaded."""
+    loaded = [sys.modules[name] for name in ("keras", "tf_keras") if name in sys.modules]
+    return [
+        kind
+        for package in loaded
+        for kind in (
+            package.regularizers.L1,
+            package.regularizers.L2,
+            package.regularizers.L1L2,
+        )
+    ]
+
+
+def _settings(penalty: Any) -> Any:
+    """Those of a regularizer; a function has none, nor does every class of a user's own."""
+    try:
+        return penalty.get_config()
+    except (AttributeError, NotImplementedError):
+        return "..."
 
 
 def _rate(value: Any) -> float:

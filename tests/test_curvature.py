@@ -137,9 +137,9 @@ def test_one_trace_per_signature(get_case, rng):
         assert product.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("kind", ["normalised convolution", "attention", "lstm"])
+@pytest.mark.parametrize("kind", ["normalised convolution", "attention", "lstm", "silu"])
 def test_hessian_products_equal_central_differences(rng, kind):
-    """Of layers whose trace reads other variables, branches, or loops."""
+    """Of layers whose trace reads other variables, branches, loops, or waits for a gradient."""
     keras.utils.set_random_seed(0)
     network, x, y = Network(sequence_model(kind)), rng.normal(size=(9, 5, 3)), np.arange(9) % 3
     data = Batches(x, y, likelihood=Categorical(), n_outputs=3, dtype="float64", batch_size=4)
@@ -153,7 +153,9 @@ def test_hessian_products_equal_central_differences(rng, kind):
 def sequence_model(kind):
     layers, options = keras.layers, {"dtype": "float64"}
     inputs = keras.Input((5, 3), **options)
-    if kind == "lstm":
+    if kind == "silu":
+        z = layers.Dense(4, "silu", **options)(layers.Flatten(**options)(inputs))
+    elif kind == "lstm":
         z = layers.LSTM(4, **options)(inputs)
     elif kind == "attention":
         z = layers.Flatten(**options)(layers.MultiHeadAttention(2, 2, **options)(inputs, inputs))

@@ -46,8 +46,13 @@ def test_an_unbuilt_model():
         fit(unbuilt)
 
 
-def test_something_that_is_no_keras_model():
-    with raises(UnsupportedModelError, "not a Keras 3 model", "Received: builtins.function"):
+def test_something_that_is_no_model():
+    with raises(
+        UnsupportedModelError,
+        "not one that can be linearised",
+        "tf.Module with a call",
+        "builtins.function",
+    ):
         fit(lambda x: x)
 
 

@@ -41,8 +41,13 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
+def _always(tap: Tap) -> bool:
+    del tap
+    return True
+
+
 def _rule(
-    *operations: str, operands: dict[int, int], when: Callable[[Tap], bool] = lambda _: True
+    *operations: str, operands: dict[int, int], when: Callable[[Tap], bool] = _always
 ) -> Callable[[RuleFunction], RuleFunction]:
     def register(function: RuleFunction) -> RuleFunction:
         RULES.update(dict.fromkeys(operations, Rule(operands, when, function)))

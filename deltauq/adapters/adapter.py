@@ -1,0 +1,77 @@
+"""What the package needs of a model, whoever made it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+__all__ = ["Adapter", "Values", "compute_dtypes", "kept", "modes"]
+
+#: Tensors by the `id` of the variable that each stands for.
+Values = Mapping[int, tf.Tensor]
+
+
+class Adapter(Protocol):
+    """A model that can be called with any values of its variables.
+
+    Attributes:
+        model: the user's, which is only read.
+        trainable: its trainable variables, each with `path`, `shape`, `dtype`, `regularizer`,
+            `constraint`, `numpy` and `assign`, as Keras 3 has them.
+        non_trainable: all its others.
+        compilation: what it was compiled with: `compiled`, and `get_compile_config()` as Keras 3
+            writes it.
+    """
+
+    model: Any
+    trainable: list[Any]
+    non_trainable: list[Any]
+    compilation: Any
+
+    def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
+        """The output in inference mode, and what becomes of the variables in `non_trainable`."""
+
+    def check(self, values: Values, x: Any) -> None:
+        """Raise `UnsupportedModelError` where a call with the values is not the model's own."""
+
+    def compute_dtypes(self) -> dict[str, str]:
+        """The precision in which each layer computes, as far as layers are known."""
+
+    def terms_added(self, values: Values, x: Any) -> list[str]:
+        """Names of the layers that add to the cost what is no penalty on weights."""
+
+
+def modes(call: Any) -> tuple[str, ...]:
+    """The arguments that tell a model's call whether it is training."""
+    parameters = inspect.signature(call).parameters
+    return tuple(name for name in ("training", "is_training") if name in parameters)
+
+
+def compute_dtypes(layers: Sequence[Any], containers: tuple[Any, ...]) -> dict[str, str]:
+    """The precision in which each Keras layer computes; containers have none of their own."""
+    return {
+        layer.name: str(layer.compute_dtype)
+        for layer in layers
+        if not isinstance(layer, containers)
+    }
+
+
+@contextmanager
+def kept(collections: Sequence[list[Any] | set[Any]]) -> Iterator[None]:
+    """Collections that are empty inside and hold afterwards what they held before."""
+    before = [collection.copy() for collection in collections]
+    for collection in collections:
+        collection.clear()
+    try:
+        yield
+    finally:
+        for collection, items in zip(collections, before, strict=True):
+            collection.clear()
+            if isinstance(collection, set):
+                collection.update(items)
+            else:
+                collection.extend(items)

@@ -1,0 +1,83 @@
+"""Keras 3 models, by their stateless call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from deltauq.adapters.adapter import Values, compute_dtypes, kept, modes
+from deltauq.errors import UnsupportedModelError
+
+__all__ = ["KerasAdapter"]
+
+
+class KerasAdapter:
+    """A Keras 3 model; see `Adapter`.
+
+    Raises:
+        UnsupportedModelError: its weights are quantized.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = self.compilation = model
+        self.trainable = list(model.trainable_variables)
+        self.non_trainable = list(model.non_trainable_variables)
+        self._modes = modes(model.call)
+        _refuse_quantized(model)
+
+    def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
+        """The output in inference mode, and the new values of `non_trainable`."""
+        output, state, _ = self._stateless(values, x, training=False)
+        return output, state
+
+    def check(self, values: Values, x: Any) -> None:
+        """Keras vouches for its stateless call."""
+
+    def compute_dtypes(self) -> dict[str, str]:
+        """By layer."""
+        containers = (keras.layers.InputLayer, keras.Model)
+        return compute_dtypes(self.model._flatten_layers(), containers)
+
+    def terms_added(self, values: Values, x: Any) -> list[str]:
+        """Layers with an activity regularizer or `add_loss`; traced in training mode, not run."""
+        found: list[str] = []
+
+        @tf.function
+        def trace(x: Any) -> None:
+            found[:] = self._stateless(values, x, training=True)[2]
+
+        trace.get_concrete_function(x)
+        return found
+
+    def _stateless(
+        self, values: Values, x: Any, *, training: bool
+    ) -> tuple[Any, list[Any], list[str]]:
+        # Variables that came later, such as the metrics of `evaluate`, have no part in the output.
+        trainable = [values.get(id(v), v) for v in self.model.trainable_variables]
+        state = [values.get(id(v), v) for v in self.model.non_trainable_variables]
+        layers = self.model._flatten_layers()
+        collections = [c for layer in layers for c in (layer._losses, layer._loss_ids)]
+        with kept(collections):
+            output, new, *_ = self.model.stateless_call(
+                trainable, state, x, return_losses=training, **dict.fromkeys(self._modes, training)
+            )
+            added = [layer.name for layer in layers if layer._loss_ids]
+        by_id = dict(zip(map(id, self.model.non_trainable_variables), new, strict=True))
+        return output, [by_id.get(id(v)) for v in self.non_trainable], added
+
+
+def _refuse_quantized(model: Any) -> None:
+    quantized = {
+        layer.name: layer.quantization_mode
+        for layer in model._flatten_layers()
+        if getattr(layer, "quantization_mode", None) is not None
+    }
+    if quantized:
+        raise UnsupportedModelError(
+            "the model's weights are quantized",
+            expected="weights that the loss can be differentiated by",
+            received=f"layers {quantized}",
+            remedy="use the model as it was before quantize()",
+        )
