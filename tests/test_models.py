@@ -284,7 +284,7 @@ def test_a_model_that_is_not_built(package):
 
 def test_ragged_inputs():
     x = tf.ragged.constant([[1.0, 2.0], [3.0]])
-    with raises(InvalidInputError, "x is ragged", r"to_tensor\(\)"):
+    with raises(InvalidInputError, "x is a RaggedTensor", r"to_tensor\(\)"):
         check(model(), x, Y[:2])
 
 
@@ -307,7 +307,7 @@ def test_a_model_whose_loss_cannot_be_loaded(tmp_path):
     """Loaded without its loss, there is nothing that contradicts the likelihood."""
     m = model(activation="softmax")
     m.compile("sgd", loss=lossless)
-    with raises(UnsupportedModelError, "compiled with the loss 'lossless'", "likelihood='categ"):
+    with raises(UnsupportedModelError, "compiled with the loss 'lossless'", "likelihood="):
         check(m)
     m.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
@@ -321,7 +321,7 @@ def test_a_model_whose_loss_cannot_be_loaded(tmp_path):
         (tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True), None, None),
         (tf_keras.losses.sparse_categorical_crossentropy, "softmax", None),
         ("sparse_categorical_crossentropy", None, "from_logits=False"),
-        ("mse", None, "compiled with the loss 'm"),
+        ("poisson", None, "compiled with the loss 'poisson'"),
         (lossless, "softmax", "compiled with the loss 'lossless'"),
         (lambda y, p: lossless(y, p), "softmax", "compiled with the loss"),
     ],
@@ -332,7 +332,7 @@ def test_compiled_losses_of_tf_keras(loss, activation, text):
     if text is None:
         check(m)
         return
-    with raises(UnsupportedModelError, text, "likelihood='categorical'"):
+    with raises(UnsupportedModelError, text, "likelihood="):
         check(m)
     check(m, likelihood="categorical")
 
