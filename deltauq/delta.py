@@ -68,8 +68,8 @@ class DeltaMethod:
             "binary" (one sigmoid), "multilabel" (several), "gaussian" (a regression, its noise
             estimated); a `Likelihood`; or a loss function of logits and labels, see
             `deltauq.likelihoods.CustomLoss`.
-        layers: which variables are uncertain: None (all trainable), names or glob patterns, or a
-            callable on variables.
+        layers: which variables are uncertain: None (all trainable), names or glob patterns, "last"
+            (the layer of the model's last variable), or a callable on variables.
         tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or
             "none"; see `deltauq.covariance.low_rank_covariance`.
         rank_tol: relative width for rank="auto".

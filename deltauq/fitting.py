@@ -21,6 +21,7 @@ from deltauq.covariance import (
     low_rank_covariance,
 )
 from deltauq.curvature import CurvatureOperator
+from deltauq.directions import SomeClasses
 from deltauq.eigen import AUTO_LANCZOS_RANK, Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning
 from deltauq.linalg import Eigenpairs, Ends, Storage
@@ -46,6 +47,9 @@ _RESOLUTION = 0.1
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
+
+#: Of more classes than this the most probable ones of each input are measured, so many of them.
+_MANY_CLASSES, _CALIBRATION_CLASSES = 100, 10
 
 
 @dataclass(frozen=True)
@@ -102,15 +106,15 @@ class Fitted:
 
 
 def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
-    """A curvature in the prior's metric."""
-    return kind(
-        problem.network,
-        problem.likelihood,
-        problem.data,
-        scale=problem.scale,
-        per_example=problem.per_example,
-        buffer_bytes=problem.plan.buffer,
-    )
+    """A curvature in the prior's metric, in the form that is cheapest for the network."""
+    options: dict[str, Any] = {
+        "scale": problem.scale,
+        "per_example": problem.per_example,
+        "buffer_bytes": problem.plan.buffer,
+    }
+    if kind is curvatures.GGN and problem.head is not None:
+        kind, options["head"] = curvatures.LinearHeadGGN, problem.head
+    return kind(problem.network, problem.likelihood, problem.data, **options)
 
 
 def solve(
@@ -159,14 +163,23 @@ def calibration_rows(
     """
     free = free_memory(memory_limit)
     spec = problem.data.spec.x
-    count = prediction_batch(problem.network, spec, problem.n_outputs, free=free)
+    some_classes = None
+    if _has_many_classes(problem):
+        some_classes = SomeClasses(_CALIBRATION_CLASSES)
+    n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
+    count = prediction_batch(problem.network, spec, n_rows, free=free)
     count = min(_CALIBRATION, count)
     if x is None:
         some = problem.data.head(count)
     else:
         some = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x)
-    rows = problem.linearization.rows(some)
+    rows = problem.linearization.rows(some, some_classes)
     return np.asarray(rows.shown.slope.astype(rows.values.dtype) @ rows.values)
+
+
+def _has_many_classes(problem: Problem) -> bool:
+    softmax = problem.likelihood.shift_invariant and problem.likelihood.positions == 1
+    return softmax and problem.n_outputs > _MANY_CLASSES
 
 
 def _eigenpairs(

@@ -60,17 +60,18 @@ class Linearization:
         other._rates = [rate * factor for rate in self._rates]
         return other
 
-    def rows(self, x: Any) -> Rows:
-        """The rows of J D themselves, along all outputs.
+    def rows(self, x: Any, directions: Directions | None = None) -> Rows:
+        """The rows of J D themselves, along some directions of the logits; None for all outputs.
 
         Raises:
             NumericalError: logits that are not finite.
         """
-        factors, logits = self._evaluate(x, self._all)
+        directions = directions or self._all
+        factors, logits = self._evaluate(x, directions)
         rows = stacked(factors)
         for parameter, rate in zip(self.network.parameters, self._rates, strict=True):
             rows[:, :, parameter.start : parameter.stop] *= rate
-        shown = self._all.shown(logits)
+        shown = directions.shown(logits)
         return Rows(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
 
     def sketch(

@@ -60,8 +60,8 @@ class Network:
             output `[B, C]` or `[B, T, C]`: logits, probabilities of a softmax or of sigmoids, or
             the numbers of a regression.
         layers: which trainable variables are uncertain: None for all, names or glob patterns
-            (on variable paths or on one part of them), or a callable on the model's variables.
-            All others are held fixed.
+            (on variable paths or on one part of them), "last" (the layer of the model's last
+            variable), or a callable on the model's variables. All others are held fixed.
 
     Attributes:
         model: the user's model, which is only read.

@@ -37,6 +37,8 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
         chosen = trainable
     elif callable(layers):
         chosen = [v for v in trainable if layers(getattr(v, "variable", v))]
+    elif layers == "last" and not any(matches(v.path, "last") for v in trainable):
+        chosen = _last_layer(trainable)
     else:
         patterns = [layers] if isinstance(layers, str) else list(layers)
         for pattern in patterns:
@@ -57,6 +59,12 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
             remedy="select other layers, or set layer.trainable = True",
         )
     return chosen
+
+
+def _last_layer(trainable: list[Any]) -> list[Any]:
+    """The variables that share a layer with the last one."""
+    layer = trainable[-1].path.rpartition("/")[0]
+    return [variable for variable in trainable if variable.path.rpartition("/")[0] == layer]
 
 
 def lay_out(variables: Sequence[Any]) -> tuple[Parameter, ...]:

@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.cost import Cost, per_parameter
-from deltauq.curvature import GGN, CurvatureOperator
+from deltauq.curvature import GGN, CurvatureOperator, LinearHeadGGN
 from deltauq.data import Batches, probe_rows
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.inputs import check_batch_size
-from deltauq.jacobians import PerExample
+from deltauq.jacobians import LinearHead, PerExample, find_linear_head
 from deltauq.likelihoods import Likelihood
 from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
@@ -49,6 +49,7 @@ class Problem:
         linearization: the network linearised in its parameters, J scaled by `scale`.
         plan: the memory that the eigenpairs take.
         estimates_noise: the noise of a regression is the mean square of the residuals, for now.
+        head: the last dense layer where no other parameter is uncertain; sought for the GGN alone.
     """
 
     network: Network
@@ -60,6 +61,7 @@ class Problem:
     linearization: Linearization
     plan: MemoryPlan
     estimates_noise: bool = False
+    head: LinearHead | None = None
 
     @property
     def cost(self) -> Cost:
@@ -138,10 +140,14 @@ def state_problem(
     if any(operator.second_derivatives for operator in operators):
         _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
     check_rank(rank, network.n_params)
+    spec = tf.nest.map_structure(_free_first_axis, probe)
+    head = None
+    if GGN in operators and found.observed_axes == 1:
+        head = find_linear_head(network, spec)
     plan = plan_memory(
         network,
-        tf.nest.map_structure(_free_first_axis, probe),
-        operators,
+        spec,
+        [LinearHeadGGN if head and kind is GGN else kind for kind in operators],
         found,
         n_outputs,
         rank,
@@ -169,7 +175,16 @@ def state_problem(
     per_example = PerExample(network, probe)
     linearization = Linearization(network, found, data.spec.x, per_example, _metric(rates))
     return Problem(
-        network, found, data, n_outputs, rates, per_example, linearization, plan, estimates_noise
+        network,
+        found,
+        data,
+        n_outputs,
+        rates,
+        per_example,
+        linearization,
+        plan,
+        estimates_noise,
+        head,
     )
 
 

@@ -2,7 +2,8 @@
 
 from deltauq.curvature.gram import GGN, OPG
 from deltauq.curvature.hessian import Hessian
+from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.montecarlo import MonteCarloGGN
 from deltauq.curvature.operator import CurvatureOperator
 
-__all__ = ["GGN", "OPG", "CurvatureOperator", "Hessian", "MonteCarloGGN"]
+__all__ = ["GGN", "OPG", "CurvatureOperator", "Hessian", "LinearHeadGGN", "MonteCarloGGN"]

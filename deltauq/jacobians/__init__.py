@@ -1,16 +1,19 @@
 """Derivatives of the network in its parameters."""
 
 from deltauq.jacobians.factors import Factor, Workspace, assemble, evaluated, stacked
+from deltauq.jacobians.head import LinearHead, find_linear_head
 from deltauq.jacobians.per_example import Cotangents, PerExample
 from deltauq.jacobians.second import hessian_product
 
 __all__ = [
     "Cotangents",
     "Factor",
+    "LinearHead",
     "PerExample",
     "Workspace",
     "assemble",
     "evaluated",
+    "find_linear_head",
     "hessian_product",
     "stacked",
 ]

@@ -77,6 +77,17 @@ class Categorical(Likelihood):
         root = tf.sqrt(p)
         return tf.linalg.diag(root) - p[:, :, None] * root[:, None, :]
 
+    def hessian_times(self, logits: Array, y: tf.Tensor, vectors: Array) -> Array:
+        """S v = p v - p (p^T v), without a `[C, C]` matrix."""
+        p = scipy.special.softmax(logits, axis=1)[:, :, None]
+        image = p * vectors
+        return np.asarray(image - p * image.sum(axis=1, keepdims=True))
+
+    def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
+        """P (1 - p)."""
+        p = scipy.special.softmax(logits.astype(np.float64), axis=1)
+        return np.asarray(p * (1.0 - p))
+
     def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """The first class whose cumulated probability exceeds the first uniform number."""
         cumulated = tf.cumsum(tf.nn.softmax(logits), axis=1)[:, None, :]

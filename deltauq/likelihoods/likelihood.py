@@ -81,6 +81,16 @@ class Likelihood(abc.ABC):
             y: labels.
         """
 
+    def hessian_times(self, logits: Array, y: tf.Tensor, vectors: Array) -> Array:
+        """D^2 loss / d logits^2 times vectors `[B, C, b]`."""
+        factor = self.hessian_factor(tf.constant(logits), y).numpy()
+        return np.asarray(factor @ (np.swapaxes(factor, 1, 2) @ vectors))
+
+    def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
+        """The diagonal of d^2 loss / d logits^2, `[B, C]`, float64."""
+        factor = self.hessian_factor(tf.constant(logits), y).numpy()
+        return np.asarray(np.sum(np.square(factor, dtype=np.float64), axis=2))
+
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """S `[B, R, C]`, one row for every observation: the residuals of which OPG is made."""
         return self.residual(logits, y)[:, None, :]

@@ -1,0 +1,113 @@
+"""The GGN of a last dense layer, whose rows are never formed: for thousands of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq.curvature.operator import CurvatureOperator
+from deltauq.jacobians import LinearHead, find_linear_head
+from deltauq.likelihoods import Likelihood
+
+__all__ = ["LinearHeadGGN"]
+
+Array = npt.NDArray[Any]
+
+#: Bytes of products `[B, C, b]` that are held at a time.
+_BLOCK_BYTES = 2**26
+
+
+class LinearHeadGGN(CurvatureOperator):
+    """The GGN where the logits are h W + b and nothing else is uncertain.
+
+    With S_n the second derivative of a loss, A V = (1/N) sum_n w_n J_n^T S_n J_n V, where
+    J_n V is h_n^T V_W + V_b: two products with h `[B, I]` and one with S a batch, C times less than
+    from the C rows of an example, which are not formed.
+
+    Args:
+        *arguments: as for `GGN`.
+        head: the layer; None looks for it.
+        **options: as for `GGN`.
+    """
+
+    positive_semidefinite = True
+
+    def __init__(self, *arguments: Any, head: LinearHead | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        found = head or find_linear_head(self.network, self.data.spec.x)
+        assert found is not None, "callers look before they choose this form"
+        self._head = found
+        self._trace: float | None = None
+
+    @staticmethod
+    def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
+        """None is formed."""
+        return 0
+
+    def _sum(self, vectors: Array, out: Array) -> None:
+        out[:] = 0.0
+        scaled = self.scale.astype(vectors.dtype)[:, None] * vectors
+        width, total = vectors.shape[1], 0.0
+        for batch in self._batches(width):
+            image = np.zeros((*batch.logits.shape, width), vectors.dtype)
+            if (kernel := self._head.kernel) is not None:
+                part = scaled[kernel.start : kernel.stop].reshape(kernel.shape[0], -1)
+                image += (batch.features @ part).reshape(image.shape)
+            if (bias := self._head.bias) is not None:
+                image += scaled[bias.start : bias.stop]
+            weight = batch.weight[:, None, None]
+            image = weight * self.likelihood.hessian_times(batch.logits, batch.y, image)
+            if kernel is not None:
+                product = batch.features.T @ image.reshape(len(image), -1)
+                out[kernel.start : kernel.stop] += product.reshape(-1, width)
+            if bias is not None:
+                out[bias.start : bias.stop] += image.sum(axis=0)
+            total += self._trace_of(batch) if self._trace is None else 0.0
+        out *= self.scale.astype(out.dtype)[:, None]
+        self._trace = total / self.data.n_examples if self._trace is None else self._trace
+
+    def _batches(self, width: int) -> Iterator[_Batch]:
+        """Features, logits, labels and weights, as many examples at a time as products fit."""
+        for batch in self.data:
+            features, logits = self._head.evaluate(self.network.params, batch.x)
+            each = logits.shape[1] * width * logits.dtype.size
+            step = max(1, _BLOCK_BYTES // each)
+            for start in range(0, len(logits), step):
+                some = slice(start, start + step)
+                yield _Batch(
+                    features[some].numpy(),
+                    logits[some].numpy(),
+                    batch.y[some],
+                    batch.weight[some].numpy(),
+                )
+
+    def _trace_of(self, batch: _Batch) -> float:
+        """Sum of w_n J_nc D^2 J_nc^T times the diagonal of S."""
+        lengths: Array = np.zeros(batch.logits.shape)
+        if (kernel := self._head.kernel) is not None:
+            squares = np.square(self.scale[kernel.start : kernel.stop].reshape(kernel.shape))
+            lengths += np.square(batch.features, dtype=np.float64) @ squares
+        if (bias := self._head.bias) is not None:
+            lengths += np.square(self.scale[bias.start : bias.stop])
+        diagonal = self.likelihood.hessian_diagonal(batch.logits, batch.y)
+        return float(batch.weight @ np.sum(diagonal * lengths, axis=1))
+
+    def trace(self) -> float:
+        """Trace of A, exact; known after any pass over the data."""
+        if self._trace is None:
+            total = sum(self._trace_of(batch) for batch in self._batches(1))
+            self._trace = total / self.data.n_examples
+        return self._trace
+
+
+class _Batch(NamedTuple):
+    """Of some examples."""
+
+    features: Array
+    logits: Array
+    y: tf.Tensor
+    weight: Array
