@@ -51,8 +51,9 @@ class DeltaMethod:
     curvature over N, is pushed through. Nothing is trained and the model is not changed.
 
     Args:
-        model: a classifier with logits or softmax output `[B, C]`: a built Keras 3 model, a
-            `tf_keras` model, or a `tf.Module` with a call, which has no L2 to be read.
+        model: a built Keras 3 model, a `tf_keras` model, a `tf.Module` with a call (which has no L2
+            to be read), or the path of a `.keras` or `.h5` file; with one output `[B, C]` or
+            `[B, T, C]`.
         curvature: "opg" (outer products of gradients: one pass is cheap; standard errors often
             larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
             (exact second derivative: slowest, and not positive semidefinite in general) or

@@ -147,10 +147,12 @@ def diagnose(
         layers: as for `DeltaMethod`.
         rank: eigenpairs for which memory and time are estimated.
     """
-    found = _Examination([*randomness(model), *normalisation(model), *weight_decay(model)])
+    found = _Examination(_of_layers(model))
     with suppress(_RefusedError):
         network = found.attempt("model", lambda: Network(model, layers=layers))
         found.facts["_network"] = network
+        if network.model is not model:  # it came out of a file
+            found.add(*_of_layers(network.model))
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
         source = found.attempt("data", lambda: as_source(x, rank=model_rank(network.model)))
@@ -166,6 +168,10 @@ def diagnose(
         _examine_minimum(found, problem, polish=polish)
         _examine_curvature(found, problem, probe, rank)
     return Diagnosis(tuple(found.findings), **found.facts)
+
+
+def _of_layers(model: Any) -> list[Finding]:
+    return [*randomness(model), *normalisation(model), *weight_decay(model)]
 
 
 class _RefusedError(Exception):

@@ -56,9 +56,9 @@ class Network:
     """A model as a pure function of its uncertain parameters.
 
     Args:
-        model: a built `keras.Model` or `tf_keras.Model`, or a `tf.Module` with a call, with one
-            output `[B, C]` or `[B, T, C]`: logits, probabilities of a softmax or of sigmoids, or
-            the numbers of a regression.
+        model: a built `keras.Model` or `tf_keras.Model`, a `tf.Module` with a call, or the path of
+            a Keras file; with one output `[B, C]` or `[B, T, C]`: logits, probabilities of a
+            softmax or of sigmoids, or the numbers of a regression.
         layers: which trainable variables are uncertain: None for all, names or glob patterns
             (on variable paths or on one part of them), "last" (the layer of the model's last
             variable), or a callable on the model's variables. All others are held fixed.
@@ -83,8 +83,8 @@ class Network:
     """
 
     def __init__(self, model: Any, *, layers: Layers = None) -> None:
-        self.model = model
         self.adapter = adapt(model)
+        self.model = self.adapter.model
         trainable, non_trainable = self.adapter.trainable, self.adapter.non_trainable
         self.variables = select(trainable, layers)
         chosen = {id(variable) for variable in self.variables}

@@ -303,15 +303,42 @@ def lossless(y, p):
 
 
 @KERAS_ITSELF
-def test_a_model_whose_loss_cannot_be_loaded(tmp_path):
-    """Loaded without its loss, there is nothing that contradicts the likelihood."""
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_a_model_in_a_file(tmp_path, suffix):
+    m = model(activation="softmax")
+    m.compile("sgd", loss="sparse_categorical_crossentropy")
+    path = tmp_path / f"model{suffix}"
+    m.save(path)
+    options = {"rank": 3, "l2": 0.1, "progress": False}
+    truth = DeltaMethod(m, **options).fit(X, Y).predict(X)
+    for opened in (path, str(path)):
+        found = DeltaMethod(opened, **options).fit(X, Y).predict(X)
+        np.testing.assert_array_equal(found.std, truth.std)
+    assert diagnose(path, X, Y, l2=0.1).of("loss")[0].level == "ok"
+
+
+@KERAS_ITSELF
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_model_file_whose_loss_cannot_be_loaded(tmp_path, suffix):
+    """Opened without its loss, which must then be given."""
     m = model(activation="softmax")
     m.compile("sgd", loss=lossless)
-    with raises(UnsupportedModelError, "compiled with the loss 'lossless'", "likelihood="):
-        check(m)
-    m.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    assert check(loaded).rates[0] == 0.02
+    path = tmp_path / f"model{suffix}"
+    m.save(path)
+    name = "lossless" if suffix == ".keras" else "that its file holds"
+    with raises(UnsupportedModelError, f"compiled with the loss '{name}'", "likelihood="):
+        check(path)
+    assert check(path, likelihood="categorical").rates[0] == 0.02
+
+
+def test_a_model_file_that_cannot_be_opened(tmp_path):
+    with raises(InvalidInputError, "the model file does not exist", ".keras or .h5"):
+        check(tmp_path / "nothing.keras")
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(b"nothing")
+    with raises(InvalidInputError, "the model file cannot be opened", "custom_objects"):
+        check(broken)
 
 
 @pytest.mark.parametrize(

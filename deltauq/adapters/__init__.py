@@ -7,12 +7,14 @@ variables' reads replaced. Nothing else of the package knows the difference.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from deltauq.adapters.adapter import Adapter, Values
+from deltauq.adapters.files import open_model
 from deltauq.adapters.keras3 import KerasAdapter
 from deltauq.adapters.legacy import LegacyKerasAdapter
 from deltauq.adapters.modules import ModuleAdapter, TensorFlowVariable
@@ -22,13 +24,16 @@ __all__ = ["Adapter", "TensorFlowVariable", "Values", "adapt"]
 
 
 def adapt(model: Any) -> Adapter:
-    """The adapter for a model.
+    """The adapter for a model, or for a Keras file.
 
     Raises:
         UnsupportedModelError: nothing that can be called with other values of its variables, or
             quantized weights.
-        InvalidInputError: the model has no variables yet.
+        InvalidInputError: the model has no variables yet, or its file cannot be opened.
     """
+    if isinstance(model, (str, Path)):
+        opened, compilation = open_model(model)
+        return KerasAdapter(opened, compilation)
     legacy = sys.modules.get("tf_keras")  # the user has loaded it if the model is one of its
     if isinstance(model, keras.Model):
         _check_built(model)
@@ -41,7 +46,7 @@ def adapt(model: Any) -> Adapter:
         return ModuleAdapter(model)
     raise UnsupportedModelError(
         "the model is not one that can be linearised",
-        expected="a built keras.Model, a tf_keras.Model, or a tf.Module with a call",
+        expected="a built keras.Model, a tf_keras.Model, a tf.Module with a call, or a file",
         received=f"{type(model).__module__}.{type(model).__qualname__}",
         remedy="put a layer into keras.Sequential, and a function into the __call__ of a tf.Module "
         "that holds its variables",

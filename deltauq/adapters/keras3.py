@@ -16,12 +16,17 @@ __all__ = ["KerasAdapter"]
 class KerasAdapter:
     """A Keras 3 model; see `Adapter`.
 
+    Args:
+        model: the model.
+        compilation: what it was compiled with; None for what it says itself.
+
     Raises:
         UnsupportedModelError: its weights are quantized.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = self.compilation = model
+    def __init__(self, model: Any, compilation: Any = None) -> None:
+        self.model = model
+        self.compilation = model if compilation is None else compilation
         self.trainable = list(model.trainable_variables)
         self.non_trainable = list(model.non_trainable_variables)
         self._modes = modes(model.call)
