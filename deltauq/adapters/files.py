@@ -68,7 +68,7 @@ def _without_loss(path: Path, error: Exception) -> Any:
 
 
 def _compile_config(path: Path) -> dict[str, Any]:
-    """What the file says of the loss; one without a name where it says nothing that is understood."""
+    """What the file says of the loss; nothing that is known where it says nothing."""
     found = None
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
