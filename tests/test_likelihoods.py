@@ -331,7 +331,7 @@ def test_losses_that_are_refused(loss, link, n_outputs, text):
 
 def test_names_and_functions_become_likelihoods():
     assert type(resolve_likelihood("multilabel")) is Bernoulli
-    assert type(resolve_likelihood(focal, n_outputs=3).like) is Categorical
-    assert type(resolve_likelihood(focal, n_outputs=1).like) is Binary
+    assert type(resolve_likelihood(focal, n_outputs=3).inner) is Categorical
+    assert type(resolve_likelihood(focal, n_outputs=1).inner) is Binary
     with pytest.raises(InvalidInputError, match=r"likelihood 'poisson' is not known.*binary"):
         resolve_likelihood("poisson")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +10,7 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
 from deltauq.likelihoods.categorical import Categorical
 from deltauq.likelihoods.likelihood import Array, Likelihood
+from deltauq.likelihoods.wrapped import Wrapped
 
 __all__ = ["CustomLoss"]
 
@@ -18,7 +18,7 @@ __all__ = ["CustomLoss"]
 _ROUNDING = {"float32": 1e-5, "float64": 1e-12}
 
 
-class CustomLoss(Likelihood):
+class CustomLoss(Wrapped):
     """A differentiable loss on logits, such as a focal loss; labels and means are those of another.
 
     It is taken for a negative log-likelihood: the weights' covariance is the inverse of its
@@ -39,7 +39,6 @@ class CustomLoss(Likelihood):
     """
 
     name = "custom"
-    convex = False
 
     def __init__(
         self,
@@ -48,32 +47,10 @@ class CustomLoss(Likelihood):
         *,
         dispersion: float = 1.0,
     ) -> None:
+        super().__init__(Categorical() if like is None else like)
         self.function = function
-        self.like = Categorical() if like is None else like
+        self.convex = False  # as far as is known
         self._dispersion = dispersion
-
-    @property
-    def outcome(self) -> Any:  # type: ignore[override]
-        """That of the other likelihood."""
-        return self.like.outcome
-
-    @property
-    def link(self) -> Any:  # type: ignore[override]
-        """That of the other likelihood."""
-        return self.like.link
-
-    @property
-    def shift_invariant(self) -> bool:  # type: ignore[override]
-        """That of the other likelihood."""
-        return self.like.shift_invariant
-
-    def check_outputs(self, n_outputs: int) -> None:
-        """As the other likelihood."""
-        self.like.check_outputs(n_outputs)
-
-    def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """As the other likelihood."""
-        return self.like.check_labels(y, n_outputs)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """The function's values, `[B]`."""
@@ -123,34 +100,19 @@ class CustomLoss(Likelihood):
                 remedy="use curvature='hessian' or 'opg'",
             )
 
-    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-        """As the other likelihood."""
-        return self.like.draw(logits, uniforms)
-
-    def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """That of the other likelihood."""
-        return self.like.mean(logits)
-
-    def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """That of the other likelihood."""
-        return self.like.mean_jacobian(logits)
-
-    def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """That of the other likelihood."""
-        return self.like.log_predictive(logits, variance, y)
-
     def dispersion(self, n_outputs: int) -> float:
         """As given."""
         return self._dispersion
 
-    def noise_variance(self) -> Array:
-        """That of the other likelihood."""
-        return self.like.noise_variance()
+    def with_noise(self, noise: Array) -> CustomLoss:
+        """The same with variances `[C]` in the other likelihood."""
+        inner = self.inner.with_noise(noise)
+        return CustomLoss(self.function, inner, dispersion=self._dispersion)
 
-    def shown_logits(self, n_outputs: int) -> Array:
-        """As the other likelihood."""
-        return self.like.shown_logits(n_outputs)
+    def n_rows(self, n_outputs: int) -> int:
+        """One an output."""
+        return n_outputs
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        return f"CustomLoss({name}, like={self.like!r})"
+        return f"CustomLoss({name}, like={self.inner!r})"

@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods.likelihood import Array, Likelihood
+from deltauq.likelihoods.wrapped import Wrapped
 
 __all__ = ["AtPositions"]
 
 
-class AtPositions(Likelihood):
+class AtPositions(Wrapped):
     """T predictions of one likelihood for every input, independent given the weights.
 
     The network's outputs `[B, T, C]` are one row of T C logits here; labels are those of the other
     likelihood at every position, `[N, T, ...]`. Every position is an observation of its own: N is
-    their number, or the sum of their weights `[N, T]`.
+    their number, or the sum of their weights `[N, T]`. What predictions need (`mean`,
+    `mean_jacobian`, `shown_logits`) is about one position a row, `[B T, C]`.
 
     Args:
-        each: the likelihood at a position.
+        inner: the likelihood at a position.
         shape: of the positions, with T entries in all.
     """
 
     observed_axes = 2
 
-    def __init__(self, each: Likelihood, shape: tuple[int, ...]) -> None:
-        self.each = each
+    def __init__(self, inner: Likelihood, shape: tuple[int, ...]) -> None:
+        super().__init__(inner)
         self.shape = shape
         self.positions = int(np.prod(shape))
-        self.convex = each.convex
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """That of the other likelihood."""
-        return self.each.name
-
-    @property
-    def outcome(self) -> Any:  # type: ignore[override]
-        """That of the other likelihood."""
-        return self.each.outcome
-
-    @property
-    def link(self) -> Any:  # type: ignore[override]
-        """That of the other likelihood."""
-        return self.each.link
-
-    @property
-    def shift_invariant(self) -> bool:  # type: ignore[override]
-        """That of the other likelihood."""
-        return self.each.shift_invariant
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
         """Labels `[N, T]` or `[N, T, C]` of the other likelihood."""
@@ -64,67 +43,45 @@ class AtPositions(Likelihood):
                 received=f"shape {list(y.shape)}",
             )
         flat = y.reshape(-1, *y.shape[1 + len(self.shape) :])
-        checked = self.each.check_labels(flat, n_outputs // self.positions)
+        checked = self.inner.check_labels(flat, n_outputs // self.positions)
         return checked.reshape(len(y), self.positions, *checked.shape[1:])
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Of every position, `[B, T]`."""
-        return self._apart(self.each.loss(*self._flat(logits, y)))
+        return self._apart(self.inner.loss(*self._flat(logits, y)))
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Of all positions side by side, `[B, T C]`."""
-        return tf.reshape(self.each.residual(*self._flat(logits, y)), tf.shape(logits))
+        return tf.reshape(self.inner.residual(*self._flat(logits, y)), tf.shape(logits))
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """One row a position, zero outside of it, `[B, T, T C]`."""
-        return tf.linalg.matrix_transpose(
-            self._blocks(self.each.residual(*self._flat(logits, y))[:, :, None])
-        )
+        residuals = self.inner.residual(*self._flat(logits, y))
+        return tf.linalg.matrix_transpose(self._blocks(residuals[:, :, None]))
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Those of the positions along the diagonal, `[B, T C, T R]`."""
-        return self._blocks(self.each.hessian_factor(*self._flat(logits, y)))
+        return self._blocks(self.inner.hessian_factor(*self._flat(logits, y)))
 
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
-        """As the other likelihood, at every position."""
-        self.each.check_convex(*self._flat(logits, y))
-
-    def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """Of one position in each row: logits `[B T, C]` -> `[B T, M]`."""
-        return self.each.mean(logits)
-
-    def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """As `mean`."""
-        return self.each.mean_jacobian(logits)
+        """At every position."""
+        self.inner.check_convex(*self._flat(logits, y))
 
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """As `mean`, with labels `[B, T, ...]`: `[B T]`."""
-        return self.each.log_predictive(logits, variance, y.reshape(-1, *y.shape[2:]))
+        """Of one position a row, labels `[B, T, ...]`: `[B T]`."""
+        return self.inner.log_predictive(logits, variance, y.reshape(-1, *y.shape[2:]))
 
     def dispersion(self, n_outputs: int) -> float:
-        """That of the other likelihood: Keras' losses are means over the positions."""
-        return self.each.dispersion(n_outputs // self.positions)
-
-    @property
-    def needs_noise(self) -> bool:
-        """As the other likelihood."""
-        return self.each.needs_noise
+        """That of one position: Keras' losses are means over the positions."""
+        return self.inner.dispersion(n_outputs // self.positions)
 
     def with_noise(self, noise: Array) -> AtPositions:
         """The same with variances `[C]`, those of every position."""
-        return AtPositions(self.each.with_noise(noise), self.shape)
-
-    def noise_variance(self) -> Array:
-        """That of the other likelihood."""
-        return self.each.noise_variance()
-
-    def shown_logits(self, n_outputs: int) -> Array:
-        """Of one position."""
-        return self.each.shown_logits(n_outputs)
+        return AtPositions(self.inner.with_noise(noise), self.shape)
 
     def n_rows(self, n_outputs: int) -> int:
         """Those of all positions."""
-        return self.positions * self.each.n_rows(n_outputs // self.positions)
+        return self.positions * self.inner.n_rows(n_outputs // self.positions)
 
     def _flat(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One position a row."""
@@ -144,4 +101,4 @@ class AtPositions(Likelihood):
         return tf.reshape(blocks, [-1, positions * rows, positions * columns])
 
     def __repr__(self) -> str:
-        return f"AtPositions({self.each!r}, {self.shape})"
+        return f"AtPositions({self.inner!r}, {self.shape})"
