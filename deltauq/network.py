@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.adapters import adapt
+from deltauq.ends import LINKS, end_of
 from deltauq.errors import DeltaUQError, InvalidInputError, UnsupportedModelError
 from deltauq.gradients import fast_gradients
 from deltauq.parameters import Layers, Parameter, lay_out, select
@@ -28,12 +29,6 @@ from deltauq.suitability import (
 from deltauq.tracing import bytes_reached_from, reached_from
 
 __all__ = ["Layers", "Network", "Parameter"]
-
-#: Operations that may stand after a link function without changing its values.
-_TRANSPARENT = frozenset({"Identity"})
-
-#: Link functions at the end of a model: their inputs are the logits.
-_LINKS = frozenset({"Softmax", "Sigmoid"})
 
 #: Operations with a kink: the cost has no second derivative there.
 _KINKED = frozenset(
@@ -98,7 +93,7 @@ class Network:
             for variable in trainable + non_trainable
             if id(variable) not in chosen
         }
-        self._links = _LINKS
+        self._links = LINKS
         self._activation_bytes: dict[str, int] = {}
         check_constraints(self.variables)
         check_finite_weights(trainable + non_trainable)
@@ -118,8 +113,8 @@ class Network:
         input. Outputs `[B, T, C]` are one row of T C logits.
         """
         output = self.output(pieces, x)
-        end = _last_operation(output)
-        logits = end.inputs[0] if end.type in self._links else output
+        end = end_of(output)
+        logits = end.logits if end.link in self._links else output
         return logits if logits.shape.rank == 2 else _one_row(logits)
 
     def without_link(self) -> Network:
@@ -271,16 +266,16 @@ class Network:
 
         @tf.function
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
-            end = _last_operation(self.output(self.unflatten(params), x))
-            found["last"] = end.type
-            found["operations"] = frozenset(op.type for op in end.graph.get_operations())
-            return end.outputs[0]
+            output = self.output(self.unflatten(params), x)
+            found["operations"] = frozenset(op.type for op in output.graph.get_operations())
+            found["end"] = end_of(output)
+            return output
 
         trace.get_concrete_function(self.params, x)
         return Inspection(
             output=np.asarray(output),
-            last=found["last"],
-            link=found["last"] if found["last"] in _LINKS else None,
+            last=found["end"].last,
+            link=found["end"].link,
             kinks=tuple(sorted(found["operations"] & _KINKED)),
         )
 
@@ -291,7 +286,7 @@ class Inspection:
 
     Attributes:
         output: of those rows, `[B, ..., C]`.
-        last: the type of the operation that made it.
+        last: the type of the operation that made it; see `deltauq.ends.End`.
         link: "Softmax" or "Sigmoid" where that is one: the logits are its input. None otherwise.
         kinks: operations without a second derivative everywhere, such as "Relu".
     """
@@ -344,13 +339,6 @@ def _check_rows_independent(
             received=f"an output that moves by {gap:.2g} relative when its row stands alone",
             remedy="run normalisation layers in inference mode (not training=True)",
         )
-
-
-def _last_operation(output: tf.Tensor) -> Any:
-    operation = output.op
-    while operation.type in _TRANSPARENT:
-        operation = operation.inputs[0].op
-    return operation
 
 
 def _one_row(output: tf.Tensor) -> tf.Tensor:

@@ -28,7 +28,7 @@ def shares_to_logits(p):
 def cross_entropy(z, y):
     """Of a class number or of a distribution over the classes, for one input."""
     log_p = z - tf.reduce_logsumexp(z)
-    target = tf.one_hot(y, len(z), dtype=z.dtype) if y.ndim == 0 else tf.constant(y, z.dtype)
+    target = tf.one_hot(y, z.shape[0], dtype=z.dtype) if y.ndim == 0 else tf.constant(y, z.dtype)
     return -tf.reduce_sum(target * log_p)
 
 
@@ -113,25 +113,30 @@ class Eager:
         return np.array(found)
 
     def gradient(self):
-        """Of the mean loss, `[P]`."""
-        return self.weight @ self.gradients() / self.weight.sum()
+        """Of the mean loss, `[P]`, from one call of the model on all inputs."""
+        with tf.GradientTape() as tape:
+            logits = self.to_logits(self.model(tf.nest.map_structure(tf.constant, self.x)))
+            losses = [self.loss(z, y) for z, y in zip(tf.unstack(logits), self.y, strict=True)]
+            total = tf.reduce_sum(self.weight * tf.cast(tf.stack(losses), tf.float64))
+        return _flat(tape.gradient(total, self._variables()), self._variables()) / self.weight.sum()
 
     def opg(self):
         """`[P, P]`."""
         g = self.gradients()
         return (self.weight[:, None] * g).T @ g / self.weight.sum()
 
-    def ggn(self):
-        """`[P, P]`."""
-        logits, jacobian = self.jacobian()
+    def ggn(self, linearised=None):
+        """`[P, P]`, from what `jacobian` gives."""
+        logits, jacobian = linearised or self.jacobian()
         total = 0.0
         for n, (z, j) in enumerate(zip(logits, jacobian, strict=True)):
             point = tf.Variable(z)
-            with tf.GradientTape() as outer:
+            with tf.GradientTape(persistent=True) as outer:
                 with tf.GradientTape() as inner:
                     loss = self.loss(point, self.y[n])
                 slope = inner.gradient(loss, point)
-            total = total + self.weight[n] * j.T @ outer.jacobian(slope, point).numpy() @ j
+            bend = outer.jacobian(slope, point, experimental_use_pfor=False).numpy()
+            total = total + self.weight[n] * j.T @ bend @ j
         return total / self.weight.sum()
 
     def hessian_times(self, vector, step=1e-5):

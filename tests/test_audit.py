@@ -160,6 +160,7 @@ TWICE = {
     "separable": (layer("SeparableConv2D", 3, 3), IMAGE),
     "convolution": (layer("Conv2D", 3, 3), IMAGE),
     "transposed": (layer("Conv2DTranspose", 2, 3, strides=2), IMAGE),
+    "nearest neighbours": (layer("Resizing", 4, 9, interpolation="nearest"), IMAGE),
     "dropout": (layer("Dropout", 0.5), VECTOR),
     "log-sum-exp, which stops a gradient": (of(log_sum_exp), VECTOR),
     "compiled silu": (of(tf.function(lambda x: tf.nn.silu(x))), VECTOR),

@@ -30,6 +30,7 @@ ORDER = [
     "adapters",
     "suitability",
     "parameters",
+    "ends",
     "network",
     "understanding",
     "audit",
