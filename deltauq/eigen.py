@@ -165,8 +165,8 @@ def _why_no_more(operator: CurvatureOperator, pairs: Eigenpairs, rank: int) -> s
         return "the next ones do not converge"
     if pairs.rank < rank:
         return (
-            f"the next ones drown in the rounding of {np.dtype(operator.network.dtype).name}, "
-            "which a model in float64 has less of"
+            f"the next ones drown in the rounding of {np.dtype(operator.network.dtype).name} "
+            "(a larger rank does not help, a model in float64 does)"
         )
     if not operator.positive_semidefinite and rank >= _AUTO_LANCZOS_RANK:
         return "an exact Hessian takes more than a pass a pair"

@@ -234,7 +234,8 @@ def _automatic_eigenpairs(
         warnings.warn(
             f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, because "
             f"{why_no_more}: they leave {width(pairs):.1%} of the median standard error open, "
-            f"above rank_tol={settings.rank_tol:.1%}. Pass a larger rank, more L2, or fewer layers.",
+            f"above rank_tol={settings.rank_tol:.1%}. Pass a larger rank, more L2, or fewer "
+            "layers.",
             ConvergenceWarning,
             stacklevel=6,
         )
