@@ -13,7 +13,6 @@ from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
 from deltauq.solvers import bound_columns, make_solver, solver_columns
 
 __all__ = [
-    "AUTO_LANCZOS_RANK",
     "Rank",
     "automatic_eigenpairs",
     "basis_columns",
@@ -35,7 +34,7 @@ AUTO_DENSE_LIMIT = 3_000
 _AUTO_START = 64
 
 #: Largest rank that `rank="auto"` tries for the exact Hessian, whose pairs cost a pass each.
-AUTO_LANCZOS_RANK = 256
+_AUTO_LANCZOS_RANK = 256
 
 
 def check_rank(rank: Any, n_params: int) -> Rank:
@@ -118,7 +117,7 @@ def automatic_eigenpairs(
     max_bytes: int = 2**31,
     seed: int = 0,
     storage: Storage | None = None,
-) -> tuple[Eigenpairs, bool]:
+) -> tuple[Eigenpairs, str | None]:
     """Eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
 
     What was computed for one rank is kept for the next. Few parameters (P <= 3,000, or a rank near
@@ -134,28 +133,44 @@ def automatic_eigenpairs(
         storage: where vectors of length P live; None for memory.
 
     Returns:
-        The last pairs, and whether they were enough.
+        The last pairs, and why there are no more of them: None where they were enough.
     """
     size = operator.shape[0]
     if is_dense("auto", size):
-        return _dense(operator), True
+        return _dense(operator), None
     itemsize = np.dtype(operator.network.dtype).itemsize
     affordable = max_bytes // (3 * size * itemsize)
     if not operator.positive_semidefinite:
-        affordable = min(affordable, AUTO_LANCZOS_RANK)
+        affordable = min(affordable, _AUTO_LANCZOS_RANK)
     limit = min(size, max(_AUTO_START, affordable))
     rank = min(_AUTO_START, limit)
     solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
     while True:
         pairs = solver.solve(rank)
-        last = rank >= limit or not pairs.converged
+        # Fewer pairs than columns were sketched for: more columns would drown in rounding too.
+        last = rank >= limit or not pairs.converged or pairs.rank < rank
         enough = is_enough(pairs)
         if bounds and (enough or last):
             pairs = solver.certified(pairs)
             enough = is_enough(pairs)
-        if enough or last:
-            return pairs, enough
+        if enough:
+            return pairs, None
+        if last:
+            return pairs, _why_no_more(operator, pairs, rank)
         rank = min(2 * rank, limit)
+
+
+def _why_no_more(operator: CurvatureOperator, pairs: Eigenpairs, rank: int) -> str:
+    if not pairs.converged:
+        return "the next ones do not converge"
+    if pairs.rank < rank:
+        return (
+            f"the next ones drown in the rounding of {np.dtype(operator.network.dtype).name} "
+            "(a larger rank does not help, a model in float64 does)"
+        )
+    if not operator.positive_semidefinite and rank >= _AUTO_LANCZOS_RANK:
+        return "an exact Hessian takes more than a pass a pair"
+    return "the memory that is free holds no more"
 
 
 def is_dense(rank: Rank, n_params: int) -> bool:

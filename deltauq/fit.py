@@ -59,8 +59,8 @@ def _warn_unless_stationary(stationarity: Stationarity) -> None:
             "the weights are far from a minimum of the cost: the gradient norm is "
             f"{stationarity.gradient_norm:.3g}, {stationarity.ratio:.0%} of its larger part "
             f"(data {stationarity.data_norm:.3g}, L2 {stationarity.l2_norm:.3g}). The standard "
-            "errors describe a minimum; train further, or check that l2 is what the model was "
-            "trained with.",
+            "errors describe a minimum; train further (`deltauq.diagnose(..., polish=True)` and "
+            "its `apply_polished()` do), or check that l2 is what the model was trained with.",
             ConvergenceWarning,
             stacklevel=4,
         )

@@ -22,7 +22,7 @@ from deltauq.covariance import (
 )
 from deltauq.curvature import CurvatureOperator
 from deltauq.directions import SomeClasses
-from deltauq.eigen import AUTO_LANCZOS_RANK, Rank, automatic_eigenpairs, eigenpairs
+from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.memory import free_memory, prediction_batch
@@ -221,7 +221,7 @@ def _automatic_eigenpairs(
     rows = calibration_rows(problem, settings.memory_limit)
     width = TailWidth(rows, problem.epsilon)
     room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
-    pairs, enough = automatic_eigenpairs(
+    pairs, why_no_more = automatic_eigenpairs(
         operator,
         lambda pairs: width(pairs) <= settings.rank_tol,
         ends=ends,
@@ -230,16 +230,12 @@ def _automatic_eigenpairs(
         seed=settings.seed,
         storage=storage,
     )
-    if not enough:
-        end = "the memory that is free holds no more"
-        if not pairs.converged:
-            end = "the next ones do not converge"
-        elif not operator.positive_semidefinite and pairs.rank >= AUTO_LANCZOS_RANK:
-            end = "an exact Hessian takes more than a pass a pair"
+    if why_no_more is not None:
         warnings.warn(
             f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, because "
-            f"{end}: they leave {width(pairs):.1%} of the median standard error open, above "
-            f"rank_tol={settings.rank_tol:.1%}. Pass a larger rank, more L2, or fewer layers.",
+            f"{why_no_more}: they leave {width(pairs):.1%} of the median standard error open, "
+            f"above rank_tol={settings.rank_tol:.1%}. Pass a larger rank, more L2, or fewer "
+            "layers.",
             ConvergenceWarning,
             stacklevel=6,
         )

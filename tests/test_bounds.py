@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cache
 
+import keras
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -235,3 +236,18 @@ def test_automatic_rank_keeps_its_promise_on_other_inputs(curvature, monkeypatch
     assert dm.eigenpairs.rank < dm.eigenpairs.n_params / 2
     assert width(prediction) < 0.05
     assert contained(prediction, truth("tanh", 16, 0, curvature))
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_automatic_rank_stops_where_float32_holds_no_more_pairs(monkeypatch):
+    monkeypatch.setattr("deltauq.eigen.AUTO_DENSE_LIMIT", 0)
+    # Ten inputs with curvatures of 1e5 L2 rates; the other directions are under their rounding.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 400)) * np.where(np.arange(400) < 10, 2000.0, 1.0)
+    model = keras.Sequential([keras.Input((400,)), keras.layers.Dense(3)])
+    model.layers[0].kernel.assign(np.zeros((400, 3)))
+    dm = DeltaMethod(model, "ggn", l2=5.0, bounds=False, progress=False, likelihood="categorical")
+    with pytest.warns(ConvergenceWarning, match="drown in the rounding of float32"):
+        dm.fit(x.astype("float32"), rng.integers(0, 3, 300))
+    assert dm.eigenpairs.rank < 64
+    assert dm.eigenpairs.products < 2 * 64 + 30

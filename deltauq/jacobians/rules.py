@@ -187,7 +187,11 @@ def _product(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     return Rows([_sum_to_parameter(tap, tap.data * delta) for delta in deltas])
 
 
-@_rule("GatherV2", operands={0: 1}, when=lambda tap: tap.data.shape.rank is not None)
+def _known_rank(tap: Tap) -> bool:  # no lambda: AutoGraph warns of those it cannot parse
+    return tap.data.shape.rank is not None
+
+
+@_rule("GatherV2", operands={0: 1}, when=_known_rank)
 def _lookup(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Row i of an embedding gets the sum of the deltas of the places that looked it up."""
     n_entries, width = tap.parameter.shape
