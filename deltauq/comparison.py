@@ -180,12 +180,14 @@ def compare(
 
 def _check_labels(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
     n_inputs = len(prediction)
-    labels = dm.fitted_likelihood.check_labels(as_labels(y_eval), dm.n_outputs)
+    likelihood = dm.fitted_likelihood
+    labels = likelihood.check_labels(as_labels(y_eval), dm.n_outputs)
+    labels = labels.reshape(-1, *labels.shape[likelihood.observed_axes :])  # one a prediction
     if len(labels) != n_inputs:
         raise InvalidInputError(
             "y_eval has the wrong shape",
-            expected=f"class numbers [{n_inputs}], one for every row of x_eval",
-            received=f"shape {list(labels.shape)}",
+            expected=f"labels of {n_inputs} predictions, one for every row of x_eval",
+            received=f"labels of {len(labels)}",
         )
     return labels
 

@@ -17,6 +17,8 @@ from deltauq import DeltaClassifier, DeltaMethod, compare
 from deltauq.errors import InvalidInputError
 from deltauq.metrics import agreement, error_auroc
 
+RNG = np.random.default_rng(0)
+
 
 @pytest.fixture(scope="module")
 def fitted():
@@ -108,3 +110,30 @@ def test_agreement_needs_one_shape():
 
 def test_keras_is_not_left_changed():
     assert keras.config.floatx() == "float32"
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+@pytest.mark.parametrize(
+    ("outputs", "activation", "loss", "y", "aurocs"),
+    [
+        ((1,), "sigmoid", "binary_crossentropy", RNG.integers(0, 2, 30), True),
+        ((3,), "sigmoid", "binary_crossentropy", RNG.integers(0, 2, (30, 3)), True),
+        ((2,), None, "mse", RNG.normal(size=(30, 2)), False),
+        ((2, 3), "softmax", "sparse_categorical_crossentropy", RNG.integers(0, 3, (30, 2)), True),
+    ],
+)
+def test_every_kind_of_label_is_compared(outputs, activation, loss, y, aurocs):
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(int(np.prod(outputs)), kernel_regularizer="l2", bias_regularizer="l2"),
+            layers.Reshape(outputs),
+            layers.Activation(activation),
+        ]
+    )
+    model.compile(loss=loss)
+    x = RNG.normal(size=(30, 4)).astype("float32")
+    found = compare(model, x, y, x, y, curvatures=("ggn", "opg"), progress=False)
+    assert found.agreement("ggn").slope == pytest.approx(1.0)
+    assert (found.auroc("opg") is not None) == aurocs

@@ -35,6 +35,8 @@ class AtPositions(Wrapped):
     def check_labels(self, y: Array, n_outputs: int) -> Array:
         """Labels `[N, T]` or `[N, T, C]` of the other likelihood."""
         y = np.asarray(y)
+        if y.shape[1:2] == (self.positions,):  # side by side, as they are returned
+            y = y.reshape(len(y), *self.shape, *y.shape[2:])
         if y.shape[1 : 1 + len(self.shape)] != self.shape:
             raise InvalidInputError(
                 "y does not hold labels of every position",
