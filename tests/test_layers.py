@@ -394,11 +394,11 @@ ROWS = {
         "binary logit",
         slow=True,
     ),
-    "gru": Row(lambda: text(layers.GRU(3, unroll=True)), "binary logit"),
-    "gru in a loop": Row(lambda: text(layers.GRU(2)), "binary logit", slow=True),
+    "gru": Row(lambda: text(layers.GRU(2)), "binary logit"),
+    "gru unrolled": Row(lambda: text(layers.GRU(2, unroll=True)), "binary logit", slow=True),
     "gru unmasked": row((3, 2), of("GRU", 2, reset_after=False, return_sequences=True), slow=True),
     "bidirectional": Row(
-        lambda: text(layers.Bidirectional(layers.LSTM(1, unroll=True))), "binary logit"
+        lambda: text(layers.Bidirectional(layers.SimpleRNN(1, unroll=True))), "binary logit"
     ),
     "convolutional lstm": row((2, 2, 2, 1), of("ConvLSTM2D", 1, 2), slow=True),
     "time distributed": row(
