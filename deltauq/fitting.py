@@ -45,6 +45,9 @@ CURVATURES: dict[str, tuple[type[CurvatureOperator], ...]] = {
 #: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
 _RESOLUTION = 0.1
 
+#: What is left of the trace, in L2 rates and of the whole, that rounding or nothing explains.
+_LEFT, _TRACE_ROUNDING = 0.01, 3e-6
+
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
 
@@ -206,8 +209,26 @@ def _eigenpairs(
                 ConvergenceWarning,
                 stacklevel=5,
             )
+        _warn_if_cut(pairs, settings, problem.network.dtype)
     _warn_beyond_precision(pairs, problem.epsilon)
     return pairs
+
+
+def _warn_if_cut(pairs: Eigenpairs, settings: Settings, dtype: str) -> None:
+    """Say when rounding, not the data, is why there are fewer pairs than were asked for."""
+    asked = settings.rank if isinstance(settings.rank, int) else pairs.rank
+    if pairs.rank >= asked or not pairs.converged or pairs.trace is None:
+        return
+    left = pairs.remainder or 0.0
+    if left > max(_LEFT, _TRACE_ROUNDING * pairs.trace):
+        warnings.warn(
+            f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {asked} that "
+            f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
+            f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds. A model in "
+            "float64, or more L2, keeps more.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
 
 
 def _automatic_eigenpairs(
@@ -234,8 +255,8 @@ def _automatic_eigenpairs(
         warnings.warn(
             f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, because "
             f"{why_no_more}: they leave {width(pairs):.1%} of the median standard error open, "
-            f"above rank_tol={settings.rank_tol:.1%}. Pass a larger rank, more L2, or fewer "
-            "layers.",
+            f"above rank_tol={settings.rank_tol:.1%}. Pass more L2, fewer layers, or a larger rank "
+            "where that is not what stopped it.",
             ConvergenceWarning,
             stacklevel=6,
         )

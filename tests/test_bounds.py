@@ -251,3 +251,16 @@ def test_automatic_rank_stops_where_float32_holds_no_more_pairs(monkeypatch):
         dm.fit(x.astype("float32"), rng.integers(0, 3, 300))
     assert dm.eigenpairs.rank < 64
     assert dm.eigenpairs.products < 2 * 64 + 30
+    dm.rank = 200
+    with pytest.warns(ConvergenceWarning, match=r"are kept of the 200 .* rounding of float32"):
+        dm.fit(x.astype("float32"), rng.integers(0, 3, 300))
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_data_of_low_rank_are_no_reason_for_a_warning():
+    """Ten examples have an OPG of rank ten, in float32 too."""
+    rng = np.random.default_rng(0)
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(3)])
+    x, y = rng.normal(size=(10, 40)).astype("float32"), rng.integers(0, 3, 10)
+    dm = DeltaMethod(model, "opg", rank=30, l2=0.1, progress=False).fit(x, y)
+    assert dm.eigenpairs.rank == 10
