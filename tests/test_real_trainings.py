@@ -278,7 +278,7 @@ def test_lstm_on_masked_sequences(study):
         ]
     )
     study.train(model, x, y, loss="binary_crossentropy", epochs=4, rate=1e-2)
-    prediction = study.predict(model, "ggn", (x, y), x_test, rank=100)
+    prediction = study.predict(model, "ggn", (x, y), x_test, rank=50)
     accuracy, auroc = study.judge(prediction, y_test, model.predict(x_test, verbose=0))
     assert accuracy > 0.8
     assert auroc > 0.7
@@ -316,7 +316,7 @@ def test_attention_on_sequences(study):
     h = layers.GlobalAveragePooling1D()(h)
     model = keras.Model(inputs, layers.Dense(2, activation="softmax", **decayed(3e-4))(h))
     study.train(model, x, y, loss="sparse_categorical_crossentropy", epochs=8)
-    prediction = study.predict(model, "ggn", (x, y), x_test, rank=300)
+    prediction = study.predict(model, "ggn", (x, y), x_test, rank=200)
     accuracy, auroc = study.judge(prediction, y_test, model.predict(x_test, verbose=0))
     assert accuracy > 0.75
     assert auroc > 0.75
