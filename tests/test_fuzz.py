@@ -93,7 +93,7 @@ KINDS = {
     "image": ((3, 3, 2), IMAGES),
 }
 #: Layers through which no mask passes.
-UNMASKED = {"conv1d", "strided conv1d", "separable conv1d", "max pooling 1d"}
+UNMASKED = {"conv1d", "strided conv1d", "separable conv1d", "max pooling 1d", "rms normalisation"}
 KINKED = {"max pooling 1d", "max pooling 2d", "prelu"}
 
 
