@@ -34,12 +34,14 @@ SMOOTHING, NOISE = 0.2, np.array([0.5, 1.5])
 @contextmanager
 def precision(dtype):
     """Layers and inputs made inside have this dtype, as if each had been given it."""
-    before = keras.config.floatx()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)  # made of the floatx when it is first asked for, and kept
     try:
         yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN, OPG, Hessian
 from deltauq.errors import InvalidInputError, MemoryLimitError
+from deltauq.likelihoods import Categorical
 from deltauq.linalg import Storage
 from deltauq.memory import free_memory, plan_memory, prediction_batch
 
@@ -29,7 +30,15 @@ def network():
 
 def plan(network, operator, rank, free, batch_size=None, **options):
     return plan_memory(
-        network, SPEC, (operator,), 10, rank, free=free, batch_size=batch_size, **options
+        network,
+        SPEC,
+        (operator,),
+        Categorical(),
+        10,
+        rank,
+        free=free,
+        batch_size=batch_size,
+        **options,
     )
 
 

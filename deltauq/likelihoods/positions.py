@@ -35,16 +35,17 @@ class AtPositions(Wrapped):
     def check_labels(self, y: Array, n_outputs: int) -> Array:
         """Labels `[N, T]` or `[N, T, C]` of the other likelihood."""
         y = np.asarray(y)
-        if y.shape[1:2] == (self.positions,):  # side by side, as they are returned
-            y = y.reshape(len(y), *self.shape, *y.shape[2:])
-        if y.shape[1 : 1 + len(self.shape)] != self.shape:
+        axes = 1 + len(self.shape)
+        if y.shape[1:axes] != self.shape and y.shape[1:2] == (self.positions,):
+            y = y.reshape(len(y), *self.shape, *y.shape[2:])  # side by side, as they are returned
+        if y.shape[1:axes] != self.shape:
             raise InvalidInputError(
                 "y does not hold labels of every position",
                 expected=f"shape {['N', *self.shape]} or {['N', *self.shape, 'C']}, as the model's "
                 "output has",
                 received=f"shape {list(y.shape)}",
             )
-        flat = y.reshape(-1, *y.shape[1 + len(self.shape) :])
+        flat = y.reshape(-1, *y.shape[axes:])
         checked = self.inner.check_labels(flat, n_outputs // self.positions)
         return checked.reshape(len(y), self.positions, *checked.shape[1:])
 
