@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         linalg,
         network,
     )
+    from deltauq.callback import DeltaUncertainty
     from deltauq.classifier import DeltaClassifier
     from deltauq.comparison import Comparison, compare
     from deltauq.data import Batches
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from deltauq.errors import ConvergenceWarning, DeltaUQError
     from deltauq.network import Network
     from deltauq.prediction import Prediction
+    from deltauq.regressor import DeltaRegressor
 
 __version__ = "0.1.0"
 
@@ -34,7 +36,9 @@ __all__ = [
     "ConvergenceWarning",
     "DeltaClassifier",
     "DeltaMethod",
+    "DeltaRegressor",
     "DeltaUQError",
+    "DeltaUncertainty",
     "Diagnosis",
     "Network",
     "Prediction",
@@ -55,7 +59,9 @@ _HOME = {
     "ConvergenceWarning": "errors",
     "DeltaClassifier": "classifier",
     "DeltaMethod": "delta",
+    "DeltaRegressor": "regressor",
     "DeltaUQError": "errors",
+    "DeltaUncertainty": "callback",
     "Diagnosis": "diagnosis",
     "Network": "network",
     "Prediction": "prediction",
