@@ -24,7 +24,7 @@ def build(**options):
         [
             keras.Input((3,), name="features"),
             keras.layers.Dense(4, "tanh", name="hidden", **l2),
-            keras.layers.Dense(3, "softmax", name="species of iris", **l2),
+            keras.layers.Dense(3, "softmax", name="iris.species-1", **l2),
         ]
     )
     model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy", **options)
@@ -139,7 +139,7 @@ def test_unknown_options_are_refused_before_training(data):
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
 def test_a_model_that_went_through_keras_saving_gives_the_same(data, tmp_path, suffix):
-    """Its names, one of them with spaces, do no harm; nor does wrapping it before."""
+    """Its names do no harm; nor does wrapping it before."""
     x, y, x_val = data
     model = build()
     train(model, data)
