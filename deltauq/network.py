@@ -7,6 +7,7 @@ those copies (`adapters`).
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ from deltauq.suitability import (
 from deltauq.tracing import bytes_reached_from, reached_from
 
 __all__ = ["Layers", "Network", "Parameter"]
+
+#: How the paths of the states of random generators end.
+_SEED = "seed_generator_state"
 
 #: Operations with a kink: the cost has no second derivative there.
 _KINKED = frozenset(
@@ -126,6 +130,17 @@ class Network:
     def output(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """The model's own output `[B, ..., C]`, in inference mode."""
         return self._stateless(pieces, x)[0]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all values that the output depends on, in the model's variable order."""
+        digest = hashlib.sha256(str([p.shape for p in self.parameters]).encode())
+        digest.update(self.params.numpy().tobytes())
+        for variable in self.adapter.trainable + self.adapter.non_trainable:
+            if id(variable) in self._fixed and not variable.path.endswith(_SEED):
+                value = self._fixed[id(variable)].numpy()
+                digest.update(f"{value.dtype} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
 
     def compiled_config(self) -> dict[str, Any] | None:
         """What the model was compiled with, as Keras keeps it; None where it was not."""
@@ -234,7 +249,7 @@ class Network:
             for variable, new in zip(self.adapter.non_trainable, state, strict=True)
             if not np.array_equal(self._fixed[id(variable)], new)
         ]
-        seeds = [v for v in changed if v.path.endswith("seed_generator_state")]
+        seeds = [v for v in changed if v.path.endswith(_SEED)]
         random = [seed.path for seed in seeds if self._reaches_output(seed, x)]
         if random:
             raise _random_error(f"numbers drawn from {random}")

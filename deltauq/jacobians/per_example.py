@@ -39,11 +39,13 @@ class PerExample:
             differentiation; a variable whose rows differ goes to the example-by-example path.
 
     Attributes:
+        probe: those rows.
         mapped: paths of the variables on the example-by-example path.
     """
 
     def __init__(self, network: Network, probe: Any) -> None:
         self._network = network
+        self.probe = probe
         self._mapped: set[int] = set()  # tracing on the probe adds the variables without a rule
         self._folds: dict[tuple[int, int], int] = {}
         self._mapped |= self._with_wrong_rule(probe)
