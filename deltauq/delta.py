@@ -21,6 +21,7 @@ from deltauq.progress import progress_bar
 from deltauq.regularization import L2, complete_l2
 from deltauq.sandwich import Meat
 from deltauq.saving import Saved, load_fit, save_fit
+from deltauq.serving import export_fit
 
 __all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
 
@@ -235,6 +236,29 @@ class DeltaMethod(Answers):
         method = cls(model, likelihood=likelihood, **options)
         method._fitted = fitted
         return method
+
+    def export(
+        self, path: str | Path, *, level: float = 0.95, batch_size: int | None = None
+    ) -> None:
+        """Write a SavedModel that predicts with standard errors where there is TensorFlow alone.
+
+        The signature "serving_default" gives `probabilities` `[B, C]` (of a regression `mean`),
+        `std`, `std_low`, `std_high`, `lower` and `upper` of the interval, and `score` `[B]`, in
+        float64; of a regression `observation_lower` and `observation_upper` too. The signature
+        "mean" gives the first of them, at the cost of the model itself. The input is named `x`,
+        several are named as in their dict, or `x_0`, `x_1`, ... A call holds `[B, C, P]` numbers.
+
+        Args:
+            path: a directory that does not exist yet.
+            level: of the intervals.
+            batch_size: B; None for any.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InvalidInputError: a directory that exists, a level outside (0, 1).
+        """
+        fitted = self._require_fitted("export")
+        export_fit(fitted, Path(path), level=level, batch_size=batch_size)
 
     def attach(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None

@@ -127,6 +127,19 @@ class Network:
         other._links = frozenset()
         return other
 
+    def in_variables(self) -> Network:
+        """The same with all values in `tf.Variable`s: a SavedModel cannot hold large constants."""
+        other = copy.copy(self)
+        other.params = tf.Variable(self.params, trainable=False)
+        other._fixed = {
+            key: tf.Variable(value, trainable=False) for key, value in self._fixed.items()
+        }
+        return other
+
+    def fixed_values(self) -> list[Any]:
+        """The values of all variables that are not uncertain."""
+        return list(self._fixed.values())
+
     def output(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """The model's own output `[B, ..., C]`, in inference mode."""
         return self._stateless(pieces, x)[0]
@@ -191,7 +204,8 @@ class Network:
             return self.adapter.call(self._values(pieces), x)
 
     def _values(self, pieces: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
-        return self._fixed | {id(v): piece for v, piece in zip(self.variables, pieces, strict=True)}
+        fixed = {key: tf.convert_to_tensor(value) for key, value in self._fixed.items()}
+        return fixed | {id(v): piece for v, piece in zip(self.variables, pieces, strict=True)}
 
     def inspect(self, x: Any) -> Inspection:
         """Look at the model on a few rows before anything is computed with it.

@@ -58,6 +58,7 @@ ORDER = [
     "refinement",
     "answers",
     "saving",
+    "serving",
     "delta",
     "training",
     "estimates",
