@@ -16,6 +16,7 @@ PACKAGE = Path(deltauq.__file__).parent
 #: Rooms in the order in which data flow through them; a room imports only from rooms before it.
 ORDER = [
     "errors",
+    "artifact",
     "progress",
     "linalg",
     "tracing",
@@ -43,6 +44,7 @@ ORDER = [
     "eigen",
     "memory",
     "covariance",
+    "rounding",
     "sandwich",
     "posterior",
     "prediction",
@@ -54,6 +56,9 @@ ORDER = [
     "evidence",
     "fit",
     "refinement",
+    "answers",
+    "saving",
+    "serving",
     "delta",
     "training",
     "estimates",

@@ -6,7 +6,7 @@ from deltauq.prediction.classes import (
     SomeClassesPrediction,
     VarianceSplit,
 )
-from deltauq.prediction.estimate import Estimate, join
+from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.propagation import ROUNDING, assemble, predict, predict_some
 from deltauq.prediction.quantities import RegressionPrediction
@@ -22,6 +22,7 @@ __all__ = [
     "VarianceSplit",
     "assemble",
     "join",
+    "normal_quantile",
     "predict",
     "predict_some",
 ]
