@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         likelihoods,
         linalg,
         network,
+        plots,
+        report,
     )
     from deltauq.classifier import DeltaClassifier
     from deltauq.comparison import Comparison, compare
@@ -46,6 +48,8 @@ __all__ = [
     "likelihoods",
     "linalg",
     "network",
+    "plots",
+    "report",
 ]
 
 #: Where each public name that is not a module of its own lives.

@@ -62,7 +62,6 @@ ORDER = [
     "classifier",
     "metrics",
     "comparison",
-    "findings",
     "plots",
     "report",
     "demo",
@@ -70,7 +69,13 @@ ORDER = [
 ]
 
 #: Methods that hand a finished result to a later room, imported when they are called.
-LATER_ON_CALL = {("prediction", "plots"), ("comparison", "plots"), ("rankcurve", "plots")}
+LATER_ON_CALL = {
+    ("prediction", "plots"),
+    ("comparison", "plots"),
+    ("rankcurve", "plots"),
+    ("comparison", "report"),
+    ("diagnosis", "report"),
+}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -55,7 +55,8 @@ def reliability(
         capsize=2.5,
         label=f"observed, mean gap {curve.error:.3f}",
     )
-    ax.annotate("labels" if labels else "inputs", (-0.01, -0.06), va="center", fontsize=7)
+    whats = "labels" if labels else "inputs"
+    ax.annotate(whats, (-0.03, -0.06), ha="right", va="center", fontsize=7)
     for x, n in zip(curve.predicted, curve.count, strict=True):
         ax.annotate(_short_count(int(n)), (x, -0.06), ha="center", va="center", fontsize=7)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.11, 1.04), aspect="equal")
@@ -107,7 +108,7 @@ def risk_coverage(
 
 
 def _add_curve(ax: Axes, curve: RiskCoverage, name: str, **style: Any) -> None:
-    options = {"linewidth": 1.4, "drawstyle": "steps-post"} | style
+    options: dict[str, Any] = {"linewidth": 1.4, "drawstyle": "steps-post"} | style
     ax.plot(curve.coverage, curve.risk, label=f"{name}: area {curve.area:.3g}", **options)
 
 

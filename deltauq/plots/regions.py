@@ -151,7 +151,7 @@ def _add_regions(ax: Axes, axes_values: list[Array], prediction: Prediction) -> 
         ax.contour(*axes_values, lead, levels=(0,), colors=BLACK, linewidths=1.3)
     levels = np.unique(np.quantile(score, _CONTOURS))
     if score.max() > score.min():
-        style = {"colors": BLACK, "linewidths": 0.8, "linestyles": "--"}
+        style: dict[str, Any] = {"colors": BLACK, "linewidths": 0.8, "linestyles": "--"}
         lines = ax.contour(*axes_values, score, levels=levels, **style)
         ax.clabel(lines, fontsize=8, fmt="%.2g")
 
@@ -170,7 +170,7 @@ def _add_points(
     handles: list[Any] = []
     style: dict[str, Any] = {"edgecolors": BLACK, "linewidths": 0.6, "zorder": 3}
     if numbers is None:
-        ax.scatter(*inputs.T, s=14, c="white", **style)
+        ax.scatter(inputs[:, 0], inputs[:, 1], s=14, c="white", **style)
     for c in np.union1d(shown, [] if numbers is None else numbers).astype(int):
         colour, hatch, marker = _CLASSES[c % len(_CLASSES)]
         if numbers is None:
@@ -178,7 +178,8 @@ def _add_points(
                 Patch(facecolor=colour, edgecolor="white", hatch=hatch, label=shortened(names[c]))
             )
             continue
-        ax.scatter(*inputs[numbers == c].T, s=22, c=colour, marker=marker, **style)
+        some = inputs[numbers == c]
+        ax.scatter(some[:, 0], some[:, 1], s=22, c=colour, marker=marker, **style)
         handles.append(
             Line2D(
                 [],

@@ -75,6 +75,7 @@ def spectrum(
     )
     _add_negative(ax, index, values, f"{name}, negative", colour)
     _limit_spectrum(ax)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("index of the eigenvalue")
     ax.set_ylabel("eigenvalue")
     ax.legend(frameon=False)
