@@ -108,6 +108,12 @@ class Diagnosis:
             [{name: getattr(f, name) for name in columns} for f in self.findings]
         )
 
+    def to_html(self, title: str = "Diagnosis") -> str:
+        """The diagnosis as one HTML page, for a reader without the code."""
+        from deltauq.report import Study
+
+        return Study(title, stationarity=self.stationarity, diagnosis=self).to_html()
+
     def __rich__(self) -> rich.console.Group:
         """Tables for a terminal: `rich.print(diagnosis)`."""
         from rich.console import Group
