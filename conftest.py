@@ -5,9 +5,12 @@ from sybil import Sybil
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+#: Pages whose ```python blocks are run, one namespace a page.
+PATTERNS = ["README.md", "docs/*.md", "docs/howto/*.md"]
+
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
-    patterns=["README.md", "docs/*.md", "docs/howto/*.md"],
+    patterns=PATTERNS,
 ).pytest()
 
 
