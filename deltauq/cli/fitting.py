@@ -95,7 +95,7 @@ def _trained(
 
 
 def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
-    """The user's model, with a likelihood that knows the names of its classes where they are given."""
+    """The user's model; its likelihood knows the names of the classes where they are given."""
     if classes is None:
         return opened
     from deltauq.likelihoods import Categorical
