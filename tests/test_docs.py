@@ -171,7 +171,7 @@ def network(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "convolutional"])
 def test_the_widths_that_the_page_on_bounds_states(kind):
-    """Its table, line by line; a percentage point or a tenth either way."""
+    """Its table, line by line; one and a half percentage points or a tenth either way."""
     table = re.search(
         rf"\| {kind}, P = ([\d,]+).*\| OPG \|(.*)\|\n.*\| GGN \|(.*)\|",
         (DOCS / "howto" / "bounds.md").read_text(),
@@ -194,4 +194,4 @@ def test_the_widths_that_the_page_on_bounds_states(kind):
             low, high = dm.predict(x[:200]).std_bounds
             width = float(np.median((high - low) / high))
             print(f"{kind} {curvature} {rank}: {width:.1%}, ratio {dm.stationarity.ratio:.2g}")
-            assert width == pytest.approx(float(cell.strip(" %")) / 100, abs=0.01, rel=0.1)
+            assert width == pytest.approx(float(cell.strip(" %")) / 100, abs=0.015, rel=0.1)
