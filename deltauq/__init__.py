@@ -16,7 +16,10 @@ if TYPE_CHECKING:
         likelihoods,
         linalg,
         network,
+        plots,
+        report,
     )
+    from deltauq.callback import DeltaUncertainty
     from deltauq.classifier import DeltaClassifier
     from deltauq.comparison import Comparison, compare
     from deltauq.data import Batches
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from deltauq.errors import ConvergenceWarning, DeltaUQError
     from deltauq.network import Network
     from deltauq.prediction import Prediction
+    from deltauq.regressor import DeltaRegressor
 
 __version__ = "0.1.0"
 
@@ -34,7 +38,9 @@ __all__ = [
     "ConvergenceWarning",
     "DeltaClassifier",
     "DeltaMethod",
+    "DeltaRegressor",
     "DeltaUQError",
+    "DeltaUncertainty",
     "Diagnosis",
     "Network",
     "Prediction",
@@ -46,6 +52,8 @@ __all__ = [
     "likelihoods",
     "linalg",
     "network",
+    "plots",
+    "report",
 ]
 
 #: Where each public name that is not a module of its own lives.
@@ -55,7 +63,9 @@ _HOME = {
     "ConvergenceWarning": "errors",
     "DeltaClassifier": "classifier",
     "DeltaMethod": "delta",
+    "DeltaRegressor": "regressor",
     "DeltaUQError": "errors",
+    "DeltaUncertainty": "callback",
     "Diagnosis": "diagnosis",
     "Network": "network",
     "Prediction": "prediction",

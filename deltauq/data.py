@@ -16,7 +16,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.streams import Stream, as_source
 from deltauq.weights import class_factors, example_weights
 
-__all__ = ["Batch", "Batches", "probe_rows"]
+__all__ = ["Batch", "Batches", "DataRecord", "probe_rows"]
 
 
 class Batch(NamedTuple):
@@ -52,6 +52,7 @@ class Batches:
         n_examples: N, the sum of the weights (the number of rows without weights).
         spec: `tf.TensorSpec`s of a batch with a free first axis, for one trace per kernel.
         columns: of a pandas frame, None of other inputs.
+        sums: by which the data can be known again, whatever their order.
         on_batch: called with the number of rows after each batch; None or a progress display.
 
     Raises:
@@ -98,11 +99,11 @@ class Batches:
             sums += _checksum(batch) if self._stream is not None else 0.0
             yield batch
             self.passed(int(batch.y.shape[0]))
-        if self._stream is not None and not np.allclose(sums, self._sums, rtol=1e-6, atol=1e-6):
+        if self._stream is not None and not _alike(sums, self.sums):
             raise InvalidInputError(
                 "the dataset changes from one pass to the next",
                 expected="the same examples in every pass; their order does not matter",
-                received=f"{sums[0]:.0f} rows after {self._sums[0]:.0f}, or other values in them",
+                received=f"{sums[0]:.0f} rows after {self.sums[0]:.0f}, or other values in them",
                 remedy="take out augmentation and generators that run dry, or cache the dataset",
             )
 
@@ -110,6 +111,9 @@ class Batches:
         """Tell the progress display of rows that were dealt with, read again or not."""
         if self.on_batch is not None:
             self.on_batch(n_rows)
+
+    def require(self) -> None:
+        """`InvalidInputError` where the data are not at hand."""
 
     def head(self, n: int) -> Any:
         """The inputs of the first rows, at most n and at most one batch."""
@@ -144,12 +148,12 @@ class Batches:
     def _measure(self) -> tuple[int, float, Batch]:
         """Rows, N and the spec, from one pass."""
         n_rows, n_examples, spec = 0, 0.0, None
-        self._sums = np.zeros(_N_SUMS)
+        self.sums = np.zeros(_N_SUMS)
         for part in self._parts():
             n_rows += len(part.y)
             n_examples += float(np.sum(part.weight, dtype=np.float64))
             spec = _spec_of(part) if spec is None else spec
-            self._sums += _checksum(part) if self._stream is not None else 0.0
+            self.sums += _checksum(part)
         if spec is None or n_examples <= 0:
             raise InvalidInputError(
                 "the data are empty",
@@ -158,6 +162,59 @@ class Batches:
                 remedy="pass training data; a dataset must be finite and re-iterable",
             )
         return n_rows, n_examples, spec
+
+
+class DataRecord(Batches):
+    """What is remembered of a training set that is not at hand: every attempt to read it raises.
+
+    Args:
+        n_rows: as the attribute of `Batches`, and so the others.
+        n_examples: N.
+        spec: of a batch.
+        columns: of a frame.
+        sums: by which the data can be known again.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_rows: int,
+        n_examples: float,
+        spec: Batch,
+        columns: tuple[Any, ...] | None,
+        sums: npt.NDArray[np.float64],
+    ) -> None:
+        self.n_rows = n_rows
+        self.n_examples = n_examples
+        self.spec = spec
+        self.columns = columns
+        self.sums = sums
+        self.on_batch: Callable[[int], None] | None = None
+
+    def check_same(self, data: Batches) -> None:
+        """`InvalidInputError` unless these are the data that are remembered, in any order."""
+        if not _alike(data.sums, self.sums):
+            raise InvalidInputError(
+                "these are not the training data of the artifact",
+                expected=f"its {self.n_rows} examples, in any order, prepared as they were then",
+                received=f"{data.n_rows} examples"
+                + (", other values in them" if data.n_rows == self.n_rows else ""),
+                remedy="pass x, y and the weights that fit was called with",
+            )
+
+    def _parts(self) -> Iterator[Batch]:
+        self.require()
+        return iter(())
+
+    def require(self) -> None:
+        """They are not."""
+        raise InvalidInputError(
+            "this needs the training data, and an artifact holds none",
+            expected="the data that fit was called with",
+            received="a method loaded from a file",
+            remedy="give them back with attach(x, y); or pass inputs of your own where there is an "
+            "argument for them",
+        )
 
 
 def probe_rows(x: Any, *, dtype: str, n: int) -> Any:
@@ -192,8 +249,7 @@ def _checksum(batch: Batch) -> npt.NDArray[np.float64]:
     None of them cancels, so that their rounding is small beside them.
     """
     leaves = [np.asarray(leaf, np.float64) for leaf in tf.nest.flatten(batch.x)]
-    labels = np.asarray(batch.y, np.float64).reshape(len(batch.y), -1)
-    label = labels @ np.arange(1.0, labels.shape[1] + 1)  # tells one-hot rows apart
+    label, weight = _one_number(batch.y), _one_number(batch.weight)
     rows = sum(np.sum(np.abs(leaf).reshape(len(leaf), -1), axis=1) for leaf in leaves)
     return np.array(
         [
@@ -201,10 +257,20 @@ def _checksum(batch: Batch) -> npt.NDArray[np.float64]:
             np.sum(np.abs(label)),
             np.sum(rows),
             np.sum((rows + label) ** 2),
-            np.sum((rows + 1) * np.asarray(batch.weight, np.float64)),
+            np.sum((rows + 1) * weight),
             sum(np.sum(leaf**2) for leaf in leaves),
         ]
     )
+
+
+def _one_number(values: Any) -> npt.NDArray[np.float64]:
+    """Of each row, one that tells one-hot labels, or weights of positions, apart, `[B]`."""
+    wide = np.asarray(values, np.float64).reshape(len(values), -1)
+    return np.asarray(wide @ np.arange(1.0, wide.shape[1] + 1))
+
+
+def _alike(sums: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> bool:
+    return bool(np.allclose(sums, others, rtol=1e-6, atol=1e-6))
 
 
 def _spec_of(nest: Any) -> Any:

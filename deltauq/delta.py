@@ -3,48 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import tensorflow as tf
-
-from deltauq.cost import Stationarity
+from deltauq.answers import Answers
 from deltauq.covariance import NegativeCurvature, Tail, check_choice
-from deltauq.data import Batches
-from deltauq.directions import some_classes
+from deltauq.data import DataRecord
 from deltauq.eigen import Rank
-from deltauq.errors import NotFittedError
-from deltauq.evidence import Evidence, TunedL2, log_marginal_likelihood, tune_l2
 from deltauq.fit import fit_problem
-from deltauq.fitting import (
-    CURVATURES,
-    Curvature,
-    Fitted,
-    Settings,
-    calibration_rows,
-)
-from deltauq.inputs import InputBatches
-from deltauq.joint import JointPrediction, predict_joint
+from deltauq.fitting import CURVATURES, Curvature, Fitted, Settings
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import Eigenpairs, Storage
-from deltauq.memory import free_memory, prediction_batch
+from deltauq.linalg import Storage
 from deltauq.network import Layers, Network
-from deltauq.posterior import posterior
-from deltauq.prediction import predict, predict_some
 from deltauq.problem import Problem, state_problem
 from deltauq.progress import progress_bar
-from deltauq.rankcurve import RankCurve, rank_curve
-from deltauq.refinement import check_refinable, refine, row_copies
 from deltauq.regularization import L2, complete_l2
 from deltauq.sandwich import Meat
+from deltauq.saving import Saved, load_fit, save_fit
+from deltauq.serving import export_fit
 
 __all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
 
+#: Arguments that an artifact keeps; the others are of a process or a machine.
+_KEPT = (
+    "curvature",
+    "rank",
+    "l2",
+    "tail",
+    "rank_tol",
+    "negative_curvature",
+    "meat",
+    "bounds",
+    "batch_size",
+    "seed",
+    "progress",
+)
 
-class DeltaMethod:
+
+class DeltaMethod(Answers):
     """Epistemic uncertainty of a trained classifier by the Delta method.
 
     The model is linearised in its parameters, and their covariance, the inverse of the cost's
@@ -176,17 +173,11 @@ class DeltaMethod:
         storage = Storage(self.vectors_dir)
         network = Network(self.model, layers=self.layers)
         tunes = isinstance(self.l2, str) and self.l2 == "tune"
-        problem = state_problem(
+        problem = self._state(
             network,
             (x, y, sample_weight, class_weight),
             l2=complete_l2(network.variables) if tunes else self.l2,
             likelihood=self.likelihood,
-            rank=self.rank,
-            bounds=self.bounds,
-            operators=CURVATURES[self.curvature],
-            batch_size=self.batch_size,
-            memory_limit=self.memory_limit,
-            vectors_in_files=storage.directory is not None,
         )
         with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
             problem.data.on_batch = advance
@@ -194,6 +185,129 @@ class DeltaMethod:
         problem.data.on_batch = None  # the display is closed
         self._fitted = replace(fitted, seconds=time.monotonic() - started)
         return self
+
+    def save(
+        self, path: str | Path, *, with_model: bool = True, vectors_dtype: str | None = None
+    ) -> Saved:
+        """Write everything that predictions need to one file, an artifact.
+
+        An older file of that name stays whole until the new one is. The file is in the safetensors
+        format, holds no code, and has a checksum. Beside weights and eigenvectors it holds three
+        rows like the first training inputs, noise added, on which derivatives are checked when it
+        is loaded, and sums by which the training data can be known again.
+
+        Args:
+            path: of the file, such as "m.deltauq".
+            with_model: put the model into the file, in Keras' own format; otherwise `load` needs
+                it, and knows it by a hash of its weights.
+            vectors_dtype: "float16" or "bfloat16" for eigenvectors in half the bytes, "float32" for
+                those of a float64 model; None keeps them as they are. Bounds are widened for what
+                it costs, which the result says.
+
+        Returns:
+            What was written.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InvalidInputError: a model that Keras cannot save, or whose weights have changed.
+            OSError: a place that cannot be written to.
+        """
+        options = {name: getattr(self, name) for name in _KEPT}
+        options["layers"] = self.layers if not callable(self.layers) else self._paths()
+        fitted = self._require_fitted("save")
+        return save_fit(
+            fitted, Path(path), options, with_model=with_model, vectors_dtype=vectors_dtype
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model: Any = None) -> Self:
+        """What `save` wrote, ready to predict.
+
+        Args:
+            path: of the file.
+            model: the model that was wrapped, with the weights it had; None for the one in the
+                file. Code of your own in it (subclasses, registered functions) must be imported.
+
+        Raises:
+            ArtifactError: no such file, a damaged or newer one, or another model.
+        """
+        model, fitted, options = load_fit(Path(path), model)
+        likelihood = fitted.problem.likelihood.at_one_position
+        method = cls(model, likelihood=likelihood, **options)
+        method._fitted = fitted
+        return method
+
+    def export(
+        self, path: str | Path, *, level: float = 0.95, batch_size: int | None = None
+    ) -> None:
+        """Write a SavedModel that predicts with standard errors where there is TensorFlow alone.
+
+        The signature "serving_default" gives `probabilities` `[B, C]` (of a regression `mean`),
+        `std`, `std_low`, `std_high`, `lower` and `upper` of the interval, and `score` `[B]`, in
+        float64; of a regression `observation_lower` and `observation_upper` too. The signature
+        "mean" gives the first of them, at the cost of the model itself. The input is named `x`,
+        several are named as in their dict, or `x_0`, `x_1`, ... A call holds `[B, C, P]` numbers.
+
+        Args:
+            path: a directory that does not exist yet.
+            level: of the intervals.
+            batch_size: B; None for any.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InvalidInputError: a directory that exists, a level outside (0, 1).
+        """
+        fitted = self._require_fitted("export")
+        export_fit(fitted, Path(path), level=level, batch_size=batch_size)
+
+    def attach(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
+    ) -> Self:
+        """Give the training data back to a loaded method, for `refine` and other further passes.
+
+        Args:
+            x: as `fit` had it, and so the others; the order of the examples does not matter.
+            y: labels.
+            sample_weight: weights.
+            class_weight: weights of classes.
+
+        Returns:
+            self.
+
+        Raises:
+            InvalidInputError: other data than those.
+        """
+        fitted = self._require_fitted("attach")
+        problem, record = fitted.problem, fitted.problem.data
+        training = (x, y, sample_weight, class_weight)
+        stated = self._state(
+            problem.network, training, l2=1.0, likelihood=problem.likelihood.at_one_position
+        )
+        if isinstance(record, DataRecord):
+            record.check_same(stated.data)
+        stated = stated.with_likelihood(problem.likelihood, problem.rates)
+        self._fitted = replace(fitted, problem=stated)
+        return self
+
+    def _paths(self) -> list[str]:
+        network = self._require_fitted("save").problem.network
+        return [parameter.path for parameter in network.parameters]
+
+    def _state(
+        self, network: Network, training: tuple[Any, Any, Any, Any], *, l2: L2, likelihood: Any
+    ) -> Problem:
+        return state_problem(
+            network,
+            training,
+            l2=l2,
+            likelihood=likelihood,
+            rank=self.rank,
+            bounds=self.bounds,
+            operators=CURVATURES[self.curvature],
+            batch_size=self.batch_size,
+            memory_limit=self.memory_limit,
+            vectors_in_files=self.vectors_dir is not None,
+        )
 
     def _settings(self) -> Settings:
         return Settings(
@@ -207,191 +321,3 @@ class DeltaMethod:
             memory_limit=self.memory_limit,
             seed=self.seed,
         )
-
-    def predict(self, x: Any, classes: str | Sequence[int] | None = None) -> Any:
-        """Predict with standard errors.
-
-        Args:
-            x: inputs as in `fit`: arrays, or a dataset that yields inputs without labels.
-            classes: of many classes, those whose covariance is wanted: "top5" (any number: the most
-                probable ones of each input) or class numbers. Exact for those, and far cheaper.
-
-        Returns:
-            A `Prediction`; of a regression a `RegressionPrediction`, of several labels a
-            `MultiLabelPrediction`, of some classes a `SomeClassesPrediction`. T predictions an
-            input (outputs `[B, T, C]`) are rows one after the other, N T in all.
-
-        Raises:
-            InvalidInputError: inputs that do not fit the training data, classes that are none.
-            MemoryLimitError: the Jacobian of one input does not fit.
-        """
-        fitted = self._require_fitted("predict")
-        problem = fitted.problem
-        parts = (problem.linearization, fitted.covariance)
-        if classes is None:
-            with self._batches(x, "predicting") as inputs:
-                return predict(*parts, inputs, fitted.vectors)
-        chosen = some_classes(classes, problem.likelihood, problem.n_outputs)
-        with self._batches(x, "predicting", n_rows=2 * len(chosen)) as inputs:
-            return predict_some(*parts, inputs, fitted.vectors, chosen)
-
-    def predict_joint(self, x: Any) -> JointPrediction:
-        """Predict with the covariances between the inputs too.
-
-        Args:
-            x: B inputs as in `fit`; the result takes (B C)^2 numbers twice.
-        """
-        fitted = self._require_fitted("predict_joint")
-        with self._batches(x, "predicting", copies=2) as inputs:
-            return predict_joint(
-                fitted.problem.linearization, fitted.covariance, inputs, fitted.vectors
-            )
-
-    def refine(self, x: Any, rtol: float = 0.01) -> Any:
-        """Predict with standard errors that are known to a relative width, for chosen inputs.
-
-        Takes up to six steps for every batch of inputs, as many of them as fit in memory. A step is
-        a pass over the training data, of a sandwich two; `Prediction.data_passes` says how many.
-        Bounds of OPG and GGN are certain; those of the exact Hessian and of the sandwich are an
-        estimate, what the last two steps changed (`Prediction.certified` is False).
-
-        Args:
-            x: inputs as in `fit`, without labels.
-            rtol: (high - low) / high of every standard error.
-        """
-        fitted = self._require_fitted("refine")
-        check_refinable(fitted, rtol)
-        if fitted.pairs.rank == fitted.pairs.n_params:
-            return self.predict(x)  # nothing was left out
-        with self._batches(x, "refining", copies=row_copies(fitted)) as inputs:
-            return refine(fitted, inputs, rtol)
-
-    def rank_curve(self, x: Any = None) -> RankCurve:
-        """How wide the bounds of the probabilities' standard errors would be with fewer eigenpairs.
-
-        Args:
-            x: inputs to measure on, of a dataset the first batch; None takes the first training
-                inputs.
-        """
-        fitted = self._require_fitted("rank_curve")
-        some = None if x is None else self._inputs(x, fitted.problem).first()
-        rows = calibration_rows(fitted.problem, self.memory_limit, some)
-        return rank_curve(fitted.pairs, rows, fitted.problem.epsilon)
-
-    def posterior(self) -> Any:
-        """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.
-
-        Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order.
-        """
-        fitted = self._require_fitted("posterior")
-        return posterior(fitted.problem.network.params, fitted.covariance)
-
-    def log_marginal_likelihood(self) -> Evidence:
-        """The log of p(y | x) in nats by Laplace's approximation, with its bounds."""
-        return log_marginal_likelihood(self._require_fitted("log_marginal_likelihood"))
-
-    def tune_l2(self, x: Any = None, y: Any = None, sample_weight: Any = None) -> TunedL2:
-        """Multiply all L2 rates by the factor that a criterion prefers, without training.
-
-        The eigenpairs are used again, and `predict` then uses the new rates.
-
-        Args:
-            x: held-out inputs for the held-out likelihood; None for the marginal likelihood.
-            y: their class numbers.
-            sample_weight: their weights.
-
-        Returns:
-            What was chosen, and what it means.
-        """
-        fitted = self._require_fitted("tune_l2")
-        held_out = None
-        if x is not None:
-            problem = fitted.problem
-            held_out = Batches(
-                self._inputs(x, problem).source,
-                y,
-                sample_weight,
-                likelihood=problem.likelihood,
-                n_outputs=problem.n_outputs,
-                dtype=problem.network.dtype,
-                batch_size=self.batch_size or self._prediction_batch(problem),
-            )
-        tuned, self._fitted = tune_l2(fitted, held_out)
-        return tuned
-
-    @contextmanager
-    def _batches(
-        self, x: Any, doing: str, *, copies: int = 1, n_rows: int | None = None
-    ) -> Iterator[InputBatches]:
-        """Inputs in batches whose Jacobians fit in memory so many times, under a progress bar."""
-        problem = self._require_fitted(doing).problem
-        inputs = self._inputs(x, problem, copies, n_rows)
-        with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
-            inputs.on_batch = advance
-            yield inputs
-
-    def _inputs(
-        self, x: Any, problem: Problem, copies: int = 1, n_rows: int | None = None
-    ) -> InputBatches:
-        chosen = self.batch_size if copies == 1 else None
-        return InputBatches(
-            x,
-            dtype=problem.network.dtype,
-            batch_size=chosen or self._prediction_batch(problem, copies, n_rows),
-            spec=problem.data.spec.x,
-            columns=problem.data.columns,
-        )
-
-    def _prediction_batch(
-        self, problem: Problem, copies: int = 1, n_rows: int | None = None
-    ) -> int:
-        spec, free = problem.data.spec.x, free_memory(self.memory_limit)
-        rows = n_rows or problem.n_outputs
-        return prediction_batch(problem.network, spec, rows, free=free, copies=copies)
-
-    @property
-    def eigenpairs(self) -> Eigenpairs:
-        """Leading eigenpairs of the mean data curvature, the L2 rate not included.
-
-        With one L2 rate the values are the curvature's own; with several they are those of
-        L^-1/2 A L^-1/2, without a dimension.
-        """
-        return self._require_fitted("eigenpairs").eigenpairs
-
-    @property
-    def covariance(self) -> tf.linalg.LinearOperator:
-        """Covariance of the flat parameters, `[P, P]`, in the model's variable order."""
-        return self._require_fitted("covariance").covariance.to_linear_operator()
-
-    @property
-    def stationarity(self) -> Stationarity:
-        """Gradient norm of the cost at the weights, and of its two parts."""
-        return self._require_fitted("stationarity").stationarity
-
-    @property
-    def n_examples(self) -> float:
-        """N: training examples, or the sum of their weights."""
-        return self._require_fitted("n_examples").problem.data.n_examples
-
-    @property
-    def n_outputs(self) -> int:
-        """C: outputs of the model, all positions together."""
-        return self._require_fitted("n_outputs").problem.n_outputs
-
-    @property
-    def fitted_likelihood(self) -> Likelihood:
-        """As it was understood, with the noise of a regression as it was estimated."""
-        return self._require_fitted("fitted_likelihood").problem.likelihood
-
-    @property
-    def fit_seconds(self) -> float:
-        """Wall time of `fit`."""
-        return self._require_fitted("fit_seconds").seconds
-
-    def _require_fitted(self, what: str) -> Fitted:
-        if self._fitted is None:
-            raise NotFittedError(
-                f"{what} needs the curvature, and fit was not called (or failed)",
-                expected="fit(x, y) on the training data first",
-            )
-        return self._fitted

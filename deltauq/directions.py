@@ -78,15 +78,21 @@ class AllOutputs:
 
     def shown(self, logits: Array) -> Shown:
         """All logits and means."""
-        logits = logits.reshape(len(logits) * self.positions, -1).astype(np.float64)
-        matrix = self._matrix(logits.shape[1])
-        to_shown = self._likelihood.shown_logits(logits.shape[1])
-        slope = np.asarray(self._likelihood.mean_jacobian(tf.constant(logits))) @ matrix.T
-        if self._likelihood.shift_invariant:
-            slope[:, :, 0] = 0.0
-        back = np.broadcast_to(to_shown @ matrix.T, (len(logits), *slope.shape[1:]))
-        mean = self._likelihood.mean(tf.constant(logits)).numpy()
-        return Shown(logits @ to_shown.T, mean, back, slope)
+        shown = self.symbolic(tf.constant(logits))
+        return Shown(*(np.asarray(part) for part in shown[:4]))
+
+    def symbolic(self, logits: tf.Tensor) -> Shown:
+        """The same as tensors, inside a `tf.function` too."""
+        likelihood = self._likelihood
+        n_outputs = logits.shape[1] // self.positions
+        logits = tf.cast(tf.reshape(logits, [-1, n_outputs]), tf.float64)
+        matrix, to_shown = self._matrix(n_outputs), likelihood.shown_logits(n_outputs)
+        along = matrix.T
+        if likelihood.shift_invariant:
+            along = along * (np.arange(n_outputs) > 0)  # the first one moves no mean
+        slope = likelihood.mean_jacobian(logits) @ along
+        back = tf.broadcast_to(tf.constant(to_shown @ matrix.T), tf.shape(slope))
+        return Shown(logits @ to_shown.T, likelihood.mean(logits), back, slope)
 
     def _matrix(self, n_outputs: int) -> Array:
         if not self._likelihood.shift_invariant:

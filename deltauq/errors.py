@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 __all__ = [
+    "ArtifactError",
     "ConvergenceWarning",
     "DeltaUQError",
     "InvalidInputError",
@@ -63,6 +64,10 @@ class InvalidInputError(DeltaUQError, ValueError):
 
 class UnsupportedModelError(DeltaUQError, ValueError):
     """The model cannot be turned into a differentiable function of its parameters."""
+
+
+class ArtifactError(DeltaUQError, ValueError):
+    """A saved file cannot be used: not there, damaged, newer, or of another model."""
 
 
 class NotFittedError(DeltaUQError, AttributeError):

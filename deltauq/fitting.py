@@ -23,7 +23,7 @@ from deltauq.covariance import (
 from deltauq.curvature import CurvatureOperator
 from deltauq.directions import SomeClasses
 from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
-from deltauq.errors import ConvergenceWarning
+from deltauq.errors import ConvergenceWarning, InvalidInputError
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.problem import Problem
@@ -87,6 +87,8 @@ class Fitted:
         covariance: of the parameters.
         stationarity: of the cost at the weights.
         seconds: wall time.
+        rounded: the eigenvectors were kept in fewer bits, so that what rests on them being those of
+            the curvature itself is no longer certain.
     """
 
     problem: Problem
@@ -95,12 +97,22 @@ class Fitted:
     covariance: ParameterCovariance
     stationarity: Stationarity
     seconds: float
+    rounded: bool = False
 
     @property
     def eigenpairs(self) -> Eigenpairs:
         """The pairs of A itself where all parameters have one rate."""
         unit = self.problem.common_rate
         return self.pairs.rescaled(unit) if unit else self.pairs
+
+    def require_own_vectors(self, what: str) -> None:
+        """`InvalidInputError` where the eigenvectors were kept in fewer bits."""
+        if self.rounded:
+            raise InvalidInputError(
+                f"{what} needs the eigenvectors as they were computed",
+                expected="an artifact that was saved without vectors_dtype, or a new fit",
+                received="eigenvectors that were kept in fewer bits",
+            )
 
     @cached_property
     def vectors(self) -> npt.NDArray[Any]:
@@ -110,6 +122,7 @@ class Fitted:
 
 def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
     """A curvature in the prior's metric, in the form that is cheapest for the network."""
+    problem.data.require()
     options: dict[str, Any] = {
         "scale": problem.scale,
         "per_example": problem.per_example,

@@ -7,6 +7,7 @@ those copies (`adapters`).
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ from deltauq.suitability import (
 from deltauq.tracing import bytes_reached_from, reached_from
 
 __all__ = ["Layers", "Network", "Parameter"]
+
+#: How the paths of the states of random generators end.
+_SEED = "seed_generator_state"
 
 #: Operations with a kink: the cost has no second derivative there.
 _KINKED = frozenset(
@@ -123,9 +127,33 @@ class Network:
         other._links = frozenset()
         return other
 
+    def in_variables(self) -> Network:
+        """The same with all values in `tf.Variable`s: a SavedModel cannot hold large constants."""
+        other = copy.copy(self)
+        other.params = tf.Variable(self.params, trainable=False)
+        other._fixed = {
+            key: tf.Variable(value, trainable=False) for key, value in self._fixed.items()
+        }
+        return other
+
+    def fixed_values(self) -> list[Any]:
+        """The values of all variables that are not uncertain."""
+        return list(self._fixed.values())
+
     def output(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """The model's own output `[B, ..., C]`, in inference mode."""
         return self._stateless(pieces, x)[0]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all values that the output depends on, in the model's variable order."""
+        digest = hashlib.sha256(str([p.shape for p in self.parameters]).encode())
+        digest.update(self.params.numpy().tobytes())
+        for variable in self.adapter.trainable + self.adapter.non_trainable:
+            if id(variable) in self._fixed and not variable.path.endswith(_SEED):
+                value = self._fixed[id(variable)].numpy()
+                digest.update(f"{value.dtype} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
 
     def compiled_config(self) -> dict[str, Any] | None:
         """What the model was compiled with, as Keras keeps it; None where it was not."""
@@ -176,7 +204,8 @@ class Network:
             return self.adapter.call(self._values(pieces), x)
 
     def _values(self, pieces: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
-        return self._fixed | {id(v): piece for v, piece in zip(self.variables, pieces, strict=True)}
+        fixed = {key: tf.convert_to_tensor(value) for key, value in self._fixed.items()}
+        return fixed | {id(v): piece for v, piece in zip(self.variables, pieces, strict=True)}
 
     def inspect(self, x: Any) -> Inspection:
         """Look at the model on a few rows before anything is computed with it.
@@ -234,7 +263,7 @@ class Network:
             for variable, new in zip(self.adapter.non_trainable, state, strict=True)
             if not np.array_equal(self._fixed[id(variable)], new)
         ]
-        seeds = [v for v in changed if v.path.endswith("seed_generator_state")]
+        seeds = [v for v in changed if v.path.endswith(_SEED)]
         random = [seed.path for seed in seeds if self._reaches_output(seed, x)]
         if random:
             raise _random_error(f"numbers drawn from {random}")

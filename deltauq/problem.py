@@ -13,7 +13,7 @@ import tensorflow as tf
 from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.cost import Cost, per_parameter
 from deltauq.curvature import GGN, CurvatureOperator, LinearHeadGGN
-from deltauq.data import Batches, probe_rows
+from deltauq.data import Batches, DataRecord, probe_rows
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.inputs import check_batch_size
@@ -26,7 +26,7 @@ from deltauq.regularization import L2, refuse_other_terms, refuse_weight_decay
 from deltauq.streams import as_source, model_rank
 from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
 
-__all__ = ["Problem", "state_problem"]
+__all__ = ["Problem", "recall_problem", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
 
@@ -185,6 +185,28 @@ def state_problem(
         plan,
         estimates_noise,
         head,
+    )
+
+
+def recall_problem(
+    network: Network, likelihood: Likelihood, data: DataRecord, rates: Rates, probe: Any
+) -> Problem:
+    """A problem as it was stated once, without its data: good for predictions.
+
+    Args:
+        network: the network.
+        likelihood: of one position, its noise known.
+        data: what is remembered of them.
+        rates: lambda_j `[P]`, as of `Problem`.
+        probe: rows on which the network is looked at.
+    """
+    understood = understand(network, network.inspect(probe), likelihood)
+    network, found = understood.network, understood.likelihood
+    per_example = PerExample(network, probe)
+    linearization = Linearization(network, found, data.spec.x, per_example, _metric(rates))
+    plan = MemoryPlan(0, 0, 0, 1)  # without data no curvature will be multiplied
+    return Problem(
+        network, found, data, understood.n_outputs, rates, per_example, linearization, plan
     )
 
 

@@ -53,6 +53,7 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
             expected="a number between 0 and 1, such as 0.01",
             received=repr(rtol),
         )
+    fitted.require_own_vectors("refine")
     if _rounding(fitted) > _LARGEST_ROUNDING:
         raise NumericalError(
             "the curvature is too large for refine in this precision",

@@ -13,6 +13,7 @@ import scipy.optimize
 import tensorflow as tf
 
 from deltauq.cost import Cost, Stationarity
+from deltauq.likelihoods import Likelihood
 
 __all__ = ["Polished", "Verdict", "build_mlp", "polish", "train_adam"]
 
@@ -133,19 +134,21 @@ class _Search:
 
 def build_mlp(
     n_features: int,
-    n_classes: int,
+    n_outputs: int,
     *,
     hidden_units: tuple[int, ...],
     activation: str,
     l2: float,
     dtype: str,
     seed: int,
+    rescaling: tuple[Array, Array] | None = None,
 ) -> keras.Sequential:
-    """A dense network with logits `[B, C]` and the rate `l2` on every kernel and bias.
+    """A dense network with outputs `[B, C]` and the rate `l2` on every kernel and bias.
 
-    The regularizers hold l2 / 2, because Keras' L2(a) is a * sum w^2.
+    The regularizers hold l2 / 2, because Keras' L2(a) is a * sum w^2. A rescaling (scales and
+    offsets, each `[C]`) ends the network in a layer without parameters that applies it.
     """
-    widths = [*hidden_units, n_classes]
+    widths = [*hidden_units, n_outputs]
     seeds = np.random.SeedSequence(seed).generate_state(len(widths))
     layers: list[keras.layers.Layer] = [keras.Input((n_features,), dtype=dtype)]
     for k, (width, layer_seed) in enumerate(zip(widths, seeds, strict=True)):
@@ -160,11 +163,14 @@ def build_mlp(
                 name=f"hidden_{k}" if k < len(hidden_units) else "logits",
             )
         )
+    if rescaling is not None:
+        layers.append(keras.layers.Rescaling(*rescaling, dtype=dtype, name="rescaling"))
     return keras.Sequential(layers)
 
 
 def train_adam(
     model: keras.Model,
+    likelihood: Likelihood,
     x: Array,
     y: Array,
     weight: Array,
@@ -175,12 +181,14 @@ def train_adam(
     seed: int,
     on_epoch: Callable[[float], None],
 ) -> None:
-    """Train a model with logits by Adam on mean cross-entropy plus its regularizers.
+    """Train a model by Adam on the likelihood's mean loss plus the model's regularizers.
 
     Weights are divided by their mean, so that the cost is the one `Cost` has. Seeds are local: no
     global random state is touched. The loop is our own because `keras.Model.fit` cannot add a
     float32 loss to float64 regularizers.
     """
+    if epochs == 0:
+        return
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
     data = tf.data.Dataset.from_tensor_slices((x, y, weight / np.mean(weight)))
@@ -190,8 +198,7 @@ def train_adam(
     def step(batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
         inputs, labels, weights = batch
         with tf.GradientTape() as tape:
-            logits = model(inputs, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            losses = likelihood.loss(model(inputs, training=True), labels)
             cost = tf.reduce_mean(tf.cast(weights, losses.dtype) * losses)
             cost += tf.add_n(model.losses)
         gradients = tape.gradient(cost, model.trainable_variables)

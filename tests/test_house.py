@@ -16,6 +16,7 @@ PACKAGE = Path(deltauq.__file__).parent
 #: Rooms in the order in which data flow through them; a room imports only from rooms before it.
 ORDER = [
     "errors",
+    "artifact",
     "progress",
     "linalg",
     "tracing",
@@ -43,6 +44,7 @@ ORDER = [
     "eigen",
     "memory",
     "covariance",
+    "rounding",
     "sandwich",
     "posterior",
     "prediction",
@@ -54,15 +56,20 @@ ORDER = [
     "evidence",
     "fit",
     "refinement",
+    "answers",
+    "saving",
+    "serving",
     "delta",
     "training",
     "estimates",
     "checks",
     "diagnosis",
+    "callback",
+    "estimator",
     "classifier",
+    "regressor",
     "metrics",
     "comparison",
-    "findings",
     "plots",
     "report",
     "demo",
@@ -70,7 +77,13 @@ ORDER = [
 ]
 
 #: Methods that hand a finished result to a later room, imported when they are called.
-LATER_ON_CALL = {("prediction", "plots"), ("comparison", "plots"), ("rankcurve", "plots")}
+LATER_ON_CALL = {
+    ("prediction", "plots"),
+    ("comparison", "plots"),
+    ("rankcurve", "plots"),
+    ("comparison", "report"),
+    ("diagnosis", "report"),
+}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -2,7 +2,7 @@
 
 from deltauq.jacobians.factors import Factor, Workspace, assemble, evaluated, stacked
 from deltauq.jacobians.head import LinearHead, find_linear_head
-from deltauq.jacobians.per_example import Cotangents, PerExample
+from deltauq.jacobians.per_example import Cotangents, PerExample, rows_by_example
 from deltauq.jacobians.second import hessian_product
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "evaluated",
     "find_linear_head",
     "hessian_product",
+    "rows_by_example",
     "stacked",
 ]

@@ -22,7 +22,7 @@ from deltauq.jacobians.taps import Tap, find_taps
 from deltauq.network import Network
 from deltauq.tracing import reached_from
 
-__all__ = ["Cotangents", "PerExample"]
+__all__ = ["Cotangents", "PerExample", "rows_by_example"]
 
 #: Maps logits `[B, C]` to the cotangents `[B, R, C]` whose rows are wanted (R static).
 Cotangents = Callable[[tf.Tensor], tf.Tensor]
@@ -39,11 +39,13 @@ class PerExample:
             differentiation; a variable whose rows differ goes to the example-by-example path.
 
     Attributes:
+        probe: those rows.
         mapped: paths of the variables on the example-by-example path.
     """
 
     def __init__(self, network: Network, probe: Any) -> None:
         self._network = network
+        self.probe = probe
         self._mapped: set[int] = set()  # tracing on the probe adds the variables without a rule
         self._folds: dict[tuple[int, int], int] = {}
         self._mapped |= self._with_wrong_rule(probe)
@@ -72,7 +74,7 @@ class PerExample:
         c = tf.stop_gradient(cotangents(logits))
         taps = self._taps(pieces, x, logits)
         factors = self._ruled(pieces, taps, logits, c)
-        for i, rows in _map_examples(self._network, pieces, x, c, sorted(self._mapped)).items():
+        for i, rows in rows_by_example(self._network, pieces, x, c, sorted(self._mapped)).items():
             factors[i] = Rows(tf.unstack(rows, axis=1))
         return [factors[i] for i in range(len(pieces))], logits
 
@@ -189,10 +191,18 @@ def _refuse_cut_off(cut_off: list[str]) -> None:
         )
 
 
-def _map_examples(
+def rows_by_example(
     network: Network, pieces: list[tf.Tensor], x: Any, c: tf.Tensor, indices: list[int]
 ) -> dict[int, tf.Tensor]:
-    """Rows of some variables by differentiating one example at a time, `[B, R, size]` each."""
+    """Rows of some variables by differentiating one example at a time, `[B, R, size]` each.
+
+    Args:
+        network: the network.
+        pieces: its parameters.
+        x: inputs `[B, ...]`.
+        c: cotangents `[B, R, C]`, R static.
+        indices: which variables.
+    """
     if not indices:
         return {}
 

@@ -11,6 +11,7 @@ from deltauq.likelihoods.custom import CustomLoss
 from deltauq.likelihoods.gaussian import Gaussian
 from deltauq.likelihoods.likelihood import Likelihood
 from deltauq.likelihoods.positions import AtPositions
+from deltauq.likelihoods.stored import likelihood_facts, likelihood_of
 
 __all__ = [
     "AtPositions",
@@ -21,6 +22,8 @@ __all__ = [
     "Gaussian",
     "Likelihood",
     "Training",
+    "likelihood_facts",
+    "likelihood_of",
     "read_likelihood",
     "resolve_likelihood",
 ]

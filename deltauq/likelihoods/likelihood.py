@@ -115,6 +115,11 @@ class Likelihood(abc.ABC):
         return 1.0
 
     @property
+    def at_one_position(self) -> Likelihood:
+        """That of one prediction, where an input makes several."""
+        return self
+
+    @property
     def needs_noise(self) -> bool:
         """The noise of a regression is to be estimated before anything is computed."""
         return False

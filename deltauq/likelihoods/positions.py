@@ -78,6 +78,11 @@ class AtPositions(Wrapped):
         """That of one position: Keras' losses are means over the positions."""
         return self.inner.dispersion(n_outputs // self.positions)
 
+    @property
+    def at_one_position(self) -> Likelihood:
+        """The inner one."""
+        return self.inner
+
     def with_noise(self, noise: Array) -> AtPositions:
         """The same with variances `[C]`, those of every position."""
         return AtPositions(self.inner.with_noise(noise), self.shape)

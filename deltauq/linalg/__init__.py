@@ -13,6 +13,7 @@ from deltauq.linalg.orthogonal import (
     split,
 )
 from deltauq.linalg.pairs import Eigenpairs
+from deltauq.linalg.precision import nearest_orthonormal, relative_range
 from deltauq.linalg.quadrature import Krylov, MatrixForms, bound_matrix_forms, gauss_radau
 from deltauq.linalg.storage import Storage
 
@@ -33,8 +34,10 @@ __all__ = [
     "combine",
     "gauss_radau",
     "inner_products",
+    "nearest_orthonormal",
     "orthonormal_basis",
     "project_out",
+    "relative_range",
     "relative_width",
     "root_diagonal",
     "split",

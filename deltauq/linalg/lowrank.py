@@ -25,6 +25,10 @@ class LowRank:
     weights: Array
     tail: float
 
+    def times(self, factor: float) -> LowRank:
+        """The same times a number."""
+        return LowRank(self.weights * factor, self.tail * factor)
+
     def quadratic_form(self, along: Array, rest: Array) -> Array:
         """X (U W U^T + t (I - U U^T)) X^T in float64, as a sum of two semidefinite parts.
 

@@ -5,8 +5,9 @@ from deltauq.prediction.classes import (
     Prediction,
     SomeClassesPrediction,
     VarianceSplit,
+    class_numbers,
 )
-from deltauq.prediction.estimate import Estimate, join
+from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.propagation import ROUNDING, assemble, predict, predict_some
 from deltauq.prediction.quantities import RegressionPrediction
@@ -21,7 +22,9 @@ __all__ = [
     "SomeClassesPrediction",
     "VarianceSplit",
     "assemble",
+    "class_numbers",
     "join",
+    "normal_quantile",
     "predict",
     "predict_some",
 ]

@@ -1,0 +1,151 @@
+"""`DeltaUncertainty` gives what `DeltaMethod` gives, where Keras users look for it."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from deltauq import DeltaMethod, DeltaUncertainty
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3)).astype("float32")
+    return x[:90], np.argmax(x[:90] + rng.normal(size=(90, 3)), axis=1), x[90:]
+
+
+def build(**options):
+    keras.utils.set_random_seed(0)
+    l2 = {"kernel_regularizer": keras.regularizers.L2(0.02)}
+    l2["bias_regularizer"] = l2["kernel_regularizer"]
+    model = keras.Sequential(
+        [
+            keras.Input((3,), name="features"),
+            keras.layers.Dense(4, "tanh", name="hidden", **l2),
+            keras.layers.Dense(3, "softmax", name="iris.species-1", **l2),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy", **options)
+    return model
+
+
+def train(model, data, *callbacks, epochs=40, **options):
+    options = {"verbose": 0} | options
+    return model.fit(
+        data[0], data[1], batch_size=90, epochs=epochs, callbacks=list(callbacks), **options
+    )
+
+
+def test_it_is_the_delta_method_of_the_trained_model(data):
+    x, y, x_val = data
+    model = build()
+    callback = DeltaUncertainty(x, y, x_val=x_val, curvature="ggn")
+    history = train(model, data, callback)
+    dm = DeltaMethod(model, "ggn", progress=False).fit(x, y)
+    prediction = dm.predict(x_val)
+    np.testing.assert_allclose(callback.delta_.predict(x_val).std, prediction.std, rtol=1e-5)
+    low, high = prediction.std_bounds
+    figures = [history.history[name] for name in ("val_mean_score", "val_std_width")]
+    assert [len(each) for each in figures] == [40, 40]  # a frame takes lists of one length
+    assert np.all(np.isnan(figures[0][:-1]))
+    assert figures[0][-1] == pytest.approx(np.mean(prediction.score), rel=1e-5)
+    assert figures[1][-1] == pytest.approx(np.median((high - low) / high), rel=1e-3, abs=1e-6)
+
+
+def test_later_callbacks_find_the_figures_in_the_logs(data):
+    seen = {}
+    late = keras.callbacks.LambdaCallback(on_train_end=seen.update)
+    history = train(build(), data, DeltaUncertainty(*data[:2], x_val=data[2], bounds=False), late)
+    assert seen["val_mean_score"] == history.history["val_mean_score"][-1]
+    assert "val_std_width" not in seen
+
+
+def test_sample_and_class_weights_count(data):
+    x, y, _ = data
+    weight, classes = np.arange(1.0, 91.0), {0: 2.0}
+    callback = DeltaUncertainty(x, y, weight, classes)
+    train(build(), data, callback, sample_weight=weight, class_weight=classes)
+    assert callback.delta_.n_examples == pytest.approx(np.sum(weight * np.where(y == 0, 2, 1)))
+
+
+def test_the_model_is_left_as_it_was_and_trains_on(data):
+    x, y, x_val = data
+    plain, watched = build(), build()
+    callback = DeltaUncertainty(x, y, x_val=x_val)
+    train(plain, data)
+    train(watched, data, callback)
+    assert set(vars(watched)) == set(vars(plain))
+    for one, other in zip(plain.get_weights(), watched.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    first, before = callback.delta_, callback.delta_.predict(x_val)
+    history = train(watched, data, callback, epochs=2)
+    np.testing.assert_array_equal(first.predict(x_val).std, before.std)  # at its own weights
+    assert np.any(callback.delta_.predict(x_val).std != before.std)
+    assert len(history.history["val_mean_score"]) == 2
+
+
+def test_it_follows_callbacks_that_restore_weights(data):
+    x, y, x_val = data
+    model = build()
+    stopping = keras.callbacks.EarlyStopping("loss", patience=0, restore_best_weights=True)
+    callback = DeltaUncertainty(x, y, x_val=x_val)
+    train(model, data, stopping, callback)
+    np.testing.assert_allclose(
+        callback.delta_.predict(x_val).probabilities, model.predict(x_val, verbose=0), rtol=1e-5
+    )
+
+
+def test_one_history_over_two_trainings(data):
+    """A history that the user keeps goes on; the figures stand at the end of each training."""
+    model, kept = build(), keras.callbacks.History()
+    callback = DeltaUncertainty(*data[:2], x_val=data[2])
+    for _ in range(2):
+        train(model, data, kept, callback, epochs=30)
+    assert {len(values) for values in kept.history.values()} == {60}
+    assert list(np.flatnonzero(np.isfinite(kept.history["val_mean_score"]))) == [29, 59]
+
+
+@pytest.mark.parametrize(
+    ("verbose", "of_fit", "says"),
+    [(None, 0, False), (None, 2, True), (0, 2, False), (2, 0, True), (None, "auto", True)],
+)
+def test_it_is_as_silent_as_asked(data, capsys, verbose, of_fit, says):
+    callback = DeltaUncertainty(*data[:2], x_val=data[2], verbose=verbose, curvature="opg")
+    train(build(), data, callback, verbose=of_fit)
+    printed = capsys.readouterr().out
+    assert ("opg: " in printed) == says
+    assert ("val_mean_score: 0." in printed) == says
+
+
+def test_without_validation_inputs_there_is_nothing_to_log(data, capsys):
+    callback = DeltaUncertainty(*data[:2])
+    history = train(build(), data, callback, verbose=2)
+    assert set(history.history) == {"loss"}
+    assert callback.delta_.n_examples == 90
+    assert "eigenpairs" in capsys.readouterr().out
+
+
+def test_unknown_options_are_refused_before_training(data):
+    model = build()
+    before = model.get_weights()
+    with pytest.raises(TypeError, match="curvatur"):
+        train(model, data, DeltaUncertainty(*data[:2], curvatur="ggn"))
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
+def test_a_model_that_went_through_keras_saving_gives_the_same(data, tmp_path, suffix):
+    """Its names do no harm; nor does wrapping it before."""
+    x, y, x_val = data
+    model = build()
+    train(model, data)
+    before = DeltaMethod(model, progress=False).fit(x, y).predict(x_val)
+    model.save(tmp_path / f"model{suffix}")
+    loaded = keras.saving.load_model(tmp_path / f"model{suffix}")
+    after = DeltaMethod(loaded, progress=False).fit(x, y).predict(x_val)
+    np.testing.assert_array_equal(before.probabilities, after.probabilities)
+    np.testing.assert_allclose(before.covariance, after.covariance, rtol=1e-6, atol=1e-12)

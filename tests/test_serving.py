@@ -1,0 +1,124 @@
+"""An exported SavedModel predicts what `predict` does, in a process without deltauq."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import test_saving as saving
+
+from deltauq import DeltaMethod
+from deltauq.errors import InvalidInputError, NotFittedError
+
+pytestmark = saving.pytestmark
+
+#: What plain TensorFlow does with an export. An import of deltauq would fail.
+_SERVE = textwrap.dedent("""
+    import pickle, sys
+    sys.modules["deltauq"] = sys.modules["keras"] = None
+    import numpy as np
+    import tensorflow as tf
+    for name, x in pickle.load(open(sys.argv[1], "rb")).items():
+        served = tf.saved_model.load(f"{sys.argv[2]}/{name}").signatures
+        for signature in ("serving_default", "mean"):
+            found = served[signature](**{key: tf.constant(leaf) for key, leaf in x.items()})
+            np.savez(f"{sys.argv[2]}/{name}.{signature}.npz", **found)
+""")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Every case: fitted, exported, and served by one process that has TensorFlow alone."""
+    import pickle
+
+    directory = tmp_path_factory.mktemp("exports")
+    methods, inputs = {}, {}
+    for name, case in saving.CASES.items():
+        methods[name], x, _ = saving.fit(case)
+        methods[name].export(directory / name, level=0.9)
+        x = inputs[name] = saving.first(x)
+        inputs[name] = x
+    named = {name: x if isinstance(x, dict) else {"x": x} for name, x in inputs.items()}
+    (directory / "inputs").write_bytes(pickle.dumps(named))
+    subprocess.run(
+        [sys.executable, "-c", _SERVE, str(directory / "inputs"), str(directory)],
+        check=True,
+        capture_output=True,
+        cwd=directory,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    return directory, methods, inputs
+
+
+@pytest.mark.parametrize("name", saving.CASES)
+def test_a_process_without_deltauq_predicts_the_same(served, name):
+    directory, methods, inputs = served
+    expected = methods[name].predict(inputs[name])
+    with np.load(directory / f"{name}.serving_default.npz") as found:
+        mean = "mean" if name == "regression" else "probabilities"
+        close = {"rtol": 2e-5, "atol": 1e-6}
+        np.testing.assert_allclose(found[mean], expected.mean, **close)
+        np.testing.assert_allclose(found["std"], expected.std, **close)
+        np.testing.assert_allclose(found["score"], expected.score, **close)
+        lower, upper = expected.interval(0.9)
+        np.testing.assert_allclose(found["lower"], lower, **close)
+        np.testing.assert_allclose(found["upper"], upper, **close)
+        if expected.std_limits is None:
+            assert "std_low" not in found
+        else:
+            np.testing.assert_allclose(found["std_low"], expected.std_bounds[0], **close)
+            np.testing.assert_allclose(found["std_high"], expected.std_bounds[1], **close)
+        if name == "regression":
+            lower, upper = expected.interval(0.9, of="observation")
+            np.testing.assert_allclose(found["observation_lower"], lower, **close)
+            np.testing.assert_allclose(found["observation_upper"], upper, **close)
+    with np.load(directory / f"{name}.mean.npz") as found:
+        assert found.files == [mean]
+        np.testing.assert_allclose(found[mean], expected.mean, **close)
+
+
+def test_in_float64_to_rounding(tmp_path, get_case):
+    case = get_case("relu_conv")
+    method = DeltaMethod(case.model, "ggn", rank=10, l2=0.1, likelihood="categorical")
+    method.fit(case.x, case.y, case.weight).export(tmp_path / "m", batch_size=2)
+    served = tf.saved_model.load(tmp_path / "m").signatures["serving_default"]
+    found, expected = served(x=tf.constant(case.x[:2])), method.predict(case.x[:2])
+    np.testing.assert_allclose(found["std"], expected.std, rtol=1e-9)
+    np.testing.assert_allclose(found["std_low"], expected.std_bounds[0], rtol=1e-9)
+    assert served.structured_input_signature[1]["x"].shape == (2, *case.x.shape[1:])
+
+
+def test_nothing_large_is_a_constant(tmp_path):
+    """Constants of 1.9 GB take 16 GiB, and beyond 2 GB they fail."""
+    method, *_ = saving.fit(saving.batch_norm)
+    method.export(tmp_path / "m")
+    loaded = tf.saved_model.load(tmp_path / "m")
+    graph = loaded.signatures["serving_default"].graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    sizes = [
+        np.prod([dim.size for dim in node.attr["value"].tensor.tensor_shape.dim], dtype=int)
+        for node in nodes
+        if node.op == "Const"
+    ]
+    assert max(sizes) <= 16
+
+
+def test_bad_calls_say_what_to_do(tmp_path):
+    method, *_ = saving.fit(saving.softmax)
+    with pytest.raises(NotFittedError, match="export needs the curvature"):
+        DeltaMethod(method.model).export(tmp_path / "m")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InvalidInputError, match="exists already"):
+        method.export(tmp_path / "there")
+    with pytest.raises(InvalidInputError, match="directory above the export does not exist"):
+        method.export(tmp_path / "no" / "m")
+    with pytest.raises(InvalidInputError, match="not a confidence level"):
+        method.export(tmp_path / "m", level=95)
+    with pytest.raises(InvalidInputError, match="batch_size"):
+        method.export(tmp_path / "m", batch_size=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
