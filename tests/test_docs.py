@@ -120,6 +120,14 @@ def test_only_pages_that_ask_for_it_are_run():
     assert figures_hook()["on_page_markdown"](text, page=page) == text
 
 
+def test_examples_of_docstrings_are_fenced():
+    fenced = runpy.run_path(str(DOCS / "hooks" / "doctests.py"))["fenced"]
+    text = "One line.\n\n>>> x = f(\n...     1\n... )\n>>> x\n2\n\nMore."
+    shown = "One line.\n\n```pycon\n>>> x = f(\n...     1\n... )\n>>> x\n2\n```\n\nMore."
+    assert fenced(text) == shown
+    assert fenced("No example.") == "No example."
+
+
 def test_the_notebook_is_kept_without_outputs():
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
         if cell.cell_type == "code":
