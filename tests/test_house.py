@@ -17,6 +17,7 @@ PACKAGE = Path(deltauq.__file__).parent
 ORDER = [
     "errors",
     "progress",
+    "tables",
     "linalg",
     "tracing",
     "gradients",

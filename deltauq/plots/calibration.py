@@ -11,11 +11,12 @@ from deltauq.metrics import RiskCoverage
 from deltauq.metrics import reliability as calibrate
 from deltauq.metrics import risk_coverage as trade_off
 from deltauq.plots.canvas import BLACK, BLUE, GREY, VERMILION, new_axes, tidy
-from deltauq.plots.points import events, misclassified
-from deltauq.prediction import MultiLabelPrediction, Prediction
+from deltauq.plots.points import events, is_of_classes, is_of_labels, misclassified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from deltauq.prediction import MultiLabelPrediction, Prediction
 
 __all__ = ["reliability", "risk_coverage"]
 
@@ -39,7 +40,7 @@ def reliability(
         n_bins: bins of equal width.
         ax: where to draw; None makes a figure.
     """
-    ax, labels = new_axes(ax, figsize=(4.9, 5.1)), isinstance(prediction, MultiLabelPrediction)
+    ax, labels = new_axes(ax, figsize=(4.9, 5.1)), is_of_labels(prediction)
     curve = calibrate(*events(prediction, y), n_bins)
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
     whiskers = np.maximum([curve.observed - curve.lower, curve.upper - curve.observed], 0.0)
@@ -89,7 +90,7 @@ def risk_coverage(
     wrong = misclassified(prediction, y)
     own = trade_off(prediction.score if score is None else np.asarray(score), wrong)
     _add_curve(ax, own, "by the score", color=BLUE, linewidth=1.8)
-    if isinstance(prediction, Prediction):
+    if is_of_classes(prediction):
         unsure = 1 - prediction.probabilities.max(axis=1)
         _add_curve(
             ax,

@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, YELLOW, new_axes
-from deltauq.plots.points import output_names, shortened
-from deltauq.prediction import Prediction
+from deltauq.plots.points import is_of_classes, output_names, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from deltauq.prediction import Prediction
 
 __all__ = ["decision_regions"]
 
@@ -100,8 +101,8 @@ def _around(column: Array, resolution: int) -> Array:
 
 def _predict(source: Any, inputs: Array) -> Prediction:
     predict = getattr(source, "predict_uncertainty", None) or getattr(source, "predict", None)
-    prediction = predict(inputs) if predict else None
-    if not isinstance(prediction, Prediction):
+    prediction: Any = predict(inputs) if predict else None
+    if not is_of_classes(prediction):
         raise InvalidInputError(
             "decision regions need predictions of one of several classes, with standard errors",
             expected="a fitted DeltaMethod, or an estimator with predict_uncertainty",

@@ -13,7 +13,6 @@ from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
 from deltauq.covariance import check_choice
-from deltauq.errors import optional
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 
 if TYPE_CHECKING:
@@ -157,7 +156,9 @@ class Prediction(Estimate):
         `se_high` where there are `std_bounds`, `score`, `entropy`, `mutual_information`, and
         `predicted_c`, `se_c` of every class c.
         """
-        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return super().to_frame(level)
+
+    def _columns(self, level: float) -> dict[str, Array]:
         n, top = np.arange(len(self)), self.labels
         lower, upper = self.interval(level)
         columns: dict[str, Array] = {
@@ -175,7 +176,7 @@ class Prediction(Estimate):
         for c in range(self.logits.shape[1]):
             columns[f"predicted_{c}"] = self.probabilities[:, c]
             columns[f"se_{c}"] = self.std[:, c]
-        return frames.DataFrame(columns)
+        return columns
 
     def plot(self, y: Any = None, ax: Any = None) -> Any:
         """Probability against standard error of the predicted class; see `deltauq.plots`."""
@@ -241,7 +242,9 @@ class SomeClassesPrediction(Estimate):
         Columns: `input`, `class`, `predicted`, `se`, `ci_lower`, `ci_upper`, and `se_low`,
         `se_high` where there are `std_bounds`.
         """
-        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return super().to_frame(level)
+
+    def _columns(self, level: float) -> dict[str, Array]:
         n, k = self.logits.shape
         lower, upper = self.interval(level)
         columns = {
@@ -254,7 +257,7 @@ class SomeClassesPrediction(Estimate):
         }
         if self.std_limits is not None:
             columns["se_low"], columns["se_high"] = self.std_limits.reshape(-1, 2).T
-        return frames.DataFrame(columns)
+        return columns
 
 
 def class_numbers(y: Array) -> Array:
