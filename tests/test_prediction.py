@@ -162,7 +162,7 @@ def test_the_variance_of_the_labels_is_split(prediction):
 
 @pytest.mark.parametrize("spread", [1, 10, 60])
 def test_log_odds_are_those_of_each_class_against_the_others(spread):
-    """Class by class: z_c - logsumexp(others), along e_c - q, up to probabilities that round to 1."""
+    """Class by class: z_c - logsumexp(others), along e_c - q; up to probabilities that are 1."""
     rng = np.random.default_rng(spread)
     logits = spread * rng.normal(size=(20, 5))
     root = rng.normal(size=(20, 5, 5))

@@ -298,7 +298,7 @@ def test_the_table_of_inputs_lists_the_ten_highest_scores_with_their_intervals(b
             study.class_names[y[i]],
             f"{prediction.probabilities[i, c]:.3f}",
             f"{se:.3f}",
-            *([f"{0.9 * se:.3f} to {se:.3f}"] if bounded else []),
+            *([f"{0.9 * se:.3f} and {se:.3f}"] if bounded else []),
             f"{lower[i, c]:.3f} to {upper[i, c]:.3f}",
             f"{prediction.score[i]:.3f}",
         ]
@@ -328,6 +328,9 @@ def test_the_width_of_the_bounds_and_their_failure_are_stated():
     )
     assert "its width is 10 % of its upper end for a typical standard error" in text
     assert "the middle between what they could be" in text
+    assert "More eigenpairs would narrow it" in text
+    narrow = _text(to_html(_bounded(_study(), width=0.02), {}))
+    assert "More eigenpairs" not in narrow
     assert "estimate" not in text.split("How sure are the numbers?")[1]
 
 
