@@ -443,3 +443,9 @@ def test_a_gallery_needs_the_place_of_a_subplot():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     with pytest.raises(InvalidInputError, match="need the place of a subplot"):
         plots.gallery(_prediction(), np.ones((40, 2, 2)), [0], ax=figure.add_axes((0, 0, 1, 1)))
+
+
+def test_no_two_of_many_classes_look_alike():
+    styles = [plots.regions._style(c) for c in range(42)]
+    assert len({(colour, hatch) for colour, hatch, _ in styles}) == 42
+    assert len({(colour, marker) for colour, _, marker in styles}) == 42

@@ -57,7 +57,7 @@ def reliability(
         label=f"observed, mean gap {curve.error:.3f}",
     )
     whats = "labels" if labels else "inputs"
-    ax.annotate(whats, (-0.03, -0.06), ha="right", va="center", fontsize=7)
+    ax.annotate(whats, (-0.03, -0.06), ha="right", va="center", fontsize=7, annotation_clip=False)
     for x, n in zip(curve.predicted, curve.count, strict=True):
         ax.annotate(_short_count(int(n)), (x, -0.06), ha="center", va="center", fontsize=7)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.11, 1.04), aspect="equal")
