@@ -207,6 +207,15 @@ class Answers:
         return self._require_fitted("n_examples").problem.data.n_examples
 
     @property
+    def l2_rates(self) -> dict[str, float]:
+        """Lambda of every uncertain variable by its path, beside the cost that was minimised."""
+        problem = self._require_fitted("l2_rates").problem
+        return {
+            parameter.path: float(problem.rates[parameter.start]) * problem.dispersion
+            for parameter in problem.network.parameters
+        }
+
+    @property
     def columns(self) -> tuple[Any, ...] | None:
         """Of the pandas frame that `fit` was called with; None of other inputs."""
         return self._require_fitted("columns").problem.data.columns

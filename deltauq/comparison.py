@@ -15,6 +15,7 @@ from deltauq.errors import InvalidInputError, optional
 from deltauq.linalg import Eigenpairs
 from deltauq.metrics import Agreement, agreement, error_auroc
 from deltauq.prediction import Estimate, Prediction
+from deltauq.tables import notebook_table, terminal_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,17 +120,19 @@ class Comparison:
         frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
         return frames.DataFrame(self.rows()).set_index("curvature")
 
+    def _repr_html_(self) -> str | None:
+        """The table in a notebook; the text without pandas."""
+        return notebook_table(self._caption, self.to_frame)
+
     def __rich__(self) -> rich.table.Table:
         """The table for a terminal: `rich.print(comparison)`."""
-        from rich.table import Table
-
-        table = Table(title=f"Standard errors against curvature={self.reference.curvature!r}")
         rows = self.rows()
-        for name in rows[0]:
-            table.add_column(name.replace("_", " "), justify="right")
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row.values()))
-        return table
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        return terminal_table(self._caption, columns)
+
+    @property
+    def _caption(self) -> str:
+        return f"Standard errors against curvature={self.reference.curvature!r}"
 
     def plot(self, curvature: str | None = None, ax: Any = None) -> Any:
         """Standard errors of one curvature against the reference's; see `deltauq.plots`."""
@@ -206,9 +209,3 @@ def labels_of(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
             received=f"labels of {len(labels)}",
         )
     return labels
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -37,6 +37,7 @@ from deltauq.likelihoods import Likelihood, read_likelihood
 from deltauq.network import Layers, Network
 from deltauq.regularization import L2, VariableRate, l2_sources, refuse_other_terms
 from deltauq.streams import as_source, model_rank
+from deltauq.tables import notebook_table
 from deltauq.training import Polished
 from deltauq.training import polish as minimise
 from deltauq.understanding import Understood, estimate_noise, read_rates, understand
@@ -114,6 +115,10 @@ class Diagnosis:
         from deltauq.report import Study
 
         return Study(title, stationarity=self.stationarity, diagnosis=self).to_html()
+
+    def _repr_html_(self) -> str | None:
+        """The findings in a notebook; the text without pandas."""
+        return notebook_table("Diagnosis", self.to_frame)
 
     def __rich__(self) -> rich.console.Group:
         """Tables for a terminal: `rich.print(diagnosis)`."""

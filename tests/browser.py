@@ -20,9 +20,11 @@ import pytest
 #: Seconds that an answer may take on a busy machine.
 _PATIENCE = 120
 
-#: Gives the browser its pipes as descriptors 3 and 4, whatever their numbers here.
+#: Gives the browser its pipes as descriptors 3 and 4, whatever their numbers here, even 4 and 3.
 _LAUNCH = (
-    "import os, sys; r, w = (os.dup(int(n)) for n in sys.argv[1:3]); os.dup2(r, 3); os.dup2(w, 4); "
+    "import fcntl, os, sys; "
+    "r, w = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]); "
+    "os.dup2(r, 3); os.dup2(w, 4); os.close(r); os.close(w); "
     "os.execv(sys.argv[3], sys.argv[3:])"
 )
 

@@ -18,6 +18,7 @@ ORDER = [
     "errors",
     "artifact",
     "progress",
+    "tables",
     "linalg",
     "tracing",
     "gradients",

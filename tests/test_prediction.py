@@ -158,3 +158,25 @@ def test_the_variance_of_the_labels_is_split(prediction):
     np.testing.assert_allclose(split.total, p * (1 - p))
     np.testing.assert_allclose(split.epistemic, np.einsum("ncc->nc", prediction.covariance))
     np.testing.assert_allclose(split.epistemic + split.aleatoric, split.total)
+
+
+@pytest.mark.parametrize("spread", [1, 10, 60])
+def test_log_odds_are_those_of_each_class_against_the_others(spread):
+    """Class by class: z_c - logsumexp(others), along e_c - q; up to probabilities that are 1."""
+    rng = np.random.default_rng(spread)
+    logits = spread * rng.normal(size=(20, 5))
+    root = rng.normal(size=(20, 5, 5))
+    prediction = build(logits, root @ np.swapaxes(root, 1, 2))
+    lower, upper = (scipy.special.logit(end) for end in prediction.interval(0.5))
+    q = scipy.stats.norm.ppf(0.75)
+    for n in range(20):
+        for c in range(5):
+            others = np.delete(np.arange(5), c)
+            odds = logits[n, c] - scipy.special.logsumexp(logits[n, others])
+            gradient = np.zeros(5)
+            gradient[c] = 1
+            gradient[others] = -scipy.special.softmax(logits[n, others])
+            std = np.sqrt(gradient @ prediction.logit_covariance[n] @ gradient)
+            if abs(odds) + q * std < 30:  # beyond, a probability is 1 to rounding
+                np.testing.assert_allclose(lower[n, c], odds - q * std, rtol=1e-6, atol=1e-3)
+                np.testing.assert_allclose(upper[n, c], odds + q * std, rtol=1e-6, atol=1e-3)

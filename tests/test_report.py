@@ -16,7 +16,7 @@ import scipy.special
 from deltauq.comparison import Comparison, Run
 from deltauq.cost import Stationarity
 from deltauq.errors import InvalidInputError, MissingDependencyError
-from deltauq.linalg import Eigenpairs
+from deltauq.linalg import Eigenpairs, NormBound
 from deltauq.prediction import Prediction
 from deltauq.report import Study, figures, to_html
 
@@ -46,9 +46,9 @@ def _study(**changes):
     )
     y = runs[0].prediction.labels.copy()
     y[::7] = (y[::7] + 1) % C
-    study = Study(
+    study = Study.of_comparison(
+        Comparison(runs, y),
         title="Four kinds",
-        comparison=Comparison(runs, y),
         stationarity=Stationarity(0.5, 0.003, 0.3, 0.29, 10.0),
         verdict="stationary",
         tolerance=0.02,
@@ -61,7 +61,7 @@ def _study(**changes):
 
 def _with_y(y):
     study = _study()
-    return dataclasses.replace(study, comparison=Comparison(study.comparison.runs, y))
+    return dataclasses.replace(study, y=y, comparison=Comparison(study.comparison.runs, y))
 
 
 def _wrong_where(chosen):
@@ -95,14 +95,16 @@ class _Page(HTMLParser):
 
 
 def test_the_figures_come_in_order_and_the_galleries_only_with_images():
-    names = ["probability_against_error", "hessian_against_opg", "hessian_against_ggn", "spectra"]
-    assert list(figures(_study())) == names
+    found = ["probability_against_error", "risk_coverage", "reliability"]
+    rest = ["hessian_against_opg", "hessian_against_ggn", "spectra"]
+    assert list(figures(_study())) == [*found, *rest]
     images = np.random.default_rng(0).random((N, 4, 4))
-    drawn = figures(_study(images=images))
-    assert list(drawn) == [*names, "most_uncertain", "least_uncertain"]
+    drawn = _study(images=images).figures()
+    assert list(drawn) == [*found, "most_uncertain", "least_uncertain", *rest]
     order = np.argsort(-_prediction().score)
     for name, expected in (("most_uncertain", order[:6]), ("least_uncertain", order[::-1][:6])):
-        shown = [ax.images[0].get_array() for ax in drawn[name].axes if ax.images]
+        cells = drawn[name].subfigs[0].subfigs
+        shown = [ax.images[0].get_array() for cell in cells for ax in cell.axes if ax.images]
         np.testing.assert_array_equal(shown, images[expected])
 
 
@@ -155,11 +157,11 @@ def test_the_headline_figures_are_the_studys():
     text = _text(to_html(_study(), {}))
     assert "Accuracy 85.0 % 9 of 60 wrong" in text
     assert "Training examples 4,321" in text
-    assert "Held-out inputs 60" in text
+    assert "Inputs 60" in text
     assert "Parameters 1,234" in text
     assert "Classes 4" in text
     assert "L2 rate 0.05" in text
-    assert "L2 rate" not in _text(to_html(_study(l2=None), {})).split("The spectra")[0]
+    assert "L2 rate" not in _text(to_html(_study(l2=None), {})).split("The curvatures")[0]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,7 @@ def test_the_headline_figures_are_the_studys():
         ("stationary", "vanishes to the stated tolerance"),
         ("stopped at a kink", "read the standard errors as approximate"),
         ("not converged", "Read them as provisional"),
+        ("not at a minimum", "the L2 rate is not the one they were trained with"),
         ("something new", ""),
     ],
 )
@@ -242,7 +245,8 @@ def test_the_two_aurocs_stand_side_by_side():
 
 def test_without_labels_nothing_is_said_about_errors():
     text = _text(to_html(_with_y(None), figures(_with_y(None))))
-    assert "no labels, so neither can be judged" in text
+    assert "AUROC of the score, from" not in text
+    assert "Are the probabilities themselves right?" not in text
     assert "Accuracy" not in text
     assert "Among the wrong" not in text
     assert "True" not in text
@@ -254,12 +258,17 @@ def test_without_wrong_predictions_the_score_is_not_judged():
     assert "Accuracy 100.0 % 0 of 60 wrong" in text
 
 
+def _rows(html, label):
+    """Texts of the cells of a table's body, and its rows."""
+    table = html[html.index(f'aria-label="{label}"') :]
+    rows = table[table.index("<tbody>") : table.index("</tbody>")].split("</tr>")[:-1]
+    return [[_text(cell) for cell in re.split(r"</t[hd]>", row)[:-1]] for row in rows], rows
+
+
 def test_the_comparison_table_holds_the_rows_of_the_comparison():
     study = _study()
-    html = to_html(study, {})
-    table = html[html.index("<tbody>") : html.index("</tbody>")]
-    printed = [_text(row).split() for row in table.split("</tr>")[:-1]]
-    assert printed[0][:3] == ["exact", "Hessian", "(reference)"]
+    printed, _ = _rows(to_html(study, {}), "Comparison of the curvatures")
+    assert printed[0][0] == "exact Hessian (reference)"
     for row, cells in zip(study.comparison.rows()[1:], printed[1:], strict=True):
         assert cells[0] == row["curvature"].upper()
         assert int(cells[1]) == row["rank"]
@@ -270,36 +279,90 @@ def test_the_comparison_table_holds_the_rows_of_the_comparison():
         np.testing.assert_allclose(values[6:], expected[6:], atol=0.051)
 
 
-def test_the_table_of_inputs_lists_the_ten_highest_scores_with_their_intervals():
+@pytest.mark.parametrize("bounded", [False, True])
+def test_the_table_of_inputs_lists_the_ten_highest_scores_with_their_intervals(bounded):
     study = _study()
-    html = to_html(study, {})
-    table = html[html.rindex("<tbody>") : html.rindex("</tbody>")]
-    rows = table.split("</tr>")[:-1]
-    prediction, y = study.comparison.reference.prediction, study.comparison.y
+    if bounded:
+        study = _bounded(study)
+    cells, rows = _rows(to_html(study, {}), "The most uncertain inputs")
+    prediction, y = study.prediction, study.y
     lower, upper = prediction.interval(0.95)
     order = np.argsort(-prediction.score)[:10]
     assert len(rows) == 10
-    for i, row in zip(order, rows, strict=True):
+    for i, row, found in zip(order, rows, cells, strict=True):
         c = prediction.labels[i]
-        assert _text(row).removeprefix("<tbody>").split() == [
+        se = prediction.std[i, c]
+        assert found == [
             str(i),
             study.class_names[c],
             study.class_names[y[i]],
             f"{prediction.probabilities[i, c]:.3f}",
-            f"{prediction.std[i, c]:.3f}",
-            f"{lower[i, c]:.3f}",
-            "to",
-            f"{upper[i, c]:.3f}",
+            f"{se:.3f}",
+            *([f"{0.9 * se:.3f} and {se:.3f}"] if bounded else []),
+            f"{lower[i, c]:.3f} to {upper[i, c]:.3f}",
             f"{prediction.score[i]:.3f}",
         ]
-        assert ('class="miss"' in row) == (c != y[i])
+        assert ('class="marked"' in row) == (c != y[i])
+
+
+def _bounded(study, width=0.1, failure=1e-6, certified=True):
+    """Standard errors that are known to a relative width."""
+    run = study.run
+    prediction = run.prediction
+    limits = np.stack([(1 - width) * prediction.std, prediction.std], axis=-1)
+    bound = NormBound(bound=0.2, at_least=0.1, failure=failure, products=10)
+    run = dataclasses.replace(
+        run,
+        prediction=dataclasses.replace(prediction, std_limits=limits, certified=certified),
+        eigenpairs=dataclasses.replace(run.eigenpairs, left_out=bound),
+    )
+    return dataclasses.replace(study, run=run)
+
+
+def test_the_width_of_the_bounds_and_their_failure_are_stated():
+    text = _text(to_html(_bounded(_study(tail="midpoint")), {}))
+    assert "Eigenpairs 3 of 1,234, the exact Hessian&#39;s Width 10 % of a" in text
+    assert (
+        "Kind of interval certified wrong with probability 1.0 \N{MULTIPLICATION SIGN} 10⁻⁶ at most"
+        in text
+    )
+    assert "its width is 10 % of its upper end for a typical standard error" in text
+    assert "the middle between what they could be" in text
+    assert "More eigenpairs would narrow it" in text
+    narrow = _text(to_html(_bounded(_study(), width=0.02), {}))
+    assert "More eigenpairs" not in narrow
+    assert "estimate" not in text.split("How sure are the numbers?")[1]
+
+
+def test_a_certain_bound_is_told_from_a_probable_one_and_from_an_estimate():
+    text = _text(to_html(_bounded(_study(), failure=0.0), {}))
+    assert "certified true up to rounding" in text
+    text = _text(to_html(_bounded(_study(), certified=False), {}))
+    assert "Kind of interval estimate not a bound" in text
+    assert "certified" not in text
+    assert "mathematical bound" not in text
+
+
+def test_standard_errors_without_bounds_claim_none():
+    text = _text(to_html(_study(), {}))
+    assert "how far the rest would move the standard errors is not known" in text
+    assert "Kind of interval" not in text
+
+
+def test_all_eigenpairs_leave_nothing_out():
+    study = _study()
+    run = dataclasses.replace(study.run, eigenpairs=_pairs([3.0, 2.0, 1.0], n_params=3))
+    text = _text(to_html(dataclasses.replace(study, run=run, tail="midpoint"), {}))
+    assert "All eigenpairs were computed: nothing of the curvature was left out." in text
+    assert "directions left out" not in text
 
 
 def _with_smallest(smallest):
     study = _study()
     runs = list(study.comparison.runs)
     runs[0] = dataclasses.replace(runs[0], eigenpairs=_pairs([4.0, 1.0], smallest=smallest))
-    return dataclasses.replace(study, comparison=Comparison(tuple(runs), study.comparison.y))
+    comparison = Comparison(tuple(runs), study.comparison.y)
+    return dataclasses.replace(study, run=runs[0], comparison=comparison)
 
 
 def test_negative_curvature_is_reported_with_its_size():
@@ -309,6 +372,8 @@ def test_negative_curvature_is_reported_with_its_size():
         "eigenvalue found is \N{MINUS SIGN}0.125, where the largest is 4 and the L2 rate 0.05. "
         "Negative data curvature was set to zero"
     ) in text
+    kept = dataclasses.replace(_with_smallest(-0.125), negative_curvature="keep")
+    assert "It was used as it is." in _text(to_html(kept, {}))
 
 
 @pytest.mark.parametrize("smallest", [None, 0.0, 0.3])
@@ -333,11 +398,30 @@ def test_only_the_curvatures_compared_are_explained():
     assert "The curvature was taken in 2 ways" in text
     assert "OPG, outer products of gradients" in text
     assert "GGN" not in text
+    one = dataclasses.replace(study, comparison=None)
+    text = _text(to_html(one, {}))
+    assert "The curvature is the exact Hessian: the full second derivative" in text
+    assert "side by side" not in text
 
 
 def test_class_names_that_do_not_fit_are_refused():
     with pytest.raises(InvalidInputError, match=r"class_names.*4 names.*Received: 2"):
         _study(class_names=("a", "b"))
+
+
+def test_y_that_does_not_fit_is_refused():
+    with pytest.raises(InvalidInputError, match=r"y does not fit.*class numbers \[60\].*\[3\]"):
+        _study(y=np.zeros(3, int))
+
+
+def test_a_study_of_nothing_is_refused():
+    with pytest.raises(InvalidInputError, match=r"there is nothing to report.*with a run"):
+        Study().to_html()
+    with pytest.raises(InvalidInputError, match="the study has no predictions"):
+        _ = Study().prediction
+    run = _study().run
+    with pytest.raises(InvalidInputError, match=r"nothing to report.*at least one input"):
+        Study(run=dataclasses.replace(run, prediction=run.prediction[:0]))
 
 
 def test_without_jinja2_the_message_says_what_to_install(monkeypatch):

@@ -11,11 +11,12 @@ from deltauq.metrics import RiskCoverage
 from deltauq.metrics import reliability as calibrate
 from deltauq.metrics import risk_coverage as trade_off
 from deltauq.plots.canvas import BLACK, BLUE, GREY, VERMILION, new_axes, tidy
-from deltauq.plots.points import events, misclassified
-from deltauq.prediction import MultiLabelPrediction, Prediction
+from deltauq.plots.points import events, is_of_classes, is_of_labels, misclassified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from deltauq.prediction import MultiLabelPrediction, Prediction
 
 __all__ = ["reliability", "risk_coverage"]
 
@@ -39,7 +40,7 @@ def reliability(
         n_bins: bins of equal width.
         ax: where to draw; None makes a figure.
     """
-    ax, labels = new_axes(ax, figsize=(4.9, 5.1)), isinstance(prediction, MultiLabelPrediction)
+    ax, labels = new_axes(ax, figsize=(4.9, 5.1)), is_of_labels(prediction)
     curve = calibrate(*events(prediction, y), n_bins)
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
     whiskers = np.maximum([curve.observed - curve.lower, curve.upper - curve.observed], 0.0)
@@ -56,7 +57,7 @@ def reliability(
         label=f"observed, mean gap {curve.error:.3f}",
     )
     whats = "labels" if labels else "inputs"
-    ax.annotate(whats, (-0.03, -0.06), ha="right", va="center", fontsize=7)
+    ax.annotate(whats, (-0.03, -0.06), ha="right", va="center", fontsize=7, annotation_clip=False)
     for x, n in zip(curve.predicted, curve.count, strict=True):
         ax.annotate(_short_count(int(n)), (x, -0.06), ha="center", va="center", fontsize=7)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.11, 1.04), aspect="equal")
@@ -89,7 +90,7 @@ def risk_coverage(
     wrong = misclassified(prediction, y)
     own = trade_off(prediction.score if score is None else np.asarray(score), wrong)
     _add_curve(ax, own, "by the score", color=BLUE, linewidth=1.8)
-    if isinstance(prediction, Prediction):
+    if is_of_classes(prediction):
         unsure = 1 - prediction.probabilities.max(axis=1)
         _add_curve(
             ax,

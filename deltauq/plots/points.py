@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
-from deltauq.prediction import (
-    Estimate,
-    MultiLabelPrediction,
-    Prediction,
-    RegressionPrediction,
-)
+
+if TYPE_CHECKING:
+    from deltauq.prediction import Estimate, MultiLabelPrediction, Prediction
 
 __all__ = [
     "checked_index",
     "checked_truth",
     "events",
+    "is_of_classes",
+    "is_of_labels",
     "misclassified",
     "output_names",
     "predicted",
@@ -32,9 +31,23 @@ Array = npt.NDArray[Any]
 _LETTERS = 24
 
 
+def is_of_classes(prediction: Any) -> bool:
+    """Is it of one of several classes?"""
+    from deltauq.prediction import Prediction  # not at the top: TensorFlow comes with it
+
+    return isinstance(prediction, Prediction)
+
+
+def is_of_labels(prediction: Any) -> bool:
+    """Is it of several labels?"""
+    from deltauq.prediction import MultiLabelPrediction
+
+    return isinstance(prediction, MultiLabelPrediction)
+
+
 def predicted(prediction: Prediction | MultiLabelPrediction) -> tuple[Array, Array]:
     """Probability and standard error of the predicted class `[N]`; of every label `[N C]`."""
-    if isinstance(prediction, MultiLabelPrediction):
+    if is_of_labels(prediction):
         return prediction.probabilities.ravel(), prediction.std.ravel()
     n = np.arange(len(prediction))
     return prediction.probabilities[n, prediction.labels], prediction.std[n, prediction.labels]
@@ -43,7 +56,7 @@ def predicted(prediction: Prediction | MultiLabelPrediction) -> tuple[Array, Arr
 def events(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> tuple[Array, Array]:
     """Probabilities, and whether what they are about came true."""
     truth = checked_truth(prediction, y)
-    if isinstance(prediction, MultiLabelPrediction):
+    if is_of_labels(prediction):
         return prediction.probabilities.ravel(), truth.ravel() > 0.5
     return predicted(prediction)[0], prediction.labels == truth
 
@@ -61,7 +74,7 @@ def checked_truth(prediction: Estimate, y: npt.ArrayLike) -> Array:
     """
     n, n_outputs = prediction.logits.shape
     truth = np.asarray(y)
-    if isinstance(prediction, (MultiLabelPrediction, RegressionPrediction)):
+    if not is_of_classes(prediction):
         truth = truth[:, None] if truth.shape == (n,) and n_outputs == 1 else truth
         fits, expected = truth.shape == (n, n_outputs), f"labels [{n}, {n_outputs}]"
     else:

@@ -21,16 +21,18 @@ from deltauq.plots.canvas import (
 from deltauq.plots.points import (
     checked_index,
     checked_truth,
+    is_of_labels,
     misclassified,
     output_names,
     predicted,
     shortened,
 )
-from deltauq.prediction import MultiLabelPrediction, Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
+
+    from deltauq.prediction import MultiLabelPrediction, Prediction
 
 __all__ = ["class_bars", "gallery", "probability_against_error"]
 
@@ -58,7 +60,7 @@ def probability_against_error(
     """
     ax = new_axes(ax)
     p, se = predicted(prediction)
-    labels = isinstance(prediction, MultiLabelPrediction)
+    labels = is_of_labels(prediction)
     style: dict[str, Any] = {"rasterized": len(p) > MAX_POINTS, "linewidths": 0.6}
     if y is None:
         name = f"{'labels' if labels else 'inputs'} ({len(p):,})"
@@ -196,7 +198,7 @@ def _in_place_of(ax: Axes) -> SubFigure:
 
 
 def _wrong_points(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> Array:
-    if isinstance(prediction, MultiLabelPrediction):
+    if is_of_labels(prediction):
         return np.asarray(prediction.labels != (checked_truth(prediction, y) > 0.5)).ravel()
     return misclassified(prediction, y)
 

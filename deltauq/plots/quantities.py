@@ -10,10 +10,11 @@ import numpy.typing as npt
 from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, MAX_POINTS, SKY, VERMILION, new_axes, tidy
 from deltauq.plots.points import checked_truth
-from deltauq.prediction import RegressionPrediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from deltauq.prediction import RegressionPrediction
 
 __all__ = ["mean_against_error", "regression_band"]
 

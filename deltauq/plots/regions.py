@@ -10,25 +10,21 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, YELLOW, new_axes
-from deltauq.plots.points import output_names, shortened
-from deltauq.prediction import Prediction
+from deltauq.plots.points import is_of_classes, output_names, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from deltauq.prediction import Prediction
 
 __all__ = ["decision_regions"]
 
 Array = npt.NDArray[Any]
 
-#: Colour, hatch and marker of the first, second, ... class.
-_CLASSES = (
-    (BLUE, "", "o"),
-    (VERMILION, "//", "s"),
-    (GREEN, "..", "^"),
-    (YELLOW, "\\\\", "D"),
-    (PURPLE, "||", "v"),
-    (SKY, "--", "P"),
-)
+#: Colours of the classes, and hatches and markers of another number: 42 pairs before they repeat.
+_COLOURS = (BLUE, VERMILION, GREEN, YELLOW, PURPLE, SKY)
+_HATCHES = ("", "//", "..", "\\\\", "||", "--", "xx")
+_MARKERS = "os^DvPX"
 
 #: Share of the display that is left around the points.
 _MARGIN = 0.12
@@ -37,8 +33,8 @@ _MARGIN = 0.12
 #: from all points it can be many times what it is among them.
 _SURE, _UNSURE, _HIGH = 0.8, 0.06, 0.95
 
-#: Quantiles of the score on the grid that get a contour.
-_CONTOURS = (0.4, 0.65, 0.85)
+#: Shares of that score that get a contour.
+_CONTOURS = (0.2, 0.5, 0.8)
 
 
 def decision_regions(
@@ -100,8 +96,8 @@ def _around(column: Array, resolution: int) -> Array:
 
 def _predict(source: Any, inputs: Array) -> Prediction:
     predict = getattr(source, "predict_uncertainty", None) or getattr(source, "predict", None)
-    prediction = predict(inputs) if predict else None
-    if not isinstance(prediction, Prediction):
+    prediction: Any = predict(inputs) if predict else None
+    if not is_of_classes(prediction):
         raise InvalidInputError(
             "decision regions need predictions of one of several classes, with standard errors",
             expected="a fitted DeltaMethod, or an estimator with predict_uncertainty",
@@ -127,10 +123,11 @@ def _add_regions(ax: Axes, axes_values: list[Array], prediction: Prediction) -> 
 
     shape = (len(axes_values[1]), len(axes_values[0]))
     labels, score = prediction.labels.reshape(shape), prediction.score.reshape(shape)
-    palette = np.array([to_rgb(colour) for colour, _, _ in _CLASSES])
-    unsure = np.minimum(score / max(float(np.quantile(score, _HIGH)), 1e-12), 1.0)
+    palette = np.array([to_rgb(colour) for colour in _COLOURS])
+    high = max(float(np.quantile(score, _HIGH)), 1e-12)
+    unsure = np.minimum(score / high, 1.0)
     opacity = _SURE + (_UNSURE - _SURE) * unsure
-    picture = np.concatenate([palette[labels % len(_CLASSES)], opacity[..., None]], axis=2)
+    picture = np.concatenate([palette[labels % len(_COLOURS)], opacity[..., None]], axis=2)
     ends = []
     for values in axes_values:  # the centres of the outermost pixels
         half = (values[1] - values[0]) / 2
@@ -139,7 +136,7 @@ def _add_regions(ax: Axes, axes_values: list[Array], prediction: Prediction) -> 
     extent = (left, right, bottom, top)
     ax.imshow(picture, extent=extent, origin="lower", aspect="auto", interpolation="nearest")
     for c in np.unique(labels):
-        hatch = _CLASSES[c % len(_CLASSES)][1]
+        hatch = _style(c)[1]
         lead = _lead(prediction.logits, c).reshape(shape)
         if hatch and lead.max() > 0:
             # White lines on the colour: they fade as the region does, and leave the contours alone.
@@ -149,8 +146,8 @@ def _add_regions(ax: Axes, axes_values: list[Array], prediction: Prediction) -> 
             region.set_edgecolor("white")
             region.set_linewidth(0)
         ax.contour(*axes_values, lead, levels=(0,), colors=BLACK, linewidths=1.3)
-    levels = np.unique(np.quantile(score, _CONTOURS))
-    if score.max() > score.min():
+    levels = [share * high for share in _CONTOURS if score.min() < share * high < score.max()]
+    if levels:
         style: dict[str, Any] = {"colors": BLACK, "linewidths": 0.8, "linestyles": "--"}
         lines = ax.contour(*axes_values, score, levels=levels, **style)
         ax.clabel(lines, fontsize=8, fmt="%.2g")
@@ -159,6 +156,11 @@ def _add_regions(ax: Axes, axes_values: list[Array], prediction: Prediction) -> 
 def _lead(logits: Array, c: int) -> Array:
     """How far class c's logit is above the highest of the others `[N]`."""
     return np.asarray(logits[:, c] - np.delete(logits, c, axis=1).max(axis=1))
+
+
+def _style(c: int) -> tuple[str, str, str]:
+    """Colour, hatch and marker of a class."""
+    return _COLOURS[c % len(_COLOURS)], _HATCHES[c % len(_HATCHES)], _MARKERS[c % len(_MARKERS)]
 
 
 def _add_points(
@@ -172,7 +174,7 @@ def _add_points(
     if numbers is None:
         ax.scatter(inputs[:, 0], inputs[:, 1], s=14, c="white", **style)
     for c in np.union1d(shown, [] if numbers is None else numbers).astype(int):
-        colour, hatch, marker = _CLASSES[c % len(_CLASSES)]
+        colour, hatch, marker = _style(c)
         if numbers is None:
             handles.append(
                 Patch(facecolor=colour, edgecolor="white", hatch=hatch, label=shortened(names[c]))

@@ -13,7 +13,6 @@ from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
 from deltauq.covariance import check_choice
-from deltauq.errors import optional
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 
 if TYPE_CHECKING:
@@ -157,7 +156,9 @@ class Prediction(Estimate):
         `se_high` where there are `std_bounds`, `score`, `entropy`, `mutual_information`, and
         `predicted_c`, `se_c` of every class c.
         """
-        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return super().to_frame(level)
+
+    def _columns(self, level: float) -> dict[str, Array]:
         n, top = np.arange(len(self)), self.labels
         lower, upper = self.interval(level)
         columns: dict[str, Array] = {
@@ -175,7 +176,7 @@ class Prediction(Estimate):
         for c in range(self.logits.shape[1]):
             columns[f"predicted_{c}"] = self.probabilities[:, c]
             columns[f"se_{c}"] = self.std[:, c]
-        return frames.DataFrame(columns)
+        return columns
 
     def plot(self, y: Any = None, ax: Any = None) -> Any:
         """Probability against standard error of the predicted class; see `deltauq.plots`."""
@@ -186,21 +187,25 @@ class Prediction(Estimate):
     def _log_odds(self) -> tuple[Array, Array]:
         """log(p_c / (1 - p_c)) and its standard error, `[N, C]` each, without dividing by zero.
 
-        The gradient of class c's log odds in the logits is e_c - q with q the probabilities of the
-        other classes given that it is none of c.
+        The gradient of class c's log odds in the logits is (e_c - p) / (1 - p_c), that is e_c - q
+        with q the probabilities of the other classes given that it is none of c. The first form
+        takes C^2 steps for all classes together; the second one is for the most probable class,
+        the only one whose 1 - p_c can round to zero.
         """
-        n_classes = self.logits.shape[1]
-        odds, variance = np.empty_like(self.logits), np.empty_like(self.logits)
-        for c in range(n_classes):
-            others = np.delete(np.arange(n_classes), c)
-            rest = self.logits[:, others]
-            odds[:, c] = self.logits[:, c] - scipy.special.logsumexp(rest, axis=1)
-            gradient = np.zeros_like(self.logits)
-            gradient[:, c] = 1.0
-            gradient[:, others] = -scipy.special.softmax(rest, axis=1)
-            variance[:, c] = np.einsum(
-                "nc,ncd,nd->n", gradient, self.logit_covariance, gradient, optimize=True
-            )
+        z, cov, p = self.logits, self.logit_covariance, self.probabilities
+        n, top = np.arange(len(self)), self.labels
+        along = np.einsum("ncd,nd->nc", cov, p)
+        spread = np.einsum("ncc->nc", cov) - 2 * along + np.einsum("nc,nc->n", p, along)[:, None]
+        rest = 1 - p
+        rest[n, top] = 1.0
+        odds = z - scipy.special.logsumexp(z, axis=1, keepdims=True) - np.log(rest)
+        variance = spread / rest**2
+        others = z.copy()
+        others[n, top] = -np.inf
+        odds[n, top] = z[n, top] - scipy.special.logsumexp(others, axis=1)
+        gradient = -scipy.special.softmax(others, axis=1)
+        gradient[n, top] = 1.0
+        variance[n, top] = np.einsum("nc,nc->n", gradient, np.einsum("ncd,nd->nc", cov, gradient))
         return odds, np.sqrt(np.maximum(variance, 0.0))
 
 
@@ -241,7 +246,9 @@ class SomeClassesPrediction(Estimate):
         Columns: `input`, `class`, `predicted`, `se`, `ci_lower`, `ci_upper`, and `se_low`,
         `se_high` where there are `std_bounds`.
         """
-        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return super().to_frame(level)
+
+    def _columns(self, level: float) -> dict[str, Array]:
         n, k = self.logits.shape
         lower, upper = self.interval(level)
         columns = {
@@ -254,7 +261,7 @@ class SomeClassesPrediction(Estimate):
         }
         if self.std_limits is not None:
             columns["se_low"], columns["se_high"] = self.std_limits.reshape(-1, 2).T
-        return frames.DataFrame(columns)
+        return columns
 
 
 def class_numbers(y: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,21 @@ import tensorflow as tf
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, optional
 from deltauq.linalg import root_diagonal
+from deltauq.tables import notebook_table, terminal_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import rich.table
 
 __all__ = ["Array", "Estimate", "join", "normal_quantile"]
 
 Array = npt.NDArray[Any]
 Kind = TypeVar("Kind", bound="Estimate")
+
+#: Inputs that a table in a notebook or terminal shows, and the level of their intervals.
+_SHOWN, _LEVEL = 10, 0.95
 
 
 @jaxtyped(typechecker=beartype)
@@ -91,6 +99,30 @@ class Estimate:
     def score(self) -> Array:
         """One number an input: sqrt(trace of the means' covariance) `[N]`."""
         return np.asarray(np.sqrt(np.sum(self.std**2, axis=1)))
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """A table with one row an input: the mean and the standard error of every output."""
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return frames.DataFrame(self._columns(level))
+
+    def _columns(self, level: float) -> dict[str, Array]:
+        """The columns of `to_frame`."""
+        columns = {}
+        for c in range(self.mean.shape[1]):
+            columns[f"mean_{c}"], columns[f"se_{c}"] = self.mean[:, c], self.std[:, c]
+        return columns
+
+    def _repr_html_(self) -> str | None:
+        """The first inputs as a table in a notebook; their text without pandas."""
+        return notebook_table(self._caption, lambda: self[:_SHOWN].to_frame())
+
+    def __rich__(self) -> rich.table.Table:
+        """The first inputs as a table in a terminal: `rich.print(prediction)`."""
+        return terminal_table(self._caption, self[:_SHOWN]._columns(_LEVEL))
+
+    @property
+    def _caption(self) -> str:
+        return f"{self!r}, the first {_SHOWN}" if len(self) > _SHOWN else repr(self)
 
     def is_wrong(self, y: Array) -> Array | None:
         """Whether each input was misclassified `[N]`; None where nothing is classified.

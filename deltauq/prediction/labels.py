@@ -11,7 +11,6 @@ import scipy.special
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from deltauq.errors import optional
 from deltauq.prediction.classes import VarianceSplit, interval_of
 from deltauq.prediction.estimate import Array, Estimate
 
@@ -76,7 +75,9 @@ class MultiLabelPrediction(Estimate):
         With `se_low_c` and `se_high_c` where there are `std_bounds`, `score`, `entropy` and
         `mutual_information`.
         """
-        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return super().to_frame(level)
+
+    def _columns(self, level: float) -> dict[str, Array]:
         lower, upper = self.interval(level)
         columns = {
             "score": self.score,
@@ -88,4 +89,4 @@ class MultiLabelPrediction(Estimate):
             columns[f"ci_lower_{c}"], columns[f"ci_upper_{c}"] = lower[:, c], upper[:, c]
             if self.std_limits is not None:
                 columns[f"se_low_{c}"], columns[f"se_high_{c}"] = self.std_limits[:, c].T
-        return frames.DataFrame(columns)
+        return columns

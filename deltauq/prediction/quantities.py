@@ -10,7 +10,6 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
 from deltauq.covariance import check_choice
-from deltauq.errors import optional
 from deltauq.prediction.classes import VarianceSplit
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 
@@ -69,7 +68,9 @@ class RegressionPrediction(Estimate):
         `obs_ci_lower_c`, `obs_ci_upper_c`, and `se_low_c`, `se_high_c` where there are
         `std_bounds`; without `_c` where there is one output.
         """
-        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return super().to_frame(level)
+
+    def _columns(self, level: float) -> dict[str, Array]:
         of_mean, of_observation = (self.interval(level, of) for of in ("mean", "observation"))
         columns = {}
         n_outputs = self.mean.shape[1]
@@ -81,4 +82,4 @@ class RegressionPrediction(Estimate):
                 columns[f"{name}_ci_upper{end}"] = upper[:, c]
             if self.std_limits is not None:
                 columns[f"se_low{end}"], columns[f"se_high{end}"] = self.std_limits[:, c].T
-        return frames.DataFrame(columns)
+        return columns

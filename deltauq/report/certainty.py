@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["certainty", "certainty_sentence"]
 
+#: Median width of the intervals above which the page says what would narrow them.
+_WIDE = 0.05
+
 #: What stands for the directions left out.
 _TAILS = {
     "midpoint": "For the directions left out stands the middle between what they could be at "
@@ -124,7 +127,8 @@ def _basis(study: Study) -> str:
     pairs = run.eigenpairs
     if pairs.rank == pairs.n_params:
         return ""
-    if _widths(study) is not None:
+    widths = _widths(study)
+    if widths is not None:
         failure = _failure(pairs)
         if not study.prediction.certified:
             sentences.append(
@@ -138,6 +142,10 @@ def _basis(study: Study) -> str:
             )
         else:
             sentences.append("That is a mathematical bound, true up to rounding.")
+        if np.median(widths) > _WIDE:
+            sentences.append(
+                "More eigenpairs would narrow it; for chosen inputs `DeltaMethod.refine` does."
+            )
     if study.tail is not None:
         sentences.append(_TAILS.get(study.tail, ""))
     return " ".join(sentences)

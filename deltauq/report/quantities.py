@@ -126,7 +126,7 @@ class OfQuantities(Story):
             (Column("Standard error"), self._written(some.std, output)),
             (
                 Column("which is between"),
-                [f"{number(low)} to {number(high)}" for low, high in between],
+                [f"{number(low)} and {number(high)}" for low, high in between],
             ),
             (Column("95 % interval of the mean"), intervals[0]),
             (Column("of an observation"), intervals[1]),

@@ -114,7 +114,7 @@ def se_range(study: Study, rows: Array, columns: Array) -> list[str]:
     limits = study.prediction.std_limits
     if limits is None:
         return []
-    return [f"{fixed(low, 3)} to {fixed(high, 3)}" for low, high in limits[rows, columns].tolist()]
+    return [f"{fixed(low, 3)} and {fixed(high, 3)}" for low, high in limits[rows, columns].tolist()]
 
 
 def uncertain_table(

@@ -129,7 +129,7 @@ class Study:
         truth = None if y is None else labels_of(y, prediction, dm)
         if truth is not None and isinstance(prediction, Prediction):
             truth = class_numbers(truth)
-        rate = _common_rate(dm, diagnosis)
+        rate = _common_rate(dm)
         return cls(
             title=title,
             run=Run(dm.curvature, prediction, dm.eigenpairs, dm.fit_seconds),
@@ -206,11 +206,9 @@ class Study:
         return to_html(self, figures)
 
 
-def _common_rate(dm: DeltaMethod, diagnosis: Diagnosis | None) -> float | None:
-    """The one L2 rate of all variables, where it was given or diagnosed."""
-    if isinstance(dm.l2, (int, float)):
-        return float(dm.l2)
-    rates = set() if diagnosis is None else {rate.rate for rate in diagnosis.rates}
+def _common_rate(dm: DeltaMethod) -> float | None:
+    """The one L2 rate of all variables; None where they have different ones."""
+    rates = set(dm.l2_rates.values())
     return rates.pop() if len(rates) == 1 else None
 
 

@@ -1,0 +1,59 @@
+"""Results as tables in a notebook or a terminal."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import numbers
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from deltauq.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    import rich.table
+
+__all__ = ["cell", "notebook_table", "terminal_table"]
+
+#: Columns in a notebook, and in a terminal.
+_WIDE, _NARROW = 14, 10
+
+
+def notebook_table(caption: str, make_frame: Callable[[], Any]) -> str | None:
+    """A pandas frame as HTML; None, for which a notebook shows the text, without pandas.
+
+    Args:
+        caption: above it.
+        make_frame: makes the frame, or raises `MissingDependencyError`.
+    """
+    try:
+        frame = make_frame()
+    except MissingDependencyError:
+        return None
+    # Without this pandas cuts a cell's text after 50 letters.
+    with importlib.import_module("pandas").option_context("display.max_colwidth", None):
+        table = frame.to_html(float_format=lambda value: f"{value:.4g}", border=0, max_cols=_WIDE)
+    return f"<p>{html.escape(caption)}</p>\n{table}"
+
+
+def terminal_table(caption: str, columns: Mapping[str, Any]) -> rich.table.Table:
+    """Columns of equal length as a `rich` table; of many the first ones."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = list(columns)[:_NARROW]
+    hidden = len(columns) - len(shown)
+    table = Table(title=Text(caption + (f", {hidden} more columns" if hidden else "")))
+    for name in shown:
+        table.add_column(Text(name.replace("_", " ")), justify="right")
+    for row in zip(*(columns[name] for name in shown), strict=True):
+        table.add_row(*(Text(cell(value)) for value in row))
+    return table
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: four digits of a number, a dash for None."""
+    if value is None:
+        return "-"
+    whole = isinstance(value, (bool, numbers.Integral))
+    return f"{value:.4g}" if isinstance(value, numbers.Real) and not whole else str(value)
