@@ -39,3 +39,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, SybilItem):
             item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
+            if item.path.name == "gallery.md":  # which `make docs` runs too
+                item.add_marker("slow")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from marks import slow
 
 from deltauq import DeltaMethod, curvature
 from deltauq.cost import Cost
@@ -246,7 +247,12 @@ def close(found, truth, tolerance=1e-8):
     np.testing.assert_allclose(found, truth, rtol=tolerance, atol=tolerance * np.max(np.abs(truth)))
 
 
-@pytest.fixture(params=KINDS, ids=lambda make: make.__name__)
+def heavy(make):
+    """Loops take seconds to trace; two of them are variations of the third."""
+    return slow(make) if make in (lstm, lstm_as_a_function) else make
+
+
+@pytest.fixture(params=map(heavy, KINDS), ids=lambda make: make.__name__)
 def kind(request):
     return case(request.param)
 
@@ -282,7 +288,7 @@ def test_rows_and_curvatures_equal_tapes_on_the_model_itself(kind):
     assert bits(kind.model) == before
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k is not lstm], indirect=True)
+@pytest.mark.parametrize("kind", [heavy(k) for k in KINDS if k is not lstm], indirect=True)
 def test_full_rank_predictions_equal_the_dense_formula(kind):
     """The GGN too; nothing of the model is changed."""
     before = bits(kind.model)
@@ -298,7 +304,7 @@ def test_full_rank_predictions_equal_the_dense_formula(kind):
         assert kind.model.calls.numpy() == 0
 
 
-@pytest.mark.parametrize("make", [lstm, recurrent], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [slow(lstm), recurrent], ids=lambda make: make.__name__)
 def test_hessian_products_equal_central_differences(make, rng):
     """Of loops that read the variables."""
     kind = case(make)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow
 
 from deltauq import DeltaMethod, curvature, diagnose
 from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
@@ -167,7 +168,23 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize("name", TWICE)
+#: Rows of `test_layers.py` too.
+THERE_TOO = {
+    "batch normalisation",
+    "spectral normalisation",
+    "lstm",
+    "gru",
+    "bidirectional",
+    "max pooling",
+    "average pooling",
+    "separable",
+    "convolution",
+    "transposed",
+    "nearest neighbours",
+}
+
+
+@pytest.mark.parametrize("name", [slow(k) if k in THERE_TOO else k for k in TWICE])
 def test_hessian_products_are_derivatives_of_the_gradient(name):
     network = network_of(*TWICE[name])
     x = rows(network, 5)

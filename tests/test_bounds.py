@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn.datasets
+from marks import slow
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
 from deltauq.errors import InvalidInputError
@@ -120,7 +121,7 @@ def width(prediction):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
-@pytest.mark.parametrize(("rank", "tail"), [(20, "l2"), (100, "midpoint")])
+@pytest.mark.parametrize(("rank", "tail"), [(20, "l2"), slow(100, "midpoint")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_all_standard_errors_lie_between_their_bounds(curvature, activation, rank, tail):
     model, x, y, others = digits(activation, 8)

@@ -87,30 +87,6 @@ def test_it_wraps_the_same_delta_method(iris):
     )
 
 
-def test_it_works_in_a_pipeline_and_a_search(iris):
-    X, y = sklearn.datasets.load_iris(return_X_y=True)
-    pipeline = sklearn.pipeline.make_pipeline(sklearn.preprocessing.StandardScaler(), small())
-    search = sklearn.model_selection.GridSearchCV(
-        pipeline, {"deltaclassifier__l2": [1e-2, 1e-1]}, cv=2
-    )
-    assert search.fit(X, y).best_score_ > 0.85
-
-
-def test_sample_weights_equal_repeated_rows(iris):
-    X, y = iris[0][::5], iris[1][::5]
-    counts = np.random.default_rng(0).integers(1, 4, len(X))
-    weighted = small(tol=1e-6).fit(X, y, counts)
-    repeated = small(tol=1e-6).fit(np.repeat(X, counts, axis=0), np.repeat(y, counts))
-    # Different batches of Adam may end in different minima; compare the Delta method at one.
-    dm = DeltaMethod(weighted.model_, "opg", l2=1e-2, progress=False).fit(
-        np.repeat(X, counts, axis=0), np.repeat(y, counts)
-    )
-    assert dm.n_examples == weighted.delta_.n_examples == repeated.delta_.n_examples
-    np.testing.assert_allclose(
-        dm.predict(X).covariance, weighted.predict_uncertainty(X).covariance, rtol=1e-6
-    )
-
-
 def test_the_seed_fixes_everything(iris):
     first, again = (small().fit(*iris).predict_uncertainty(iris[0]) for _ in range(2))
     np.testing.assert_allclose(first.probabilities, again.probabilities, rtol=1e-10)

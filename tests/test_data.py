@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from marks import slow
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.data import Batches, probe_rows
@@ -173,7 +174,20 @@ def expected():
     return fit(X, Y, W)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+#: Variations of the others.
+VARIATIONS = {
+    "tuples",
+    "index as labels",
+    "a column of a frame",
+    "int8 labels",
+    "uint64 labels",
+    "masked array without masks",
+    "static batches",
+    "PyDataset of lists",
+}
+
+
+@pytest.mark.parametrize("kind", [slow(k) if k in VARIATIONS else k for k in SOURCES])
 def test_every_kind_of_source_gives_what_arrays_give(kind, expected):
     if kind == "a range of labels":
         expected = fit(X[:C], np.arange(C), W[:C])

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow
 
 from deltauq import DeltaMethod
 from deltauq.errors import UnsupportedModelError
@@ -184,7 +185,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=["float64", "float32"])
+@pytest.fixture(scope="module", params=["float64", slow("float32")])
 def dtype(request):
     PRECISION["dtype"] = request.param
     yield request.param

@@ -269,6 +269,7 @@ ROWS = {
         of("PReLU"),
         of("Dense", 3),
         of("ReLU", negative_slope=0.1),
+        slow=True,
     ),
     # Convolutions.
     "conv1d": row(
@@ -282,7 +283,9 @@ ROWS = {
         of("Conv2D", 3, 3, strides=2, padding="same"),
         of("GlobalMaxPooling2D"),
     ),
-    "conv2d dilated": row((5, 4, 1), of("Conv2D", 2, 2, dilation_rate=2, activation="tanh")),
+    "conv2d dilated": row(
+        (5, 4, 1), of("Conv2D", 2, 2, dilation_rate=2, activation="tanh"), slow=True
+    ),
     "conv2d grouped": row((4, 3, 4), of("Conv2D", 4, 2, groups=2, activation="tanh"), n=3),
     "conv3d": row(
         (2, 3, 2, 2),
@@ -293,7 +296,11 @@ ROWS = {
     "depthwise": row((3, 3, 2), of("DepthwiseConv2D", 2, depth_multiplier=2), TANH),
     "separable": row((4, 4, 2), of("SeparableConv2D", 3, 3, activation="tanh")),
     "depthwise and separable 1d": row(
-        (5, 2), of("DepthwiseConv1D", 2), TANH, of("SeparableConv1D", 3, 2, activation="tanh")
+        (5, 2),
+        of("DepthwiseConv1D", 2),
+        TANH,
+        of("SeparableConv1D", 3, 2, activation="tanh"),
+        slow=True,
     ),
     "transposed": row(
         (2, 2, 2), of("Conv2DTranspose", 2, 2, strides=2, activation="tanh"), of("MaxPooling2D", 2)
@@ -308,6 +315,7 @@ ROWS = {
         of("Conv1D", 3, 2, activation="tanh"),
         of("MaxPooling1D", 3, 2),
         of("AveragePooling1D", 2),
+        slow=True,
     ),
     "pooling 2d": row(
         (6, 6, 1),
@@ -381,12 +389,14 @@ ROWS = {
         of("Dense", 4, "tanh"),
         of("UnitNormalization"),
     ),
-    "spectral normalisation": row((4,), inside("SpectralNormalization", of("Dense", 4, "tanh"))),
+    "spectral normalisation": row(
+        (4,), inside("SpectralNormalization", of("Dense", 4, "tanh")), slow=True
+    ),
     "preprocessing": Row(adapted),
     # Sequences.
     "masked embedding": Row(lambda: text(layers.GlobalAveragePooling1D(), outcome="logits")),
     "simple rnn, masking layer": row(
-        (4, 2), of("Masking", 0.0), of("SimpleRNN", 3), outcome="binary"
+        (4, 2), of("Masking", 0.0), of("SimpleRNN", 3), outcome="binary", slow=True
     ),
     "lstm": Row(lambda: text(layers.LSTM(2)), "binary logit"),
     "lstm twice": Row(
@@ -402,7 +412,7 @@ ROWS = {
     ),
     "convolutional lstm": row((2, 2, 2, 1), of("ConvLSTM2D", 1, 2), slow=True),
     "time distributed": row(
-        (3, 2, 2), inside("TimeDistributed", of("Conv1D", 2, 2, activation="tanh"))
+        (3, 2, 2), inside("TimeDistributed", of("Conv1D", 2, 2, activation="tanh")), slow=True
     ),
     "attention": Row(attention),
     "masked attention": Row(masked_attention),

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow
 
 from deltauq import Batches, DeltaMethod, Network
 from deltauq.curvature import GGN, LinearHeadGGN
@@ -122,7 +123,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.parametrize("curvature", ["ggn", slow("opg")])
 def test_five_of_3100_classes_take_little_memory(curvature):
     """Fit and prediction of 100 inputs with a last layer of 512 x 3,100 stay under 2 GiB."""
     command = [sys.executable, "-W", "ignore", "-c", PEAK.format(curvature=curvature)]

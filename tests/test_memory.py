@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+from marks import slow
 
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN, OPG, Hessian
@@ -107,7 +108,7 @@ def is_mapped(array):
 
 
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
-@pytest.mark.parametrize("curvature", ["opg", "hessian"])
+@pytest.mark.parametrize("curvature", ["opg", slow("hessian")])
 def test_vectors_in_files_give_the_same_results_under_a_limit(network, tmp_path, curvature):
     """A rank that memory refuses fits into files; nothing is left behind in the directory."""
     rng = np.random.default_rng(0)

@@ -20,6 +20,7 @@ from eager import (
     squares,
     two_classes,
 )
+from marks import slow
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError, UnsupportedModelError
@@ -129,7 +130,7 @@ def pair():
     return one, two
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", "hessian", "sandwich"])
+@pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian"), slow("sandwich")])
 def test_one_sigmoid_is_a_softmax_of_two(curvature):
     y = LABELS[:, 0]
     predictions = [fit(model, y, curvature).predict(X) for model in pair()]
@@ -142,7 +143,7 @@ def test_one_sigmoid_is_a_softmax_of_two(curvature):
     np.testing.assert_allclose(one.difference_test().p_value, two.difference_test().p_value)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", "hessian", "sandwich"])
+@pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian"), slow("sandwich")])
 def test_one_label_is_binary(curvature):
     model, y = network(1, "sigmoid"), LABELS[:, 0]
     binary = fit(model, y, curvature).predict(X)
@@ -237,7 +238,7 @@ def test_the_noise_of_a_regression_counts_what_the_data_determine():
         np.testing.assert_allclose(dm.predict(x).std[:, 0], truth, rtol=1e-9)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", "hessian", "sandwich"])
+@pytest.mark.parametrize("curvature", ["ggn", slow("opg"), slow("hessian"), "sandwich"])
 def test_estimated_noise_is_given_noise(curvature):
     """A fit with the estimated noise given says the same as the fit that estimated it."""
     model = network(2)
@@ -296,7 +297,7 @@ def sequence_model(activation=None):
 
 
 @pytest.mark.parametrize("curvature", ["ggn", "opg", "hessian"])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [True, slow(False)])
 def test_every_position_is_an_observation(curvature, weighted):
     """A sequence model is its copies that give one position each, on repeated inputs."""
     model = sequence_model("softmax")
@@ -367,7 +368,7 @@ def focal(z, y):
     return -tf.square(1 - p) * tf.math.log(p)
 
 
-@pytest.mark.parametrize("curvature", ["hessian", "opg"])
+@pytest.mark.parametrize("curvature", ["opg", slow("hessian")])
 def test_a_custom_loss_equals_the_dense_truth(curvature):
     model = network(3)
     truth = Eager(model, X, NUMBERS, lambda z, y: focal(z[None], np.array([y]))[0], WEIGHT)

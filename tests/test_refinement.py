@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from marks import slow
 
 from deltauq import ConvergenceWarning, DeltaMethod
 from deltauq.errors import InvalidInputError, NumericalError
@@ -90,7 +91,7 @@ def test_blocks_stop_one_by_one():
 
 @pytest.mark.parametrize("l2", [0.01, {"*kernel": 0.01, "*bias": 0.03}])
 @pytest.mark.parametrize("curvature", ["opg", "ggn"])
-@pytest.mark.parametrize("name", ["tanh", "relu_conv"])
+@pytest.mark.parametrize("name", ["tanh", slow("relu_conv")])
 def test_refined_standard_errors_are_those_from_all_eigenpairs(get_case, name, curvature, l2):
     case = get_case(name)
     truth = fit(case, curvature, rank="full", l2=l2).predict(case.x)
@@ -119,7 +120,7 @@ def test_in_float32(get_case, curvature):
 
 
 @pytest.mark.filterwarnings("ignore:.* did not reach rtol")
-@pytest.mark.parametrize("name", ["tanh", "relu_conv"])
+@pytest.mark.parametrize("name", ["tanh", slow("relu_conv")])
 @pytest.mark.parametrize(
     ("curvature", "options"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
+from marks import slow
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
@@ -52,7 +53,7 @@ def test_full_rank_equals_the_dense_sandwich(get_case, name, meat, rates):
     assert relative(dm.covariance.to_dense().numpy(), sigma) < 1e-8
 
 
-@pytest.mark.parametrize("meat", ["opg", "scores"])
+@pytest.mark.parametrize("meat", ["opg", slow("scores")])
 def test_low_rank_approaches_the_dense_sandwich(get_case, meat):
     """Exact where U holds the Hessian's positive eigenvectors; the OPG's 11 are all in V."""
     case = get_case("tanh")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from marks import slow
 
 from deltauq import DeltaMethod
 from deltauq.errors import ArtifactError, InvalidInputError, NotFittedError, UnsupportedModelError
@@ -300,8 +301,17 @@ def test_a_damaged_file_does_not_load(saved, tmp_path):
         DeltaMethod.load(tmp_path / "m")
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", "hessian", "sandwich"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("curvature", "dtype"),
+    [
+        ("ggn", "float16"),
+        ("sandwich", "bfloat16"),
+        slow("opg", "bfloat16"),
+        slow("ggn", "bfloat16"),
+        slow("hessian", "float16"),
+        slow("hessian", "bfloat16"),
+    ],
+)
 def test_vectors_in_fewer_bits_change_standard_errors_by_no_more_than_is_said(
     tmp_path, curvature, dtype
 ):
