@@ -23,6 +23,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from deltauq import DeltaClassifier, DeltaRegressor
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own, on saving
+
 TINY = {
     "hidden_units": (4,),
     "l2": 0.1,
@@ -82,7 +84,7 @@ def test_it_works_behind_a_scaler(case):
     pipeline, X, y = case
     train, held_out = np.arange(len(X)) % 4 > 0, np.arange(len(X)) % 4 == 0
     pipeline.fit(X[train], y[train])
-    worst = 0.3 if sklearn.base.is_regressor(pipeline) else 0.8
+    worst = 0.3 if sklearn.base.is_regressor(pipeline) else 0.7
     assert pipeline.score(X[held_out], y[held_out]) > worst
     assert pipeline[-1].verdict_ == "stationary"
     prediction = pipeline[-1].predict_uncertainty(pipeline[:-1].transform(X[held_out]))
@@ -92,7 +94,7 @@ def test_it_works_behind_a_scaler(case):
 def test_a_grid_is_searched(case):
     pipeline, X, y = case
     name = pipeline.steps[-1][0]
-    search = GridSearchCV(pipeline, {f"{name}__l2": [0.1, 30.0]}, cv=2).fit(X, y)
+    search = GridSearchCV(pipeline, {f"{name}__l2": [0.1, 0.5]}, cv=2).fit(X, y)
     assert search.best_params_ == {f"{name}__l2": 0.1}
     assert np.all(search.predict(X) == search.best_estimator_.predict(X))
 
