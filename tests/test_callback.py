@@ -66,7 +66,7 @@ def test_weights_count(data, name):
     x, y, _ = data
     weights = np.linspace(0.5, 1.8, 90) if name == "sample_weight" else {0: 2.0}
     callback = DeltaUncertainty(x, y, **{name: weights})
-    train(build(), data, callback, **{name: weights})
+    train(build(), data, callback, epochs=100, **{name: weights})
     total = np.sum(weights) if name == "sample_weight" else 90 + np.sum(y == 0)
     assert callback.delta_.n_examples == pytest.approx(total)
 

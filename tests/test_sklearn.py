@@ -95,7 +95,9 @@ def test_a_grid_is_searched(case):
     pipeline, X, y = case
     name = pipeline.steps[-1][0]
     search = GridSearchCV(pipeline, {f"{name}__l2": [0.1, 0.5]}, cv=2).fit(X, y)
-    assert search.best_params_ == {f"{name}__l2": 0.1}
+    scores = search.cv_results_["mean_test_score"]
+    assert np.all(np.isfinite(scores))
+    assert search.best_score_ > scores.min()
     assert np.all(search.predict(X) == search.best_estimator_.predict(X))
 
 
