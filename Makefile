@@ -39,7 +39,7 @@ lint: .venv/dev
 	$(BIN)/pre-commit run --all-files
 
 docs: .venv/dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The peers beside which the benchmarks run are large; only `make bench` installs them.
 .venv/bench: .venv/dev

@@ -47,18 +47,29 @@ def main(paths: list[Path]) -> None:
     ]
     summary = {"machine": machine, "cases": cases}
     (DOCS / "benchmarks.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (DOCS / "benchmarks.md").write_text(page(summary))
+    for members in _groups(cases).values():
+        if "exponent" in members[0]:
+            _plot(members)
+
+
+def page(summary: dict) -> str:
+    """The text of `docs/benchmarks.md` for what `docs/benchmarks.json` holds."""
+    machine = summary["machine"]
     text = HEAD + f"Machine: {machine['cpu']}, {machine['cores']} cores, no GPU.\n"
+    for group, members in _groups(summary["cases"]).items():
+        text += f"\n## {group[0].upper() + group[1:]}\n"
+        if "exponent" in members[0]:
+            text += "\n![Time of OPG eigenpairs on log-log axes](growth.svg)\n"
+        text += "".join(map(_section, members))
+    return text
+
+
+def _groups(cases: list[dict]) -> dict[str, list[dict]]:
     groups = defaultdict(list)
     for case in cases:
         groups[case["group"]].append(case)
-    for group, members in groups.items():
-        text += f"\n## {group[0].upper() + group[1:]}\n"
-        if "exponent" in members[0]:
-            _plot(members)
-            text += "\n![Time of OPG eigenpairs on log-log axes](growth.svg)\n"
-        for case in members:
-            text += _section(case)
-    (DOCS / "benchmarks.md").write_text(text)
+    return groups
 
 
 def _section(case: dict) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         likelihoods,
         linalg,
         network,
+        plots,
+        report,
     )
     from deltauq.callback import DeltaUncertainty
     from deltauq.classifier import DeltaClassifier
@@ -50,6 +52,8 @@ __all__ = [
     "likelihoods",
     "linalg",
     "network",
+    "plots",
+    "report",
 ]
 
 #: Where each public name that is not a module of its own lives.

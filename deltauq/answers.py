@@ -207,6 +207,11 @@ class Answers:
         return self._require_fitted("n_examples").problem.data.n_examples
 
     @property
+    def columns(self) -> tuple[Any, ...] | None:
+        """Of the pandas frame that `fit` was called with; None of other inputs."""
+        return self._require_fitted("columns").problem.data.columns
+
+    @property
     def n_outputs(self) -> int:
         """C: outputs of the model, all positions together."""
         return self._require_fitted("n_outputs").problem.n_outputs

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import rich.table
 
-__all__ = ["Comparison", "Run", "compare"]
+__all__ = ["Comparison", "Run", "compare", "labels_of"]
 
 Array = npt.NDArray[Any]
 
@@ -137,6 +137,17 @@ class Comparison:
 
         return plots.comparison(self, curvature or self.runs[-1].curvature, ax=ax)
 
+    def to_html(self, title: str = "Curvatures compared", **parts: Any) -> str:
+        """A report on the reference's predictions and on the comparison, as one HTML page.
+
+        Args:
+            title: of the page.
+            **parts: other attributes of `deltauq.report.Study`: class_names, images, ...
+        """
+        from deltauq.report import Study
+
+        return Study.of_comparison(self, title=title, **parts).to_html()
+
 
 def compare(
     model: Any,
@@ -173,12 +184,17 @@ def compare(
     for name in names:
         dm = DeltaMethod(model, name, **options).fit(x, y)
         prediction = dm.predict(x_eval)
-        labels = None if y_eval is None else _check_labels(y_eval, prediction, dm)
+        labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
         runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))
     return Comparison(tuple(runs), labels)
 
 
-def _check_labels(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
+def labels_of(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
+    """Labels of evaluation inputs as the likelihood's `check_labels` gives them, one a prediction.
+
+    Raises:
+        InvalidInputError: they are none of the likelihood, or of another number.
+    """
     n_inputs = len(prediction)
     likelihood = dm.fitted_likelihood
     labels = likelihood.check_labels(as_labels(y_eval), dm.n_outputs)

@@ -14,6 +14,7 @@ from deltauq.data import Batch, Batches
 from deltauq.errors import NumericalError
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network, Parameter
+from deltauq.tracing import Compiled
 
 __all__ = ["Cost", "Stationarity", "per_parameter"]
 
@@ -73,7 +74,7 @@ class Cost:
             return total, tf.gradients(total, params)[0]
 
         spec = tf.TensorSpec([network.n_params], network.dtype)
-        self._batch_sum = tf.function(batch_sum, input_signature=[spec, data.spec])
+        self._batch_sum = Compiled(batch_sum, spec, data.spec)
 
     def evaluate(self, params: Array) -> tuple[Stationarity, Array]:
         """The cost with the norms of its gradient, and the gradient `[P]`, float64; one pass."""

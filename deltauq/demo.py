@@ -55,9 +55,9 @@ def run_demo(directory: Path, *, seed: int = 0, progress: bool = True) -> dict[s
         seed=seed,
         progress=progress,
     )
-    study = report.Study(
+    study = report.Study.of_comparison(
+        comparison,
         title="Handwritten digits with error bars",
-        comparison=comparison,
         stationarity=clf.stationarity_,
         verdict=clf.verdict_,
         tolerance=clf.tol,
@@ -91,12 +91,12 @@ def _write(
     directory: Path, study: report.Study, summary: dict[str, Any], rows: npt.NDArray[Any]
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    figures = report.figures(study)
+    figures = study.figures()
     for name, figure in figures.items():
         figure.savefig(directory / f"{name}.png", dpi=150, bbox_inches="tight")
-    (directory / "report.html").write_text(report.to_html(study, figures), encoding="utf-8")
-    frame = study.comparison.reference.prediction.to_frame()
+    (directory / "report.html").write_text(study.to_html(figures), encoding="utf-8")
+    frame = study.prediction.to_frame()
     frame.insert(0, "digit", rows)
-    frame.insert(1, "true", study.comparison.y)
+    frame.insert(1, "true", study.y)
     frame.to_csv(directory / "predictions.csv", index=False)
     (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

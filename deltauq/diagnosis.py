@@ -87,8 +87,8 @@ class Diagnosis:
         """The findings on one subject."""
         return tuple(finding for finding in self.findings if finding.subject == subject)
 
-    def apply_polished(self) -> None:
-        """Give the model the polished weights; `diagnose` itself never changes it."""
+    def apply_polished(self) -> Any:
+        """Give the model the polished weights and return it; `diagnose` itself never changes it."""
         if self.polished is None or self._network is None:
             raise InvalidInputError(
                 "there are no polished weights",
@@ -99,6 +99,7 @@ class Diagnosis:
         pieces = np.split(self.polished.params, [p.stop for p in network.parameters[:-1]])
         for variable, piece in zip(network.variables, pieces, strict=True):
             variable.assign(piece.reshape(variable.shape).astype(network.dtype))
+        return network.model
 
     def to_frame(self) -> pd.DataFrame:
         """The findings as a pandas frame."""
@@ -107,6 +108,12 @@ class Diagnosis:
         return frames.DataFrame(
             [{name: getattr(f, name) for name in columns} for f in self.findings]
         )
+
+    def to_html(self, title: str = "Diagnosis") -> str:
+        """The diagnosis as one HTML page, for a reader without the code."""
+        from deltauq.report import Study
+
+        return Study(title, stationarity=self.stationarity, diagnosis=self).to_html()
 
     def __rich__(self) -> rich.console.Group:
         """Tables for a terminal: `rich.print(diagnosis)`."""

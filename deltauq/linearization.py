@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from deltauq.jacobians import Factor, PerExample, Workspace, evaluated, stacked
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.network import Network
+from deltauq.tracing import Compiled
 
 __all__ = ["Linearization", "Rows", "Sketch"]
 
@@ -110,9 +110,9 @@ class Linearization:
     def _evaluate(self, x: Any, directions: Directions) -> tuple[list[Factor], Array]:
         """The rows, variable by variable, and the logits."""
         if directions not in self._compiled:
-            self._compiled[directions] = tf.function(
-                partial(self._per_example.factors, cotangents=directions.cotangents),
-                input_signature=self._signature,
+            self._compiled[directions] = Compiled(
+                lambda params, x: self._per_example.factors(params, x, directions.cotangents),
+                *self._signature,
             )
         factors, logits = self._compiled[directions](self.network.params, x)
         logits = logits.numpy()

@@ -1,4 +1,4 @@
-"""Figures of merit: how well two sets of standard errors agree, how well a score finds errors."""
+"""Figures of merit: how well standard errors agree, how well scores and probabilities are right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import sklearn.metrics
 
 from deltauq.errors import InvalidInputError
 
-__all__ = ["Agreement", "agreement", "error_auroc"]
+__all__ = [
+    "Agreement",
+    "Reliability",
+    "RiskCoverage",
+    "agreement",
+    "error_auroc",
+    "reliability",
+    "risk_coverage",
+]
 
 Array = npt.NDArray[Any]
 
@@ -74,3 +82,118 @@ def error_auroc(score: Array, wrong: Array) -> float | None:
     if wrong.all() or not wrong.any():
         return None
     return float(sklearn.metrics.roc_auc_score(wrong, score))
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """The error rate among the inputs that are kept when the most uncertain ones are set aside.
+
+    Attributes:
+        coverage: share of the inputs that is kept, 1/N, 2/N, ... 1 `[N]`.
+        risk: share of those that is misclassified `[N]`.
+    """
+
+    coverage: Array
+    risk: Array
+
+    @property
+    def area(self) -> float:
+        """Mean risk over all coverages: the less the better (AURC)."""
+        return float(np.mean(self.risk))
+
+
+def risk_coverage(score: Array, wrong: Array) -> RiskCoverage:
+    """How the error rate falls as inputs are set aside by their score, the highest first.
+
+    Inputs of one score are taken in random order: the risk is its expectation.
+
+    Args:
+        score: `[N]`, higher means less sure.
+        wrong: whether each input was misclassified `[N]`.
+
+    Raises:
+        InvalidInputError: shapes that differ, or no input.
+
+    Source: Geifman and El-Yaniv 2017, arXiv 1705.08500, section 2.
+
+    >>> import numpy as np
+    >>> risk_coverage(np.array([0.1, 0.3, 0.2, 0.4]), np.array([0, 1, 0, 1])).risk.tolist()
+    [0.0, 0.0, 0.3333333333333333, 0.5]
+    """
+    score, wrong = _same_shape("score", score, "wrong", wrong)
+    _, group, count = np.unique(score, return_inverse=True, return_counts=True)
+    shared = np.bincount(group, wrong) / count
+    kept = np.arange(1, len(score) + 1)
+    return RiskCoverage(kept / len(score), np.cumsum(np.repeat(shared, count)) / kept)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often what was given a probability came true, bin by bin; empty bins are left out.
+
+    Attributes:
+        predicted: mean probability in each bin `[B]`.
+        observed: share that came true `[B]`.
+        count: how many there are `[B]`.
+        lower: lower end of the 95 % interval of `observed`, Wilson's for a proportion `[B]`.
+        upper: its upper end `[B]`.
+    """
+
+    predicted: Array
+    observed: Array
+    count: Array
+    lower: Array
+    upper: Array
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean |observed - predicted|, weighted by the counts."""
+        return float(np.average(np.abs(self.observed - self.predicted), weights=self.count))
+
+
+def reliability(probability: Array, came_true: Array, n_bins: int = 10) -> Reliability:
+    """Compare probabilities with frequencies in bins of equal width, (a, b].
+
+    Args:
+        probability: `[N]`, in [0, 1].
+        came_true: whether each came true `[N]`.
+        n_bins: of equal width over [0, 1].
+
+    Raises:
+        InvalidInputError: shapes that differ, no input, or no bin.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, equations 2 and 3.
+
+    >>> import numpy as np
+    >>> reliability(np.array([0.05, 0.95, 0.91]), np.array([0, 1, 0])).count.tolist()
+    [1, 2]
+    """
+    probability, came_true = _same_shape("probability", probability, "came_true", came_true)
+    if n_bins < 1:
+        raise InvalidInputError(
+            "there are no bins", expected="n_bins of at least 1", received=str(n_bins)
+        )
+    place = np.searchsorted(np.linspace(0, 1, n_bins + 1)[1:-1], probability)
+    counts = np.bincount(place, minlength=n_bins)
+    used, n = counts > 0, counts[counts > 0]
+    predicted, hits = (
+        np.bincount(place, weights, minlength=n_bins)[used] for weights in (probability, came_true)
+    )
+    ends = [
+        scipy.stats.binomtest(round(k), int(of)).proportion_ci(method="wilson")
+        for k, of in zip(hits, n, strict=True)
+    ]
+    lower, upper = (np.array([getattr(end, name) for end in ends]) for name in ("low", "high"))
+    return Reliability(predicted / n, hits / n, n, lower, upper)
+
+
+def _same_shape(name: str, first: Array, other: str, second: Array) -> tuple[Array, Array]:
+    """Two arrays `[N]` of the same N > 0, as floats."""
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise InvalidInputError(
+            f"{name} and {other} do not fit each other",
+            expected="two arrays of one shape [N], N > 0",
+            received=f"{list(a.shape)} and {list(b.shape)}",
+        )
+    return a, b

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Staged", "bytes_reached_from", "reached_from"]
+__all__ = ["Compiled", "Staged", "bytes_reached_from", "reached_from"]
 
 
 def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
@@ -32,6 +32,30 @@ def bytes_reached_from(tensors: Sequence[tf.Tensor]) -> int:
     )
 
 
+class Compiled:
+    """A function compiled for one signature, at the first call.
+
+    `tf.function` counts traces by the place of the function in the code, and warns of those of one
+    model after another; what is made of it here is not counted.
+
+    Args:
+        function: of tensors, or of nests of them.
+        signature: a `tf.TensorSpec`, or a nest of them, for each argument.
+    """
+
+    def __init__(self, function: Callable[..., Any], *signature: Any) -> None:
+        self._compiled = tf.function(function, input_signature=signature)
+
+    @functools.cached_property
+    def traced(self) -> Any:
+        """The `ConcreteFunction`."""
+        return self._compiled.get_concrete_function()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Of tensors, as the signature has them."""
+        return self.traced(*arguments)
+
+
 class Staged:
     """A function compiled in two stages: what its last argument does not change, and the rest.
 
@@ -41,16 +65,16 @@ class Staged:
     """
 
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
-        graph = tf.function(function, input_signature=signature).get_concrete_function().graph
+        graph = Compiled(function, *signature).traced.graph
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
         self._definition = _without_control_inputs(graph.as_graph_def())
         self._captured = graph.captures
         self._value = graph.outputs[0]
         self._point = _needed_by(graph, before, self._last)
         self._second: dict[int, Any] = {}
-        self._first = tf.function(
+        self._first = Compiled(
             lambda *values: self._run(before, values, self._point),
-            input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in before],
+            *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in before),
         )
 
     def first(self, *arguments: Any) -> list[tf.Tensor]:
@@ -62,17 +86,15 @@ class Staged:
         count = stack.shape[0]
         if count not in self._second:
             # Side by side rather than stacked: TensorFlow then runs them on all processors.
-            self._second[count] = tf.function(
+            self._second[count] = Compiled(
                 lambda *values: tf.stack(
                     [
                         self._run([*self._point, self._last], [*values[:-1], each], [self._value])
                         for each in tf.unstack(values[-1])
                     ]
                 )[:, 0],
-                input_signature=[
-                    *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self._point),
-                    tf.TensorSpec([count, *self._last.shape], self._last.dtype),
-                ],
+                *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self._point),
+                tf.TensorSpec([count, *self._last.shape], self._last.dtype),
             )
         return self._second[count](*point, stack)
 

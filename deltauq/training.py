@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from deltauq.cost import Cost, Stationarity
 from deltauq.likelihoods import Likelihood
+from deltauq.tracing import Compiled
 
 __all__ = ["Polished", "Verdict", "build_mlp", "polish", "train_adam"]
 
@@ -190,7 +191,6 @@ def train_adam(
     data = tf.data.Dataset.from_tensor_slices((x, y, weight / np.mean(weight)))
     data = data.shuffle(len(x), seed=seed).batch(batch_size)
 
-    @tf.function(input_signature=[data.element_spec])
     def step(batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
         inputs, labels, weights = batch
         with tf.GradientTape() as tape:
@@ -200,7 +200,8 @@ def train_adam(
         gradients = tape.gradient(cost, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
 
+    compiled = Compiled(step, data.element_spec)
     for _ in range(epochs):
         for batch in data:
-            step(batch)
+            compiled(batch)
         on_epoch(len(x))

@@ -20,6 +20,7 @@ from deltauq.likelihoods import (
 )
 from deltauq.network import Inspection, Network
 from deltauq.regularization import L2, VariableRate, l2_sources
+from deltauq.tracing import Compiled
 
 __all__ = ["Understood", "estimate_noise", "outputs", "read_rates", "understand"]
 
@@ -110,7 +111,7 @@ def outputs(network: Network, data: Batches) -> Any:
         return network.logits(network.unflatten(params), x)
 
     spec = tf.TensorSpec([network.n_params], network.dtype)
-    compiled = tf.function(logits, input_signature=[spec, data.spec.x])
+    compiled = Compiled(logits, spec, data.spec.x)
     for batch in data:
         yield compiled(network.params, batch.x), batch.y, batch.weight
 

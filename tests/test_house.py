@@ -70,7 +70,6 @@ ORDER = [
     "regressor",
     "metrics",
     "comparison",
-    "findings",
     "plots",
     "report",
     "demo",
@@ -78,7 +77,13 @@ ORDER = [
 ]
 
 #: Methods that hand a finished result to a later room, imported when they are called.
-LATER_ON_CALL = {("prediction", "plots"), ("comparison", "plots"), ("rankcurve", "plots")}
+LATER_ON_CALL = {
+    ("prediction", "plots"),
+    ("comparison", "plots"),
+    ("rankcurve", "plots"),
+    ("comparison", "report"),
+    ("diagnosis", "report"),
+}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

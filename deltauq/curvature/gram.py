@@ -15,6 +15,7 @@ from deltauq.data import Batch
 from deltauq.jacobians import Cotangents, Factor, PerExample, assemble, evaluated
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
+from deltauq.tracing import Compiled
 
 __all__ = ["GGN", "OPG", "Gram"]
 
@@ -37,8 +38,7 @@ class Gram(CurvatureOperator):
         self._uneven_scale = self.scale.astype(self.network.dtype) if uneven else None
         self._rules = self._per_example or PerExample(self.network, self.data.probe())
         parameters = tf.TensorSpec([self.network.n_params], self.network.dtype)
-        signature = [parameters, self.data.spec]
-        self._compiled_factors = tf.function(self._factors, input_signature=signature)
+        self._compiled_factors = Compiled(self._factors, parameters, self.data.spec)
         self._trace: float | None = None
 
     @abc.abstractmethod

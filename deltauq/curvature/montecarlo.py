@@ -12,6 +12,7 @@ from deltauq.curvature.gram import Gram
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError
 from deltauq.jacobians import Factor
+from deltauq.tracing import Compiled
 
 __all__ = ["MonteCarloGGN"]
 
@@ -41,13 +42,11 @@ class MonteCarloGGN(Gram):
         self.seed = seed
         dtype = self.network.dtype
         self._n_outputs = self.network.count_outputs(self.data.spec.x)
-        self._compiled_draws = tf.function(
+        self._compiled_draws = Compiled(
             self._drawn_factors,
-            input_signature=[
-                tf.TensorSpec([self.network.n_params], dtype),
-                self.data.spec,
-                tf.TensorSpec([None, draws, self._n_outputs], dtype),
-            ],
+            tf.TensorSpec([self.network.n_params], dtype),
+            self.data.spec,
+            tf.TensorSpec([None, draws, self._n_outputs], dtype),
         )
 
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

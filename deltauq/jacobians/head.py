@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deltauq.jacobians.taps import Tap, find_taps
 from deltauq.network import Network, Parameter
-from deltauq.tracing import reached_from
+from deltauq.tracing import Compiled, reached_from
 
 __all__ = ["LinearHead", "find_linear_head"]
 
@@ -55,9 +55,7 @@ def find_linear_head(network: Network, spec: Any) -> LinearHead | None:
             features = taps[0].data if name == "kernel" else features
         return features, logits
 
-    signature = [tf.TensorSpec([network.n_params], network.dtype), spec]
-    compiled = tf.function(trace, input_signature=signature)
-    compiled.get_concrete_function()
+    compiled = Compiled(trace, tf.TensorSpec([network.n_params], network.dtype), spec).traced
     return LinearHead(found.get("kernel"), found.get("bias"), compiled) if found else None
 
 

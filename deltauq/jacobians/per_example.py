@@ -158,7 +158,8 @@ class PerExample:
         params = network.params
         single = tf.function(alone).get_concrete_function(params, examples[0])
         _refuse_cut_off(cut_off)
-        rows = stacked(evaluated(tf.function(together)(params, probe)))[:, 0]
+        of_probe = tf.function(together).get_concrete_function(params, probe)
+        rows = stacked(evaluated(of_probe(params, probe)))[:, 0]
         wrong: set[int] = set()
         for row, example in zip(rows, examples, strict=True):
             truth = single(params, example).numpy()

@@ -6,15 +6,23 @@ state of matplotlib is changed. Colours are Okabe and Ito's, told apart by
 colour-blind readers; marker or line style differs as well, for print in grey.
 """
 
+from deltauq.plots.calibration import reliability, risk_coverage
 from deltauq.plots.comparisons import comparison
 from deltauq.plots.predictions import class_bars, gallery, probability_against_error
+from deltauq.plots.quantities import mean_against_error, regression_band
+from deltauq.plots.regions import decision_regions
 from deltauq.plots.spectra import rank_curve, spectrum
 
 __all__ = [
     "class_bars",
     "comparison",
+    "decision_regions",
     "gallery",
+    "mean_against_error",
     "probability_against_error",
     "rank_curve",
+    "regression_band",
+    "reliability",
+    "risk_coverage",
     "spectrum",
 ]

@@ -14,17 +14,19 @@ __all__ = [
     "BLACK",
     "BLUE",
     "GREEN",
+    "GREY",
     "MAX_POINTS",
     "PURPLE",
     "SKY",
     "VERMILION",
+    "YELLOW",
     "new_axes",
     "new_figure",
     "tidy",
 ]
 
-BLACK, SKY, GREEN = "#000000", "#56B4E9", "#009E73"
-BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+BLACK, SKY, GREEN, GREY = "#000000", "#56B4E9", "#009E73", "#666666"
+BLUE, VERMILION, PURPLE, YELLOW = "#0072B2", "#D55E00", "#CC79A7", "#F0E442"
 
 #: Points that a scatter plot draws at most.
 MAX_POINTS = 5_000

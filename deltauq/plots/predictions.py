@@ -16,15 +16,21 @@ from deltauq.plots.canvas import (
     SKY,
     VERMILION,
     new_axes,
-    new_figure,
     tidy,
 )
+from deltauq.plots.points import (
+    checked_index,
+    checked_truth,
+    misclassified,
+    output_names,
+    predicted,
+    shortened,
+)
+from deltauq.prediction import MultiLabelPrediction, Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from deltauq.prediction import Prediction
+    from matplotlib.figure import SubFigure
 
 __all__ = ["class_bars", "gallery", "probability_against_error"]
 
@@ -35,23 +41,30 @@ _MAX_BARS, _TOP_BARS = 20, 10
 
 
 def probability_against_error(
-    prediction: Prediction, y: npt.ArrayLike | None = None, *, ax: Axes | None = None
+    prediction: Prediction | MultiLabelPrediction,
+    y: npt.ArrayLike | None = None,
+    *,
+    ax: Axes | None = None,
 ) -> Axes:
     """Probability of the predicted class against its standard error, one point an input.
 
+    Of several labels, one point a label of an input.
+
     Args:
         prediction: of N inputs.
-        y: class numbers `[N]`: wrong predictions are drawn differently, and counted.
+        y: class numbers `[N]`, or labels `[N, C]` of several: wrong predictions are drawn
+            differently, and counted.
         ax: where to draw; None makes a figure.
     """
     ax = new_axes(ax)
-    n = np.arange(len(prediction))
-    p, se = prediction.probabilities[n, prediction.labels], prediction.std[n, prediction.labels]
-    style: dict[str, Any] = {"rasterized": len(n) > MAX_POINTS, "linewidths": 0.6}
+    p, se = predicted(prediction)
+    labels = isinstance(prediction, MultiLabelPrediction)
+    style: dict[str, Any] = {"rasterized": len(p) > MAX_POINTS, "linewidths": 0.6}
     if y is None:
-        ax.scatter(p, se, s=14, c=BLUE, alpha=0.6, label=f"inputs ({len(n):,})", **style)
+        name = f"{'labels' if labels else 'inputs'} ({len(p):,})"
+        ax.scatter(p, se, s=14, c=BLUE, alpha=0.6, label=name, **style)
     else:
-        wrong = prediction.labels != _class_numbers(y, len(n))
+        wrong = _wrong_points(prediction, y)
         right, misses = ~wrong, f"wrong ({np.count_nonzero(wrong):,})"
         hits = f"right ({np.count_nonzero(right):,})"
         ax.scatter(p[right], se[right], s=14, c=SKY, marker="o", alpha=0.6, label=hits, **style)
@@ -61,7 +74,7 @@ def probability_against_error(
         )
     ax.set_xlim(right=1.015)
     ax.set_ylim(bottom=-0.02 * max(float(se.max(initial=0.0)), 1e-12))
-    ax.set_xlabel("probability of the predicted class")
+    ax.set_xlabel(f"probability of {'a label' if labels else 'the predicted class'}")
     ax.set_ylabel("its standard error")
     ax.legend(frameon=False)
     return tidy(ax)
@@ -88,8 +101,9 @@ def class_bars(
         y: class numbers `[N]`: marks the true class of the input.
         ax: where to draw; None makes a figure.
     """
-    names, index = _names(class_names, prediction), _checked_index(index, prediction)
-    true = None if y is None else int(_class_numbers(y, len(prediction))[index])
+    names = output_names(class_names, prediction.logits.shape[1])
+    index = checked_index(index, prediction)
+    true = None if y is None else int(checked_truth(prediction, y)[index])
     one = prediction[[index]]
     lower, upper = (ends[0] for ends in one.interval(level))
     p, predicted = one.probabilities[0], int(one.labels[0])
@@ -106,7 +120,7 @@ def class_bars(
         linewidth=1.4,
     )
     ax.errorbar(bars, places, xerr=whiskers, fmt="none", ecolor=BLACK, elinewidth=1.1, capsize=2.5)
-    labels = [f"{names[c]} (true)" if c == true else names[c] for c in shown]
+    labels = [shortened(names[c]) + (" (true)" if c == true else "") for c in shown]
     ax.set_yticks(places, labels)
     for c, text in zip(shown, ax.get_yticklabels(), strict=True):
         text.set_fontweight("bold" if c == true else "normal")
@@ -123,7 +137,8 @@ def gallery(
     class_names: Sequence[str] | None = None,
     y: npt.ArrayLike | None = None,
     level: float = 0.95,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Some inputs as pictures, each beside its class probabilities, two pairs a row.
 
     A title gives the probability of the predicted class and its standard error.
@@ -135,25 +150,26 @@ def gallery(
         class_names: `[C]`; None numbers them.
         y: class numbers `[N]`, or None.
         level: of the intervals.
+        ax: a subplot whose place the pictures take; None makes a figure of the size they need.
 
     Returns:
-        A new figure.
+        The axes, themselves empty: the pictures are on a `SubFigure` in their place.
 
     Raises:
-        InvalidInputError: images of another shape, or no indices.
+        InvalidInputError: images of another shape, no indices, or axes that are no subplot.
     """
-    numbers = [_checked_index(index, prediction) for index in indices]
+    numbers = [checked_index(index, prediction) for index in indices]
     if not numbers:
         raise InvalidInputError(
             "there is nothing to show", expected="at least one index", received="none"
         )
     pictures = _pictures(images, len(prediction))
-    names = _names(class_names, prediction)
+    names = output_names(class_names, prediction.logits.shape[1])
     n_bars = min(len(names), _MAX_BARS)
     columns = min(2, len(numbers))
     rows = -(-len(numbers) // columns)
-    figure = new_figure(figsize=(5.4 * columns, rows * max(1.9, 0.75 + 0.17 * n_bars)))
-    cells = figure.subfigures(rows, columns, squeeze=False)
+    ax = new_axes(ax, figsize=(5.4 * columns, rows * max(1.9, 0.75 + 0.17 * n_bars)))
+    cells = _in_place_of(ax).subfigures(rows, columns, squeeze=False)
     low, high = float(pictures.min()), float(pictures.max())
     for cell, index in zip(cells.flat, numbers, strict=False):
         left, right = cell.subplots(1, 2, width_ratios=(1, 1.5))
@@ -163,7 +179,26 @@ def gallery(
         right.tick_params(labelsize=8)
         right.xaxis.label.set_fontsize(8)
         cell.suptitle(_title(prediction, index, names, y), fontsize=10)
-    return figure
+    return ax
+
+
+def _in_place_of(ax: Axes) -> SubFigure:
+    """An empty figure where the axes were."""
+    place = ax.get_subplotspec()
+    if place is None:
+        raise InvalidInputError(
+            "the pictures need the place of a subplot",
+            expected="axes of figure.subplots or add_subplot",
+            received=f"{type(ax).__name__} placed by hand",
+        )
+    ax.set_axis_off()
+    return ax.figure.add_subfigure(place)
+
+
+def _wrong_points(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> Array:
+    if isinstance(prediction, MultiLabelPrediction):
+        return np.asarray(prediction.labels != (checked_truth(prediction, y) > 0.5)).ravel()
+    return misclassified(prediction, y)
 
 
 def _shown_classes(p: Array, true: int | None) -> list[int]:
@@ -180,8 +215,10 @@ def _title(
     p, se = float(prediction.probabilities[index, c]), float(prediction.std[index, c])
     digits = int(np.clip(np.ceil(-np.log10(se)), 2, 4)) if se > 0 else 4
     error = f"± {se:.{digits}f}" if round(se, digits) > 0 else f"± less than {10.0**-digits:g}"
-    title = f"predicted {names[c]} (p = {p:.{digits}f} {error})"
-    return title if y is None else f"{title}, true {names[int(np.asarray(y)[index])]}"
+    title = f"predicted {shortened(names[c])} (p = {p:.{digits}f} {error})"
+    if y is None:
+        return title
+    return f"{title}, true {shortened(names[int(checked_truth(prediction, y)[index])])}"
 
 
 def _pictures(images: Array, n: int) -> Array:
@@ -201,35 +238,3 @@ def _pictures(images: Array, n: int) -> Array:
         if low < 0 or high > 1:
             pictures = (pictures - low) / max(high - low, 1e-12)
     return pictures
-
-
-def _names(class_names: Sequence[str] | None, prediction: Prediction) -> list[str]:
-    n_classes = prediction.probabilities.shape[1]
-    names = range(n_classes) if class_names is None else class_names
-    if len(names) != n_classes:
-        raise InvalidInputError(
-            "class_names has the wrong length",
-            expected=f"{n_classes} names, one a class",
-            received=f"{len(names)}",
-        )
-    return [str(name) for name in names]
-
-
-def _class_numbers(y: npt.ArrayLike, n: int) -> Array:
-    numbers = np.asarray(y)
-    if numbers.shape != (n,):
-        raise InvalidInputError(
-            "y does not fit the prediction",
-            expected=f"class numbers [{n}], one an input",
-            received=f"shape {list(numbers.shape)}",
-        )
-    return numbers
-
-
-def _checked_index(index: int, prediction: Prediction) -> int:
-    n = len(prediction)
-    if not -n <= index < n:
-        raise InvalidInputError(
-            "index names no input", expected=f"a number from 0 to {n - 1}", received=str(index)
-        )
-    return int(index) % n

@@ -27,6 +27,9 @@ _STYLES = (
     (PURPLE, (0, (3, 1, 1, 1, 1, 1)), "D"),
 )
 
+#: Width of bounds below which a rank curve is not shown.
+_NARROWEST = 1e-6
+
 #: Marks (gid) on what `spectrum` has drawn, so that the next call on the same axes finds it.
 _SPECTRUM, _NEGATIVE, _L2 = "deltauq.spectrum", "deltauq.spectrum.negative", "deltauq.l2"
 
@@ -72,6 +75,7 @@ def spectrum(
     )
     _add_negative(ax, index, values, f"{name}, negative", colour)
     _limit_spectrum(ax)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("index of the eigenvalue")
     ax.set_ylabel("eigenvalue")
     ax.legend(frameon=False)
@@ -104,6 +108,8 @@ def rank_curve(curve: RankCurve, *, width: float | None = 0.05, ax: Axes | None 
             width, color=VERMILION, linestyle="--", linewidth=1.2, label=f"{width:.1%}, {reached}"
         )
     ax.set(xscale="log", yscale="log")
+    # With all eigenpairs the width is rounding, and would stretch the axis over ten decades.
+    ax.set_ylim(bottom=max(_NARROWEST, ax.get_ylim()[0]))
     ax.set_xlabel("eigenpairs K")
     ax.set_ylabel("(high - low) / high of the standard errors")
     ax.legend(frameon=False)

@@ -5,6 +5,7 @@ from deltauq.prediction.classes import (
     Prediction,
     SomeClassesPrediction,
     VarianceSplit,
+    class_numbers,
 )
 from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.labels import MultiLabelPrediction
@@ -21,6 +22,7 @@ __all__ = [
     "SomeClassesPrediction",
     "VarianceSplit",
     "assemble",
+    "class_numbers",
     "join",
     "normal_quantile",
     "predict",

@@ -19,7 +19,14 @@ from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DifferenceTest", "Prediction", "SomeClassesPrediction", "VarianceSplit", "interval_of"]
+__all__ = [
+    "DifferenceTest",
+    "Prediction",
+    "SomeClassesPrediction",
+    "VarianceSplit",
+    "class_numbers",
+    "interval_of",
+]
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,7 @@ class Prediction(Estimate):
 
     def is_wrong(self, y: Array) -> Array:
         """Whether the most probable class is not the label's `[N]`."""
-        y = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
-        if y.ndim == 2:
-            y = y.argmax(axis=1)
-        return np.asarray(self.labels != (y > 0.5 if y.dtype.kind == "f" else y))
+        return np.asarray(self.labels != class_numbers(y))
 
     @cached_property
     def entropy(self) -> Array:
@@ -251,6 +255,19 @@ class SomeClassesPrediction(Estimate):
         if self.std_limits is not None:
             columns["se_low"], columns["se_high"] = self.std_limits.reshape(-1, 2).T
         return frames.DataFrame(columns)
+
+
+def class_numbers(y: Array) -> Array:
+    """Labels as class numbers `[N]`.
+
+    Args:
+        y: class numbers `[N]` or `[N, 1]`, a weight for every class `[N, C]`, or of two classes the
+            probability of class 1 `[N]`.
+    """
+    y = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.ndim == 2:
+        return np.asarray(y.argmax(axis=1))
+    return np.asarray(y > 0.5, int) if y.dtype.kind == "f" else y
 
 
 def interval_of(

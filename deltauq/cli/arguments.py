@@ -1,0 +1,66 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Artifact",
+    "AsJson",
+    "Classes",
+    "Data",
+    "Ignore",
+    "Inputs",
+    "L2Rate",
+    "LikelihoodName",
+    "Model",
+    "Quiet",
+    "RankOption",
+    "Seed",
+    "Target",
+    "Weights",
+]
+
+Data = Annotated[
+    Path, typer.Argument(help="A table (.csv, .parquet) with a row an example, or arrays (.npz).")
+]
+Model = Annotated[
+    Path, typer.Argument(help="A Keras model (.keras, .h5), or an artifact that `fit` wrote.")
+]
+Artifact = Annotated[Path, typer.Argument(help="An artifact that `fit` wrote.")]
+Target = Annotated[
+    str | None,
+    typer.Option(help="The column of the labels; of .npz the array, 'y' where there is one."),
+]
+Inputs = Annotated[
+    str,
+    typer.Option(help="Of .npz: the array of the inputs, or several: 'words,numbers'."),
+]
+Weights = Annotated[str | None, typer.Option(help="The column or array of the examples' weights.")]
+Ignore = Annotated[str | None, typer.Option(help="Columns that are no inputs: 'id,name'.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="Names of the classes in the order of the model's outputs: 'good,bad'."),
+]
+LikelihoodName = Annotated[
+    str,
+    typer.Option(
+        "--likelihood",
+        help="What the outputs are: auto, categorical, binary, multilabel or gaussian.",
+    ),
+]
+L2Rate = Annotated[
+    str,
+    typer.Option(
+        "--l2",
+        help="The L2 rate: 'auto' (read from the model), 'tune', or a number; the cost contains "
+        "(l2 / 2) * sum w^2.",
+    ),
+]
+RankOption = Annotated[str, typer.Option("--rank", help="Eigenpairs: 'auto', 'full', or a number.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]

@@ -1,0 +1,67 @@
+"""`deltauq diagnose`: what would make the numbers wrong, before anything expensive."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deltauq.cli import arguments as takes
+from deltauq.cli.console import in_words, note, say
+from deltauq.cli.opening import l2_rate, open_model
+from deltauq.cli.output import check_output
+from deltauq.cli.tables import read_examples
+
+__all__ = ["diagnose"]
+
+
+@in_words
+def diagnose(
+    model: takes.Model,
+    data: takes.Data,
+    target: takes.Target = None,
+    inputs: takes.Inputs = "x",
+    weights: takes.Weights = None,
+    ignore: takes.Ignore = None,
+    likelihood: takes.LikelihoodName = "auto",
+    l2: takes.L2Rate = "auto",
+    polished: Annotated[
+        Path | None,
+        typer.Option(help="Minimise the cost further, and write that model here (.keras)."),
+    ] = None,
+    as_json: takes.AsJson = False,
+) -> None:
+    """Look for everything that would make standard errors wrong: exit code 3 where there is some.
+
+    Example: deltauq diagnose model.keras train.csv --target risk
+    """
+    import deltauq
+
+    if polished is not None:
+        check_output(polished, ".keras")
+    opened = open_model(model)
+    examples = read_examples(
+        data, target=target, needs_target=True, inputs=inputs, weights=weights, ignore=ignore
+    )
+    found = deltauq.diagnose(
+        opened.model,
+        opened.inputs(examples),
+        opened.labels(examples),
+        examples.weight,
+        polish=polished is not None,
+        **opened.asked(l2=l2_rate(l2), likelihood=likelihood),
+    )
+    findings = [asdict(finding) for finding in found.findings]
+    say({"ok": found.ok, "findings": findings}, found, as_json=as_json)
+    if polished is not None:
+        _write_polished(found, polished)
+    if not found.ok:
+        raise typer.Exit(3)
+
+
+def _write_polished(found: Any, path: Path) -> None:
+    model = found.apply_polished()
+    model.save(path)
+    note(f"the polished model is in {path}")

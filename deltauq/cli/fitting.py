@@ -1,0 +1,137 @@
+"""`deltauq fit`: from training data, with a model or without, to an artifact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deltauq.cli import arguments as takes
+from deltauq.cli.console import in_words, note, pairs_table, say
+from deltauq.cli.opening import Opened, l2_rate, open_model, whole_number_or_word
+from deltauq.cli.output import check_output
+from deltauq.cli.tables import Examples, encoded, names_in, read_examples
+from deltauq.errors import InvalidInputError
+
+__all__ = ["fit"]
+
+
+@in_words
+def fit(
+    data: takes.Data,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The artifact to write, such as m.deltauq.")
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A Keras model (.keras, .h5); without one a network is trained."),
+    ] = None,
+    target: takes.Target = None,
+    inputs: takes.Inputs = "x",
+    weights: takes.Weights = None,
+    ignore: takes.Ignore = None,
+    classes: takes.Classes = None,
+    likelihood: takes.LikelihoodName = "auto",
+    curvature: Annotated[
+        str, typer.Option(help="ggn (the Fisher information), opg (cheapest), hessian or sandwich.")
+    ] = "ggn",
+    rank: takes.RankOption = "auto",
+    l2: takes.L2Rate = "auto",
+    hidden_units: Annotated[
+        str, typer.Option(help="Of the network that is trained: widths of its hidden layers.")
+    ] = "32",
+    seed: takes.Seed = 0,
+    as_json: takes.AsJson = False,
+    quiet: takes.Quiet = False,
+) -> None:
+    """Compute the curvature on training data, and write what predictions need to one file.
+
+    With --model it is that model's. Without one, a dense network is trained on the table to a
+    minimum of its cost: columns of text become columns of 0 and 1, all are scaled.
+
+    Example: deltauq fit credit.csv --target risk --output credit.deltauq
+    """
+    check_output(output)
+    chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
+    rate = l2_rate(l2)
+    examples = read_examples(
+        data, target=target, needs_target=True, inputs=inputs, weights=weights, ignore=ignore
+    )
+    facts: dict[str, Any] = {}
+    if model is None:
+        settings: dict[str, Any] = {"hidden_units": _widths(hidden_units), "random_state": seed}
+        settings |= {"l2": rate} if isinstance(rate, float) else {}
+        opened, x = _trained(examples, likelihood, settings, facts)
+        options = opened.asked(l2=rate if rate == "tune" else "auto")
+    else:
+        opened = _named(open_model(model), classes, likelihood)
+        x = opened.inputs(examples)
+        options = opened.asked(l2=rate, likelihood="auto" if classes else likelihood)
+    method = _method(opened.model, curvature, options, chosen_rank, seed, progress=not quiet)
+    method.fit(x, opened.labels(examples), examples.weight)
+    saved = method.save(output)
+    facts |= _facts(method) | {"artifact": str(saved.path), "megabytes": saved.bytes / 2**20}
+    say(facts, pairs_table("Fitted", facts), as_json=as_json)
+
+
+def _trained(
+    examples: Examples, likelihood: str, settings: dict[str, Any], facts: dict[str, Any]
+) -> tuple[Opened, Any]:
+    """A network for the examples, and its inputs."""
+    from deltauq.cli.training import train
+
+    x, text = encoded(examples.x) if examples.is_table else (examples.x, [])
+    if text:
+        note(f"columns of text, a column of 0 and 1 for each of their values: {', '.join(text)}")
+    assert examples.y is not None
+    trained = train(x, examples.y, examples.weight, likelihood=likelihood, settings=settings)
+    facts["training"] = trained.verdict
+    facts["l2"] = trained.l2
+    facts["training R^2" if trained.classes is None else "training accuracy"] = trained.score
+    options = {"likelihood": trained.likelihood}
+    return Opened(trained.model, options, classes=trained.classes), x
+
+
+def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
+    """The user's model; its likelihood knows the names of the classes where they are given."""
+    if classes is None:
+        return opened
+    from deltauq.likelihoods import Categorical
+
+    if likelihood not in ("auto", "categorical"):
+        raise InvalidInputError(
+            "--classes names the classes of a softmax",
+            expected="--likelihood auto or categorical beside it",
+            received=f"--likelihood {likelihood}",
+        )
+    names = tuple(names_in(classes))
+    options = opened.options | {"likelihood": Categorical(classes=names)}
+    return replace(opened, options=options, classes=names)
+
+
+def _method(
+    model: Any, curvature: Any, options: dict[str, Any], rank: Any, seed: int, *, progress: bool
+) -> Any:
+    from deltauq.delta import DeltaMethod
+
+    return DeltaMethod(model, curvature, rank=rank, seed=seed, progress=progress, **options)
+
+
+def _facts(method: Any) -> dict[str, Any]:
+    return {
+        "examples": method.n_examples,
+        "parameters": method.eigenpairs.n_params,
+        "outputs": method.n_outputs,
+        "likelihood": repr(method.fitted_likelihood),
+        "curvature": method.curvature,
+        "eigenpairs": method.eigenpairs.rank,
+        "gradient ratio": method.stationarity.ratio,
+        "seconds": method.fit_seconds,
+    }
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    widths = [whole_number_or_word("--hidden-units", part, ()) for part in names_in(text)]
+    return tuple(int(width) for width in widths)

@@ -1,0 +1,120 @@
+"""Model files: Keras' own, or artifacts, with what an artifact knows of inputs and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.cli.console import note
+from deltauq.cli.tables import Examples, encoded_like
+from deltauq.errors import InvalidInputError
+
+__all__ = ["Opened", "as_names", "l2_rate", "open_artifact", "open_model", "whole_number_or_word"]
+
+Array = npt.NDArray[Any]
+
+_KERAS = (".keras", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model and how it is to be asked.
+
+    Attributes:
+        model: what `DeltaMethod` takes.
+        options: arguments of `DeltaMethod` that the file gives.
+        columns: of the table it was fitted to, or None.
+        classes: their names, or None.
+    """
+
+    model: Any
+    options: dict[str, Any]
+    columns: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+
+    def asked(self, *, l2: float | str = "auto", likelihood: str = "auto") -> dict[str, Any]:
+        """The options, those of the command line in place of the file's where they are given."""
+        given = {"l2": l2, "likelihood": likelihood}
+        return self.options | {name: value for name, value in given.items() if value != "auto"}
+
+    def inputs(self, examples: Examples) -> Any:
+        """The inputs as the model takes them; columns that it does not know are named."""
+        if not examples.is_table:
+            return examples.x
+        if self.columns is None:
+            numbers = examples.x.select_dtypes(["number", "bool"]).columns
+            return examples.x.astype(dict.fromkeys(numbers, "float64"))
+        table, unused = encoded_like(examples.x, self.columns)
+        if unused:
+            note(f"columns that the model does not use: {', '.join(map(str, unused))}")
+        return table
+
+    def labels(self, examples: Examples) -> Array | None:
+        """The labels, as text where the classes have names."""
+        y = examples.y
+        if y is None or self.classes is None or y.ndim > 1:
+            return y
+        return as_names(y)
+
+
+def as_names(y: Array) -> Array:
+    """Labels as text; whole numbers without a point."""
+    if y.dtype.kind == "f" and np.all(y == np.round(y)):
+        y = y.astype(np.int64)
+    return y.astype(str)
+
+
+def open_model(path: Path) -> Opened:
+    """A model of a Keras file or of an artifact."""
+    if path.suffix.lower() in _KERAS:
+        return Opened(str(path), {})
+    return open_artifact(path)[1]
+
+
+def open_artifact(path: Path) -> tuple[Any, Opened]:
+    """The `DeltaMethod` of an artifact, and its model with what it knows."""
+    from deltauq.delta import DeltaMethod
+
+    if path.suffix.lower() in _KERAS:
+        raise InvalidInputError(
+            "this is a model, and an artifact is needed",
+            expected="what `deltauq fit` wrote",
+            received=path.name,
+            remedy=f"deltauq fit TRAINING_DATA --model {path.name} --output m.deltauq",
+        )
+    method = DeltaMethod.load(path)
+    method.progress = False
+    options = {"l2": method.l2, "likelihood": method.likelihood, "layers": method.layers}
+    classes = getattr(method.fitted_likelihood.at_one_position, "classes", None)
+    return method, Opened(method.model, options, method.columns, classes)
+
+
+def whole_number_or_word(option: str, text: str, words: tuple[str, ...]) -> int | str:
+    """An option that is a whole number or one of some words."""
+    if text in words:
+        return text
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise InvalidInputError(
+        f"{option} is not understood",
+        expected=f"a whole number >= 1, or one of {list(words)}",
+        received=repr(text),
+    )
+
+
+def l2_rate(text: str) -> float | str:
+    """--l2 as a number or one of its words."""
+    if text in ("auto", "tune"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInputError(
+            "--l2 is not understood",
+            expected="'auto', 'tune', or a number",
+            received=repr(text),
+        ) from None

@@ -1,0 +1,42 @@
+"""Files that a command writes, whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from deltauq.errors import InvalidInputError
+
+__all__ = ["check_output", "write_whole"]
+
+
+def check_output(path: Path, *suffixes: str) -> Path:
+    """The path, if it can be written to: asked before the work, not after it.
+
+    Raises:
+        InvalidInputError: another kind of file, or no such directory.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InvalidInputError(
+            "--output names a file of another kind",
+            expected=f"a name that ends with {' or '.join(suffixes)}",
+            received=path.name,
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        raise InvalidInputError(
+            "--output cannot be written",
+            expected="a file in an existing directory",
+            received=str(path),
+            remedy="create the directory first" if not path.is_dir() else "name a file in it",
+        )
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,64 @@
+"""`deltauq demo`: the whole job on scikit-learn's digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+
+from deltauq.cli import arguments as takes
+from deltauq.cli.console import in_words, note, say
+
+__all__ = ["demo"]
+
+
+@in_words
+def demo(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", file_okay=False, help="Directory for the report and the tables."
+        ),
+    ] = Path("deltauq-demo"),
+    seed: takes.Seed = 0,
+    as_json: takes.AsJson = False,
+    quiet: takes.Quiet = False,
+) -> None:
+    """Train on scikit-learn's digits, compare exact Hessian, OPG and GGN, and write a report.
+
+    Example: deltauq demo --output deltauq-demo
+    """
+    from deltauq.demo import run_demo
+
+    summary = run_demo(output, seed=seed, progress=not quiet)
+    words = (
+        f"{summary['n_train']:,} training digits, {summary['n_held_out']:,} held out, "
+        f"{summary['n_params']:,} parameters; test accuracy {summary['test_accuracy']:.1%}; "
+        f"training ended {summary['stationarity']['verdict']} (gradient "
+        f"{summary['stationarity']['ratio']:.1e} of its parts)."
+    )
+    say(summary, Group(_demo_table(summary), words), as_json=as_json)
+    note(f"open {output / 'report.html'}")
+
+
+def _demo_table(summary: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="Standard errors of the probabilities, against the exact Hessian's")
+    columns = {
+        "curvature": "curvature",
+        "median_std": "median",
+        "slope": "slope",
+        "r_squared": "R^2",
+        "spearman": "rank corr.",
+        "auroc": "AUROC of errors",
+        "seconds": "seconds",
+    }
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for row in summary["curvatures"]:
+        cells = [row[name] for name in columns]
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in cells))
+    return table

@@ -1,0 +1,254 @@
+"""Data files as inputs and labels: tables with named columns, or NumPy's arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.errors import InvalidInputError, optional
+
+__all__ = ["Examples", "encoded", "encoded_like", "names_in", "read_examples"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a file holds.
+
+    Attributes:
+        x: inputs: a pandas frame, an array, or a dict of arrays.
+        y: labels, or None.
+        weight: of the examples, or None.
+    """
+
+    x: Any
+    y: Array | None = None
+    weight: Array | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """The inputs are named columns."""
+        return hasattr(self.x, "columns")
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names in 'one,two'."""
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+
+
+def read_examples(
+    path: Path,
+    *,
+    target: str | None,
+    needs_target: bool,
+    inputs: str = "x",
+    weights: str | None = None,
+    ignore: str | None = None,
+) -> Examples:
+    """Read a data file.
+
+    Args:
+        path: `.csv`, `.parquet` or `.npz`.
+        target: the column or array of the labels; None for none, or `y` in `.npz`.
+        needs_target: labels must be there.
+        inputs: names of the input arrays in `.npz`.
+        weights: the column or array of the weights.
+        ignore: columns that are no inputs.
+
+    Raises:
+        InvalidInputError: no such file, none that can be read, or names that are not in it.
+        MissingDependencyError: pandas or pyarrow is not installed.
+    """
+    if not path.is_file():
+        raise InvalidInputError(
+            "the data file does not exist", expected="a .csv, .parquet or .npz", received=str(path)
+        )
+    readers = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
+    if path.suffix.lower() not in readers:
+        raise InvalidInputError(
+            "the data file is of a kind that is not known",
+            expected=f"one of {sorted(readers)}",
+            received=path.name,
+        )
+    content = readers[path.suffix.lower()](path)
+    if isinstance(content, dict):
+        return _of_arrays(content, path, target, inputs, weights, needs_target=needs_target)
+    return _of_columns(content, path, target, weights, names_in(ignore), needs_target=needs_target)
+
+
+def encoded(frame: Any) -> tuple[Any, list[str]]:
+    """A table of numbers: columns of text become one column of 0 and 1 a value, `name=value`.
+
+    Returns:
+        The table, and the names of the columns of text.
+    """
+    pandas = optional("pandas", needed_by="tables need pandas", extra="report")
+    numeric = pandas.api.types.is_numeric_dtype
+    text = [name for name in frame.columns if not numeric(frame[name])]
+    _refuse_missing(frame)
+    wide: Any = pandas.get_dummies(frame, columns=text, prefix_sep="=", dtype="float64")
+    return wide.astype("float64"), text
+
+
+def encoded_like(frame: Any, columns: Sequence[str]) -> tuple[Any, list[str]]:
+    """The same columns as another table had once it was encoded.
+
+    Returns:
+        The table, and the names of the columns that have no part in it.
+
+    Raises:
+        InvalidInputError: a column that is missing, or a text that was not there then.
+    """
+    pandas = optional("pandas", needed_by="tables need pandas", extra="report")
+    sources = {name: name if name in frame.columns else _text_of(name) for name in columns}
+    missing = sorted({source for source in sources.values() if source not in frame.columns})
+    if missing:
+        raise InvalidInputError(
+            "the table lacks columns that the model was fitted with",
+            expected=f"columns {sorted(set(sources.values()))}",
+            received=f"columns {list(frame.columns)}, without {missing}",
+        )
+    used = list(dict.fromkeys(sources.values()))
+    _refuse_missing(frame[used])
+    wide = {}
+    for name, source in sources.items():
+        column = frame[source]
+        is_text = name != source
+        wide[name] = (column.astype(str) == name.partition("=")[2]) if is_text else column
+    table = pandas.DataFrame(wide)
+    for source in used:
+        values = [name for name in columns if sources[name] == source and name != source]
+        unseen: Any = frame[source][table[values].sum(axis=1) != 1] if values else []
+        if len(unseen):
+            raise InvalidInputError(
+                f"column {source!r} holds values that were not in the training data",
+                expected=f"one of {[value.partition('=')[2] for value in values]}",
+                received=f"{sorted(set(unseen.astype(str)))[:5]}",
+                remedy="drop those rows, or fit again with data that have them",
+            )
+    table = _as_floats(table)
+    return table, [name for name in frame.columns if name not in used]
+
+
+def _text_of(name: str) -> str:
+    return name.partition("=")[0]
+
+
+def _as_floats(table: Any) -> Any:
+    try:
+        return table.astype("float64")
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            "a column that held numbers in training holds something else",
+            expected="numbers",
+            received=str(error),
+        ) from error
+
+
+def _refuse_missing(frame: Any) -> None:
+    counts = frame.isna().sum()
+    if counts.any():
+        named = {str(name): int(count) for name, count in counts[counts > 0].items()}
+        raise InvalidInputError(
+            "the table has missing values",
+            expected="a value in every row of every column",
+            received=f"missing values by column: {named}",
+            remedy="impute or drop those rows before; deltauq never drops any",
+        )
+
+
+def _read_csv(path: Path) -> Any:
+    pandas = optional("pandas", needed_by=".csv files need pandas", extra="report")
+    try:
+        return pandas.read_csv(path)
+    except (ValueError, pandas.errors.ParserError) as error:  # an empty file is a ValueError
+        raise _unreadable(path, error) from error
+
+
+def _read_parquet(path: Path) -> Any:
+    pandas = optional("pandas", needed_by=".parquet files need pandas", extra="parquet")
+    optional("pyarrow", needed_by=".parquet files need pyarrow", extra="parquet")
+    try:
+        return pandas.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidInputError:
+    return InvalidInputError(
+        "the data file cannot be read",
+        expected=f"a {path.suffix} file",
+        received=f"{path.name}, at which the reader says: {error}",
+    )
+
+
+def _of_arrays(
+    arrays: dict[str, Array],
+    path: Path,
+    target: str | None,
+    inputs: str,
+    weights: str | None,
+    *,
+    needs_target: bool,
+) -> Examples:
+    label = target or ("y" if "y" in arrays or needs_target else None)
+    names = names_in(inputs)
+    _check_there([*names, *filter(None, (label, weights))], arrays, path, "arrays")
+    x = {name: arrays[name] for name in names}
+    return Examples(
+        x if len(names) > 1 else arrays[names[0]],
+        None if label is None else arrays[label],
+        None if weights is None else arrays[weights],
+    )
+
+
+def _of_columns(
+    frame: Any,
+    path: Path,
+    target: str | None,
+    weights: str | None,
+    ignore: list[str],
+    *,
+    needs_target: bool,
+) -> Examples:
+    frame = frame.rename(columns=str)
+    if target is None and needs_target:
+        raise InvalidInputError(
+            "the column of the labels is not known",
+            expected="--target with one of the columns",
+            received=f"{path.name} with columns {list(frame.columns)}",
+        )
+    others = [name for name in (target, weights) if name is not None]
+    _check_there([*others, *ignore], frame.columns, path, "columns")
+    if target is not None:
+        _refuse_missing(frame[[target]])
+    return Examples(
+        frame.drop(columns=[*others, *ignore]),
+        None if target is None else frame[target].to_numpy(),
+        None if weights is None else frame[weights].to_numpy(),
+    )
+
+
+def _check_there(names: Iterable[str], known: Iterable[str], path: Path, kind: str) -> None:
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InvalidInputError(
+            f"{path.name} has no {kind} {missing}",
+            expected=f"names out of {list(known)}",
+            received=f"{missing}",
+        )

@@ -1,0 +1,145 @@
+"""A network for a table, where the user has none."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.cli.opening import as_names
+from deltauq.errors import InvalidInputError
+
+__all__ = ["Trained", "train"]
+
+Array = npt.NDArray[Any]
+
+#: L2 rates that are tried, and how far each training goes for it.
+_RATES, _COARSE = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], 1e-2
+
+#: More classes than this are more likely numbers.
+_MANY = 50
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that takes the table's own numbers, trained to a minimum of its cost.
+
+    Attributes:
+        model: `keras.Sequential` on inputs that are not scaled.
+        likelihood: for `DeltaMethod`.
+        classes: names of the classes in the order of the outputs, or None.
+        verdict: of the training.
+        l2: the rate it was trained with.
+        score: accuracy on the training data, or R^2 of numbers.
+    """
+
+    model: Any
+    likelihood: Any
+    classes: tuple[str, ...] | None
+    verdict: str
+    l2: float
+    score: float
+
+
+def train(
+    x: Any, y: Array, weight: Array | None, *, likelihood: str, settings: dict[str, Any]
+) -> Trained:
+    """Train a dense network on scaled inputs.
+
+    Args:
+        x: inputs `[N, F]`.
+        y: labels.
+        weight: of the examples, or None.
+        likelihood: "gaussian" for numbers; otherwise the labels are classes.
+        settings: of the estimator: hidden_units, random_state, and l2, which is chosen by
+            cross-validation where it is not given.
+
+    Raises:
+        InvalidInputError: inputs or labels that no such network can be trained on.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    from deltauq.classifier import DeltaClassifier
+    from deltauq.likelihoods import Categorical
+    from deltauq.regressor import DeltaRegressor
+
+    x = _features(x)
+    scaler = StandardScaler().fit(x)
+    scaled = scaler.transform(x)
+    of_numbers = likelihood == "gaussian"
+    labels = y if of_numbers else _class_names(y, likelihood)
+    # The curvature is computed afterwards, of the whole network, the scaling included.
+    kind: Any = DeltaRegressor if of_numbers else DeltaClassifier
+    estimator = kind(**settings, rank=1, bounds=False, progress=False)
+    if "l2" not in settings:
+        estimator.set_params(l2=_best_l2(estimator, scaled, labels, weight))
+    estimator.fit(scaled, labels, weight)
+    classes = None if of_numbers else tuple(str(name) for name in estimator.classes_)
+    return Trained(
+        model=_on_raw_inputs(estimator.model_, scaler),
+        likelihood="gaussian" if classes is None else Categorical(classes=classes),
+        classes=classes,
+        verdict=estimator.verdict_,
+        l2=estimator.l2,
+        score=float(estimator.score(scaled, labels, weight)),
+    )
+
+
+def _best_l2(estimator: Any, x: Array, y: Array, weight: Array | None) -> float:
+    """By cross-validation: of the likelihood of held-out labels, or of R^2."""
+    from sklearn.base import clone, is_classifier
+    from sklearn.model_selection import GridSearchCV
+
+    scoring = "neg_log_loss" if is_classifier(estimator) else "r2"
+    # A coarser minimum than the last one will do for a choice.
+    coarse = clone(estimator).set_params(tol=_COARSE)
+    search = GridSearchCV(coarse, {"l2": _RATES}, scoring=scoring, cv=3, refit=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the folds; those of the last training are shown
+        search.fit(x, y, sample_weight=weight)
+    return float(search.best_params_["l2"])
+
+
+def _on_raw_inputs(model: Any, scaler: Any) -> Any:
+    import keras
+
+    n_features = len(scaler.mean_)
+    scaling = keras.layers.Normalization(
+        mean=scaler.mean_, variance=scaler.scale_**2, dtype="float64"
+    )
+    return keras.Sequential(
+        [keras.Input((n_features,), dtype="float64"), scaling, *model.layers], name="network"
+    )
+
+
+def _features(x: Any) -> Array:
+    if isinstance(x, dict) or np.ndim(x) != 2:
+        raise InvalidInputError(
+            "a network can be trained here on rows of numbers only",
+            expected="a table, or one array [N, F]",
+            received="several inputs" if isinstance(x, dict) else f"shape {list(np.shape(x))}",
+            remedy="train your own model and pass --model",
+        )
+    return np.asarray(x, np.float64)
+
+
+def _class_names(y: Array, likelihood: str) -> Array:
+    if y.ndim > 1 or likelihood not in ("auto", "categorical", "binary"):
+        raise InvalidInputError(
+            "a network can be trained here for one label an example",
+            expected="--likelihood auto or gaussian, and one column of labels",
+            received=f"--likelihood {likelihood}, labels of shape {list(y.shape)}",
+            remedy="train your own model and pass --model",
+        )
+    whole = y.dtype.kind != "f" or bool(np.all(y == np.round(y)))
+    if not whole or len(np.unique(y)) > _MANY:
+        raise InvalidInputError(
+            "the labels look like numbers, not like classes",
+            expected=f"at most {_MANY} different names or whole numbers",
+            received=f"{len(np.unique(y))} different values",
+            remedy="pass --likelihood gaussian for a regression",
+        )
+    return as_names(y)

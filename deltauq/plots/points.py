@@ -1,0 +1,109 @@
+"""What is drawn of a prediction: its points, its truth, its names, checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.errors import InvalidInputError
+from deltauq.prediction import (
+    Estimate,
+    MultiLabelPrediction,
+    Prediction,
+    RegressionPrediction,
+)
+
+__all__ = [
+    "checked_index",
+    "checked_truth",
+    "events",
+    "misclassified",
+    "output_names",
+    "predicted",
+    "shortened",
+]
+
+Array = npt.NDArray[Any]
+
+#: Letters of a class's name in a picture.
+_LETTERS = 24
+
+
+def predicted(prediction: Prediction | MultiLabelPrediction) -> tuple[Array, Array]:
+    """Probability and standard error of the predicted class `[N]`; of every label `[N C]`."""
+    if isinstance(prediction, MultiLabelPrediction):
+        return prediction.probabilities.ravel(), prediction.std.ravel()
+    n = np.arange(len(prediction))
+    return prediction.probabilities[n, prediction.labels], prediction.std[n, prediction.labels]
+
+
+def events(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> tuple[Array, Array]:
+    """Probabilities, and whether what they are about came true."""
+    truth = checked_truth(prediction, y)
+    if isinstance(prediction, MultiLabelPrediction):
+        return prediction.probabilities.ravel(), truth.ravel() > 0.5
+    return predicted(prediction)[0], prediction.labels == truth
+
+
+def misclassified(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> Array:
+    """Whether each input was misclassified `[N]`."""
+    return prediction.is_wrong(checked_truth(prediction, y))
+
+
+def checked_truth(prediction: Estimate, y: npt.ArrayLike) -> Array:
+    """Labels as the prediction is about them: class numbers `[N]`; else `[N, C]`.
+
+    Raises:
+        InvalidInputError: they do not fit the prediction.
+    """
+    n, n_outputs = prediction.logits.shape
+    truth = np.asarray(y)
+    if isinstance(prediction, (MultiLabelPrediction, RegressionPrediction)):
+        truth = truth[:, None] if truth.shape == (n,) and n_outputs == 1 else truth
+        fits, expected = truth.shape == (n, n_outputs), f"labels [{n}, {n_outputs}]"
+    else:
+        if truth.shape == (n, 1):
+            truth = truth[:, 0]
+        elif truth.shape == (n, n_outputs):
+            truth = truth.argmax(axis=1)
+        fits, expected = truth.shape == (n,), f"class numbers [{n}]"
+    if not fits:
+        raise InvalidInputError(
+            "y does not fit the prediction",
+            expected=f"{expected}, one row an input",
+            received=f"shape {list(np.shape(y))}",
+        )
+    return truth
+
+
+def output_names(class_names: Sequence[Any] | None, n_outputs: int) -> list[str]:
+    """The names of classes, labels or outputs; their numbers where there are none."""
+    names = range(n_outputs) if class_names is None else class_names
+    if len(names) != n_outputs:
+        raise InvalidInputError(
+            "class_names has the wrong length",
+            expected=f"{n_outputs} names, one a class",
+            received=f"{len(names)}",
+        )
+    return [str(name) for name in names]
+
+
+def shortened(name: str) -> str:
+    """A name as it fits into a picture; of a long one both ends, which may tell it from others."""
+    name = " ".join(name.split())
+    if len(name) <= _LETTERS:
+        return name
+    return f"{name[: _LETTERS // 2].rstrip()}…{name[1 - _LETTERS // 2 :].lstrip()}"
+
+
+def checked_index(index: int, prediction: Estimate) -> int:
+    """The number of an input, from the end if negative."""
+    n = len(prediction)
+    if not -n <= index < n:
+        raise InvalidInputError(
+            "index names no input", expected=f"a number from 0 to {n - 1}", received=str(index)
+        )
+    return int(index) % n

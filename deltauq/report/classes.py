@@ -1,0 +1,173 @@
+"""The story of predictions of one of several classes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq import plots
+from deltauq.report.blocks import Block, Column, Heading, Picture, Table
+from deltauq.report.stories import Story, se_range, told_score, uncertain_table
+from deltauq.report.words import fixed, number, percent
+
+__all__ = ["OfClasses", "beyond_sentence", "reliability_picture"]
+
+Array = npt.NDArray[Any]
+
+#: Inputs in a gallery.
+_GALLERY = 6
+
+#: A quantity between 0 and 1 cannot have a larger standard deviation.
+_LARGEST_STD = 0.5
+
+
+class OfClasses(Story):
+    """A classifier: one class an input."""
+
+    lead = "How sure a trained classifier is of its own probabilities, by the Delta method."
+    question = (
+        "A classifier gives every input a probability for each class, but not how far to trust "
+        "that number. With another training set of the same kind, the weights and so the "
+        "probabilities would have come out somewhat differently."
+    )
+
+    def facts(self) -> list[tuple[str, str, str]]:
+        """Accuracy and the number of classes."""
+        facts, wrong = [], self._wrong()
+        if wrong is not None:
+            n, count = len(wrong), int(wrong.sum())
+            accuracy = fixed(100 * (1 - count / n), 1) + " %"
+            facts.append(("Accuracy", accuracy, f"{count:,} of {n:,} wrong"))
+        return [*facts, ("Classes", f"{len(self.names):,}", "")]
+
+    def sentences(self) -> list[str]:
+        """Standard errors of the predicted classes, and among the wrong ones."""
+        se, wrong = plots.points.predicted(self.prediction)[1], self._wrong()
+        sentences = [
+            "The median standard error of the predicted class's probability is "
+            f"{number(float(np.median(se)))}; one input in twenty has more than "
+            f"{number(float(np.quantile(se, 0.95)))}."
+        ]
+        if wrong is not None and wrong.any() and not wrong.all():
+            sentences.append(
+                f"Among the wrong predictions the median is {number(float(np.median(se[wrong])))}, "
+                f"among the right ones {number(float(np.median(se[~wrong])))}."
+            )
+        apart = self.prediction.difference_test().p_value < 0.05
+        sentences.append(
+            f"For {percent(float(np.mean(apart)))} of the inputs the predicted class is told from "
+            "the second by more than the uncertainty of the weights (at the 5 % level)."
+        )
+        return sentences + beyond_sentence(se)
+
+    def pictures(self) -> list[Picture]:
+        """Probability against standard error."""
+        p, se = plots.points.predicted(self.prediction)
+        return [
+            Picture(
+                "probability_against_error",
+                "Probability of the predicted class against its standard error, one point an "
+                "input. Near 0 and 1 a probability has little room to vary; among inputs of the "
+                "same probability, a higher point is one the training data pin down less.",
+                "Scatter plot of the predicted class's probability, from "
+                f"{number(float(p.min()))} to {number(float(p.max()))}, against its standard "
+                f"error, up to {number(float(se.max()))}, for {len(p):,} inputs.",
+                lambda: plots.probability_against_error(self.prediction, self.study.y),
+            )
+        ]
+
+    def judged(self) -> list[Block]:
+        """AUROC beside the baseline, risk and coverage, calibration."""
+        unsure = 1 - self.prediction.probabilities.max(axis=1)
+        return told_score(self.study, unsure) + reliability_picture(self)
+
+    def uncertain(self, chosen: Array) -> Table:
+        """Predicted class, truth, probability, standard error and interval."""
+        some, y = self.prediction[chosen], self.study.y
+        n, top = np.arange(len(chosen)), some.labels
+        lower, upper = (end[n, top] for end in some.interval(0.95))
+        true = [] if y is None else [self.names[int(c)] for c in self.truth[chosen]]
+        columns = [
+            (Column("Predicted", "names"), [self.names[c] for c in top]),
+            (Column("True", "names"), true),
+            (Column("Probability"), [fixed(v, 3) for v in some.probabilities[n, top]]),
+            (Column("Standard error"), [fixed(v, 3) for v in some.std[n, top]]),
+            (Column("which is between"), se_range(self.study, chosen, top)),
+            (
+                Column("95 % interval"),
+                [f"{a:.3f} to {b:.3f}" for a, b in zip(lower, upper, strict=True)],
+            ),
+        ]
+        wrong = self._wrong()
+        marked = np.zeros(len(chosen), bool) if wrong is None else wrong[chosen]
+        return uncertain_table(self.study, chosen, columns, marked)
+
+    def galleries(self) -> list[Block]:
+        """The first and the last inputs by their score as pictures, with bars."""
+        images, order = self.study.images, self.study.by_score
+        if images is None:
+            return []
+        truth = "" if self.study.y is None else ", the true one outlined"
+        drawn_as = (
+            "Bars are class probabilities, whiskers their 95 % intervals; the predicted class is "
+            f"dark{truth}. After ± in a title is the standard error."
+        )
+        ends = (
+            ("most", order[:_GALLERY], drawn_as, "highest"),
+            ("least", order[::-1][:_GALLERY], "Drawn as above, the lowest scores.", "lowest"),
+        )
+        blocks: list[Block] = []
+
+        def draw(chosen: Array) -> Any:
+            prediction, y = self.prediction, self.study.y
+            return plots.gallery(prediction, images, chosen, class_names=self.names, y=y)
+
+        for name, chosen, caption, kind in ends:
+            blocks += [
+                Heading(f"The {name} uncertain inputs"),
+                Picture(
+                    f"{name}_uncertain",
+                    caption,
+                    f"The inputs with the {kind} scores, with their class probabilities.",
+                    partial(draw, chosen),
+                    size="wide",
+                ),
+            ]
+        return blocks
+
+    def _wrong(self) -> Array | None:
+        y = self.study.y
+        return None if y is None else plots.points.misclassified(self.prediction, y)
+
+
+def beyond_sentence(se: Array) -> list[str]:
+    """A sentence on standard errors that no probability can have, where there are any."""
+    beyond = int(np.count_nonzero(se > _LARGEST_STD))
+    if not beyond:
+        return []
+    return [
+        f"For {beyond:,} of {len(se):,} predictions it exceeds {_LARGEST_STD}, more than any "
+        "probability can vary: there the weights are so loosely determined that the linear "
+        'approximation leaves its range. Take it as "not determined by the data", and read '
+        "the interval, which stays between 0 and 1."
+    ]
+
+
+def reliability_picture(story: Story) -> list[Block]:
+    """Are the probabilities right? Where there are labels."""
+    prediction, y = story.prediction, story.study.y
+    if y is None:
+        return []
+    picture = Picture(
+        "reliability",
+        "Inputs in bins by the probability they were given: how often it came true, with the 95 % "
+        "interval of that share. On the dashed line probabilities are right; below it the model "
+        "is too sure. The numbers at the foot count what each point is made of.",
+        "Line plot of how often predictions came true against their probability.",
+        lambda: plots.reliability(prediction, y),
+        size="narrow",
+    )
+    return [Heading("Are the probabilities themselves right?"), picture]

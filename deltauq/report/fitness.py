@@ -1,0 +1,140 @@
+"""Is the model fit for standard errors? Its stationarity and its diagnosis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from deltauq.report.blocks import Block, Callout, Column, Heading, Section, Table, Text
+from deltauq.report.study import Study
+from deltauq.report.words import NBSP, curvature_name, number
+
+if TYPE_CHECKING:
+    from deltauq.diagnosis import Diagnosis
+
+__all__ = ["diagnosis_sentence", "fitness", "stationarity_verdict"]
+
+_VERDICTS = {
+    "stationary": "The cost's gradient vanishes to the stated tolerance, as the method assumes.",
+    "stopped at a kink": "Training stopped where the cost has a kink, such as a ReLU at zero: its "
+    "gradient jumps there, and no small step lowers the cost. The method assumes a smooth minimum, "
+    "so read the standard errors as approximate.",
+    "not converged": "The method assumes a minimum of the cost, and training had not reached one: "
+    "with more training both the probabilities and the standard errors may change. Read them as "
+    "provisional.",
+    "not at a minimum": "The method assumes a minimum of the cost, and these weights are none, or "
+    "the L2 rate is not the one they were trained with. Read the standard errors as provisional.",
+}
+
+#: Levels of findings, the gravest first, and what they are called here.
+_LEVELS = {
+    "error": f"✗{NBSP}error",
+    "warning": f"!{NBSP}warning",
+    "note": "note",
+    "ok": f"✓{NBSP}in{NBSP}order",
+}
+
+#: Variables that are named of those with one L2 rate.
+_NAMED = 3
+
+
+def fitness(study: Study) -> Section | None:
+    """The section; None where nothing is known."""
+    blocks: list[Block] = []
+    if study.stationarity is not None:
+        verdict = stationarity_verdict(study)
+        note = _stationarity_sentence(study)
+        blocks.append(Callout(f"The weights: {verdict}.", _VERDICTS.get(verdict, ""), note))
+    if study.diagnosis is not None:
+        blocks += _diagnosed(study.diagnosis)
+    return Section("Is the model fit for it?", blocks) if blocks else None
+
+
+def stationarity_verdict(study: Study) -> str:
+    """As training said, or by the ratio of the gradient."""
+    if study.verdict is not None or study.stationarity is None:
+        return study.verdict or ""
+    return "stationary" if study.stationarity.ratio <= study.tolerance else "not at a minimum"
+
+
+def diagnosis_sentence(diagnosis: Diagnosis) -> str:
+    """How many findings of each level, in a sentence."""
+    counts = dict.fromkeys(_LEVELS, 0)
+    for finding in diagnosis.findings:
+        counts[finding.level] += 1
+    if not counts["error"] + counts["warning"]:
+        return "The diagnosis found nothing that would make the numbers wrong."
+    found = " and ".join(
+        f"{counts[level]} {level}{'s' if counts[level] > 1 else ''}"
+        for level in ("error", "warning")
+        if counts[level]
+    )
+    meaning = {
+        True: "an error means that there can be no standard errors",
+        False: "a warning means that the numbers may be off",
+    }
+    return f"The diagnosis found {found}: {meaning[counts['error'] > 0]}."
+
+
+def _diagnosed(diagnosis: Diagnosis) -> list[Block]:
+    order = list(_LEVELS)
+    findings = sorted(diagnosis.findings, key=lambda finding: order.index(finding.level))
+    grave = frozenset(i for i, f in enumerate(findings) if f.level in ("error", "warning"))
+    columns = [Column("Looked at", "names"), Column("Verdict", "names")]
+    columns += [Column(title, "prose") for title in ("Found", "Why it matters", "What to do")]
+    blocks: list[Block] = [
+        Heading("The diagnosis"),
+        Text(diagnosis_sentence(diagnosis)),
+        Table(
+            "What the diagnosis found",
+            columns,
+            [(f.subject, _LEVELS[f.level], f.what, f.why, f.remedy) for f in findings],
+            grave,
+        ),
+    ]
+    if diagnosis.rates:
+        blocks += [Heading("L2 rates"), _rates(diagnosis)]
+    if diagnosis.costs:
+        blocks += [
+            Heading(f"What {diagnosis.costs[0].rank:,} eigenpairs would take"),
+            _costs(diagnosis),
+        ]
+    return blocks
+
+
+def _rates(diagnosis: Diagnosis) -> Table:
+    """Variables of one rate and source together: there may be hundreds."""
+    groups = defaultdict(list)
+    for variable in diagnosis.rates:
+        groups[variable.rate, variable.source].append(variable.path)
+    rows = []
+    for (rate, source), paths in groups.items():
+        more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
+        rows.append((", ".join(paths[:_NAMED]) + more, number(rate), source))
+    columns = [Column("Variables", "names"), Column("Rate"), Column("Read from", "names")]
+    return Table("L2 rates", columns, rows)
+
+
+def _costs(diagnosis: Diagnosis) -> Table:
+    rows = [
+        (
+            curvature_name(cost.curvature),
+            f"{cost.n_bytes / 2**30:.2f} GiB",
+            f"{cost.seconds:,.0f} s" if cost.seconds >= 1 else "under 1 s",
+        )
+        for cost in diagnosis.costs
+    ]
+    columns = [Column("Curvature", "names"), Column("Memory"), Column("Time")]
+    return Table("Costs", columns, rows)
+
+
+def _stationarity_sentence(study: Study) -> str:
+    s = study.stationarity
+    assert s is not None
+    side = "within" if s.ratio <= study.tolerance else "above"
+    return (
+        f"The cost's gradient has norm {number(s.gradient_norm)}; its two parts, from the data "
+        f"and from L2, have norms {number(s.data_norm)} and {number(s.l2_norm)} and cancel at a "
+        f"minimum. What is left is {number(s.ratio)} of the larger part, {side} the stated "
+        f"tolerance of {number(study.tolerance)}."
+    )

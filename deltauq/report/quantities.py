@@ -1,0 +1,147 @@
+"""The story of a regression."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq import plots
+from deltauq.report.blocks import Block, Column, Heading, Picture, Table, Text
+from deltauq.report.stories import Story, uncertain_table
+from deltauq.report.words import number, percent
+
+__all__ = ["OfQuantities"]
+
+Array = npt.NDArray[Any]
+
+#: Outputs that get a picture.
+_PICTURES = 4
+
+#: Levels at which intervals are checked.
+_LEVELS = (0.5, 0.8, 0.95)
+
+
+class OfQuantities(Story):
+    """Numbers, with normal noise."""
+
+    lead = "How sure a trained regression is of the numbers it predicts, by the Delta method."
+    question = (
+        "A regression gives every input a number, but not how far to trust it. Two things blur "
+        "it: the weights, which would have come out somewhat differently with another training "
+        "set of the same kind (the standard error of the mean), and the noise of a single "
+        "observation around that mean."
+    )
+    score_meaning = (
+        "The score of an input is the square root of the sum of its outputs' variances: with one "
+        "output its standard error."
+    )
+
+    def facts(self) -> list[tuple[str, str, str]]:
+        """Errors and noise."""
+        noise = number(float(np.sqrt(np.mean(self.prediction.noise))))
+        facts = [("Noise", noise, "standard deviation of an observation")]
+        if self.study.y is not None:
+            errors = self.truth - self.prediction.mean
+            root = number(float(np.sqrt(np.mean(errors**2))))
+            facts.insert(0, ("Error", root, "root of the mean square"))
+        if len(self.names) > 1:
+            facts.append(("Outputs", f"{len(self.names):,}", ""))
+        return facts
+
+    def sentences(self) -> list[str]:
+        """Standard errors of the means beside the noise."""
+        se, split = self.prediction.std, self.prediction.variance_split()
+        share = float(np.mean(split.epistemic / np.maximum(split.total, 1e-300)))
+        return [
+            f"The median standard error of a predicted mean is {number(float(np.median(se)))}; "
+            f"one in twenty has more than {number(float(np.quantile(se, 0.95)))}.",
+            f"On average {percent(share)} of the variance of a new observation comes from the "
+            "weights, and would shrink with more training data; the rest is noise, and would not.",
+        ]
+
+    def pictures(self) -> list[Picture]:
+        """The bands along the only feature, or numbers against standard errors."""
+        if self.study.feature is not None:
+            return [
+                self._picture(
+                    c,
+                    "The predicted mean along the only feature, with the 95 % interval of the "
+                    "mean (dark) and of a single observation (light).",
+                    partial(plots.regression_band, self.prediction, self.study.feature),
+                )
+                for c in range(min(len(self.names), _PICTURES))
+            ]
+        return [
+            self._picture(
+                c,
+                "Predicted number against its standard error, one point an input: a higher point "
+                "is one the training data pin down less.",
+                partial(plots.mean_against_error, self.prediction),
+            )
+            for c in range(min(len(self.names), _PICTURES))
+        ]
+
+    def judged(self) -> list[Block]:
+        """How many observations their intervals hold."""
+        if self.study.y is None:
+            return []
+        truth, rows = self.truth, []
+        for level in _LEVELS:
+            lower, upper = self.prediction.interval(level, of="observation")
+            held = float(np.mean((truth >= lower) & (truth <= upper)))
+            rows.append((f"{100 * level:g} %", percent(held)))
+        meaning = (
+            "An interval of an observation is right when it holds the share of the observations "
+            "that it promises. Fewer: the noise or the standard errors are too small, or the model "
+            "is not true; more: they are too large."
+        )
+        table = Table(
+            "Observations within their intervals",
+            [Column("Promised"), Column("Held")],
+            rows,
+        )
+        return [Heading("Do the intervals hold?"), Text(meaning), table]
+
+    def uncertain(self, chosen: Array) -> Table:
+        """The least certain output of each input."""
+        some, y = self.prediction[chosen], self.study.y
+        n, output = np.arange(len(chosen)), some.std.argmax(axis=1)
+        intervals = [
+            [
+                f"{number(a)} to {number(b)}"
+                for a, b in zip(*(end[n, output] for end in some.interval(0.95, of)), strict=True)
+            ]
+            for of in ("mean", "observation")
+        ]
+        several = [self.names[c] for c in output] if len(self.names) > 1 else []
+        limits = some.std_limits
+        between = [] if limits is None else limits[n, output].tolist()
+        columns = [
+            (Column("Least certain output", "names"), several),
+            (Column("Observed"), [] if y is None else self._written(self.truth[chosen], output)),
+            (Column("Mean"), self._written(some.mean, output)),
+            (Column("Standard error"), self._written(some.std, output)),
+            (
+                Column("which is between"),
+                [f"{number(low)} to {number(high)}" for low, high in between],
+            ),
+            (Column("95 % interval of the mean"), intervals[0]),
+            (Column("of an observation"), intervals[1]),
+        ]
+        return uncertain_table(self.study, chosen, columns, np.zeros(len(chosen), bool))
+
+    def _picture(self, c: int, caption: str, draw: Any) -> Picture:
+        one = len(self.names) == 1
+        name = "" if one else f" Output: {self.names[c]}."
+        return Picture(
+            "mean_and_error" if one else f"mean_and_error_{c}",
+            caption + name,
+            "Plot of the predicted numbers and how far they may be off." + name,
+            lambda: draw(y=self.study.y, output=c),
+        )
+
+    def _written(self, values: Array, output: Array) -> list[str]:
+        return [number(float(row[c])) for row, c in zip(values, output, strict=True)]

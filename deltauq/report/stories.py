@@ -1,0 +1,194 @@
+"""How a kind of prediction is told: one story each for classes, labels and numbers."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq import plots
+from deltauq.errors import InvalidInputError
+from deltauq.metrics import error_auroc
+from deltauq.report.blocks import Block, Column, Facts, Heading, Picture, Section, Table, Text
+from deltauq.report.study import Study
+from deltauq.report.words import fixed, number
+
+__all__ = ["Story", "se_range", "told_score", "uncertain_table"]
+
+Array = npt.NDArray[Any]
+
+#: Rows in the table of the most uncertain inputs.
+_TABLE = 10
+
+#: Difference of two AUROCs up to which the page calls them as good.
+_AUROC_MARGIN = 0.02
+
+_FROM_SCORE = "AUROC of the score, from the standard errors"
+_FROM_PROBABILITIES = "AUROC of 1 \N{MINUS SIGN} max p, from the probabilities alone"
+
+
+class Story(abc.ABC):
+    """What a page says of one kind of prediction.
+
+    Args:
+        study: with a run.
+    """
+
+    #: Under the title, and the first sentence of "What was asked".
+    lead: str
+    question: str
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.prediction = study.prediction
+        self.names = study.names
+
+    @property
+    def truth(self) -> Array:
+        """What the inputs are, where that is known."""
+        if self.study.y is None:
+            raise InvalidInputError("nothing is known of the truth", expected="a study with y")
+        return plots.points.checked_truth(self.prediction, self.study.y)
+
+    @abc.abstractmethod
+    def facts(self) -> list[tuple[str, str, str]]:
+        """Headline figures of the predictions."""
+
+    @abc.abstractmethod
+    def sentences(self) -> list[str]:
+        """The standard errors in words; the first one stands in the summary too."""
+
+    @abc.abstractmethod
+    def pictures(self) -> list[Picture]:
+        """Of the predictions and their standard errors."""
+
+    @abc.abstractmethod
+    def judged(self) -> list[Block]:
+        """How the predictions fare against the truth; empty where there is none."""
+
+    @abc.abstractmethod
+    def uncertain(self, chosen: Array) -> Table:
+        """The inputs of some numbers, one row each."""
+
+    def galleries(self) -> list[Block]:
+        """Images of the most and least uncertain inputs."""
+        return []
+
+    def found(self) -> Section:
+        """What the predictions are, and how sure."""
+        study, n = self.study, len(self.prediction)
+        facts = [*self.facts(), ("Inputs", f"{n:,}", "all figures below are of these")]
+        if study.n_train is not None:
+            facts.append(("Training examples", f"{study.n_train:,.10g}", ""))
+        n_params = study.require_run().eigenpairs.n_params
+        facts.append(("Parameters", f"{n_params:,}", "those counted as uncertain"))
+        if study.l2 is not None:
+            note = "the cost holds half of it times the squared weights, beside the mean loss"
+            facts.append(("L2 rate", number(study.l2), note))
+        text = Text(" ".join(self.sentences()))
+        return Section("What it found", [Facts(facts), text, *self.pictures(), *self.judged()])
+
+    def to_look_at(self) -> Section:
+        """Which inputs to look at."""
+        chosen = self.study.by_score[:_TABLE]
+        table = self.uncertain(chosen)
+        marked = "; wrong predictions are in bold" if table.marked else ""
+        intro = Text(
+            f"The {len(chosen)} inputs with the highest score, of {len(self.prediction):,}: a "
+            "second opinion is worth most there. "
+            f"The index counts the inputs from 0{marked}. {self.score_meaning}"
+        )
+        return Section("Which inputs to look at", [intro, table, *self.galleries()])
+
+    #: What the score is, in a sentence.
+    score_meaning = (
+        "The score of an input is the square root of the sum of its probabilities' variances."
+    )
+
+
+def se_range(study: Study, rows: Array, columns: Array) -> list[str]:
+    """Between what the standard error from all eigenpairs lies; empty where it is not known."""
+    limits = study.prediction.std_limits
+    if limits is None:
+        return []
+    return [f"{fixed(low, 3)} to {fixed(high, 3)}" for low, high in limits[rows, columns].tolist()]
+
+
+def uncertain_table(
+    study: Study, chosen: Array, columns: Sequence[tuple[Column, Sequence[str]]], marked: Array
+) -> Table:
+    """A table of inputs: their numbers, some columns, and their scores."""
+    filled = [(column, cells) for column, cells in columns if len(cells)]
+    score = [fixed(value, 3) for value in study.prediction.score[chosen]]
+    every = [
+        (Column("Index"), [str(i) for i in chosen]),
+        *filled,
+        (Column("Score"), score),
+    ]
+    return Table(
+        "The most uncertain inputs",
+        [column for column, _ in every],
+        list(zip(*(cells for _, cells in every), strict=True)),
+        frozenset(np.flatnonzero(marked).tolist()),
+    )
+
+
+def told_score(study: Study, baseline: Array | None) -> list[Block]:
+    """Does the score find wrong predictions, and better than the probabilities do?
+
+    Args:
+        study: with labels.
+        baseline: a score `[N]` that needs no standard errors; or None.
+    """
+    prediction, y = study.prediction, study.y
+    if y is None:
+        return []
+    wrong = plots.points.misclassified(prediction, y)
+    score = error_auroc(prediction.score, wrong)
+    other = None if baseline is None else error_auroc(baseline, wrong)
+    blocks: list[Block] = [
+        Heading("Does the score find wrong predictions?"),
+        Text(
+            "The score of an input is the square root of the sum of its probabilities' variances. "
+            "The AUROC is the chance that a wrong prediction has a higher score than a right one: "
+            "0.5 is a coin, 1 is perfect."
+        ),
+    ]
+    if score is None:
+        every = "All predictions are right, or all are wrong, so neither can be judged."
+        return [*blocks, Text(every)]
+    cards = [(_FROM_SCORE, fixed(score, 3), "")]
+    if other is not None:
+        cards.append((_FROM_PROBABILITIES, fixed(other, 3), ""))
+    basis = f"({int(wrong.sum()):,} wrong predictions out of {len(wrong):,})"
+    verdict = f"Judged on {basis[1:-1]}." if other is None else _compared(score, other, basis)
+    picture = Picture(
+        "risk_coverage",
+        "The most uncertain inputs are set aside one by one, from right to left: the error rate "
+        "among those that are kept. The lower a curve, the better its order. The dotted line sets "
+        "the wrong predictions aside first, which only one who knows the truth can do.",
+        "Line plot of the error rate among the inputs kept against the share that is kept.",
+        lambda: plots.risk_coverage(prediction, y),
+    )
+    return [*blocks, Facts(cards), Text(verdict), picture]
+
+
+def _compared(score: float, baseline: float, basis: str) -> str:
+    """Only a clear lead counts."""
+    lead = score - baseline
+    gap = f"{abs(round(score, 3) - round(baseline, 3)):.3f}"
+    if abs(lead) <= _AUROC_MARGIN:
+        return (
+            f"The two are as good as each other at finding the wrong predictions here {basis}: "
+            f"they differ by {gap}. What the standard errors add is the uncertainty of "
+            "every probability, not a better list of suspects."
+        )
+    if lead < 0:
+        return (
+            f"The score is lower by {gap} {basis}: to find wrong predictions here, use "
+            "1 \N{MINUS SIGN} max p, which needs no curvature."
+        )
+    return f"The score finds the wrong predictions better here, by {gap} {basis}."

@@ -1,0 +1,67 @@
+"""Numbers and names as a reader sees them."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["MISSING", "NBSP", "curvature_name", "curvature_names", "fixed", "number", "percent"]
+
+MINUS, MISSING, NBSP = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+#: What each curvature is called, and what it is.
+_CURVATURES = {
+    "hessian": (
+        "exact Hessian",
+        "the full second derivative of the cost: what the theory asks for, and the slowest",
+    ),
+    "opg": (
+        "OPG, outer products of gradients",
+        "the mean outer product of the examples' gradients: first derivatives only, and cheap",
+    ),
+    "ggn": (
+        "GGN, generalized Gauss-Newton matrix",
+        "the Hessian without the network's own second derivatives, which is the Fisher "
+        "information: never negative",
+    ),
+    "sandwich": (
+        "Sandwich",
+        "the inverse Hessian on both sides of the outer products of gradients: for a model that "
+        "need not be true",
+    ),
+}
+
+
+def curvature_names(curvature: str) -> tuple[str, str]:
+    """Its full name, and what it is."""
+    return _CURVATURES.get(curvature, (curvature, ""))
+
+
+def curvature_name(curvature: str) -> str:
+    """Its short name."""
+    return curvature_names(curvature)[0].partition(",")[0]
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """With so many decimals."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def number(value: float) -> str:
+    """Three significant digits; as a power of ten where decimals would be long."""
+    if value == 0 or 1e-4 <= abs(value) < 1e3:
+        return f"{value:.3g}".replace("-", MINUS)
+    mantissa, exponent = f"{value:.1e}".split("e")
+    power = str(int(exponent)).translate(_SUPERSCRIPT)
+    return f"{mantissa}{NBSP}\N{MULTIPLICATION SIGN}{NBSP}10{power}".replace("-", MINUS)
+
+
+def percent(share: float) -> str:
+    """A share in percent with two significant digits, never a rounded 0 or 100."""
+    if 0 < share < 1e-4:
+        return f"under 0.01{NBSP}%"
+    if 0.999 < share < 1:
+        return f"over 99.9{NBSP}%"
+    return f"{100 * share:.{2 if share < 0.995 else 3}g}{NBSP}%"
