@@ -71,9 +71,8 @@ def iris():
     return data_of("iris")
 
 
-# Equivalence of weights and repetitions is asked to seven digits, which is what `tol` is for.
 # Nothing is expected to fail.
-@parametrize_with_checks([classifier(tol=1e-9), regressor(tol=1e-9)])
+@parametrize_with_checks([classifier(), regressor()])
 # Data of the checks are neither scaled nor many: what we warn of there is true, and not asked.
 @pytest.mark.filterwarnings("ignore::deltauq.errors.ConvergenceWarning")
 def test_scikit_learns_own_checks(estimator, check):
