@@ -1,5 +1,10 @@
 """Code blocks of the README and the docs run as tests."""
 
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
 import pytest
 from sybil import Sybil
 from sybil.integration.pytest import SybilItem
@@ -8,9 +13,24 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 #: Pages whose ```python blocks are run, one namespace a page.
 PATTERNS = ["README.md", "docs/*.md", "docs/howto/*.md"]
 
+
+def _enter(namespace: dict[str, Any]) -> None:
+    """A page writes its files into a directory of its own."""
+    namespace["_directory"] = tempfile.TemporaryDirectory()
+    namespace["_home"] = Path.cwd()
+    os.chdir(namespace["_directory"].name)
+
+
+def _leave(namespace: dict[str, Any]) -> None:
+    os.chdir(namespace["_home"])
+    namespace["_directory"].cleanup()
+
+
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=PATTERNS,
+    setup=_enter,
+    teardown=_leave,
 ).pytest()
 
 

@@ -74,6 +74,7 @@ ORDER = [
     "report",
     "demo",
     "cli",
+    "__main__",
 ]
 
 #: Methods that hand a finished result to a later room, imported when they are called.

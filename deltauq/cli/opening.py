@@ -54,11 +54,13 @@ class Opened:
         return table
 
     def labels(self, examples: Examples) -> Array | None:
-        """The labels, as text where the classes have names."""
+        """The labels; as text where that names the classes, otherwise numbers stay numbers."""
         y = examples.y
         if y is None or self.classes is None or y.ndim > 1:
             return y
-        return as_names(y)
+        names = as_names(y)
+        named = y.dtype.kind not in "fiub" or set(names) <= set(self.classes)
+        return names if named else y
 
 
 def as_names(y: Array) -> Array:
