@@ -15,7 +15,6 @@ from deltauq.errors import InvalidInputError
 from deltauq.estimator import Array, DeltaEstimator
 from deltauq.likelihoods import Categorical
 from deltauq.prediction import Prediction
-from deltauq.training import build_mlp
 
 __all__ = ["DeltaClassifier"]
 
@@ -59,19 +58,11 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
                 received=f"{list(self.classes_)}",
             )
         labels = encoder.transform(y)
-        weight = self._check_weights(sample_weight, len(X))
-        self.model_ = build_mlp(
-            X.shape[1],
-            len(self.classes_),
-            hidden_units=tuple(self.hidden_units),
-            activation=self.activation,
-            l2=self.l2,
-            dtype=self.dtype,
-            seed=seed,
-        )
-        self._train_adam(Categorical(), X, labels, weight, seed)
-        self._polish(Categorical(), X, labels, weight, l2=self.l2)
-        self._compute_curvature("categorical", X, labels, weight, seed)
+        training = (X, labels, self._check_weights(sample_weight, len(X)))
+        self.model_ = self._build(len(self.classes_), l2=self.l2, seed=seed)
+        self._train_adam(self.model_, Categorical(), training, seed=seed)
+        self._polish(self.model_, Categorical(), training, l2=self.l2)
+        self._compute_curvature("categorical", training, l2=self.l2, seed=seed)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -81,7 +72,8 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
 
     def predict_proba(self, X: Any) -> Array:
         """Class probabilities `[N, C]`, columns in the order of `classes_`."""
-        return np.asarray(scipy.special.softmax(self._outputs(self._validate_inputs(X)), axis=1))
+        X = self._validate_inputs(X)
+        return np.asarray(scipy.special.softmax(self._outputs(self.model_, X), axis=1))
 
     def predict_uncertainty(self, X: Any) -> Prediction:
         """Class probabilities with their covariances; classes are numbered as in `classes_`."""

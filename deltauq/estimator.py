@@ -28,7 +28,7 @@ from deltauq.network import Network
 from deltauq.progress import progress_bar
 from deltauq.regularization import l2_rates
 from deltauq.sandwich import Meat
-from deltauq.training import Verdict, polish, train_adam
+from deltauq.training import Verdict, build_mlp, polish, train_adam
 from deltauq.weights import example_weights
 
 __all__ = ["Array", "DeltaEstimator"]
@@ -159,10 +159,10 @@ class DeltaEstimator(BaseEstimator):
         check_is_fitted(self, "delta_")
         return np.asarray(validate_data(self, X, reset=False, dtype=self.dtype))
 
-    def _outputs(self, X: Array) -> Array:
-        """The network's outputs for validated features, `[N, C]`."""
+    def _outputs(self, model: keras.Sequential, X: Array) -> Array:
+        """A network's outputs for validated features, `[N, C]`."""
         batches = InputBatches(X, dtype=self.dtype, batch_size=_ROWS)
-        return np.concatenate([self.model_(batch, training=False).numpy() for batch in batches])
+        return np.concatenate([model(batch, training=False).numpy() for batch in batches])
 
     def _check_weights(self, sample_weight: Any, n_rows: int) -> Array:
         """The weights `[N]`, ones for None; not negative and not all zero."""
@@ -175,17 +175,33 @@ class DeltaEstimator(BaseEstimator):
             )
         return weight
 
+    def _build(self, n_outputs: int, *, l2: float, seed: int) -> keras.Sequential:
+        """An untrained network with the rate `l2` on every kernel and bias."""
+        return build_mlp(
+            self.n_features_in_,
+            n_outputs,
+            hidden_units=tuple(self.hidden_units),
+            activation=self.activation,
+            l2=l2,
+            dtype=self.dtype,
+            seed=seed,
+        )
+
     def _train_adam(
-        self, likelihood: Likelihood, X: Array, y: Array, weight: Array, seed: int
+        self,
+        model: keras.Sequential,
+        likelihood: Likelihood,
+        training: tuple[Array, Array, Array],
+        *,
+        seed: int,
     ) -> None:
-        total = self.epochs * len(X)
+        """Train a network by Adam on features, labels and weights."""
+        total = self.epochs * len(training[0])
         with progress_bar("training: Adam", total=total, enabled=self.progress) as advance:
             train_adam(
-                self.model_,
+                model,
                 likelihood,
-                X,
-                y,
-                weight,
+                *training,
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
@@ -194,16 +210,19 @@ class DeltaEstimator(BaseEstimator):
             )
 
     def _polish(
-        self, likelihood: Likelihood, X: Array, y: Array, weight: Array, *, l2: float
+        self,
+        model: keras.Sequential,
+        likelihood: Likelihood,
+        training: tuple[Array, Array, Array],
+        *,
+        l2: float,
     ) -> None:
-        """Bring the model to a minimum of the mean loss plus (l2 / 2) * sum w^2."""
-        network = Network(self.model_)
+        """Bring a network to a minimum of the mean loss plus (l2 / 2) * sum w^2."""
+        network = Network(model)
         data = Batches(
-            X,
-            y,
-            weight,
+            *training,
             likelihood=likelihood,
-            n_outputs=self.model_.output_shape[-1],
+            n_outputs=model.output_shape[-1],
             dtype=self.dtype,
             batch_size=_ROWS,
         )
@@ -226,9 +245,13 @@ class DeltaEstimator(BaseEstimator):
         self.n_iter_ = polished.iterations
 
     def _compute_curvature(
-        self, likelihood: str, X: Array, y: Array, weight: Array, seed: int
+        self, likelihood: str, training: tuple[Array, Array, Array], *, l2: float, seed: int
     ) -> None:
-        """The Delta method of the trained model, with the L2 rate of its regularizers."""
+        """The Delta method of the trained `model_`.
+
+        The L2 rate is given, because Keras' own training, which the regularizers are read for,
+        takes the mean over rows where this one takes it over weights.
+        """
         if self.verdict_ == "not converged":
             warnings.warn(
                 f"training did not converge: after {self.n_iter_} iterations of L-BFGS the "
@@ -241,6 +264,7 @@ class DeltaEstimator(BaseEstimator):
             self.model_,
             self.curvature,
             rank=self.rank,
+            l2=l2,
             likelihood=likelihood,
             tail=self.tail,
             rank_tol=self.rank_tol,
@@ -249,7 +273,7 @@ class DeltaEstimator(BaseEstimator):
             bounds=self.bounds,
             seed=seed,
             progress=self.progress,
-        ).fit(X, y, weight)
+        ).fit(*training)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state with the file of `DeltaMethod.save` in place of TensorFlow's objects."""

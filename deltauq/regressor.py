@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.base import MultiOutputMixin, RegressorMixin
@@ -17,7 +18,6 @@ from deltauq.estimator import Array, DeltaEstimator
 from deltauq.likelihoods import CustomLoss, Gaussian
 from deltauq.prediction import RegressionPrediction
 from deltauq.sandwich import Meat
-from deltauq.training import build_mlp
 
 __all__ = ["DeltaRegressor"]
 
@@ -127,28 +127,25 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         mean = np.average(y, axis=0, weights=weight)
         variance = np.average((y - mean) ** 2, axis=0, weights=weight)
         _refuse_constant(y, variance)
-        l2 = self.l2 * float(np.mean(variance))
-        self.model_ = build_mlp(
-            X.shape[1],
-            self.n_outputs_,
-            hidden_units=tuple(self.hidden_units),
-            activation=self.activation,
-            l2=l2,
-            dtype=self.dtype,
-            seed=seed,
-            rescaling=(np.sqrt(variance), mean),
-        )
-        self._train_adam(_squares(variance), X, y, weight, seed)
-        self._polish(_squares(variance), X, y, weight, l2=l2)
+        # Trained on standardised numbers, which differences lose no digits of.
+        unit, l2 = np.sqrt(variance), self.l2 * float(np.mean(variance))
+        training = (X, (y - mean) / unit, weight)
+        model = self._build(self.n_outputs_, l2=l2, seed=seed)
+        self._train_adam(model, _squares(unit, variance), training, seed=seed)
+        self._polish(model, _squares(unit, variance), training, l2=l2)
         for _ in range(_REWEIGHTINGS if self.n_outputs_ > 1 else 0):
-            noise = np.average((y - self._outputs(X)) ** 2, axis=0, weights=weight)
-            self._polish(_squares(np.maximum(noise, _LEAST_NOISE * variance)), X, y, weight, l2=l2)
-        self._compute_curvature("gaussian", X, y, weight, seed)
+            squares = (training[1] - self._outputs(model, X)) ** 2
+            noise = variance * np.maximum(np.average(squares, axis=0, weights=weight), _LEAST_NOISE)
+            self._polish(model, _squares(unit, noise), training, l2=l2)
+        model.add(keras.layers.Rescaling(unit, mean, dtype=self.dtype, name="rescaling"))
+        self.model_ = model
+        self._compute_curvature("gaussian", (X, y, weight), l2=l2, seed=seed)
         return self
 
     def predict(self, X: Any) -> Array:
         """The mean of each row, `[N]`, or `[N, C]` where y has several columns."""
-        means = self._outputs(self._validate_inputs(X))
+        X = self._validate_inputs(X)
+        means = self._outputs(self.model_, X)
         return means[:, 0] if self.n_outputs_ == 1 else means
 
     def predict_uncertainty(self, X: Any) -> RegressionPrediction:
@@ -157,9 +154,14 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         return prediction
 
 
-def _squares(noise: Array) -> CustomLoss:
-    """The mean square error, outputs weighed by their mean noise over their own, `[C]`."""
-    weights = np.mean(noise) / noise
+def _squares(unit: Array, noise: Array) -> CustomLoss:
+    """The mean square error, outputs weighed by their mean noise over their own.
+
+    Args:
+        unit: of the standardised outputs `[C]`.
+        noise: variances `[C]`, in the squares of y's own units as the loss is.
+    """
+    weights = unit**2 * np.mean(noise) / noise
 
     def mean_square(z: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         squares = tf.square(z - tf.cast(y, z.dtype))

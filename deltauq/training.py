@@ -142,12 +142,10 @@ def build_mlp(
     l2: float,
     dtype: str,
     seed: int,
-    rescaling: tuple[Array, Array] | None = None,
 ) -> keras.Sequential:
     """A dense network with outputs `[B, C]` and the rate `l2` on every kernel and bias.
 
-    The regularizers hold l2 / 2, because Keras' L2(a) is a * sum w^2. A rescaling (scales and
-    offsets, each `[C]`) ends the network in a layer without parameters that applies it.
+    The regularizers hold l2 / 2, because Keras' L2(a) is a * sum w^2.
     """
     widths = [*hidden_units, n_outputs]
     seeds = np.random.SeedSequence(seed).generate_state(len(widths))
@@ -164,8 +162,6 @@ def build_mlp(
                 name=f"hidden_{k}" if k < len(hidden_units) else "logits",
             )
         )
-    if rescaling is not None:
-        layers.append(keras.layers.Rescaling(*rescaling, dtype=dtype, name="rescaling"))
     return keras.Sequential(layers)
 
 

@@ -13,7 +13,7 @@ from deltauq import DeltaMethod, DeltaRegressor, DeltaUQError
 
 def regressor(**options):
     options = {"hidden_units": (3,), "l2": 2e-2, "epochs": 0, "progress": False} | options
-    return DeltaRegressor(**{"rank": "full", "bounds": False, "tol": 1e-8} | options)
+    return DeltaRegressor(**{"rank": "full", "bounds": False, "tol": 1e-6} | options)
 
 
 def linear(**options):
@@ -52,10 +52,10 @@ def test_without_hidden_units_it_is_ridge_regression(diabetes):
 
     reg = linear(l2=rate).fit(X, y)
     prediction = reg.predict_uncertainty(X)
-    np.testing.assert_allclose(reg.predict(X), expected, rtol=1e-7)
-    np.testing.assert_allclose(prediction.mean[:, 0], expected, rtol=1e-7)
-    np.testing.assert_allclose(prediction.noise[:, 0], noise, rtol=1e-7)
-    np.testing.assert_allclose(prediction.std[:, 0], std, rtol=1e-7)
+    np.testing.assert_allclose(reg.predict(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(prediction.mean[:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(prediction.noise[:, 0], noise, rtol=1e-6)
+    np.testing.assert_allclose(prediction.std[:, 0], std, rtol=1e-6)
 
 
 def test_without_l2_its_intervals_are_those_of_least_squares(diabetes):
@@ -90,7 +90,7 @@ def test_several_outputs_end_where_their_noise_says(two_outputs):
 @pytest.mark.parametrize("case", ["diabetes", "two_outputs"])
 def test_the_unit_of_y_does_not_matter(case, request):
     X, y = request.getfixturevalue(case)
-    one, other = (regressor().fit(X, target) for target in (y, 1e-4 * y - 3))
+    one, other = (regressor(tol=1e-5).fit(X, target) for target in (y, 1e-4 * y - 3))
     ours, theirs = (reg.predict_uncertainty(X) for reg in (one, other))
     np.testing.assert_allclose(1e-4 * ours.mean - 3, theirs.mean, rtol=1e-6)
     np.testing.assert_allclose(1e-4 * ours.std, theirs.std, rtol=1e-4)
@@ -106,18 +106,18 @@ def test_it_wraps_the_same_delta_method(diabetes):
     ours, theirs = reg.predict_uncertainty(diabetes[0]), dm.predict(diabetes[0])
     np.testing.assert_allclose(ours.covariance, theirs.covariance, rtol=1e-10)
     np.testing.assert_allclose(ours.noise, theirs.noise, rtol=1e-10)
-    assert dm.stationarity.ratio == pytest.approx(reg.stationarity_.ratio, abs=1e-7)
+    assert dm.stationarity.ratio == pytest.approx(reg.stationarity_.ratio, abs=1e-6)
 
 
 @pytest.mark.parametrize("case", ["diabetes", "two_outputs"])
 def test_sample_weights_equal_repeated_rows(case, request):
     X, y = request.getfixturevalue(case)
     counts = np.random.default_rng(0).integers(0, 4, len(X))
-    weighted = regressor().fit(X, y, counts)
-    repeated = regressor().fit(np.repeat(X, counts, axis=0), np.repeat(y, counts, axis=0))
+    weighted = regressor(tol=1e-5).fit(X, y, counts)
+    repeated = regressor(tol=1e-5).fit(np.repeat(X, counts, axis=0), np.repeat(y, counts, axis=0))
     ours, theirs = (reg.predict_uncertainty(X) for reg in (weighted, repeated))
-    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-6)
-    np.testing.assert_allclose(ours.std, theirs.std, rtol=1e-4)
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-4)
+    np.testing.assert_allclose(ours.std, theirs.std, rtol=1e-3)
 
 
 def test_the_defaults_do_for_real_data():
