@@ -91,6 +91,11 @@ class Answers:
         Args:
             x: inputs as in `fit`, without labels.
             rtol: (high - low) / high of every standard error.
+
+        Raises:
+            InvalidInputError: an rtol that is none, too few parameters for the steps, a loaded
+                method without its data (`attach`) or with eigenvectors in fewer bits.
+            NumericalError: rounding as large as the L2 rate.
         """
         fitted = self._require_fitted("refine")
         check_refinable(fitted, rtol)
@@ -105,6 +110,10 @@ class Answers:
         Args:
             x: inputs to measure on, of a dataset the first batch; None takes the first training
                 inputs.
+
+        Raises:
+            InvalidInputError: eigenpairs of both ends of the spectrum; None for the inputs of a
+                loaded method without its data.
         """
         fitted = self._require_fitted("rank_curve")
         some = None if x is None else self._inputs(x, fitted.problem).first()
@@ -115,12 +124,20 @@ class Answers:
         """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.
 
         Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order.
+
+        Raises:
+            NotPositiveDefiniteError: a covariance that is singular, as with tail="none".
         """
         fitted = self._require_fitted("posterior")
         return posterior(fitted.problem.network.params, fitted.covariance)
 
     def log_marginal_likelihood(self) -> Evidence:
-        """The log of p(y | x) in nats by Laplace's approximation, with its bounds."""
+        """The log of p(y | x) in nats by Laplace's approximation, with its bounds.
+
+        Raises:
+            InvalidInputError: a sandwich, which is no posterior; the exact Hessian in low rank,
+                whose trace is not known.
+        """
         return log_marginal_likelihood(self._require_fitted("log_marginal_likelihood"))
 
     def tune_l2(self, x: Any = None, y: Any = None, sample_weight: Any = None) -> TunedL2:
@@ -135,6 +152,11 @@ class Answers:
 
         Returns:
             What was chosen, and what it means.
+
+        Raises:
+            InvalidInputError: as `log_marginal_likelihood`; variables without L2; a loaded method
+                without its data.
+            NumericalError: a criterion without a maximum.
         """
         fitted = self._require_fitted("tune_l2")
         held_out = None

@@ -143,6 +143,14 @@ class DeltaMethod(Answers):
         self.progress = progress
         self._fitted: Fitted | None = None
 
+    def __repr__(self) -> str:
+        name = getattr(self.model, "name", None) or str(self.model)
+        fit = "not fitted"
+        if self._fitted is not None:
+            pairs = self._fitted.pairs
+            fit = f"N = {self.n_examples:g}, K = {pairs.rank} of P = {pairs.n_params}"
+        return f"DeltaMethod({name}, {self.curvature}: {fit})"
+
     def fit(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
     ) -> DeltaMethod:

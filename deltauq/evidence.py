@@ -112,6 +112,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
             remedy="pass l2='tune' or a rate for all variables to DeltaMethod",
         )
     fitted.require_own_vectors("tune_l2")
+    fitted.problem.data.require()
     factors = np.geomspace(*_FACTORS, _GRID)
     if held_out is None:
         criterion, values = "marginal likelihood", _evidence(fitted, factors)

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from deltauq.errors import DeltaUQError
+
 __all__ = ["Compiled", "Staged", "bytes_reached_from", "reached_from"]
 
 
@@ -48,8 +50,18 @@ class Compiled:
 
     @functools.cached_property
     def traced(self) -> Any:
-        """The `ConcreteFunction`."""
-        return self._compiled.get_concrete_function()
+        """The `ConcreteFunction`.
+
+        Raises:
+            DeltaUQError: one that the function raises, which AutoGraph would hide in its own.
+        """
+        try:
+            return self._compiled.get_concrete_function()
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, DeltaUQError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from None
 
     def __call__(self, *arguments: Any) -> Any:
         """Of tensors, as the signature has them."""

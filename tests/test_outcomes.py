@@ -384,6 +384,18 @@ def test_a_custom_loss_equals_the_dense_truth(curvature):
     )
 
 
+def test_a_custom_loss_of_another_shape_is_refused_while_it_is_traced():
+    """AutoGraph hides what is raised in a trace in an error of its own."""
+
+    def mean(z, y):
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, z))
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    x, y = np.ones((6, 4), "float32"), np.arange(6) % 3
+    with pytest.raises(InvalidInputError, match=r"does not give one number an example"):
+        DeltaMethod(model, "opg", l2=0.1, likelihood=mean, progress=False).fit(x, y)
+
+
 def test_a_custom_loss_that_is_not_convex_has_no_ggn():
     model = network(3)
     model.layers[-1].set_weights([10 * w for w in model.layers[-1].get_weights()])

@@ -184,6 +184,9 @@ def test_all_that_needs_no_data_is_the_same_after_loading(saved, name):
     )
     assert before.stationarity == after.stationarity
     assert before.n_examples == after.n_examples
+    assert before.l2_rates == after.l2_rates
+    assert before.columns == after.columns
+    assert repr(before) == repr(after)
     assert repr(before.fitted_likelihood) == repr(after.fitted_likelihood)
     assert before.eigenpairs.left_out == after.eigenpairs.left_out
     np.testing.assert_array_equal(before.eigenpairs.vectors, after.eigenpairs.vectors)
@@ -198,6 +201,9 @@ def test_with_its_data_a_loaded_method_refines_as_before(saved, name):
     after, x = DeltaMethod.load(directory / name), first(inputs[name], 2)
     with pytest.raises(InvalidInputError, match=r"needs the training data.*attach\(x, y\)"):
         after.refine(x, rtol=0.5)
+    for what in (after.tune_l2, after.rank_curve) if name == "softmax" else ():
+        with pytest.raises(InvalidInputError, match="needs the training data"):
+            what()
     _, all_x, y, _ = CASES[name]()
     after.attach(tf.nest.map_structure(lambda leaf: leaf[::-1], all_x), y[::-1])
     expected, found = methods[name].refine(x, rtol=0.5), after.refine(x, rtol=0.5)
@@ -289,8 +295,10 @@ def test_a_likelihood_of_the_users_own_is_refused(tmp_path):
 
 
 def test_before_fit_there_is_nothing_to_save(tmp_path):
+    method = DeltaMethod(softmax()[0])
+    assert "not fitted" in repr(method)
     with pytest.raises(NotFittedError, match="save needs the curvature"):
-        DeltaMethod(softmax()[0]).save(tmp_path / "m")
+        method.save(tmp_path / "m")
 
 
 def test_a_damaged_file_does_not_load(saved, tmp_path):
