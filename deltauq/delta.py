@@ -221,7 +221,7 @@ class DeltaMethod(Answers):
             OSError: a place that cannot be written to.
         """
         options = {name: getattr(self, name) for name in _KEPT}
-        options["layers"] = self.layers if not callable(self.layers) else self._paths()
+        options["layers"] = None if callable(self.layers) else self.layers
         fitted = self._require_fitted("save")
         return save_fit(
             fitted, Path(path), options, with_model=with_model, vectors_dtype=vectors_dtype
@@ -296,10 +296,6 @@ class DeltaMethod(Answers):
         stated = stated.with_likelihood(problem.likelihood, problem.rates)
         self._fitted = replace(fitted, problem=stated)
         return self
-
-    def _paths(self) -> list[str]:
-        network = self._require_fitted("save").problem.network
-        return [parameter.path for parameter in network.parameters]
 
     def _state(
         self, network: Network, training: tuple[Any, Any, Any, Any], *, l2: L2, likelihood: Any

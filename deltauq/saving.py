@@ -134,7 +134,10 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, dict[str, Any]]:
         facts["seconds"],
         facts["rounded"],
     )
-    return network.model, fitted, facts["options"]
+    options = facts["options"]
+    if options["layers"] is None and len(network.variables) < facts["network"]["n_trainable"]:
+        options["layers"] = [parameter.path for parameter in network.parameters]  # of a callable
+    return network.model, fitted, options
 
 
 def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, float]:
