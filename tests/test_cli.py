@@ -150,7 +150,7 @@ def test_a_regression(tmp_path):
     artifact, options = tmp_path / "d.deltauq", ("--target", "target", "--likelihood", "gaussian")
     options = (*options, "--hidden-units", "3", "--l2", "0.1")
     facts = json.loads(run("fit", tmp_path / "d.csv", "-o", artifact, *options, "--json"))
-    assert facts["training R^2"] > 0.4
+    assert facts["training_r2"] > 0.4
     frame = pd.read_json(
         io.StringIO(run("predict", artifact, tmp_path / "d.csv", "--target", "target", "--json"))
     )

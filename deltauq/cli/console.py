@@ -54,7 +54,7 @@ def pairs_table(title: str, facts: Mapping[str, Any]) -> Any:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
         shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
-        table.add_row(name, escape(shown))
+        table.add_row(name.replace("_", " "), escape(shown))
     return table
 
 

@@ -53,6 +53,8 @@ def fit(
 
     Example: deltauq fit credit.csv --target risk --output credit.deltauq
     """
+    from deltauq.delta import DeltaMethod
+
     check_output(output)
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
     rate = l2_rate(l2)
@@ -69,7 +71,9 @@ def fit(
         opened = _named(open_model(model), classes, likelihood)
         x = opened.inputs(examples)
         options = opened.asked(l2=rate, likelihood="auto" if classes else likelihood)
-    method = _method(opened.model, curvature, options, chosen_rank, seed, progress=not quiet)
+    kind: Any = curvature  # `fit` of the method refuses what is none
+    options |= {"rank": chosen_rank, "seed": seed, "progress": not quiet}
+    method = DeltaMethod(opened.model, kind, **options)
     method.fit(x, opened.labels(examples), examples.weight)
     saved = method.save(output)
     facts |= _facts(method) | {"artifact": str(saved.path), "megabytes": saved.bytes / 2**20}
@@ -89,7 +93,7 @@ def _trained(
     trained = train(x, examples.y, examples.weight, likelihood=likelihood, settings=settings)
     facts["training"] = trained.verdict
     facts["l2"] = trained.l2
-    facts["training R^2" if trained.classes is None else "training accuracy"] = trained.score
+    facts["training_r2" if trained.classes is None else "training_accuracy"] = trained.score
     options = {"likelihood": trained.likelihood}
     return Opened(trained.model, options, classes=trained.classes), x
 
@@ -111,14 +115,6 @@ def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
     return replace(opened, options=options, classes=names)
 
 
-def _method(
-    model: Any, curvature: Any, options: dict[str, Any], rank: Any, seed: int, *, progress: bool
-) -> Any:
-    from deltauq.delta import DeltaMethod
-
-    return DeltaMethod(model, curvature, rank=rank, seed=seed, progress=progress, **options)
-
-
 def _facts(method: Any) -> dict[str, Any]:
     return {
         "examples": method.n_examples,
@@ -127,7 +123,7 @@ def _facts(method: Any) -> dict[str, Any]:
         "likelihood": repr(method.fitted_likelihood),
         "curvature": method.curvature,
         "eigenpairs": method.eigenpairs.rank,
-        "gradient ratio": method.stationarity.ratio,
+        "gradient_ratio": method.stationarity.ratio,
         "seconds": method.fit_seconds,
     }
 

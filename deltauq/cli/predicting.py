@@ -55,8 +55,8 @@ def predict(
     write_whole(output, frame.to_csv(index=False))
     facts = {
         "inputs": len(prediction),
-        "median standard error": float(np.median(prediction.std)),
-        "median score": float(np.median(prediction.score)),
+        "median_std": float(np.median(prediction.std)),
+        "median_score": float(np.median(prediction.score)),
         "table": str(output),
     }
     say(facts, pairs_table("Predicted", facts), as_json=as_json)
