@@ -16,6 +16,7 @@ from deltauq.errors import InvalidInputError, MissingDependencyError
 from deltauq.linalg import Eigenpairs
 from deltauq.prediction import MultiLabelPrediction, Prediction, RegressionPrediction
 from deltauq.rankcurve import RankCurve
+from deltauq.report import Study
 
 
 def _prediction(n=40, n_classes=4, scale=0.3, seed=0):
@@ -298,6 +299,25 @@ def test_plots_load_neither_matplotlib_at_import_nor_pyplot_when_drawing():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_notebook_shows_what_is_drawn_but_not_the_figures_of_a_report(monkeypatch):
+    from matplotlib import pyplot
+
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    ax = plots.probability_against_error(_prediction())
+    shown = [pyplot.figure(number) for number in pyplot.get_fignums()]
+    assert ax.figure in shown
+    pyplot.close(ax.figure)
+    prediction = _prediction()
+    run = Run(
+        "ggn",
+        prediction,
+        Eigenpairs(np.ones(2), np.eye(9, 2), np.zeros(2), 2.0, None, 1, True),
+        1.0,
+    )
+    assert Study(run=run, y=prediction.labels).figures()
+    assert not pyplot.get_fignums()
 
 
 def test_no_setting_of_matplotlib_changes():

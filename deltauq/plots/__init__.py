@@ -1,9 +1,9 @@
 """Plots of predictions, comparisons and spectra with matplotlib.
 
-Every function draws on the axes it is given, or on a figure of its own that needs no display, and
-returns the axes; arguments that do not fit the prediction raise `InvalidInputError`. No global
-state of matplotlib is changed. Colours are Okabe and Ito's, told apart by
-colour-blind readers; marker or line style differs as well, for print in grey.
+Every function draws on the axes it is given, or on a figure of its own that needs no display (a
+notebook shows it), and returns the axes; arguments that do not fit the prediction raise
+`InvalidInputError`. No global state of matplotlib is changed. Colours are Okabe and Ito's, told
+apart by colour-blind readers; marker or line style differs as well, for print in grey.
 """
 
 from deltauq.plots.calibration import reliability, risk_coverage

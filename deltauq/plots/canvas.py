@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from deltauq.errors import MissingDependencyError
@@ -23,6 +24,7 @@ __all__ = [
     "new_axes",
     "new_figure",
     "tidy",
+    "unshown",
 ]
 
 BLACK, SKY, GREEN, GREY = "#000000", "#56B4E9", "#009E73", "#666666"
@@ -33,14 +35,25 @@ MAX_POINTS = 5_000
 
 
 def new_figure(**options: Any) -> Figure:
-    """A figure that needs no display."""
+    """A figure that needs no display; in a notebook one of pyplot's, which the notebook shows."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
             "plots need matplotlib", remedy='pip install "deltauq[plots]"'
         ) from error
+    if "ipykernel" in sys.modules:
+        from matplotlib import pyplot
+
+        return pyplot.figure(layout="constrained", **options)
     return Figure(layout="constrained", **options)
+
+
+def unshown(figure: Any) -> Any:
+    """The figure, taken from those that a notebook shows."""
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)
+    return figure
 
 
 def new_axes(ax: Axes | None, figsize: tuple[float, float] = (6.4, 4.4)) -> Axes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltauq import __version__
 from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.plots.canvas import unshown
 from deltauq.prediction import MultiLabelPrediction, Prediction, RegressionPrediction
 from deltauq.report.blocks import Block, Bullets, Picture, Section, Text
 from deltauq.report.certainty import certainty, certainty_sentence
@@ -157,7 +158,7 @@ def _pictures(sections: list[Section]) -> list[Picture]:
 
 
 def _drawn(picture: Picture) -> Any:
-    return picture.draw().get_figure(root=True)
+    return unshown(picture.draw().get_figure(root=True))
 
 
 def _embedded(figure: Figure) -> str:
