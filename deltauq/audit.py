@@ -69,7 +69,7 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
     """
     found: list[_Changed] = []
 
-    @tf.function
+    @tf.function(autograph=False)
     def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
         pieces = _pieces(network, params)
         logits = network.logits(pieces, x)
@@ -96,7 +96,7 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
     """
     found: list[tuple[_Changed, _Changed]] = []
 
-    @tf.function
+    @tf.function(autograph=False)
     def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
         pieces = _pieces(network, params)
         logits = network.logits(pieces, x)
@@ -271,7 +271,7 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
 def _lifted(network: Network, x: Any) -> Forward:
     """The logits without stopped and custom gradients, inside loops and branches too."""
     signature = [tf.TensorSpec(p.shape, network.dtype) for p in network.parameters]
-    function = tf.function(network.logits).get_concrete_function(signature, x)
+    function = tf.function(network.logits, autograph=False).get_concrete_function(signature, x)
     graph = function.graph
     definition = convert_to_constants._run_inline_graph_optimization(
         function, lower_control_flow=False, aggressive_inlining=True

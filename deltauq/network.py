@@ -163,7 +163,7 @@ class Network:
     def count_outputs(self, spec: Any) -> int:
         """C, of inputs of these `tf.TensorSpec`s."""
 
-        @tf.function
+        @tf.function(autograph=False)
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             return self.logits(self.unflatten(params), x)
 
@@ -186,7 +186,7 @@ class Network:
             lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), spec
         )
 
-        @tf.function
+        @tf.function(autograph=False)
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             output = self.output(self.unflatten(params), x)
             found.append(bytes_reached_from(tf.nest.flatten(x)))
@@ -281,7 +281,7 @@ class Network:
         """Recurrent layers with dropout draw masks in inference mode too, and do not use them."""
         found = []
 
-        @tf.function
+        @tf.function(autograph=False)
         def trace(pieces: list[tf.Tensor], seed: tf.Tensor, x: Any) -> tf.Tensor:
             output, _ = self.adapter.call(self._values(pieces) | {id(variable): seed}, x)
             found.append(output.ref() in reached_from([seed]))
@@ -293,14 +293,22 @@ class Network:
     def _inspect_trace(self, x: Any, output: tf.Tensor) -> Inspection:
         found: dict[str, Any] = {}
 
-        @tf.function
+        @tf.function(autograph=False)
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             output = self.output(self.unflatten(params), x)
             found["operations"] = frozenset(op.type for op in output.graph.get_operations())
             found["end"] = end_of(output)
             return output
 
-        trace.get_concrete_function(self.params, x)
+        try:
+            trace.get_concrete_function(self.params, x)
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise UnsupportedModelError(
+                "the model branches in Python on the value of a tensor",
+                expected="a call that Keras can compile",
+                received=f"one at which TensorFlow says: {str(error).split('.', 1)[0]}",
+                remedy="use keras.ops.where, keras.ops.cond or tf.cond in its place",
+            ) from error
         return Inspection(
             output=np.asarray(output),
             last=found["end"].last,

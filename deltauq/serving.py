@@ -186,4 +186,4 @@ def _signature(function: Any, names: Any, specs: dict[str, tf.TensorSpec]) -> An
     def of_named(**inputs: tf.Tensor) -> Tensors:
         return function(tf.nest.map_structure(lambda name: inputs[name], names))
 
-    return tf.function(of_named).get_concrete_function(**specs)
+    return tf.function(of_named, autograph=False).get_concrete_function(**specs)

@@ -8,8 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from deltauq.errors import DeltaUQError
-
 __all__ = ["Compiled", "Staged", "bytes_reached_from", "reached_from"]
 
 
@@ -38,7 +36,8 @@ class Compiled:
     """A function compiled for one signature, at the first call.
 
     `tf.function` counts traces by the place of the function in the code, and warns of those of one
-    model after another; what is made of it here is not counted.
+    model after another; what is made of it here is not counted. Nor is AutoGraph asked, as Keras 3
+    does not ask it: it takes most of the time of a trace, and hides errors in one of its own.
 
     Args:
         function: of tensors, or of nests of them.
@@ -46,22 +45,12 @@ class Compiled:
     """
 
     def __init__(self, function: Callable[..., Any], *signature: Any) -> None:
-        self._compiled = tf.function(function, input_signature=signature)
+        self._compiled = tf.function(function, input_signature=signature, autograph=False)
 
     @functools.cached_property
     def traced(self) -> Any:
-        """The `ConcreteFunction`.
-
-        Raises:
-            DeltaUQError: one that the function raises, which AutoGraph would hide in its own.
-        """
-        try:
-            return self._compiled.get_concrete_function()
-        except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, DeltaUQError):
-                cause = cause.__cause__ or cause.__context__
-            raise cause or error from None
+        """The `ConcreteFunction`."""
+        return self._compiled.get_concrete_function()
 
     def __call__(self, *arguments: Any) -> Any:
         """Of tensors, as the signature has them."""
@@ -124,7 +113,7 @@ class Staged:
         @functools.cache
         def compiled(count: int) -> Callable[[tf.Tensor], tf.Tensor]:
             spec = tf.TensorSpec([count, *self._last.shape], self._last.dtype)
-            return tf.function(total).get_concrete_function(spec)
+            return tf.function(total, autograph=False).get_concrete_function(spec)
 
         return lambda stack: compiled(stack.shape[0])(stack)
 

@@ -438,3 +438,22 @@ def test_modules_that_cannot_be_called():
         check(Silent())
     with raises(UnsupportedModelError, "not one that can be linearised", "Dense", "Sequential"):
         check(keras.layers.Dense(3))
+
+
+class Branching(keras.Model):
+    """Python's `if` on a tensor: runs eagerly alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x):
+        z = self.dense(x)
+        return z if tf.reduce_sum(tf.abs(z)) > 0 else -z
+
+
+def test_a_branch_in_python_is_refused_with_what_to_use():
+    m = Branching()
+    m(X)
+    with raises(UnsupportedModelError, "branches in Python", r"keras\.ops\.cond"):
+        check(m, l2=0.1, likelihood="categorical")

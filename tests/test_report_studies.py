@@ -118,9 +118,9 @@ def test_a_comparison_beside_another_curvature(classes):
     assert page.count("<img") == 5
 
 
-def test_one_rate_is_read_from_a_diagnosis():
+def test_one_rate_is_read_from_the_fit_and_its_source_from_a_diagnosis():
     dm = _fitted(*SPARSE, y=Y)
-    assert Study.of(dm, X[:5]).l2 is None
+    assert Study.of(dm, X[:5]).l2 == pytest.approx(0.02)
     found = diagnose(dm.model, X, Y)
     study = Study.of(dm, X[:5], diagnosis=found)
     assert study.l2 == pytest.approx(0.02)

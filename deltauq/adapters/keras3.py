@@ -49,7 +49,7 @@ class KerasAdapter:
         """Layers with an activity regularizer or `add_loss`; traced in training mode, not run."""
         found: list[str] = []
 
-        @tf.function
+        @tf.function(autograph=False)
         def trace(x: Any) -> None:
             found[:] = self._stateless(values, x, training=True)[2]
 

@@ -156,9 +156,9 @@ class PerExample:
             for n in range(tf.nest.flatten(probe)[0].shape[0])
         ]
         params = network.params
-        single = tf.function(alone).get_concrete_function(params, examples[0])
+        single = tf.function(alone, autograph=False).get_concrete_function(params, examples[0])
         _refuse_cut_off(cut_off)
-        of_probe = tf.function(together).get_concrete_function(params, probe)
+        of_probe = tf.function(together, autograph=False).get_concrete_function(params, probe)
         rows = stacked(evaluated(of_probe(params, probe)))[:, 0]
         wrong: set[int] = set()
         for row, example in zip(rows, examples, strict=True):
