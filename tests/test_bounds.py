@@ -119,7 +119,7 @@ def width(prediction):
     return float(np.median((high - low) / high))
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", slow("relu")])
 @pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
 @pytest.mark.parametrize(("rank", "tail"), [(20, "l2"), slow(100, "midpoint")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
@@ -209,7 +209,7 @@ def test_containment_over_ranks_and_seeds(curvature, activation, seed, monkeypat
         print(f"{curvature} {activation} K = {rank}: width {width(prediction):.2%}")
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
+@pytest.mark.parametrize("curvature", ["opg", "ggn", slow("hessian")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_the_rank_curve_ends_at_the_width_and_bounds_it_for_fewer(curvature):
     """Bounds of the leading k of K pairs hold, so they are no narrower than those of a fit of k."""
@@ -227,7 +227,7 @@ def test_the_rank_curve_ends_at_the_width_and_bounds_it_for_fewer(curvature):
     assert curve.smallest(0.0) is None
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.parametrize("curvature", [slow("opg"), "ggn"])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_automatic_rank_keeps_its_promise_on_other_inputs(curvature, monkeypatch):
     monkeypatch.setattr("deltauq.eigen.AUTO_DENSE_LIMIT", 0)

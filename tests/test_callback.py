@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from marks import slow
 
 from deltauq import DeltaMethod, DeltaUncertainty
 
@@ -61,7 +62,7 @@ def test_later_callbacks_find_the_figures_in_the_logs(data):
     assert seen["val_mean_score"] == history.history["val_mean_score"][-1]
 
 
-@pytest.mark.parametrize("name", ["sample_weight", "class_weight"])
+@pytest.mark.parametrize("name", ["sample_weight", slow("class_weight")])
 def test_weights_count(data, name):
     x, y, _ = data
     weights = np.linspace(0.5, 1.8, 90) if name == "sample_weight" else {0: 2.0}
@@ -137,7 +138,7 @@ def test_unknown_options_are_refused_before_training(data):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [".keras", slow(".h5")])
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
 def test_a_model_that_went_through_keras_saving_gives_the_same(data, tmp_path, suffix):
     """Its names do no harm; nor does wrapping it before."""

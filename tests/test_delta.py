@@ -11,6 +11,7 @@ import pytest
 import reference
 import sklearn.linear_model
 import tensorflow as tf
+from marks import slow
 
 from deltauq import ConvergenceWarning, DeltaMethod
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
@@ -58,7 +59,7 @@ def test_full_rank_equals_the_dense_reference(get_case, name, curvature):
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
-@pytest.mark.parametrize("name", cases.NAMES)
+@pytest.mark.parametrize("name", ["tanh", slow("no_hidden"), slow("relu_conv"), slow("joined")])
 def test_float32_is_right_to_1e_3(get_case, name, curvature):
     case = get_case(name, "float32")
     logit, probability, _ = truth(case, curvature)
@@ -68,7 +69,7 @@ def test_float32_is_right_to_1e_3(get_case, name, curvature):
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
-@pytest.mark.parametrize("rank", ["full", 12])
+@pytest.mark.parametrize("rank", [slow("full"), 12])
 def test_the_batch_size_does_not_matter(get_case, curvature, rank):
     case = get_case("relu_conv")
     results = [
@@ -83,7 +84,7 @@ def test_rows_of_the_probability_covariance_sum_to_zero(get_case):
     assert np.max(np.abs(covariance.sum(axis=-1))) < 1e-15 * len(covariance)
 
 
-@pytest.mark.parametrize("tail", ["midpoint", "l2", "trace"])
+@pytest.mark.parametrize("tail", ["midpoint", slow("l2"), slow("trace")])
 @pytest.mark.parametrize("curvature", ["opg", "ggn"])
 def test_the_rank_of_the_data_is_enough(get_case, curvature, tail):
     """OPG of 11 examples has rank 11: with 11 pairs nothing is left, whatever the tail rule."""

@@ -232,24 +232,26 @@ TANH = of("Activation", "tanh")
 ROWS = {
     # Topologies and ends.
     "sequential, activation layer": Row(sequential, "softmax"),
-    "softmax layer": Row(softmax_layer, "softmax"),
+    "softmax layer": Row(softmax_layer, "softmax", slow=True),
     "branches, merged": Row(branches),
     "residual": Row(residual),
     "list of inputs": Row(two_inputs, "soft labels"),
-    "dict of inputs": Row(named_inputs, "label smoothing"),
+    "dict of inputs": Row(named_inputs, "label smoothing", slow=True),
     "shared layer": Row(shared, "binary"),
     "nested": Row(nested),
     "subclassed": Row(subclassed, "softmax"),
-    "operations": Row(functional_operations),
+    "operations": Row(functional_operations, slow=True),
     "no hidden layer": row((4,), outcome="label logits"),
     "one logit": row((4,), of("Dense", 4, "tanh"), outcome="binary logit"),
-    "sigmoids": row((4,), of("Dense", 4, "tanh"), outcome="labels"),
+    "sigmoids": row((4,), of("Dense", 4, "tanh"), outcome="labels", slow=True),
     "regression": row((4,), of("Dense", 4, "tanh"), of("Dense", 3, "tanh"), outcome="regression"),
     "sequence of predictions": Row(tagged, "softmax", positions=(3,)),
-    "image of predictions": Row(segmented, "logits", positions=(2, 2)),
+    "image of predictions": Row(segmented, "logits", positions=(2, 2), slow=True),
     # Dense layers and activations.
     "einsum dense": row(
-        (3, 2), of("EinsumDense", "btd,tdf->btf", (3, 3), bias_axes="tf", activation="tanh")
+        (3, 2),
+        of("EinsumDense", "btd,tdf->btf", (3, 3), bias_axes="tf", activation="tanh"),
+        slow=True,
     ),
     "dense on a sequence": row((3, 2), of("Dense", 3, "mish"), of("GlobalMaxPooling1D")),
     "activations": row(
@@ -276,6 +278,7 @@ ROWS = {
         (6, 2),
         of("Conv1D", 3, 2, padding="causal", activation="tanh"),
         of("Conv1D", 2, 3, dilation_rate=2, activation="silu"),
+        slow=True,
     ),
     "conv2d": row(
         (4, 4, 2),
@@ -292,8 +295,9 @@ ROWS = {
         of("Conv3D", 2, 2, padding="same", activation="tanh"),
         of("Conv3D", 3, 1),
         of("GlobalAveragePooling3D"),
+        slow=True,
     ),
-    "depthwise": row((3, 3, 2), of("DepthwiseConv2D", 2, depth_multiplier=2), TANH),
+    "depthwise": row((3, 3, 2), of("DepthwiseConv2D", 2, depth_multiplier=2), TANH, slow=True),
     "separable": row((4, 4, 2), of("SeparableConv2D", 3, 3, activation="tanh")),
     "depthwise and separable 1d": row(
         (5, 2),
@@ -329,12 +333,14 @@ ROWS = {
         of("MaxPooling3D", 2),
         of("AveragePooling3D", (2, 1, 1)),
         dtype="float32",
+        slow=True,
     ),
     "padding and cropping": row(
         (3, 3, 2),
         of("ZeroPadding2D", 1),
         of("Conv2D", 2, 2, activation="tanh"),
         of("Cropping2D", ((1, 0), (0, 2))),
+        slow=True,
     ),
     "shapes": row(
         (4,),
@@ -353,6 +359,7 @@ ROWS = {
         of("UpSampling2D"),
         of("Conv2D", 2, 3),
         of("Resizing", 3, 3, interpolation="nearest"),
+        slow=True,
     ),
     "bilinear upsampling and resizing": row(
         (3, 3, 2),
@@ -404,7 +411,7 @@ ROWS = {
         "binary logit",
         slow=True,
     ),
-    "gru": Row(lambda: text(layers.GRU(2)), "binary logit"),
+    "gru": Row(lambda: text(layers.GRU(2)), "binary logit", slow=True),
     "gru unrolled": Row(lambda: text(layers.GRU(2, unroll=True)), "binary logit", slow=True),
     "gru unmasked": row((3, 2), of("GRU", 2, reset_after=False, return_sequences=True), slow=True),
     "bidirectional": Row(
@@ -415,7 +422,7 @@ ROWS = {
         (3, 2, 2), inside("TimeDistributed", of("Conv1D", 2, 2, activation="tanh")), slow=True
     ),
     "attention": Row(attention),
-    "masked attention": Row(masked_attention),
+    "masked attention": Row(masked_attention, slow=True),
     "dot attention": Row(dot_attention, slow=True),
 }
 

@@ -16,6 +16,7 @@ import sklearn.base
 import sklearn.datasets
 import sklearn.model_selection
 import sklearn.preprocessing
+from marks import slow
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -60,7 +61,11 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
+#: Those on which everything is tried; the others are theirs once more.
+MAIN = ("wine", "diabetes")
+
+
+@pytest.fixture(params=[name if name in MAIN else slow(name) for name in CASES])
 def case(request):
     """An estimator behind a scaler, and real data for it."""
     return make_pipeline(StandardScaler(), CASES[request.param]()), *data_of(request.param)
@@ -100,7 +105,7 @@ def test_a_grid_is_searched(case):
     assert np.all(search.predict(X) == search.best_estimator_.predict(X))
 
 
-@pytest.mark.parametrize("name", ["iris", "breast_cancer"])
+@pytest.mark.parametrize("name", ["iris", slow("breast_cancer")])
 def test_probabilities_are_predicted_across_folds(name):
     X, y = data_of(name)
     pipeline = make_pipeline(StandardScaler(), classifier())
@@ -221,6 +226,7 @@ def test_an_unfitted_estimator_is_pickled():
     assert pickle.loads(pickle.dumps(classifier())).get_params() == classifier().get_params()
 
 
+@pytest.mark.slow
 def test_two_processes_fit_as_one_does(iris):
     """Estimators go to the processes and come back fitted."""
     X, y = iris
