@@ -153,7 +153,8 @@ class Batches:
             n_rows += len(part.y)
             n_examples += float(np.sum(part.weight, dtype=np.float64))
             spec = _spec_of(part) if spec is None else spec
-            self.sums += _checksum(part)
+            for piece in cut(part, self._batch_size):  # in float64 the whole may not fit
+                self.sums += _checksum(piece)
         if spec is None or n_examples <= 0:
             raise InvalidInputError(
                 "the data are empty",
