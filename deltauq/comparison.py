@@ -42,6 +42,9 @@ class Run:
     eigenpairs: Eigenpairs
     fit_seconds: float
 
+    def __repr__(self) -> str:
+        return f"{self.curvature}: K = {self.eigenpairs.rank}, {self.prediction!r}"
+
     @property
     def kept_bytes(self) -> int:
         """Memory that the eigenvectors take afterwards."""
@@ -59,6 +62,9 @@ class Comparison:
 
     runs: tuple[Run, ...]
     y: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(map(repr, self.runs))})"
 
     def __getitem__(self, curvature: str) -> Run:
         """The run of one curvature."""

@@ -79,6 +79,10 @@ class Diagnosis:
     polished: Polished | None = None
     _network: Network | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        levels = [finding.level for finding in self.findings]
+        return f"Diagnosis({levels.count('error')} errors, {levels.count('warning')} warnings)"
+
     @property
     def ok(self) -> bool:
         """No warning and no error."""

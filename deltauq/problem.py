@@ -245,7 +245,7 @@ def _refuse_missing_l2(network: Network, rates: Rates, rank: Rank) -> None:
             "bound on their variance",
             expected="lambda > 0 for every uncertain variable",
             received=f"none for {missing}",
-            remedy="give l2=... (a rate, or {pattern: rate}); or leave those variables out with "
-            "layers=...; or, with few parameters and a curvature that is positive definite "
-            "without L2, pass rank='full'",
+            remedy="give l2=... (a rate, {pattern: rate}, or 'tune' to have one chosen); or leave "
+            "those variables out with layers=...; or, with few parameters and a curvature that is "
+            "positive definite without L2, pass rank='full'",
         )

@@ -45,7 +45,7 @@ def terminal_table(caption: str, columns: Mapping[str, Any]) -> rich.table.Table
     hidden = len(columns) - len(shown)
     table = Table(title=Text(caption + (f", {hidden} more columns" if hidden else "")))
     for name in shown:
-        table.add_column(Text(name.replace("_", " ")), justify="right")
+        table.add_column(Text(name.replace("_", " ")), justify="right", overflow="fold")
     for row in zip(*(columns[name] for name in shown), strict=True):
         table.add_row(*(Text(cell(value)) for value in row))
     return table

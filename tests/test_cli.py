@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from deltauq import __version__
 from deltauq.cli import app
+from deltauq.cli.opening import open_artifact
 from deltauq.errors import InvalidInputError
 
 #: Keras' own, when it saves a model.
@@ -132,6 +133,14 @@ def test_a_model_of_ones_own_from_arrays(folder, tmp_path):
     shown = run("compare", model, arrays, arrays, "--curvatures", "ggn,opg", "--rank", "full")
     assert "ggn" in shown
     assert "opg" in shown
+
+
+def test_a_tuned_rate_is_not_tuned_again_for_another_curvature(folder, tmp_path):
+    artifact, options = tmp_path / "t.deltauq", ("--l2", "tune", "--quiet")
+    run("fit", folder / "train.npz", "--model", folder / "model.keras", "-o", artifact, *options)
+    method, opened = open_artifact(artifact)
+    assert opened.asked()["l2"] == method.l2_rates
+    assert len(set(method.l2_rates.values())) == 1
 
 
 def test_a_diagnosis_that_finds_something_exits_with_three_and_polishing_mends_it(folder):

@@ -239,3 +239,8 @@ def test_images_of_a_regression_are_refused():
 def test_labels_of_another_number_are_refused(classes):
     with pytest.raises(InvalidInputError, match=r"y_eval has the wrong shape"):
         Study.of(classes, X[:4], Y[:5])
+
+
+def test_a_study_of_something_else_is_refused():
+    with pytest.raises(InvalidInputError, match=r"something else than a method.*DeltaMethod"):
+        Study.of(X, Y)

@@ -90,7 +90,9 @@ def open_artifact(path: Path) -> tuple[Any, Opened]:
         )
     method = DeltaMethod.load(path)
     method.progress = False
-    options = {"l2": method.l2, "likelihood": method.likelihood, "layers": method.layers}
+    # One that was tuned is not to be tuned again, for another curvature.
+    l2 = method.l2_rates if method.l2 == "tune" else method.l2
+    options = {"l2": l2, "likelihood": method.likelihood, "layers": method.layers}
     classes = getattr(method.fitted_likelihood.at_one_position, "classes", None)
     return method, Opened(method.model, options, method.columns, classes)
 

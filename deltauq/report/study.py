@@ -123,6 +123,12 @@ class Study:
             diagnosis: from `diagnose`.
             comparison: from `compare`, on any inputs.
         """
+        if not hasattr(dm, "fitted_likelihood"):
+            raise InvalidInputError(
+                "Study.of is given something else than a method",
+                expected="Study.of(dm, x, y) with a fitted DeltaMethod",
+                received=repr(dm),
+            )
         prediction, likelihood = dm.predict(x), dm.fitted_likelihood
         if class_names is None and isinstance(likelihood, Categorical):
             class_names = likelihood.classes
