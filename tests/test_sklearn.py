@@ -1,4 +1,4 @@
-"""The estimators are scikit-learn's: its own checks, its tools, and its habits, on real data."""
+"""The estimators are scikit-learn's: its tools and its habits, on real data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from marks import slow
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from deltauq import DeltaClassifier, DeltaRegressor
 
@@ -74,14 +73,6 @@ def case(request):
 @pytest.fixture(scope="module")
 def iris():
     return data_of("iris")
-
-
-# Nothing is expected to fail.
-@parametrize_with_checks([classifier(), regressor()])
-# Data of the checks are neither scaled nor many: what we warn of there is true, and not asked.
-@pytest.mark.filterwarnings("ignore::deltauq.errors.ConvergenceWarning")
-def test_scikit_learns_own_checks(estimator, check):
-    check(estimator)
 
 
 def test_it_works_behind_a_scaler(case):
