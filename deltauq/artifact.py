@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from deltauq.errors import ArtifactError
+from deltauq.files import written_whole
 
 __all__ = ["FORMAT", "read", "write"]
 
@@ -61,11 +61,13 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str
         "deltauq.sha256": _BLANK.decode(),
     }
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with written_whole(path) as beside:
         beside.touch()
         mode = (path if path.exists() else beside).stat().st_mode
-        safetensors.numpy.save_file(whole, beside, metadata)
+        try:
+            safetensors.numpy.save_file(whole, beside, metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from error
         beside.chmod(mode)  # the library's files are readable by their owner alone
         with beside.open("rb+") as file:
             place = _checksum_place(file.read(_header_end(file)))
@@ -76,11 +78,6 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str
             file.write(digest)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-    except safetensors.SafetensorError as error:
-        raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, Any]]:

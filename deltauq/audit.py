@@ -20,6 +20,7 @@ from tensorflow.python.framework import convert_to_constants, ops
 
 from deltauq.errors import UnsupportedModelError
 from deltauq.network import Network
+from deltauq.tracing import traced
 
 __all__ = ["named", "obstacles_to_second_derivatives", "refuse_false_gradients"]
 
@@ -69,14 +70,13 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
     """
     found: list[_Changed] = []
 
-    @tf.function(autograph=False)
     def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
         pieces = _pieces(network, params)
         logits = network.logits(pieces, x)
         found.append(_changed_between(pieces, [logits]))
         return logits
 
-    trace.get_concrete_function(network.params, x)
+    traced(trace, network.params, x)
     changed = found[-1]
     if changed.lacking:
         _refuse(changed.lacking, "operations without a gradient")
@@ -96,7 +96,6 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
     """
     found: list[tuple[_Changed, _Changed]] = []
 
-    @tf.function(autograph=False)
     def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
         pieces = _pieces(network, params)
         logits = network.logits(pieces, x)
@@ -105,7 +104,7 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
         found.append((forward, _changed_between(pieces, gradient)))
         return logits
 
-    trace.get_concrete_function(network.params, x)
+    traced(trace, network.params, x)
     forward, changed = found[-1]
     if changed.lacking:
         return changed.lacking
@@ -241,12 +240,11 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
     """
 
     def values(forward: Forward) -> list[Array]:
-        @tf.function(autograph=False)  # which would turn a LookupError into one of its own
         def run(params: tf.Tensor, x: Any) -> list[tf.Tensor]:
             pieces = _pieces(network, params)
             return derivative(network, pieces, forward(pieces, x))
 
-        return [value.numpy() for value in run(network.params, x)]
+        return [value.numpy() for value in traced(run, network.params, x)(network.params, x)]
 
     forward = _lifted(network, x)
     every = [parameter.path for parameter in network.parameters]
@@ -271,7 +269,7 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
 def _lifted(network: Network, x: Any) -> Forward:
     """The logits without stopped and custom gradients, inside loops and branches too."""
     signature = [tf.TensorSpec(p.shape, network.dtype) for p in network.parameters]
-    function = tf.function(network.logits, autograph=False).get_concrete_function(signature, x)
+    function = traced(network.logits, signature, x)
     graph = function.graph
     definition = convert_to_constants._run_inline_graph_optimization(
         function, lower_control_flow=False, aggressive_inlining=True

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from deltauq.delta import DeltaMethod
+from deltauq.linalg import relative_width
 
 __all__ = ["DeltaUncertainty"]
 
@@ -106,9 +107,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
 def _figures(prediction: Any) -> dict[str, float]:
     figures = {"val_mean_score": float(np.mean(prediction.score))}
     if prediction.std_limits is not None:
-        low, high = prediction.std_bounds
-        width = np.divide(high - low, high, out=np.zeros_like(high), where=high > 0)
-        figures["val_std_width"] = float(np.median(width))
+        figures["val_std_width"] = float(np.median(relative_width(*prediction.std_bounds)))
     return figures
 
 

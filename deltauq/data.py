@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.streams import Stream, as_source
 from deltauq.weights import class_factors, example_weights
 
-__all__ = ["Batch", "Batches", "DataRecord", "probe_rows"]
+__all__ = ["Batch", "Batches", "DataRecord", "probe_rows", "spec_of"]
 
 
 class Batch(NamedTuple):
@@ -107,6 +108,11 @@ class Batches:
                 remedy="take out augmentation and generators that run dry, or cache the dataset",
             )
 
+    @cached_property
+    def sums(self) -> npt.NDArray[np.float64]:
+        """Of arrays, taken when they are asked for, batch by batch: float64 takes memory."""
+        return np.sum([_checksum(batch) for batch in self._batches()], axis=0)
+
     def passed(self, n_rows: int) -> None:
         """Tell the progress display of rows that were dealt with, read again or not."""
         if self.on_batch is not None:
@@ -147,14 +153,14 @@ class Batches:
 
     def _measure(self) -> tuple[int, float, Batch]:
         """Rows, N and the spec, from one pass."""
-        n_rows, n_examples, spec = 0, 0.0, None
-        self.sums = np.zeros(_N_SUMS)
+        n_rows, n_examples, spec, sums = 0, 0.0, None, np.zeros(_N_SUMS)
         for part in self._parts():
             n_rows += len(part.y)
             n_examples += float(np.sum(part.weight, dtype=np.float64))
-            spec = _spec_of(part) if spec is None else spec
-            for piece in cut(part, self._batch_size):  # in float64 the whole may not fit
-                self.sums += _checksum(piece)
+            spec = spec_of(part) if spec is None else spec
+            sums += _checksum(part) if self._stream is not None else 0.0
+        if self._stream is not None:
+            self.sums = sums
         if spec is None or n_examples <= 0:
             raise InvalidInputError(
                 "the data are empty",
@@ -274,7 +280,7 @@ def _alike(sums: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> bo
     return bool(np.allclose(sums, others, rtol=1e-6, atol=1e-6))
 
 
-def _spec_of(nest: Any) -> Any:
+def spec_of(nest: Any) -> Any:
     """`tf.TensorSpec`s of a nest of arrays `[B, ...]`, with the first axis left free."""
     return tf.nest.map_structure(
         lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), nest

@@ -27,7 +27,7 @@ from deltauq.suitability import (
     check_single_output,
     common_dtype,
 )
-from deltauq.tracing import bytes_reached_from, reached_from
+from deltauq.tracing import bytes_reached_from, reached_from, traced
 
 __all__ = ["Layers", "Network", "Parameter"]
 
@@ -163,11 +163,10 @@ class Network:
     def count_outputs(self, spec: Any) -> int:
         """C, of inputs of these `tf.TensorSpec`s."""
 
-        @tf.function(autograph=False)
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             return self.logits(self.unflatten(params), x)
 
-        return int(trace.get_concrete_function(self.params, spec).output_shapes[1])
+        return int(traced(trace, self.params, spec).output_shapes[1])
 
     def activation_bytes(self, spec: Any) -> int:
         """Bytes that the forward pass of one example makes.
@@ -186,13 +185,12 @@ class Network:
             lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), spec
         )
 
-        @tf.function(autograph=False)
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             output = self.output(self.unflatten(params), x)
             found.append(bytes_reached_from(tf.nest.flatten(x)))
             return output
 
-        trace.get_concrete_function(self.params, one)
+        traced(trace, self.params, one)
         return found[-1]
 
     def terms_added(self, x: Any) -> list[str]:
@@ -281,19 +279,17 @@ class Network:
         """Recurrent layers with dropout draw masks in inference mode too, and do not use them."""
         found = []
 
-        @tf.function(autograph=False)
         def trace(pieces: list[tf.Tensor], seed: tf.Tensor, x: Any) -> tf.Tensor:
             output, _ = self.adapter.call(self._values(pieces) | {id(variable): seed}, x)
             found.append(output.ref() in reached_from([seed]))
             return output
 
-        trace.get_concrete_function(self.unflatten(self.params), self._fixed[id(variable)], x)
+        traced(trace, self.unflatten(self.params), self._fixed[id(variable)], x)
         return found[-1]
 
     def _inspect_trace(self, x: Any, output: tf.Tensor) -> Inspection:
         found: dict[str, Any] = {}
 
-        @tf.function(autograph=False)
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             output = self.output(self.unflatten(params), x)
             found["operations"] = frozenset(op.type for op in output.graph.get_operations())
@@ -301,7 +297,7 @@ class Network:
             return output
 
         try:
-            trace.get_concrete_function(self.params, x)
+            traced(trace, self.params, x)
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise UnsupportedModelError(
                 "the model branches in Python on the value of a tensor",

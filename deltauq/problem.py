@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.cost import Cost, per_parameter
 from deltauq.curvature import GGN, CurvatureOperator, LinearHeadGGN
-from deltauq.data import Batches, DataRecord, probe_rows
+from deltauq.data import Batches, DataRecord, probe_rows, spec_of
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.inputs import check_batch_size
@@ -140,7 +139,7 @@ def state_problem(
     if any(operator.second_derivatives for operator in operators):
         _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
     check_rank(rank, network.n_params)
-    spec = tf.nest.map_structure(_free_first_axis, probe)
+    spec = spec_of(probe)
     head = None
     if GGN in operators and found.observed_axes == 1:
         head = find_linear_head(network, spec)
@@ -217,10 +216,6 @@ def rates_beside_cost(understood: Understood, data: Batches, l2: L2, rank: Rank)
     refuse_weight_decay(network.model, per_variable, l2)
     _refuse_missing_l2(network, per_variable, rank)
     return per_parameter(network.parameters, per_variable)
-
-
-def _free_first_axis(leaf: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype)
 
 
 def _metric(rates: Rates) -> Rates:

@@ -18,7 +18,7 @@ from deltauq.adapters import adapt
 from deltauq.adapters.files import open_model
 from deltauq.cost import Stationarity, per_parameter
 from deltauq.covariance import ParameterCovariance
-from deltauq.data import Batch, DataRecord
+from deltauq.data import Batch, DataRecord, spec_of
 from deltauq.errors import ArtifactError, InvalidInputError
 from deltauq.fitting import Fitted, Settings
 from deltauq.likelihoods import likelihood_facts, likelihood_of
@@ -299,13 +299,10 @@ def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
 
 
 def _unpack_data(facts: Mapping[str, Any], probe: Any) -> DataRecord:
-    x = tf.nest.map_structure(
-        lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), probe
-    )
     return DataRecord(
         n_rows=facts["n_rows"],
         n_examples=facts["n_examples"],
-        spec=Batch(x, None, None),
+        spec=Batch(spec_of(probe), None, None),
         columns=None if facts["columns"] is None else tuple(facts["columns"]),
         sums=np.array(facts["sums"]),
     )

@@ -17,6 +17,7 @@ from deltauq.inputs import check_batch_size
 from deltauq.jacobians import rows_by_example
 from deltauq.linalg import LowRank
 from deltauq.prediction import ROUNDING, normal_quantile
+from deltauq.tracing import traced
 
 __all__ = ["export_fit"]
 
@@ -72,13 +73,13 @@ class _Served(tf.Module):
 
     def mean_alone(self, x: Any) -> Tensors:
         """Probabilities, or the means of a regression, without their uncertainty."""
-        logits = self._logits(self._network.unflatten(self._network.params), x)
+        logits = self._network.logits(self._network.unflatten(self._network.params), x)
         return {self._mean_name: self._directions.symbolic(logits).mean}
 
     def everything(self, x: Any) -> Tensors:
         """Means, standard errors with their bounds, intervals and scores."""
         pieces = [tf.identity(p) for p in self._network.unflatten(self._network.params)]
-        logits = self._logits(pieces, x)
+        logits = self._network.logits(pieces, x)
         shown = self._directions.symbolic(logits)
         along, rest = self._sketch(pieces, x, logits)
         covariance = self._covariance
@@ -102,9 +103,6 @@ class _Served(tf.Module):
     @property
     def _mean_name(self) -> str:
         return "mean" if self._likelihood.outcome == "quantities" else "probabilities"
-
-    def _logits(self, pieces: list[tf.Tensor], x: Any) -> tf.Tensor:
-        return self._network.logits(pieces, x)
 
     def _sketch(
         self, pieces: list[tf.Tensor], x: Any, logits: tf.Tensor
@@ -186,4 +184,4 @@ def _signature(function: Any, names: Any, specs: dict[str, tf.TensorSpec]) -> An
     def of_named(**inputs: tf.Tensor) -> Tensors:
         return function(tf.nest.map_structure(lambda name: inputs[name], names))
 
-    return tf.function(of_named, autograph=False).get_concrete_function(**specs)
+    return traced(of_named, **specs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Compiled", "Staged", "bytes_reached_from", "reached_from"]
+__all__ = ["Compiled", "Staged", "bytes_reached_from", "reached_from", "traced"]
 
 
 def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
@@ -32,12 +32,20 @@ def bytes_reached_from(tensors: Sequence[tf.Tensor]) -> int:
     )
 
 
+def traced(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """The `ConcreteFunction` of a function for some arguments: tensors, or specs of them.
+
+    AutoGraph is not asked, as Keras 3 does not ask it: it takes most of the time of a trace, and
+    hides errors in one of its own.
+    """
+    return tf.function(function, autograph=False).get_concrete_function(*arguments, **named)
+
+
 class Compiled:
     """A function compiled for one signature, at the first call.
 
     `tf.function` counts traces by the place of the function in the code, and warns of those of one
-    model after another; what is made of it here is not counted. Nor is AutoGraph asked, as Keras 3
-    does not ask it: it takes most of the time of a trace, and hides errors in one of its own.
+    model after another; what is made of it here is not counted, and made as by `traced`.
 
     Args:
         function: of tensors, or of nests of them.
@@ -113,7 +121,7 @@ class Staged:
         @functools.cache
         def compiled(count: int) -> Callable[[tf.Tensor], tf.Tensor]:
             spec = tf.TensorSpec([count, *self._last.shape], self._last.dtype)
-            return tf.function(total, autograph=False).get_concrete_function(spec)
+            return traced(total, spec)
 
         return lambda stack: compiled(stack.shape[0])(stack)
 

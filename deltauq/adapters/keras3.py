@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from deltauq.adapters.adapter import Values, compute_dtypes, kept, modes
 from deltauq.errors import UnsupportedModelError
+from deltauq.tracing import traced
 
 __all__ = ["KerasAdapter"]
 
@@ -49,11 +49,10 @@ class KerasAdapter:
         """Layers with an activity regularizer or `add_loss`; traced in training mode, not run."""
         found: list[str] = []
 
-        @tf.function(autograph=False)
         def trace(x: Any) -> None:
             found[:] = self._stateless(values, x, training=True)[2]
 
-        trace.get_concrete_function(x)
+        traced(trace, x)
         return found
 
     def _stateless(

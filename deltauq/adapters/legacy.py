@@ -6,10 +6,9 @@ import functools
 import inspect
 from typing import Any
 
-import tensorflow as tf
-
 from deltauq.adapters.adapter import Values, compute_dtypes
 from deltauq.adapters.modules import TensorFlowAdapter, TensorFlowVariable
+from deltauq.tracing import traced
 
 __all__ = ["LegacyKerasAdapter"]
 
@@ -57,7 +56,7 @@ class LegacyKerasAdapter(TensorFlowAdapter):
             with self.replaced(values):
                 found[:] = self._run(x, training=True)[1]
 
-        tf.function(trace, autograph=False).get_concrete_function(x)
+        traced(trace, x)
         return self._own_terms + found
 
     def run(self, x: Any, *, training: bool = False) -> Any:

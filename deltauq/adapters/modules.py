@@ -14,6 +14,7 @@ import tensorflow as tf
 from deltauq.adapters.adapter import Values, modes
 from deltauq.adapters.substitution import convert, reads_replaced, state_use
 from deltauq.errors import UnsupportedModelError
+from deltauq.tracing import traced
 
 __all__ = ["ModuleAdapter", "TensorFlowAdapter", "TensorFlowVariable"]
 
@@ -124,7 +125,7 @@ class TensorFlowAdapter:
             output = self.trace({**values, **replaced}, x)
             return _dense(tf.gradients(_mixed(output), pieces), pieces)
 
-        return tf.function(gradients, autograph=False).get_concrete_function(here, x)(here, x)
+        return traced(gradients, here, x)(here, x)
 
     def compute_dtypes(self) -> dict[str, str]:
         """Nothing is known of layers."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 from deltauq.errors import InvalidInputError
+from deltauq.files import written_whole
 
 __all__ = ["check_output", "write_whole"]
 
@@ -34,9 +34,5 @@ def check_output(path: Path, *suffixes: str) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file beside its place and move it there."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -44,9 +44,8 @@ def demo(
 
 
 def _demo_table(summary: dict[str, Any]) -> Any:
-    from rich.table import Table
+    from deltauq.tables import terminal_table
 
-    table = Table(title="Standard errors of the probabilities, against the exact Hessian's")
     columns = {
         "curvature": "curvature",
         "median_std": "median",
@@ -56,9 +55,7 @@ def _demo_table(summary: dict[str, Any]) -> Any:
         "auroc": "AUROC of errors",
         "seconds": "seconds",
     }
-    for title in columns.values():
-        table.add_column(title, justify="right")
-    for row in summary["curvatures"]:
-        cells = [row[name] for name in columns]
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in cells))
-    return table
+    return terminal_table(
+        "Standard errors of the probabilities, against the exact Hessian's",
+        {title: [row[name] for row in summary["curvatures"]] for name, title in columns.items()},
+    )

@@ -20,7 +20,7 @@ from deltauq.jacobians.factors import Factor, Rows, Scaled, Total, evaluated, st
 from deltauq.jacobians.rules import RULES
 from deltauq.jacobians.taps import Tap, find_taps
 from deltauq.network import Network
-from deltauq.tracing import reached_from
+from deltauq.tracing import reached_from, traced
 
 __all__ = ["Cotangents", "PerExample", "rows_by_example"]
 
@@ -156,9 +156,9 @@ class PerExample:
             for n in range(tf.nest.flatten(probe)[0].shape[0])
         ]
         params = network.params
-        single = tf.function(alone, autograph=False).get_concrete_function(params, examples[0])
+        single = traced(alone, params, examples[0])
         _refuse_cut_off(cut_off)
-        of_probe = tf.function(together, autograph=False).get_concrete_function(params, probe)
+        of_probe = traced(together, params, probe)
         rows = stacked(evaluated(of_probe(params, probe)))[:, 0]
         wrong: set[int] = set()
         for row, example in zip(rows, examples, strict=True):
