@@ -19,6 +19,7 @@ from deltauq.joint import JointPrediction, predict_joint
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Eigenpairs
 from deltauq.memory import free_memory, prediction_batch
+from deltauq.newton import with_shift
 from deltauq.posterior import posterior
 from deltauq.prediction import predict, predict_some
 from deltauq.problem import Problem
@@ -171,7 +172,8 @@ class Answers:
                 dtype=problem.network.dtype,
                 batch_size=self.batch_size or self._prediction_batch(problem),
             )
-        tuned, self._fitted = tune_l2(fitted, held_out)
+        tuned, fitted = tune_l2(fitted, held_out)
+        self._fitted = with_shift(fitted)
         return tuned
 
     @contextmanager

@@ -35,9 +35,6 @@ __all__ = [
 Array = npt.NDArray[Any]
 Level = Literal["ok", "note", "warning", "error"]
 
-#: Gradient norm relative to its larger part up to which weights count as a minimum.
-_STATIONARY = 0.02
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -204,33 +201,61 @@ def indicators(y: Array, n_outputs: int) -> Array:
 def closeness_to_minimum(
     found: Stationarity, kinks: tuple[str, ...], polished: Polished | None
 ) -> Iterator[Finding]:
-    """How nearly the gradient vanishes, and after polishing."""
-    parts = (
-        f"the gradient's norm is {found.gradient_norm:.3g}, {found.ratio:.2g} of the larger of its "
-        f"parts (data {found.data_norm:.3g}, L2 {found.l2_norm:.3g})"
+    """How far a minimum is from the weights, and where polishing ended."""
+    yield _closeness(found, kinks)
+    if polished is None:
+        return
+    settled = polished.verdict != "not converged"
+    yield Finding(
+        "stationarity",
+        "note" if settled else "warning",
+        f"polished by {polished.iterations} iterations of L-BFGS on a copy: {polished.verdict}; "
+        f"{_gradient(polished.stationarity)}; cost {found.cost:.6g} to "
+        f"{polished.stationarity.cost:.6g}",
+        "all other findings are about the model as it is, which was not changed"
+        + ("" if settled else "; these weights are closer to a minimum, and none yet"),
+        "diagnosis.apply_polished() gives it these weights"
+        + ("" if settled else "; or more iterations: polish=10_000"),
     )
-    if found.ratio <= _STATIONARY:
-        yield Finding("stationarity", "ok", parts)
-    else:
-        kink = f"; {list(kinks)} have kinks" if kinks else ""
-        yield Finding(
-            "stationarity",
-            "warning",
-            parts + kink,
-            "the Delta method describes a minimum of the cost, and these weights are none: it was "
-            "not trained to the end, or l2 is not what it was trained with",
-            "polish=True, train further with a smaller learning rate, or give the right l2",
+
+
+def _closeness(found: Stationarity, kinks: tuple[str, ...]) -> Finding:
+    what = _gradient(found)
+    if found.is_minimum:
+        return Finding("stationarity", "ok", what)
+    if found.shift is not None:
+        what += (
+            f"; a step to the minimum would move the predictions by {found.shift:.2g} of their "
+            "standard errors (median, by the curvature of some examples)"
         )
-    if polished is not None:
-        yield Finding(
-            "stationarity",
-            "note",
-            f"polished by {polished.iterations} iterations of L-BFGS on a copy: "
-            f"{polished.verdict}, {polished.stationarity.ratio:.2g} of its parts; cost "
-            f"{found.cost:.6g} to {polished.stationarity.cost:.6g}",
-            "the model itself was not changed",
-            "diagnosis.apply_polished() gives it these weights",
+    if kinks:
+        what += f"; {list(kinks)} have kinks"
+    if found.shift is None and found.l2_norm > 0:
+        why = "a fit says how far from a minimum that is, in standard errors: stationarity.shift"
+        return Finding(
+            "stationarity", "note", what, why, "heed the warning of fit, if there is one"
         )
+    if not found.is_far:
+        why = "that is little beside the standard errors, as usual after training by mini-batches"
+        return Finding("stationarity", "note", what, why, "nothing; polish=True comes closer")
+    return Finding(
+        "stationarity",
+        "warning",
+        what,
+        "the Delta method describes a minimum of the cost, and these weights are far from one: "
+        "training stopped early, or l2 is not what it was trained with",
+        "polish=True, train further with a smaller learning rate, or give the right l2",
+    )
+
+
+def _gradient(found: Stationarity) -> str:
+    norm = f"the gradient's norm is {found.gradient_norm:.3g}"
+    if found.l2_norm == 0:
+        return norm
+    return (
+        f"{norm}, {found.ratio:.2g} of the larger of its parts (data {found.data_norm:.3g}, L2 "
+        f"{found.l2_norm:.3g})"
+    )
 
 
 def extremes(
@@ -255,11 +280,11 @@ def extremes(
     if smallest + rate <= 0:
         yield Finding(
             "curvature",
-            "warning",
-            f"{text}, with L2 from {rate:.3g}: not positive definite",
-            "an exact Hessian that is not positive definite has no inverse covariance",
-            "use curvature='ggn' or 'opg', negative_curvature='project' (the default), more L2, or "
-            "train further",
+            "note",
+            f"{text}, with L2 from {rate:.3g}: not positive definite, as usual for a network",
+            "the exact Hessian has no inverse then: curvature='hessian' sets its negative "
+            "eigenvalues to zero (negative_curvature='project'); 'ggn' and 'opg' have none",
+            "nothing for 'ggn' and 'opg'; for 'hessian', more L2 or further training has fewer",
         )
     else:
         yield Finding("curvature", "ok", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ __all__ = ["Cost", "Stationarity", "per_parameter"]
 
 Array = npt.NDArray[Any]
 
+#: Gradient norm relative to its larger part up to which weights count as a minimum.
+_MINIMUM = 0.02
+
 
 @dataclass(frozen=True)
 class Stationarity:
@@ -31,6 +34,10 @@ class Stationarity:
         data_norm: of its data part, the mean gradient of the loss.
         l2_norm: of its L2 part, lambda_j w_j.
         params_norm: of the weights.
+        shift: how far a Newton step to the minimum would move the predictions of training inputs,
+            in their standard errors: the median; None where it was not computed. Training by
+            mini-batches leaves a gradient whose norm is no small part of anything, and yet moves
+            the predictions little: this is the figure to look at.
     """
 
     cost: float
@@ -38,16 +45,28 @@ class Stationarity:
     data_norm: float
     l2_norm: float
     params_norm: float
+    shift: float | None = None
 
     @property
     def ratio(self) -> float:
         """The gradient's norm relative to its larger part; the parts cancel at a minimum.
 
-        Without any L2 there is nothing to cancel: then |gradient| |weights| / cost.
+        Without any L2 there is nothing to cancel: then |gradient| |weights| / cost, where the cost
+        is positive, and otherwise (a density can exceed one) the nats |gradient| |weights|.
         """
         if self.l2_norm > 0:
             return self.gradient_norm / max(self.data_norm, self.l2_norm)
-        return self.gradient_norm * self.params_norm / self.cost if self.cost > 0 else 0.0
+        return self.gradient_norm * self.params_norm / (self.cost if self.cost > 0 else 1.0)
+
+    @property
+    def is_minimum(self) -> bool:
+        """The gradient has all but vanished."""
+        return self.ratio <= _MINIMUM
+
+    @property
+    def is_far(self) -> bool:
+        """More than a standard error from the minimum; any way from it where that is not known."""
+        return not self.is_minimum and (self.shift is None or self.shift > 1.0)
 
 
 class Cost:
@@ -101,8 +120,12 @@ class Cost:
         Raises:
             NumericalError: the loss or its gradient is not finite.
         """
-        found, _ = self.evaluate(params)
-        if not np.all(np.isfinite(astuple(found))):
+        return self.checked(params)[0]
+
+    def checked(self, params: Array) -> tuple[Stationarity, Array]:
+        """As `evaluate`, but refusing what is not finite as `stationarity` does."""
+        found, gradient = self.evaluate(params)
+        if not np.isfinite([found.cost, found.gradient_norm]).all():
             raise NumericalError(
                 "the loss is not finite on the training data",
                 expected="a finite cost and gradient at the model's weights",
@@ -110,7 +133,7 @@ class Cost:
                 remedy="look for overflow in the model: unscaled inputs, exp or log layers, "
                 "diverged weights",
             )
-        return found
+        return found, gradient
 
 
 def per_parameter(parameters: Sequence[Parameter], rates: Array) -> Array:

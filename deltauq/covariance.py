@@ -63,6 +63,13 @@ class ParameterCovariance:
         low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
         return low / self.n_examples, high / self.n_examples
 
+    def times(self, vector: Array) -> Array:
+        """Sigma v of a vector `[P]`."""
+        scaled = self.scale * vector
+        along = self.vectors.T @ scaled.astype(self.vectors.dtype)
+        inside = self.vectors @ ((self.spectrum.weights - self.spectrum.tail) * along)
+        return np.asarray(self.scale * (inside + self.spectrum.tail * scaled) / self.n_examples)
+
     def diagonal(self) -> Array:
         """Variances of the parameters `[P]`, float64."""
         weights = self.spectrum.weights - self.spectrum.tail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from deltauq.estimates import (
     CostEstimate,
     curvatures_of,
     estimate_costs,
+    estimate_shift,
     extreme_eigenvalues,
     sample,
 )
@@ -64,7 +65,8 @@ class Diagnosis:
     Attributes:
         findings: in the order they were looked at.
         rates: the L2 rate of every variable, and where it was read.
-        stationarity: gradient norms of the cost at the weights; None where it could not be formed.
+        stationarity: gradient norms of the cost at the weights, and the shift by the GGN of a part
+            of the data; None where it could not be formed.
         eigenvalues: the smallest and the largest Ritz value of the exact Hessian of the data, from
             a few products on a part of it; None where it cannot be formed.
         costs: memory and time that each curvature would take.
@@ -139,7 +141,7 @@ def diagnose(
     sample_weight: Any = None,
     class_weight: Any = None,
     *,
-    polish: bool = False,
+    polish: bool | int = False,
     l2: L2 = "auto",
     likelihood: str | Likelihood = "auto",
     layers: Layers = None,
@@ -157,7 +159,7 @@ def diagnose(
         sample_weight: their weights.
         class_weight: class number -> weight.
         polish: minimise the cost further by L-BFGS, on a copy of the weights; see
-            `Diagnosis.apply_polished`.
+            `Diagnosis.apply_polished`. A number: of iterations, beyond the usual 2,000.
         l2: as for `DeltaMethod`.
         likelihood: as for `DeltaMethod`.
         layers: as for `DeltaMethod`.
@@ -181,7 +183,7 @@ def diagnose(
         problem = found.attempt("data", lambda: _problem(understood, training, l2))
         found.facts["rates"] = problem.rates
         found.add(*classes_seen(problem.data, problem.likelihood, understood.n_outputs))
-        _examine_minimum(found, problem, polish=polish)
+        _examine_minimum(found, problem, probe, polish=polish)
         _examine_curvature(found, problem, probe, rank)
     return Diagnosis(tuple(found.findings), **found.facts)
 
@@ -267,18 +269,22 @@ def _problem(understood: Understood, training: tuple[Any, Any, Any, Any], l2: L2
     return _Problem(understood, likelihood, data, read_rates(understood, data, l2))
 
 
-def _examine_minimum(found: _Examination, problem: _Problem, *, polish: bool) -> None:
-    """The gradient of the cost, and where L-BFGS ends from here."""
+def _examine_minimum(
+    found: _Examination, problem: _Problem, probe: Any, *, polish: bool | int
+) -> None:
+    """The gradient of the cost, how far a step to the minimum is, and where L-BFGS ends."""
     network, kinks = problem.network, problem.understood.inspection.kinks
     rates = per_parameter(network.parameters, problem.per_variable)
     cost = Cost(network, problem.likelihood, problem.data, rates)
     here = network.params.numpy()
-    stationarity = found.attempt("stationarity", lambda: cost.stationarity(here))
+    stationarity, gradient = found.attempt("stationarity", lambda: cost.checked(here))
+    parts = (network, problem.likelihood, problem.data, probe, rates, gradient)
+    shift = estimate_shift(*parts, problem.understood.n_outputs)
+    stationarity = replace(stationarity, shift=shift)
     polished = None
     if polish:
-        polished = minimise(
-            cost, here, tolerance=_POLISHED, max_iterations=_ITERATIONS, kinks=kinks
-        )
+        iterations = _ITERATIONS if polish is True else polish
+        polished = minimise(cost, here, tolerance=_POLISHED, max_iterations=iterations, kinks=kinks)
     found.facts |= {"stationarity": stationarity, "polished": polished}
     found.add(*closeness_to_minimum(stationarity, kinks, polished))
 

@@ -16,9 +16,12 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Likelihood
 
-__all__ = ["AllOutputs", "Directions", "Shown", "SomeClasses", "some_classes"]
+__all__ = ["AllOutputs", "Directions", "Shown", "SomeClasses", "most_probable", "some_classes"]
 
 Array = npt.NDArray[Any]
+
+#: Of more classes than this the most probable ones of an input stand for all, so many of them.
+_MANY, _FEW = 100, 10
 
 
 class Shown(NamedTuple):
@@ -141,6 +144,12 @@ class SomeClasses:
         back = np.broadcast_to(np.hstack([one, nothing]), (len(p), len(self), 2 * len(self)))
         slope = (p * rest)[:, :, None] * np.hstack([nothing, one])
         return Shown(own, p, back, slope, classes, log_odds)
+
+
+def most_probable(likelihood: Likelihood, n_outputs: int) -> SomeClasses | None:
+    """The classes that stand for all where there are many; None for all outputs."""
+    softmax = likelihood.shift_invariant and likelihood.positions == 1
+    return SomeClasses(_FEW) if softmax and n_outputs > _MANY else None
 
 
 def some_classes(

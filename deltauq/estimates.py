@@ -1,4 +1,4 @@
-"""What curvatures would cost, and their extreme eigenvalues, from a part of the data."""
+"""What a fit would take and find, from a part of the data."""
 
 from __future__ import annotations
 
@@ -7,27 +7,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.covariance import low_rank_covariance
 from deltauq.curvature import GGN, OPG, CurvatureOperator, Hessian
 from deltauq.data import Batches
+from deltauq.directions import most_probable
+from deltauq.eigen import eigenpairs, is_dense
+from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import BlockLanczos
+from deltauq.linearization import Linearization
 from deltauq.memory import plan_memory
 from deltauq.network import Network
+from deltauq.newton import newton_shift
 
 __all__ = [
     "CostEstimate",
     "Sample",
     "curvatures_of",
     "estimate_costs",
+    "estimate_shift",
     "extreme_eigenvalues",
     "sample",
 ]
 
+Array = npt.NDArray[Any]
+
 #: Activations of the examples that estimates are made on, and their number.
 _SAMPLE_BYTES = 2**28
 _SAMPLE_ROWS = 1024
+
+#: Per-example rows, and eigenpairs, from which the distance to a minimum is estimated, inputs on
+#: which it is measured, and parameters for which that is quick.
+_SHIFT_ROWS, _SHIFT_RANK, _SHIFT_INPUTS, _SHIFT_PARAMS = 1024, 100, 32, 1_000_000
 
 #: Products for the extreme eigenvalues, at most.
 _PRODUCTS = 24
@@ -59,7 +73,7 @@ class CostEstimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """The first examples, as data of their own.
+    """Some examples, as data of their own.
 
     Attributes:
         data: those examples.
@@ -70,17 +84,32 @@ class Sample:
     share: float
 
 
-def sample(network: Network, likelihood: Likelihood, data: Batches, n_outputs: int) -> Sample:
-    """As many of the first examples as products are quick on, at most one batch."""
+def sample(
+    network: Network,
+    likelihood: Likelihood,
+    data: Batches,
+    n_outputs: int,
+    at_most: int = _SAMPLE_ROWS,
+) -> Sample:
+    """As many examples as products are quick on, evenly spread: data may come sorted."""
     rows = _SAMPLE_BYTES // network.activation_bytes(data.spec.x)
-    rows = int(np.clip(rows, 16, _SAMPLE_ROWS))
-    batch = next(iter(data))
-    x = tf.nest.map_structure(lambda leaf: leaf[:rows].numpy(), batch.x)
-    y, weight = batch.y[:rows].numpy(), batch.weight[:rows].numpy()
+    rows = min(data.n_rows, at_most, max(16, rows))
+    x, y, weight = _spread(data, rows)
     some = Batches(
         x, y, weight, likelihood=likelihood, n_outputs=n_outputs, dtype=network.dtype, batch_size=64
     )
     return Sample(some, data.n_rows / some.n_rows)
+
+
+def _spread(data: Batches, n: int) -> Any:
+    """The inputs, labels and weights of n examples at even distances; a pass over the data."""
+    chosen = np.linspace(0, data.n_rows - 1, n).astype(int)
+    parts, seen = [], 0
+    for batch in data:
+        here = chosen[(chosen >= seen) & (chosen < seen + len(batch.y))] - seen
+        parts.append(tf.nest.map_structure(lambda leaf, here=here: leaf.numpy()[here], batch))
+        seen += len(batch.y)
+    return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def curvatures_of(
@@ -99,6 +128,48 @@ def extreme_eigenvalues(operator: CurvatureOperator) -> tuple[float, float]:
     krylov = BlockLanczos(operator.matmat, size, dtype=operator.network.dtype)
     pairs, _ = krylov.converge(1, tolerance=0.0, max_columns=min(_PRODUCTS, size))
     return pairs.smallest, float(pairs.values[0])
+
+
+def estimate_shift(
+    network: Network,
+    likelihood: Likelihood,
+    data: Batches,
+    probe: Any,
+    rates: Array,
+    gradient: Array,
+    n_outputs: int,
+) -> float | None:
+    """How far a step to the minimum would move predictions, in standard errors; see `newton_shift`.
+
+    By the GGN of some examples; by the OPG where each has many rows of the GGN, or there is none.
+
+    Args:
+        network: the network.
+        likelihood: of the labels.
+        data: the training set.
+        probe: rows on which rules for the Jacobian are checked.
+        rates: lambda_j `[P]`, beside the mean of the likelihood's loss.
+        gradient: of the cost `[P]`.
+        n_outputs: C.
+
+    Returns:
+        The median; None without L2 on every parameter, or for too many parameters.
+    """
+    if not np.all(rates > 0) or network.n_params > _SHIFT_PARAMS:
+        return None
+    kind: type[CurvatureOperator] = GGN if likelihood.convex else OPG
+    if _SHIFT_ROWS // kind.rows_per_example(likelihood, n_outputs) < _SHIFT_INPUTS:
+        kind = OPG
+    n_examples = _SHIFT_ROWS // kind.rows_per_example(likelihood, n_outputs)
+    some = sample(network, likelihood, data, n_outputs, max(_SHIFT_INPUTS, n_examples)).data
+    scale, per_example = rates**-0.5, PerExample(network, probe)
+    operator = kind(network, likelihood, some, scale=scale, per_example=per_example)
+    pairs = eigenpairs(operator, "full" if is_dense("auto", network.n_params) else _SHIFT_RANK)
+    covariance = low_rank_covariance(pairs, scale, data.n_examples)
+    linearization = Linearization(network, likelihood, data.spec.x, per_example, scale)
+    step = -data.n_examples * covariance.times(gradient)
+    few = most_probable(likelihood, n_outputs)
+    return newton_shift(linearization, covariance, step, some.head(_SHIFT_INPUTS), few)
 
 
 def estimate_costs(
@@ -125,6 +196,7 @@ def estimate_costs(
             some,
             free=2**62,
             batch_size=None,
+            n_rows=round(share * operator.data.n_rows),
         )
         seconds = share * _seconds(operator, some)
         estimates.append(CostEstimate(name, some, plan.total, seconds))

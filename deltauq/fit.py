@@ -10,13 +10,11 @@ from deltauq.errors import ConvergenceWarning, TunedL2Warning
 from deltauq.evidence import tune_l2
 from deltauq.fitting import Fitted, Settings, solve
 from deltauq.linalg import Storage
+from deltauq.newton import with_shift
 from deltauq.noise import with_unbiased_noise
 from deltauq.problem import Problem
 
 __all__ = ["fit_problem"]
-
-#: Gradient norm relative to its parts above which a fit warns.
-_FAR_FROM_STATIONARY = 0.5
 
 
 def fit_problem(
@@ -34,10 +32,13 @@ def fit_problem(
     if tunes_l2:
         fitted = _solve_tuned(problem, settings, storage, stationarity)
     else:
-        _warn_unless_stationary(stationarity)
         pairs, covariance = solve(problem, settings, storage)
         fitted = Fitted(problem, settings, pairs, covariance, stationarity, 0.0)
-    return with_unbiased_noise(fitted, storage) if problem.estimates_noise else fitted
+    if problem.estimates_noise:
+        fitted = with_unbiased_noise(fitted, storage)
+    fitted = with_shift(fitted)
+    _warn_if_far(fitted)
+    return fitted
 
 
 def _solve_tuned(
@@ -53,14 +54,20 @@ def _solve_tuned(
     return fitted
 
 
-def _warn_unless_stationary(stationarity: Stationarity) -> None:
-    if stationarity.ratio > _FAR_FROM_STATIONARY:
-        warnings.warn(
-            "the weights are far from a minimum of the cost: the gradient norm is "
-            f"{stationarity.gradient_norm:.3g}, {stationarity.ratio:.0%} of its larger part "
-            f"(data {stationarity.data_norm:.3g}, L2 {stationarity.l2_norm:.3g}). The standard "
-            "errors describe a minimum; train further (`deltauq.diagnose(..., polish=True)` and "
-            "its `apply_polished()` do), or check that l2 is what the model was trained with.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
+def _warn_if_far(fitted: Fitted) -> None:
+    found = fitted.stationarity
+    if not found.is_far:
+        return
+    shift = f"{found.shift:.2g}" if found.shift is not None else "many"
+    l2 = sorted(set(fitted.problem.rates * fitted.problem.dispersion))
+    rates = f"{l2[0]:.3g}" if len(l2) == 1 else f"{l2[0]:.3g} to {l2[-1]:.3g}"
+    warnings.warn(
+        "the weights are far from a minimum of the cost: a step to it would move the predictions "
+        f"of training inputs by {shift} of their standard errors (median), and these describe a "
+        f"minimum. The gradient norm is {found.gradient_norm:.3g} (of its parts, data "
+        f"{found.data_norm:.3g}, L2 {found.l2_norm:.3g}). Check that the L2 rate, {rates}, is what "
+        "the model was trained with; or train further: `deltauq.diagnose(..., polish=True)` and "
+        "its `apply_polished()` do.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )

@@ -21,7 +21,7 @@ from deltauq.covariance import (
     low_rank_covariance,
 )
 from deltauq.curvature import CurvatureOperator
-from deltauq.directions import SomeClasses
+from deltauq.directions import SomeClasses, most_probable
 from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
 from deltauq.errors import ConvergenceWarning, InvalidInputError
 from deltauq.linalg import Eigenpairs, Ends, Storage
@@ -30,7 +30,17 @@ from deltauq.problem import Problem
 from deltauq.rankcurve import TailWidth
 from deltauq.sandwich import Meat, sandwich_covariance
 
-__all__ = ["CURVATURES", "Curvature", "Fitted", "Settings", "make_operator", "solve"]
+__all__ = [
+    "CURVATURES",
+    "Curvature",
+    "Fitted",
+    "Settings",
+    "calibration_inputs",
+    "calibration_rows",
+    "covariance_of",
+    "make_operator",
+    "solve",
+]
 
 Curvature = Literal["hessian", "opg", "ggn", "sandwich"]
 
@@ -50,9 +60,6 @@ _LEFT, _TRACE_ROUNDING = 0.01, 3e-6
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
-
-#: Of more classes than this the most probable ones of each input are measured, so many of them.
-_MANY_CLASSES, _CALIBRATION_CLASSES = 100, 10
 
 
 @dataclass(frozen=True)
@@ -173,29 +180,24 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
 def calibration_rows(
     problem: Problem, memory_limit: int | str | None, x: Any = None
 ) -> npt.NDArray[Any]:
-    """Jacobians `[B, C, P]` of the means, of the first of some inputs or of training.
+    """Jacobians `[B, C, P]` of the means of `calibration_inputs`, in the prior's metric."""
+    rows = problem.linearization.rows(*calibration_inputs(problem, memory_limit, x))
+    return np.asarray(rows.shown.slope.astype(rows.values.dtype) @ rows.values)
 
-    In the prior's metric.
-    """
+
+def calibration_inputs(
+    problem: Problem, memory_limit: int | str | None, x: Any = None
+) -> tuple[Any, SomeClasses | None]:
+    """The first of some inputs or of training, and of many classes which to look at."""
     free = free_memory(memory_limit)
     spec = problem.data.spec.x
-    some_classes = None
-    if _has_many_classes(problem):
-        some_classes = SomeClasses(_CALIBRATION_CLASSES)
+    some_classes = most_probable(problem.likelihood, problem.n_outputs)
     n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
     count = prediction_batch(problem.network, spec, n_rows, free=free)
     count = min(_CALIBRATION, count)
     if x is None:
-        some = problem.data.head(count)
-    else:
-        some = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x)
-    rows = problem.linearization.rows(some, some_classes)
-    return np.asarray(rows.shown.slope.astype(rows.values.dtype) @ rows.values)
-
-
-def _has_many_classes(problem: Problem) -> bool:
-    softmax = problem.likelihood.shift_invariant and problem.likelihood.positions == 1
-    return softmax and problem.n_outputs > _MANY_CLASSES
+        return problem.data.head(count), some_classes
+    return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x), some_classes
 
 
 def _eigenpairs(

@@ -84,6 +84,7 @@ def plan_memory(
     *,
     free: int,
     batch_size: int | None,
+    n_rows: int | None = None,
     bounds: bool = False,
     vectors_in_files: bool = False,
 ) -> MemoryPlan:
@@ -98,6 +99,7 @@ def plan_memory(
         rank: eigenpairs asked for; "auto" is taken at its start.
         free: bytes that may be taken.
         batch_size: examples a step, where the user chose.
+        n_rows: of all the data, whose activations are all that can be kept; None if not known.
         bounds: what the eigenpairs leave out is bounded too.
         vectors_in_files: tall matrices take no memory; dense ones do.
 
@@ -114,11 +116,13 @@ def plan_memory(
     if bounds:
         vectors += certificate_columns(rank, network.n_params) * row
 
+    kept = _KEPT_BYTES if n_rows is None else min(_KEPT_BYTES, 2 * n_rows * activations)
+
     def plan(size: int) -> MemoryPlan:
         rows = size * per_example * row
         batch = rows + (2 + per_example) * size * activations
         spare = free - vectors - batch
-        wanted = max(_BUFFER_BYTES, _BUFFER_ROWS * row) if per_example else _KEPT_BYTES
+        wanted = max(_BUFFER_BYTES, _BUFFER_ROWS * row) if per_example else kept
         buffer = max(rows, min(wanted, spare))
         return MemoryPlan(vectors, buffer, batch, size)
 
@@ -173,9 +177,9 @@ def prediction_batch(
 
 
 def _comfortable_batch(network: Network, spec: Any, rows_per_example: int) -> int:
-    """Examples a step at which activations and rows are small; 4,096 where there are no rows."""
+    """Examples a step at which activations and rows are small."""
     if not rows_per_example:
-        return 4096
+        return int(np.clip(_VARIABLE_BYTES // network.activation_bytes(spec), 16, 4096))
     largest = max(parameter.size for parameter in network.parameters)
     rows = rows_per_example * largest * np.dtype(network.dtype).itemsize
     activations = _ACTIVATION_BYTES // network.activation_bytes(spec)

@@ -108,6 +108,39 @@ def test_a_model_stopped_early_is_flagged_and_polishing_mends_a_copy():
         diagnose(model, X, Y).apply_polished()
 
 
+def test_polishing_that_did_not_end_is_a_warning_and_takes_more_iterations():
+    found = diagnose(build(), X, Y, polish=3)
+    finding = found.of("stationarity")[-1]
+    assert found.polished.iterations == 3
+    assert finding.level == "warning"
+    assert "not converged" in finding.what
+    assert "polish=10_000" in finding.remedy
+
+
+@pytest.mark.parametrize(("size", "level"), [(0.005, "note"), (0.5, "warning")])
+def test_being_near_a_minimum_is_told_from_being_far(size, level):
+    model = trained()
+    model.set_weights([w + size * np.sign(w) for w in model.get_weights()])
+    found = diagnose(model, X, Y)
+    (finding,) = found.of("stationarity")
+    assert finding.level == level
+    assert f"by {found.stationarity.shift:.2g} of their standard errors" in finding.what
+
+
+def test_the_examples_that_are_looked_at_are_spread_over_sorted_data():
+    """2,400 rows, sorted by class: the first 1,024 have one or two classes only."""
+    x, y = np.repeat(X, 10, axis=0), np.repeat(Y, 10)
+    order = np.argsort(y, kind="stable")
+    mixed, ordered = diagnose(trained(), x, y), diagnose(trained(), x[order], y[order])
+    assert mixed.eigenvalues[1] == pytest.approx(ordered.eigenvalues[1], rel=0.05)
+
+
+def test_without_l2_nothing_is_said_of_parts_that_cancel():
+    (finding,) = diagnose(trained(), X, Y, l2=0.0).of("stationarity")
+    assert finding.level == "warning"
+    assert "parts" not in finding.what
+
+
 def test_weight_decay_is_not_l2():
     model = trained()
     model.compile(keras.optimizers.AdamW(weight_decay=0.01), loss=SPARSE(from_logits=True))
@@ -187,7 +220,7 @@ def test_datasets_and_weights():
 def test_costs_and_tables_are_readable():
     found = diagnose(trained(), X, Y, rank=20)
     assert [cost.curvature for cost in found.costs] == ["opg", "ggn", "hessian"]
-    assert all(cost.n_bytes > 0 and 0 < cost.seconds < 60 for cost in found.costs)
+    assert all(0 < cost.n_bytes < 2**30 and 0 < cost.seconds < 60 for cost in found.costs)
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(found)
     text = console.export_text()

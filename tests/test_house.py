@@ -56,6 +56,7 @@ ORDER = [
     "fitting",
     "noise",
     "evidence",
+    "newton",
     "fit",
     "refinement",
     "answers",

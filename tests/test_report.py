@@ -170,7 +170,8 @@ def test_the_headline_figures_are_the_studys():
         ("stationary", "vanishes to the stated tolerance"),
         ("stopped at a kink", "read the standard errors as approximate"),
         ("not converged", "Read them as provisional"),
-        ("not at a minimum", "the L2 rate is not the one they were trained with"),
+        ("near a minimum", "by less than their standard errors"),
+        ("far from a minimum", "the L2 rate is not the one the weights were trained with"),
         ("something new", ""),
     ],
 )

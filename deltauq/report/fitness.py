@@ -22,8 +22,11 @@ _VERDICTS = {
     "not converged": "The method assumes a minimum of the cost, and training had not reached one: "
     "with more training both the probabilities and the standard errors may change. Read them as "
     "provisional.",
-    "not at a minimum": "The method assumes a minimum of the cost, and these weights are none, or "
-    "the L2 rate is not the one they were trained with. Read the standard errors as provisional.",
+    "near a minimum": "The method assumes a minimum of the cost. A step to it would move the "
+    "predictions by less than their standard errors, as is usual after training by mini-batches.",
+    "far from a minimum": "The method assumes a minimum of the cost. Either training stopped well "
+    "before one, or the L2 rate is not the one the weights were trained with. Read the standard "
+    "errors as provisional.",
 }
 
 #: Levels of findings, the gravest first, and what they are called here.
@@ -51,10 +54,13 @@ def fitness(study: Study) -> Section | None:
 
 
 def stationarity_verdict(study: Study) -> str:
-    """As training said, or by the ratio of the gradient."""
-    if study.verdict is not None or study.stationarity is None:
+    """As training said, or by the gradient and what a step to the minimum would do."""
+    found = study.stationarity
+    if study.verdict is not None or found is None:
         return study.verdict or ""
-    return "stationary" if study.stationarity.ratio <= study.tolerance else "not at a minimum"
+    if found.ratio <= study.tolerance:
+        return "stationary"
+    return "far from a minimum" if found.is_far else "near a minimum"
 
 
 def diagnosis_sentence(diagnosis: Diagnosis) -> str:
@@ -132,9 +138,15 @@ def _stationarity_sentence(study: Study) -> str:
     s = study.stationarity
     assert s is not None
     side = "within" if s.ratio <= study.tolerance else "above"
-    return (
+    sentence = (
         f"The cost's gradient has norm {number(s.gradient_norm)}; its two parts, from the data "
         f"and from L2, have norms {number(s.data_norm)} and {number(s.l2_norm)} and cancel at a "
         f"minimum. What is left is {number(s.ratio)} of the larger part, {side} the stated "
         f"tolerance of {number(study.tolerance)}."
+    )
+    if s.shift is None:
+        return sentence
+    return (
+        f"{sentence} A step to the minimum would move the predictions of training inputs by "
+        f"{number(s.shift)} of their standard errors (median)."
     )

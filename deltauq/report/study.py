@@ -48,7 +48,7 @@ class Study:
         n_train: training examples, or the sum of their weights.
         stationarity: how nearly the cost's gradient vanishes at the weights.
         verdict: "stationary", "stopped at a kink" or "not converged", where training said so; None
-            compares the gradient's ratio with `tolerance`.
+            compares the gradient's ratio with `tolerance`, and its shift with one standard error.
         tolerance: of the gradient's ratio.
         l2: the L2 rate beside the mean loss; None where there is no single one.
         tail: what stands for the eigenpairs left out, as of `DeltaMethod`.
