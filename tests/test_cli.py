@@ -91,13 +91,13 @@ def test_a_network_for_a_table_is_trained_and_its_predictions_are_named(folder, 
     frame = pd.read_csv(tmp_path / "p.csv")
     assert set(frame["label"]) == {"setosa", "versicolor", "virginica"}
     assert np.mean(frame["label"] == frame["true"]) > 0.9
-    sums = frame[[f"predicted_{name}" for name in ("setosa", "versicolor", "virginica")]].sum(
+    sums = frame[[f"probability_{name}" for name in ("setosa", "versicolor", "virginica")]].sum(
         axis=1
     )
     np.testing.assert_allclose(sums, 1.0)
     assert (frame["se"] > 0).all()
     assert (
-        (frame["ci_lower"] < frame["predicted"]) & (frame["predicted"] < frame["ci_upper"])
+        (frame["ci_lower"] < frame["probability"]) & (frame["probability"] < frame["ci_upper"])
     ).all()
 
 

@@ -228,11 +228,12 @@ def test_gallery_pairs_each_image_with_its_bars_and_a_title(shape):
         assert 0 <= picture.min() < picture.max() <= 1
 
 
-def test_a_title_never_claims_an_error_of_zero():
-    prediction = _prediction(n=2, scale=1e-7)
+@pytest.mark.parametrize(("scale", "said"), [(1e-7, "less than 0.0001"), (1e3, "more than 0.5")])
+def test_a_title_claims_no_error_of_zero_and_none_beyond_a_probability(scale, said):
+    prediction = _prediction(n=2, scale=scale)
     ax = plots.gallery(prediction, np.ones((2, 2, 2)), [0])
     (title,) = (cell.get_suptitle() for cell in _cells(ax))
-    assert "± less than 0.0001)" in title
+    assert f"± {said})" in title
 
 
 @pytest.mark.parametrize(

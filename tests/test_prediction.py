@@ -63,6 +63,11 @@ def test_mutual_information_is_the_second_order_term(prediction):
         assert small.mutual_information[n] == pytest.approx(sampled, rel=0.1)
 
 
+def test_mutual_information_is_at_most_the_entropy(prediction):
+    wide = build(prediction.logits, prediction.logit_covariance * 1e4)
+    np.testing.assert_array_equal(wide.mutual_information, wide.entropy)
+
+
 @pytest.mark.parametrize("level", [0.5, 0.95])
 def test_logit_intervals_are_the_normal_ones_of_the_log_odds(prediction, level):
     lower, upper = prediction.interval(level)
@@ -121,7 +126,7 @@ def test_frame_has_one_row_an_input(prediction):
     np.testing.assert_allclose(frame["ci_lower"], lower[n, prediction.labels])
     np.testing.assert_allclose(frame["ci_upper"], upper[n, prediction.labels])
     np.testing.assert_allclose(frame["se"], prediction.std[n, prediction.labels])
-    np.testing.assert_allclose(frame[[f"predicted_{c}" for c in range(4)]].sum(axis=1), 1)
+    np.testing.assert_allclose(frame[[f"probability_{c}" for c in range(4)]].sum(axis=1), 1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -73,4 +73,4 @@ def _named(frame: Any, classes: tuple[str, ...] | None) -> Any:
 
 
 #: Columns that there are for every class.
-_KINDS = ("predicted", "se")
+_KINDS = ("probability", "se")

@@ -48,7 +48,7 @@ def _demo_table(summary: dict[str, Any]) -> Any:
 
     columns = {
         "curvature": "curvature",
-        "median_std": "median",
+        "median_std": "median of all",
         "slope": "slope",
         "r_squared": "R^2",
         "spearman": "rank corr.",

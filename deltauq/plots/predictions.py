@@ -38,6 +38,9 @@ __all__ = ["class_bars", "gallery", "probability_against_error"]
 
 Array = npt.NDArray[Any]
 
+#: The largest standard deviation that a probability can have.
+_LARGEST_SPREAD = 0.5
+
 #: Classes that get a bar; with more of them, only the most probable ones do.
 _MAX_BARS, _TOP_BARS = 20, 10
 
@@ -216,11 +219,17 @@ def _title(
     c = int(prediction.labels[index])
     p, se = float(prediction.probabilities[index, c]), float(prediction.std[index, c])
     digits = int(np.clip(np.ceil(-np.log10(se)), 2, 4)) if se > 0 else 4
-    error = f"± {se:.{digits}f}" if round(se, digits) > 0 else f"± less than {10.0**-digits:g}"
-    title = f"predicted {shortened(names[c])} (p = {p:.{digits}f} {error})"
+    title = f"predicted {shortened(names[c])} (p = {p:.{digits}f} ± {_error(se, digits)})"
     if y is None:
         return title
     return f"{title}, true {shortened(names[int(checked_truth(prediction, y)[index])])}"
+
+
+def _error(se: float, digits: int) -> str:
+    """A standard error in figures, or that it is below them, or beyond what a probability has."""
+    if se > _LARGEST_SPREAD:
+        return f"more than {_LARGEST_SPREAD}"
+    return f"{se:.{digits}f}" if round(se, digits) > 0 else f"less than {10.0**-digits:g}"
 
 
 def _pictures(images: Array, n: int) -> Array:

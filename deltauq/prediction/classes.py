@@ -102,12 +102,14 @@ class Prediction(Estimate):
         """Information a label would bring about the weights, in nats `[N]`, to second order.
 
         (1/2) sum_c Var(p_c) / p_c = (1/2) trace(S Cov(z)), the second-order term of
-        H(E p) - E H(p) (Smith and Gal 2018, arXiv 1803.08533, section 3).
+        H(E p) - E H(p) (Smith and Gal 2018, arXiv 1803.08533, section 3), and at most the entropy:
+        no label brings more than it holds. Where the two are equal the expansion has left its
+        range, and standard errors are beyond what a probability can have.
         """
         p = self.probabilities
         centred = np.einsum("nc,ncc->n", p, self.logit_covariance)
         mean = np.einsum("nc,ncd,nd->n", p, self.logit_covariance, p)
-        return np.maximum(0.5 * (centred - mean), 0.0)
+        return np.clip(0.5 * (centred - mean), 0.0, self.entropy)
 
     def variance_split(self) -> VarianceSplit:
         """The variance of each class's indicator, divided by the law of total variance.
@@ -152,9 +154,9 @@ class Prediction(Estimate):
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """A table with one row an input, in the manner of statsmodels' `summary_frame`.
 
-        Columns: `label`, then `predicted`, `se`, `ci_lower`, `ci_upper` of that class, `se_low` and
-        `se_high` where there are `std_bounds`, `score`, `entropy`, `mutual_information`, and
-        `predicted_c`, `se_c` of every class c.
+        Columns: `label`, the most probable class, then its `probability`, `se`, `ci_lower` and
+        `ci_upper`, `se_low` and `se_high` where there are `std_bounds`, `score`, `entropy`,
+        `mutual_information`, and `probability_c`, `se_c` of every class c.
         """
         return super().to_frame(level)
 
@@ -163,7 +165,7 @@ class Prediction(Estimate):
         lower, upper = self.interval(level)
         columns: dict[str, Array] = {
             "label": top,
-            "predicted": self.probabilities[n, top],
+            "probability": self.probabilities[n, top],
             "se": self.std[n, top],
             "ci_lower": lower[n, top],
             "ci_upper": upper[n, top],
@@ -174,7 +176,7 @@ class Prediction(Estimate):
         columns["entropy"] = self.entropy
         columns["mutual_information"] = self.mutual_information
         for c in range(self.logits.shape[1]):
-            columns[f"predicted_{c}"] = self.probabilities[:, c]
+            columns[f"probability_{c}"] = self.probabilities[:, c]
             columns[f"se_{c}"] = self.std[:, c]
         return columns
 
@@ -243,7 +245,7 @@ class SomeClassesPrediction(Estimate):
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """A table with one row for each input and class.
 
-        Columns: `input`, `class`, `predicted`, `se`, `ci_lower`, `ci_upper`, and `se_low`,
+        Columns: `input`, `class`, `probability`, `se`, `ci_lower`, `ci_upper`, and `se_low`,
         `se_high` where there are `std_bounds`.
         """
         return super().to_frame(level)
@@ -254,7 +256,7 @@ class SomeClassesPrediction(Estimate):
         columns = {
             "input": np.repeat(np.arange(n), k),
             "class": self.classes.ravel(),
-            "predicted": self.mean.ravel(),
+            "probability": self.mean.ravel(),
             "se": self.std.ravel(),
             "ci_lower": lower.ravel(),
             "ci_upper": upper.ravel(),

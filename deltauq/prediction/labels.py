@@ -46,17 +46,24 @@ class MultiLabelPrediction(Estimate):
     @cached_property
     def entropy(self) -> Array:
         """Entropy of the labels in nats, which are independent given the weights `[N]`."""
+        return np.asarray(np.sum(self._entropies, axis=1))
+
+    @property
+    def _entropies(self) -> Array:
+        """Of each label `[N, C]`."""
         p, rest = self.mean, scipy.special.expit(-self.logits)
-        return np.asarray(np.sum(scipy.special.entr(p) + scipy.special.entr(rest), axis=1))
+        return np.asarray(scipy.special.entr(p) + scipy.special.entr(rest))
 
     @cached_property
     def mutual_information(self) -> Array:
         """Information each label by itself would bring about the weights, summed, in nats `[N]`.
 
-        To second order (1/2) sum_c Var(p_c) / (p_c (1 - p_c)), as of `Prediction`.
+        To second order (1/2) sum_c Var(p_c) / (p_c (1 - p_c)), and of each label at most its
+        entropy, as of `Prediction`.
         """
         spread = self.mean * scipy.special.expit(-self.logits)
-        return np.asarray(0.5 * np.sum(spread * self.logit_std**2, axis=1))
+        second_order = 0.5 * spread * self.logit_std**2
+        return np.asarray(np.sum(np.minimum(second_order, self._entropies), axis=1))
 
     def variance_split(self) -> VarianceSplit:
         """The variance of each label's indicator, divided as `Prediction.variance_split` does."""
@@ -70,7 +77,7 @@ class MultiLabelPrediction(Estimate):
         return interval_of(self, self.logits, self.logit_std, level, method)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
-        """A table with one row an input; columns `predicted_c`, `se_c`, `ci_lower_c`, `ci_upper_c`.
+        """A table with one row an input; columns `probability_c`, `se_c`, `ci_lower_c`, `ci_upper_c`.
 
         With `se_low_c` and `se_high_c` where there are `std_bounds`, `score`, `entropy` and
         `mutual_information`.
@@ -85,7 +92,7 @@ class MultiLabelPrediction(Estimate):
             "mutual_information": self.mutual_information,
         }
         for c in range(self.mean.shape[1]):
-            columns[f"predicted_{c}"], columns[f"se_{c}"] = self.mean[:, c], self.std[:, c]
+            columns[f"probability_{c}"], columns[f"se_{c}"] = self.mean[:, c], self.std[:, c]
             columns[f"ci_lower_{c}"], columns[f"ci_upper_{c}"] = lower[:, c], upper[:, c]
             if self.std_limits is not None:
                 columns[f"se_low_{c}"], columns[f"se_high_{c}"] = self.std_limits[:, c].T
