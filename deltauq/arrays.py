@@ -140,7 +140,7 @@ def check_finite(name: str, array: Array) -> None:
         raise InvalidInputError(
             f"{name} holds NaN or infinity",
             expected="finite numbers",
-            received=f"{bad} of {np.size(array)} values are not finite",
+            received=f"{bad} of the {np.size(array)} values looked at so far are not finite",
             remedy="impute or drop those rows before; deltauq never drops any",
         )
 

@@ -54,8 +54,9 @@ class Stationarity:
         Without any L2 there is nothing to cancel: then |gradient| |weights| / cost, where the cost
         is positive, and otherwise (a density can exceed one) the nats |gradient| |weights|.
         """
-        if self.l2_norm > 0:
-            return self.gradient_norm / max(self.data_norm, self.l2_norm)
+        if self.l2_norm > 0 or self.params_norm == 0:
+            larger = max(self.data_norm, self.l2_norm)
+            return self.gradient_norm / larger if larger > 0 else 0.0
         return self.gradient_norm * self.params_norm / (self.cost if self.cost > 0 else 1.0)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -303,10 +304,12 @@ def _bounds(pairs: Eigenpairs, values: Array, epsilon: float) -> tuple[LowRank, 
 def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
     """`InvalidInputError` unless the value is one of the choices."""
     if value not in choices:
+        alike = difflib.get_close_matches(str(value).lower(), choices, n=1)
         raise InvalidInputError(
             f"{argument}={value!r} is not known",
             expected=f"one of {list(choices)}",
             received=repr(value),
+            remedy=f"write {argument}={alike[0]!r}" if alike else None,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from deltauq.answers import Answers
 from deltauq.covariance import NegativeCurvature, Tail, check_choice
@@ -94,6 +94,9 @@ class DeltaMethod(Answers):
         n_examples: N, the training examples or the sum of their weights.
         fit_seconds: wall time of `fit`.
 
+    Raises:
+        InvalidInputError: a curvature, tail or other choice that there is none of.
+
     Source: G. K. Nilsen et al., arXiv 1912.00832 and 2107.01606.
 
     >>> from sklearn.datasets import load_iris
@@ -125,6 +128,10 @@ class DeltaMethod(Answers):
         seed: int = 0,
         progress: bool = True,
     ) -> None:
+        check_choice("curvature", curvature, tuple(CURVATURES))
+        check_choice("tail", tail, get_args(Tail))
+        check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
+        check_choice("meat", meat, get_args(Meat))
         self.model = model
         self.curvature = curvature
         self.rank = rank
@@ -177,7 +184,6 @@ class DeltaMethod(Answers):
         """
         started = time.monotonic()
         self._fitted = None
-        check_choice("curvature", self.curvature, tuple(CURVATURES))
         storage = Storage(self.vectors_dir)
         network = Network(self.model, layers=self.layers)
         tunes = isinstance(self.l2, str) and self.l2 == "tune"

@@ -133,7 +133,8 @@ def automatic_eigenpairs(
         storage: where vectors of length P live; None for memory.
 
     Returns:
-        The last pairs, and why there are no more of them: None where they were enough.
+        The last pairs, and why there are no more of them, with what to do: None where they were
+        enough.
     """
     size = operator.shape[0]
     if is_dense("auto", size):
@@ -161,16 +162,24 @@ def automatic_eigenpairs(
 
 
 def _why_no_more(operator: CurvatureOperator, pairs: Eigenpairs, rank: int) -> str:
+    """What stopped the rank from growing, and what lets it grow."""
     if not pairs.converged:
-        return "the next ones do not converge"
+        return "the next ones do not converge; curvature='ggn' has those that do"
     if pairs.rank < rank:
+        dtype = np.dtype(operator.network.dtype).name
         return (
-            f"the next ones drown in the rounding of {np.dtype(operator.network.dtype).name} "
-            "(a larger rank does not help, a model in float64 does)"
+            f"the next ones drown in the rounding of {dtype}; a model in float64 or more L2 has "
+            "more, a larger rank has not"
         )
     if not operator.positive_semidefinite and rank >= _AUTO_LANCZOS_RANK:
-        return "an exact Hessian takes more than a pass a pair"
-    return "the memory that is free holds no more"
+        return (
+            "an exact Hessian takes more than a pass a pair; a larger rank as a number goes on, "
+            "curvature='ggn' is faster"
+        )
+    return (
+        "the memory that is free holds no more; a larger memory_limit, vectors_dir=... on a disk, "
+        "or fewer layers make room"
+    )
 
 
 def is_dense(rank: Rank, n_params: int) -> bool:

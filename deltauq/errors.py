@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -18,7 +21,10 @@ __all__ = [
     "TunedL2Warning",
     "UnsupportedModelError",
     "optional",
+    "warn",
 ]
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 class DeltaUQError(Exception):
@@ -95,7 +101,12 @@ def optional(module: str, *, needed_by: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(needed_by, remedy=f'pip install "deltauq[{extra}]"') from error
+        package = module.split(".")[0]
+        raise MissingDependencyError(
+            f"{needed_by}, and {package} is not installed",
+            remedy=f"pip install {package}; or install deltauq with its extra [{extra}], which has "
+            "all that goes with it",
+        ) from error
 
 
 class ConvergenceWarning(UserWarning):
@@ -104,3 +115,11 @@ class ConvergenceWarning(UserWarning):
 
 class TunedL2Warning(UserWarning):
     """The L2 rate was chosen after training: the weights minimise another cost."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, and name the line outside of this package from which it was called."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

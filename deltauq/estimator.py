@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from deltauq.covariance import NegativeCurvature, Tail, check_choice
 from deltauq.data import Batches
 from deltauq.delta import Curvature, DeltaMethod
 from deltauq.eigen import Rank
-from deltauq.errors import ConvergenceWarning, InvalidInputError
+from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
 from deltauq.inputs import InputBatches
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
@@ -253,12 +252,11 @@ class DeltaEstimator(BaseEstimator):
         takes the mean over rows where this one takes it over weights.
         """
         if self.verdict_ == "not converged":
-            warnings.warn(
+            warn(
                 f"training did not converge: after {self.n_iter_} iterations of L-BFGS the "
                 f"gradient norm is {self.stationarity_.ratio:.2g} of its larger part, above "
                 f"tol={self.tol:g}. Raise max_iter, or use dtype='float64'.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         self.delta_ = DeltaMethod(
             self.model_,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 from deltauq.cost import Stationarity
-from deltauq.errors import ConvergenceWarning, TunedL2Warning
+from deltauq.errors import ConvergenceWarning, TunedL2Warning, warn
 from deltauq.evidence import tune_l2
 from deltauq.fitting import Fitted, Settings, solve
 from deltauq.linalg import Storage
@@ -50,7 +49,7 @@ def _solve_tuned(
     _, fitted = tune_l2(Fitted(problem, settings, pairs, covariance, stationarity, 0.0))
     pairs, covariance = solve(fitted.problem, settings, storage)
     tuned, fitted = tune_l2(replace(fitted, pairs=pairs, covariance=covariance))
-    warnings.warn(tuned.note, TunedL2Warning, stacklevel=4)
+    warn(tuned.note, TunedL2Warning)
     return fitted
 
 
@@ -61,7 +60,7 @@ def _warn_if_far(fitted: Fitted) -> None:
     shift = f"{found.shift:.2g}" if found.shift is not None else "many"
     l2 = sorted(set(fitted.problem.rates * fitted.problem.dispersion))
     rates = f"{l2[0]:.3g}" if len(l2) == 1 else f"{l2[0]:.3g} to {l2[-1]:.3g}"
-    warnings.warn(
+    warn(
         "the weights are far from a minimum of the cost: a step to it would move the predictions "
         f"of training inputs by {shift} of their standard errors (median), and these describe a "
         f"minimum. The gradient norm is {found.gradient_norm:.3g} (of its parts, data "
@@ -69,5 +68,4 @@ def _warn_if_far(fitted: Fitted) -> None:
         "the model was trained with; or train further: `deltauq.diagnose(..., polish=True)` and "
         "its `apply_polished()` do.",
         ConvergenceWarning,
-        stacklevel=3,
     )

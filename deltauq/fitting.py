@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from deltauq.covariance import (
 from deltauq.curvature import CurvatureOperator
 from deltauq.directions import SomeClasses, most_probable
 from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
-from deltauq.errors import ConvergenceWarning, InvalidInputError
+from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.problem import Problem
@@ -217,12 +216,11 @@ def _eigenpairs(
             storage=storage,
         )
         if not pairs.converged:
-            warnings.warn(
+            warn(
                 f"the {settings.rank} eigenpairs of the {settings.curvature} did not all "
                 f"converge: {pairs.rank} are good enough and are used, the rest belongs to the "
                 "tail. Ask for a smaller rank, or use curvature='ggn'.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         _warn_if_cut(pairs, settings, problem.network.dtype)
     _warn_beyond_precision(pairs, problem.epsilon)
@@ -236,13 +234,12 @@ def _warn_if_cut(pairs: Eigenpairs, settings: Settings, dtype: str) -> None:
         return
     left = pairs.remainder or 0.0
     if left > max(_LEFT, _TRACE_ROUNDING * pairs.trace):
-        warnings.warn(
+        warn(
             f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {asked} that "
             f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
             f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds. A model in "
             "float64, or more L2, keeps more.",
             ConvergenceWarning,
-            stacklevel=6,
         )
 
 
@@ -267,13 +264,11 @@ def _automatic_eigenpairs(
         storage=storage,
     )
     if why_no_more is not None:
-        warnings.warn(
-            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, because "
-            f"{why_no_more}: they leave {width(pairs):.1%} of the median standard error open, "
-            f"above rank_tol={settings.rank_tol:.1%}. Pass more L2, fewer layers, or a larger rank "
-            "where that is not what stopped it.",
+        warn(
+            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, which "
+            f"leave {width(pairs):.1%} of the median standard error open, above "
+            f"rank_tol={settings.rank_tol:.1%}: {why_no_more}.",
             ConvergenceWarning,
-            stacklevel=6,
         )
     return pairs
 
@@ -281,10 +276,9 @@ def _automatic_eigenpairs(
 def _warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
     largest = float(pairs.values[0]) if pairs.rank else 0.0
     if largest * epsilon > _RESOLUTION:
-        warnings.warn(
+        warn(
             f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
             f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "
             "rounding. Scale the inputs, raise l2, or build the model in float64.",
             ConvergenceWarning,
-            stacklevel=6,
         )

@@ -130,7 +130,7 @@ def align_inputs(x: Any, spec: Any) -> Any:
             "x has another shape than the training data",
             expected=f"arrays of shape {expected}",
             received=f"shape {tf.nest.map_structure(lambda leaf: list(leaf.shape), x)}",
-            remedy="one single input still needs the leading axis: x[None]",
+            remedy=_reshaping(x, spec),
         )
     return tf.nest.map_structure(_align, x, spec)
 
@@ -147,6 +147,21 @@ def _same_rows(x: Any, spec: Any) -> bool:
         and (leaf.shape[1:] == like.shape[1:] or {leaf.shape[1:], tuple(like.shape[1:])} == _ONE)
         for leaf, like in rows
     )
+
+
+def _reshaping(x: Any, spec: Any) -> str:
+    """How one array of another shape might be brought to the one of training."""
+    fallback = "prepare the inputs as for training"
+    if not (isinstance(x, np.ndarray) and isinstance(spec, tf.TensorSpec)):
+        return fallback
+    row = tuple(spec.shape[1:])
+    if x.shape == row:
+        return "one single input still needs the leading axis: x[None]"
+    if (*x.shape[1:], 1) == row:
+        return "the axis of channels is missing: x[..., None]"
+    if None not in row and math.prod(x.shape[1:]) == math.prod(row):
+        return f"if only the axes differ, x.reshape({', '.join(map(str, (-1, *row)))})"
+    return fallback
 
 
 def _refuse_labels(element: Any, spec: Any) -> None:

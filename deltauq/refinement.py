@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature import CurvatureOperator
-from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError
+from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, warn
 from deltauq.fitting import CURVATURES, Fitted, make_operator
 from deltauq.inputs import InputBatches
 from deltauq.linalg import (
@@ -101,12 +100,11 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
         parts.append(assemble(likelihood, rows.shown, (low + high) / 2, (low, high), dtype))
     passes = steps * (1 + len(meat))
     if open_:
-        warnings.warn(
+        warn(
             f"{open_} of {inputs.n_rows} inputs did not reach rtol={rtol:g} in {MAX_STEPS} steps; "
             "their std_bounds say how far they came. Fit with a larger rank, or pass a larger "
             "rtol.",
             ConvergenceWarning,
-            stacklevel=3,
         )
     return replace(join(parts), data_passes=passes, certified=certified)
 

@@ -9,12 +9,14 @@ import tensorflow as tf
 
 from deltauq import DeltaClassifier, DeltaMethod, compare
 from deltauq.errors import (
+    ConvergenceWarning,
     DeltaUQError,
     InvalidInputError,
     NotFittedError,
     NumericalError,
     UnsupportedModelError,
 )
+from deltauq.inputs import align_inputs
 
 # Random weights are far from a minimum, and `fit` says so.
 pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
@@ -279,18 +281,33 @@ def test_a_failed_fit_leaves_nothing_behind():
         dm.predict(X)
 
 
-@pytest.mark.parametrize("x", [X[0], X[:, :3], [X, X]], ids=["no batch axis", "columns", "inputs"])
-def test_predicting_inputs_of_another_shape(x):
-    with raises(
-        InvalidInputError, "another shape than the training data", r"'N', 4", "x\\[None\\]"
-    ):
+@pytest.mark.parametrize(
+    ("x", "remedy"),
+    [
+        (X[0], r"x\[None\]"),
+        (X.reshape(-1, 2, 2), r"x\.reshape\(-1, 4\)"),
+        (X[:, :3], "as for training"),
+        ([X, X], "as for training"),
+    ],
+    ids=["no batch axis", "another layout", "columns", "inputs"],
+)
+def test_predicting_inputs_of_another_shape(x, remedy):
+    with raises(InvalidInputError, "another shape than the training data", r"'N', 4", remedy):
         fit().predict(x)
+
+
+def test_images_without_channels_get_that_axis_named():
+    images = tf.TensorSpec([None, 8, 8, 1])
+    with raises(InvalidInputError, "another shape", r"x\[\.\.\., None\]"):
+        align_inputs(np.zeros((3, 8, 8)), images)
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"curvature": "fisher"}, r"curvature='fisher' is not known.*hessian.*opg.*ggn"),
+        ({"curvature": "GGN"}, r"curvature='GGN' is not known.*write curvature='ggn'"),
+        ({"meat": "score"}, r"meat='score' is not known.*write meat='scores'"),
         ({"tail": "mean"}, "tail='mean' is not known.*midpoint"),
         ({"negative_curvature": "drop"}, "negative_curvature='drop'.*project"),
         ({"likelihood": "poisson"}, "likelihood 'poisson' is not known.*categorical"),
@@ -305,9 +322,29 @@ def test_predicting_inputs_of_another_shape(x):
         ({"curvature": "hessian", "tail": "trace"}, "tail='trace' needs a trace.*opg.*ggn"),
     ],
 )
-def test_options_that_are_not_known(options, text):
+def test_options_that_cannot_be_used(options, text):
     with raises(InvalidInputError, text):
         fit(**options)
+
+
+@pytest.mark.parametrize("name", ["curvature", "tail", "negative_curvature", "meat"])
+def test_choices_are_checked_before_hours_are_spent(name):
+    with raises(InvalidInputError, f"{name}='other' is not known"):
+        DeltaMethod(model(), **{name: "other"})
+
+
+@pytest.mark.parametrize(
+    "fitting",
+    [
+        lambda: fit(x=np.repeat(X, 50, axis=0), y=np.repeat(Y, 50)),
+        lambda: DeltaClassifier(hidden_units=(3,), tol=1e-12, max_iter=1, progress=False).fit(X, Y),
+    ],
+    ids=["DeltaMethod", "DeltaClassifier"],
+)
+def test_a_warning_names_the_line_that_called(fitting):
+    with pytest.warns(ConvergenceWarning) as caught:
+        fitting()
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,11 @@ def test_a_tuned_rate_does_not_hide_that_training_stopped():
     assert dm.stationarity.shift == pytest.approx(before.shift, rel=0.2)
 
 
+def test_weights_of_zero_are_no_minimum_for_that():
+    assert Stationarity(0.5, 0.1, 0.1, 0.0, 0.0).ratio == 1.0
+    assert Stationarity(0.5, 0.0, 0.0, 0.0, 0.0).ratio == 0.0
+
+
 @pytest.mark.parametrize(
     ("cost", "expected"), [(0.5, 0.4), (-3.0, 0.2)], ids=["a loss", "a density above one"]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from deltauq.errors import MissingDependencyError
+from deltauq.errors import optional
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,17 +36,12 @@ MAX_POINTS = 5_000
 
 def new_figure(**options: Any) -> Figure:
     """A figure that needs no display; in a notebook one of pyplot's, which the notebook shows."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "plots need matplotlib", remedy='pip install "deltauq[plots]"'
-        ) from error
+    figures = optional("matplotlib.figure", needed_by="plots need matplotlib", extra="plots")
     if "ipykernel" in sys.modules:
         from matplotlib import pyplot
 
         return pyplot.figure(layout="constrained", **options)
-    return Figure(layout="constrained", **options)
+    return figures.Figure(layout="constrained", **options)
 
 
 def unshown(figure: Any) -> Any:

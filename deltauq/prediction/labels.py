@@ -77,10 +77,11 @@ class MultiLabelPrediction(Estimate):
         return interval_of(self, self.logits, self.logit_std, level, method)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
-        """A table with one row an input; columns `probability_c`, `se_c`, `ci_lower_c`, `ci_upper_c`.
+        """A table with one row an input.
 
-        With `se_low_c` and `se_high_c` where there are `std_bounds`, `score`, `entropy` and
-        `mutual_information`.
+        Columns: `score`, `entropy`, `mutual_information`, and `probability_c`, `se_c`,
+        `ci_lower_c`, `ci_upper_c` of every label c, with `se_low_c` and `se_high_c` where there are
+        `std_bounds`.
         """
         return super().to_frame(level)
 

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from deltauq import __version__
-from deltauq.errors import InvalidInputError, MissingDependencyError
+from deltauq.errors import InvalidInputError, optional
 from deltauq.plots.canvas import unshown
 from deltauq.prediction import MultiLabelPrediction, Prediction, RegressionPrediction
 from deltauq.report.blocks import Block, Bullets, Picture, Section, Text
@@ -58,12 +58,7 @@ def to_html(study: Study, figures: dict[str, Figure] | None = None) -> str:
         InvalidInputError: a study of nothing.
         MissingDependencyError: without jinja2 or matplotlib.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "reports need jinja2", remedy='pip install "deltauq[report]"'
-        ) from error
+    jinja2 = optional("jinja2", needed_by="reports need jinja2", extra="report")
     sections = _sections(study)
     if figures is None:
         figures = {picture.name: _drawn(picture) for picture in _pictures(sections)}
