@@ -10,6 +10,9 @@ import numpy as np
 
 from deltauq.delta import DeltaMethod
 from deltauq.linalg import relative_width
+from deltauq.network import Network
+from deltauq.problem import refuse_missing_l2
+from deltauq.regularization import l2_rates
 
 __all__ = ["DeltaUncertainty"]
 
@@ -79,9 +82,12 @@ class DeltaUncertainty(keras.callbacks.Callback):
         self.delta_: DeltaMethod | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuse options that `DeltaMethod` does not have before hours are spent."""
+        """Refuse what the end of training would: before hours are spent on it."""
         self.delta_ = None
-        self._delta_method()
+        delta = self._delta_method()
+        if delta.l2 != "tune":
+            network = Network(self.model, layers=delta.layers)
+            refuse_missing_l2(network, l2_rates(network.variables, delta.l2), delta.rank)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Compute the curvature, and predict the validation inputs."""

@@ -25,7 +25,7 @@ from deltauq.regularization import L2, refuse_other_terms, refuse_weight_decay
 from deltauq.streams import as_source, model_rank
 from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
 
-__all__ = ["Problem", "recall_problem", "state_problem"]
+__all__ = ["Problem", "recall_problem", "refuse_missing_l2", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
 
@@ -214,7 +214,7 @@ def rates_beside_cost(understood: Understood, data: Batches, l2: L2, rank: Rank)
     network = understood.network
     per_variable = np.array([rate.rate for rate in read_rates(understood, data, l2)])
     refuse_weight_decay(network.model, per_variable, l2)
-    _refuse_missing_l2(network, per_variable, rank)
+    refuse_missing_l2(network, per_variable, rank)
     return per_parameter(network.parameters, per_variable)
 
 
@@ -232,7 +232,8 @@ def _refuse_obstacles(operations: tuple[str, ...]) -> None:
         )
 
 
-def _refuse_missing_l2(network: Network, rates: Rates, rank: Rank) -> None:
+def refuse_missing_l2(network: Network, rates: Rates, rank: Rank) -> None:
+    """`InvalidInputError` where a variable has no rate `[n]` and the rank is not "full"."""
     missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
     if missing and rank != "full":
         raise InvalidInputError(

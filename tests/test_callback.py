@@ -8,6 +8,7 @@ import pytest
 from marks import slow
 
 from deltauq import DeltaMethod, DeltaUncertainty
+from deltauq.errors import InvalidInputError
 
 
 @pytest.fixture
@@ -129,11 +130,20 @@ def test_without_validation_inputs_there_is_nothing_to_log(data, capsys):
     assert "eigenpairs" in capsys.readouterr().out
 
 
-def test_unknown_options_are_refused_before_training(data):
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"curvatur": "ggn"}, TypeError, "curvatur"),
+        ({"curvature": "fisher"}, InvalidInputError, "curvature='fisher' is not known"),
+        ({"l2": {"*bias": 0.0}}, InvalidInputError, "no L2 rate.*hidden/bias"),
+    ],
+    ids=["misspelt", "not known", "missing L2"],
+)
+def test_what_the_end_would_refuse_is_refused_before_training(data, options, error, text):
     model = build()
     before = model.get_weights()
-    with pytest.raises(TypeError, match="curvatur"):
-        train(model, data, DeltaUncertainty(*data[:2], curvatur="ggn"))
+    with pytest.raises(error, match=text):
+        train(model, data, DeltaUncertainty(*data[:2], **options))
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -98,7 +98,7 @@ def test_labels_that_cannot_be_used(y, text):
 def test_non_finite_inputs(bad):
     x = X.copy()
     x[13, 2] = bad
-    with raises(InvalidInputError, "x holds NaN or infinity", "1 of 80", "never drops any"):
+    with raises(InvalidInputError, "x holds NaN or infinity", "1 of the 80", "never drops any"):
         fit(x=x)
     with raises(InvalidInputError, "x holds NaN or infinity"):
         fit().predict(x)
