@@ -237,7 +237,7 @@ MISTAKES = {
     ),
     "another width": (
         "fit {wide.npz} --model {model.keras} -o {o}",
-        r"called on x.*input \[\.\.\.\]",
+        r"cannot be called on x",
     ),
 }
 
