@@ -11,8 +11,8 @@ import numpy as np
 from deltauq.delta import DeltaMethod
 from deltauq.linalg import relative_width
 from deltauq.network import Network
-from deltauq.problem import refuse_missing_l2
-from deltauq.regularization import l2_rates
+from deltauq.problem import check_settings
+from deltauq.regularization import complete_l2
 
 __all__ = ["DeltaUncertainty"]
 
@@ -79,15 +79,18 @@ class DeltaUncertainty(keras.callbacks.Callback):
         self.x_val = x_val
         self.verbose = verbose
         self.options = options
+        self._checked = False
         self.delta_: DeltaMethod | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse what the end of training would: before hours are spent on it."""
         self.delta_ = None
-        delta = self._delta_method()
-        if delta.l2 != "tune":
-            network = Network(self.model, layers=delta.layers)
-            refuse_missing_l2(network, l2_rates(network.variables, delta.l2), delta.rank)
+        self._checked = False
+        self._check()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Refuse it of a model that its first batch has built."""
+        self._check()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Compute the curvature, and predict the validation inputs."""
@@ -101,6 +104,16 @@ class DeltaUncertainty(keras.callbacks.Callback):
             _write_last(history.history, found)
         if self._verbosity() > 0:
             print(_line(delta, found))
+
+    def _check(self) -> None:
+        if self._checked:
+            return
+        delta = self._delta_method()
+        self._checked = bool(self.model.built)
+        if self._checked:
+            network = Network(self.model, layers=delta.layers)
+            l2 = complete_l2(network.variables) if delta.l2 == "tune" else delta.l2
+            check_settings(network, l2=l2, rank=delta.rank)
 
     def _delta_method(self) -> DeltaMethod:
         return DeltaMethod(self.model, **{"progress": self._verbosity() == 1, **self.options})

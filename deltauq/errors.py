@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from pathlib import Path
+from types import FrameType
 from typing import Any
 
 __all__ = [
@@ -24,7 +24,8 @@ __all__ = [
     "warn",
 ]
 
-_PACKAGE = str(Path(__file__).parent)
+#: Packages whose lines say nothing to a user: this one, and those that call it for the user.
+_PASSED_OVER = frozenset({"deltauq", "keras", "tf_keras", "sklearn", "joblib"})
 
 
 class DeltaUQError(Exception):
@@ -118,8 +119,12 @@ class TunedL2Warning(UserWarning):
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn, and name the line outside of this package from which it was called."""
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    """Warn, and name the user's line that this comes from, by way of Keras or scikit-learn too."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _package(frame) in _PASSED_OVER:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -21,11 +21,11 @@ from deltauq.likelihoods import Likelihood
 from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
-from deltauq.regularization import L2, refuse_other_terms, refuse_weight_decay
+from deltauq.regularization import L2, l2_rates, refuse_other_terms, refuse_weight_decay
 from deltauq.streams import as_source, model_rank
 from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
 
-__all__ = ["Problem", "recall_problem", "refuse_missing_l2", "state_problem"]
+__all__ = ["Problem", "check_settings", "recall_problem", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
 
@@ -209,12 +209,27 @@ def recall_problem(
     )
 
 
+def check_settings(network: Network, *, l2: L2, rank: Rank) -> None:
+    """Of what `state_problem` refuses, that which shows without data.
+
+    Args:
+        network: a model, trained or not.
+        l2: as in `DeltaMethod`, but not "tune".
+        rank: as in `DeltaMethod`.
+
+    Raises:
+        InvalidInputError: rates or a rank that cannot be used.
+        UnsupportedModelError: a penalty without a rate; weights that only the optimizer decays.
+    """
+    check_rank(rank, network.n_params)
+    _check_rates(network, l2_rates(network.variables, l2), l2, rank)
+
+
 def rates_beside_cost(understood: Understood, data: Batches, l2: L2, rank: Rank) -> Rates:
     """lambda_j `[P]` in the cost that was minimised; refused where one is missing and needed."""
     network = understood.network
     per_variable = np.array([rate.rate for rate in read_rates(understood, data, l2)])
-    refuse_weight_decay(network.model, per_variable, l2)
-    refuse_missing_l2(network, per_variable, rank)
+    _check_rates(network, per_variable, l2, rank)
     return per_parameter(network.parameters, per_variable)
 
 
@@ -232,8 +247,9 @@ def _refuse_obstacles(operations: tuple[str, ...]) -> None:
         )
 
 
-def refuse_missing_l2(network: Network, rates: Rates, rank: Rank) -> None:
-    """`InvalidInputError` where a variable has no rate `[n]` and the rank is not "full"."""
+def _check_rates(network: Network, rates: Rates, l2: L2, rank: Rank) -> None:
+    """Refuse rates `[n]` that are unknown, and, but for the rank "full", those that are zero."""
+    refuse_weight_decay(network.model, rates, l2)
     missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
     if missing and rank != "full":
         raise InvalidInputError(

@@ -8,7 +8,7 @@ import pytest
 from marks import slow
 
 from deltauq import DeltaMethod, DeltaUncertainty
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, TunedL2Warning, UnsupportedModelError
 
 
 @pytest.fixture
@@ -136,8 +136,10 @@ def test_without_validation_inputs_there_is_nothing_to_log(data, capsys):
         ({"curvatur": "ggn"}, TypeError, "curvatur"),
         ({"curvature": "fisher"}, InvalidInputError, "curvature='fisher' is not known"),
         ({"l2": {"*bias": 0.0}}, InvalidInputError, "no L2 rate.*hidden/bias"),
+        ({"rank": 1000}, InvalidInputError, "rank is larger.*P = 31"),
+        ({"layers": "output"}, InvalidInputError, "'output'"),
     ],
-    ids=["misspelt", "not known", "missing L2"],
+    ids=["misspelt", "not known", "missing L2", "rank", "layers"],
 )
 def test_what_the_end_would_refuse_is_refused_before_training(data, options, error, text):
     model = build()
@@ -146,6 +148,29 @@ def test_what_the_end_would_refuse_is_refused_before_training(data, options, err
         train(model, data, DeltaUncertainty(*data[:2], **options))
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_so_is_what_only_the_optimizer_decays(data):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.AdamW(), "sparse_categorical_crossentropy")
+    with pytest.raises(UnsupportedModelError, match="optimizer decayed weights"):
+        train(model, data, DeltaUncertainty(*data[:2]))
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_a_model_that_its_first_batch_builds(data):
+    model = keras.Sequential([keras.layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
+    with pytest.raises(InvalidInputError, match="curvature='fisher' is not known"):
+        train(model, data, DeltaUncertainty(*data[:2], curvature="fisher"))
+    assert not model.built
+    with pytest.raises(InvalidInputError, match="no L2 rate"):
+        train(model, data, DeltaUncertainty(*data[:2]))
+    assert int(model.optimizer.iterations) == 1  # of 40 epochs of one batch
+    callback = DeltaUncertainty(*data[:2], l2="tune")
+    with pytest.warns(TunedL2Warning):
+        train(model, data, callback, epochs=100)
+    assert callback.delta_.n_examples == 90
 
 
 @pytest.mark.parametrize("suffix", [".keras", slow(".h5")])

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.model_selection import cross_val_score
 
-from deltauq import DeltaClassifier, DeltaMethod, compare
+from deltauq import DeltaClassifier, DeltaMethod, DeltaUncertainty, compare
 from deltauq.errors import (
     ConvergenceWarning,
     DeltaUQError,
@@ -15,6 +16,7 @@ from deltauq.errors import (
     NotFittedError,
     NumericalError,
     UnsupportedModelError,
+    warn,
 )
 from deltauq.inputs import align_inputs
 
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minim
 layers = keras.layers
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(20, 4)).astype("float32"), RNG.integers(0, 3, 20)
+
+MANY, MANY_Y = np.repeat(X, 50, axis=0), np.repeat(Y, 50)  # which make a step to the minimum count
 
 
 def model(*extra, outputs=3, **output):
@@ -35,6 +39,16 @@ def model(*extra, outputs=3, **output):
 def fit(m=None, x=X, y=Y, weight=None, **options):
     options = {"l2": 0.1, "progress": False, "rank": 3} | options
     return DeltaMethod(m or model(), **options).fit(x, y, weight)
+
+
+def hasty():
+    return DeltaClassifier(hidden_units=(3,), tol=1e-12, max_iter=1, progress=False)
+
+
+def compiled():
+    trained = model(activation="softmax")
+    trained.compile("sgd", "sparse_categorical_crossentropy")
+    return trained
 
 
 def raises(kind, *parts):
@@ -342,15 +356,26 @@ def test_choices_are_checked_before_hours_are_spent(name):
 @pytest.mark.parametrize(
     "fitting",
     [
-        lambda: fit(x=np.repeat(X, 50, axis=0), y=np.repeat(Y, 50)),
-        lambda: DeltaClassifier(hidden_units=(3,), tol=1e-12, max_iter=1, progress=False).fit(X, Y),
+        lambda: fit(x=MANY, y=MANY_Y),
+        lambda: hasty().fit(X, Y),
+        lambda: cross_val_score(hasty(), X, Y, cv=2),
+        lambda: compiled().fit(X, Y, verbose=0, callbacks=[DeltaUncertainty(MANY, MANY_Y, l2=0.1)]),
     ],
-    ids=["DeltaMethod", "DeltaClassifier"],
+    ids=["DeltaMethod", "DeltaClassifier", "scikit-learn", "callback"],
 )
 def test_a_warning_names_the_line_that_called(fitting):
     with pytest.warns(ConvergenceWarning) as caught:
         fitting()
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_package_of_the_user_may_have_a_name_that_begins_like_ours():
+    code = "def call(warn):\n    warn('here', ConvergenceWarning)"
+    namespace = {"__name__": "deltauq_study", "ConvergenceWarning": ConvergenceWarning}
+    exec(compile(code, "/home/deltauq/study.py", "exec"), namespace)
+    with pytest.warns(ConvergenceWarning) as caught:
+        namespace["call"](warn)
+    assert (caught[0].filename, caught[0].lineno) == ("/home/deltauq/study.py", 2)
 
 
 @pytest.mark.parametrize(
