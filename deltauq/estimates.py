@@ -39,9 +39,9 @@ Array = npt.NDArray[Any]
 _SAMPLE_BYTES = 2**28
 _SAMPLE_ROWS = 1024
 
-#: Per-example rows, and eigenpairs, from which the distance to a minimum is estimated, inputs on
-#: which it is measured, and parameters for which that is quick.
-_SHIFT_ROWS, _SHIFT_RANK, _SHIFT_INPUTS, _SHIFT_PARAMS = 1024, 100, 32, 1_000_000
+#: Rows of the curvature for each parameter from which the distance to a minimum is estimated (fewer
+#: leave directions undetermined and make it too long); inputs on which it is measured.
+_ROWS_PER_PARAM, _SHIFT_INPUTS = 8, 32
 
 #: Products for the extreme eigenvalues, at most.
 _PRODUCTS = 24
@@ -141,7 +141,7 @@ def estimate_shift(
 ) -> float | None:
     """How far a step to the minimum would move predictions, in standard errors; see `newton_shift`.
 
-    By the GGN of some examples; by the OPG where each has many rows of the GGN, or there is none.
+    By the dense GGN of as many examples as determine it, or the OPG where the loss has no GGN.
 
     Args:
         network: the network.
@@ -153,19 +153,20 @@ def estimate_shift(
         n_outputs: C.
 
     Returns:
-        The median; None without L2 on every parameter, or for too many parameters.
+        The median; None without L2 on every parameter, for more parameters than are quick, and
+        where examples are too large for enough of them.
     """
-    if not np.all(rates > 0) or network.n_params > _SHIFT_PARAMS:
+    if not np.all(rates > 0) or not is_dense("auto", network.n_params):
         return None
     kind: type[CurvatureOperator] = GGN if likelihood.convex else OPG
-    if _SHIFT_ROWS // kind.rows_per_example(likelihood, n_outputs) < _SHIFT_INPUTS:
-        kind = OPG
-    n_examples = _SHIFT_ROWS // kind.rows_per_example(likelihood, n_outputs)
-    some = sample(network, likelihood, data, n_outputs, max(_SHIFT_INPUTS, n_examples)).data
+    rows = _ROWS_PER_PARAM * network.n_params // kind.rows_per_example(likelihood, n_outputs)
+    wanted = min(data.n_rows, max(_SHIFT_INPUTS, rows))
+    some = sample(network, likelihood, data, n_outputs, wanted).data
+    if some.n_rows < wanted:
+        return None
     scale, per_example = rates**-0.5, PerExample(network, probe)
     operator = kind(network, likelihood, some, scale=scale, per_example=per_example)
-    pairs = eigenpairs(operator, "full" if is_dense("auto", network.n_params) else _SHIFT_RANK)
-    covariance = low_rank_covariance(pairs, scale, data.n_examples)
+    covariance = low_rank_covariance(eigenpairs(operator, "full"), scale, data.n_examples)
     linearization = Linearization(network, likelihood, data.spec.x, per_example, scale)
     step = -data.n_examples * covariance.times(gradient)
     few = most_probable(likelihood, n_outputs)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["cell", "notebook_table", "terminal_table"]
 
 #: Columns in a notebook, and in a terminal.
-_WIDE, _NARROW = 14, 10
+_WIDE, _NARROW = 14, 7
 
 
 def notebook_table(caption: str, make_frame: Callable[[], Any]) -> str | None:
