@@ -245,6 +245,11 @@ class Answers:
         return self._require_fitted("columns").problem.data.columns
 
     @property
+    def input_spec(self) -> Any:
+        """`tf.TensorSpec`s of the inputs, their first axis free, in the structure of x."""
+        return self._require_fitted("input_spec").problem.data.spec.x
+
+    @property
     def n_outputs(self) -> int:
         """C: outputs of the model, all positions together."""
         return self._require_fitted("n_outputs").problem.n_outputs

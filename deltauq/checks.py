@@ -169,12 +169,13 @@ def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Itera
     for batch in data:
         weight = batch.weight.numpy().ravel()
         counts += weight @ indicators(batch.y.numpy().reshape(len(weight), -1), n_outputs)
-    unseen = np.flatnonzero(counts == 0)
-    if len(unseen):
+    names = getattr(likelihood.at_one_position, "classes", None) or range(n_outputs)
+    unseen = [str(name) for name, count in zip(names, counts, strict=True) if count == 0]
+    if unseen:
         yield Finding(
             "classes",
             "warning",
-            f"no example of class {', '.join(map(str, unseen))} out of {n_outputs}",
+            f"no example of class {', '.join(unseen)} out of {n_outputs}",
             "its probability is an extrapolation, and its standard error is mostly that of L2",
             "leave the class out of the model, or add examples of it",
         )
@@ -183,8 +184,8 @@ def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Itera
         yield Finding(
             "classes",
             "ok",
-            f"all {n_outputs} classes are seen; the rarest is {rarest}, {counts[rarest]:g} of "
-            f"{counts.sum():g}",
+            f"all {n_outputs} classes are seen; the rarest is {names[rarest]}, "
+            f"{counts[rarest]:g} of {counts.sum():g}",
         )
 
 
@@ -283,7 +284,7 @@ def extremes(
             "note",
             f"{text}, with L2 from {rate:.3g}: not positive definite, as usual for a network",
             "the exact Hessian has no inverse then: curvature='hessian' sets its negative "
-            "eigenvalues to zero (negative_curvature='project'); 'ggn' and 'opg' have none",
+            "eigenvalues to zero unless told otherwise; 'ggn' and 'opg' have none",
             "nothing for 'ggn' and 'opg'; for 'hessian', more L2 or further training has fewer",
         )
     else:

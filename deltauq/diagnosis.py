@@ -130,8 +130,12 @@ class Diagnosis:
         """Tables for a terminal: `rich.print(diagnosis)`."""
         from rich.console import Group
 
-        tables = [_findings_table(self.findings), _rates_table(self.rates)]
-        return Group(*tables, _costs_table(self.costs))
+        tables = [_findings_table(self.findings)]
+        if self.rates:
+            tables.append(_rates_table(self.rates))
+        if self.costs:
+            tables.append(_costs_table(self.costs))
+        return Group(*tables)
 
 
 def diagnose(
@@ -327,7 +331,7 @@ def _rates_table(rates: tuple[VariableRate, ...]) -> Any:
 def _costs_table(costs: tuple[CostEstimate, ...]) -> Any:
     from rich.table import Table
 
-    title = f"What {costs[0].rank} eigenpairs would take" if costs else "Costs"
+    title = f"What {costs[0].rank} eigenpairs would take"
     table = Table("curvature", "memory", "time", title=title)
     for cost in costs:
         seconds = f"{cost.seconds:.0f} s" if cost.seconds >= 1 else "under 1 s"

@@ -65,7 +65,6 @@ def _warn_if_far(fitted: Fitted) -> None:
         f"of training inputs by {shift} of their standard errors (median), and these describe a "
         f"minimum. The gradient norm is {found.gradient_norm:.3g} (of its parts, data "
         f"{found.data_norm:.3g}, L2 {found.l2_norm:.3g}). Check that the L2 rate, {rates}, is what "
-        "the model was trained with; or train further: `deltauq.diagnose(..., polish=True)` and "
-        "its `apply_polished()` do.",
+        "the model was trained with; or train further, as diagnose does with polish=True.",
         ConvergenceWarning,
     )

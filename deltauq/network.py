@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,7 +227,7 @@ class Network:
                 "the model cannot be called on x",
                 expected="inputs as in training",
                 received=f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]} in a probe "
-                f"of the first rows, at which the model says: {error}",
+                f"of the first rows, at which the model says: {_without_arrays(str(error))}",
             ) from error
         check_single_output(output)
         if not tf.is_tensor(output) or output.shape.rank < 2:
@@ -377,3 +378,8 @@ def _check_rows_independent(
 def _one_row(output: tf.Tensor) -> tf.Tensor:
     """`[B, T, C]` -> `[B, T C]`."""
     return tf.reshape(output, [-1, int(np.prod(output.shape[1:]))])
+
+
+def _without_arrays(text: str) -> str:
+    """A message of Keras, which may print a whole batch, with [...] for it."""
+    return re.sub(r"\[\[.*\]\]", "[...]", text, flags=re.DOTALL)

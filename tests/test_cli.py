@@ -17,11 +17,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
+import tensorflow as tf
 from typer.testing import CliRunner
 
 from deltauq import __version__
 from deltauq.cli import app
-from deltauq.cli.opening import open_artifact
+from deltauq.cli.console import as_options
+from deltauq.cli.opening import Opened, open_artifact
+from deltauq.cli.tables import Examples
 from deltauq.errors import InvalidInputError
 
 #: Keras' own, when it saves a model.
@@ -71,8 +74,11 @@ def folder(tmp_path_factory):
     model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
     model.fit(x[::2], y[::2], batch_size=75, epochs=30, verbose=0)
     model.save(folder / "early.keras")
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    plain.compile(loss="sparse_categorical_crossentropy")
+    plain.save(folder / "plain.keras")
     early = ("diagnose", folder / "early.keras", folder / "train.npz")
-    run(*early, "--polished", folder / "model.keras", code=3)
+    run(*early, "--polish", folder / "model.keras", code=3)
     options = ("--hidden-units", "3", "--l2", "0.03", "--quiet")
     run("fit", folder / "train.csv", "--target", "kind", "-o", folder / "m.deltauq", *options)
     return folder
@@ -149,8 +155,23 @@ def test_a_diagnosis_that_finds_something_exits_with_three_and_polishing_mends_i
         for name, code in (("early.keras", 3), ("model.keras", 0))
     }
     assert [found[name]["ok"] for name in found] == [False, True]
-    levels = {f["subject"]: f["level"] for f in found["early.keras"]["findings"]}
-    assert levels["stationarity"] == "warning"
+    (finding,) = (f for f in found["early.keras"]["findings"] if f["subject"] == "stationarity")
+    assert finding["level"] == "warning"
+    assert finding["remedy"].startswith("--polish FILE, train further")
+
+
+def test_advice_is_in_the_words_of_the_commands():
+    told = as_options("pass l2='tune' or rank=..., not layers=..., for reduction='sum'.")
+    assert told == (
+        "pass --l2 tune or --rank ..., not layers=..., for reduction='sum'. "
+        "(In Python: layers, of deltauq.DeltaMethod.)"
+    )
+
+
+def test_a_model_of_images_says_which_file_holds_them():
+    opened = Opened(None, {}, spec=tf.TensorSpec([None, 8, 8, 1]))
+    with pytest.raises(InvalidInputError, match=r"no table.*\['N', 8, 8, 1\] in a \.npz"):
+        opened.inputs(Examples(pd.DataFrame({"a": [1.0]})))
 
 
 def test_a_regression(tmp_path):
@@ -189,6 +210,14 @@ MISTAKES = {
     "a model for an artifact": ("predict {model.keras} {train.npz}", r"artifact is needed.*fit"),
     "a damaged artifact": ("predict {damaged.deltauq} {test.csv}", r"is damaged"),
     "a curvature": ("fit {train.npz} --model {model.keras} --curvature fisher -o {o}", r"fisher"),
+    "a curvature in capitals": (
+        "fit {train.npz} --model {model.keras} --curvature GGN -o {o}",
+        r"write --curvature ggn",
+    ),
+    "a model without L2": (
+        "fit {train.npz} --model {plain.keras} -o {o}",
+        r"no L2 rate.*give --l2.*pass --rank full.*In Python: layers",
+    ),
     "a rank": ("fit {train.csv} --target kind --rank all -o {o}", r"--rank is not understood"),
     "an L2 rate": ("fit {train.csv} --target kind --l2 much -o {o}", r"--l2 is not understood"),
     "no directory": ("fit {train.csv} --target kind -o {no/o}", r"--output cannot be written"),
@@ -206,7 +235,10 @@ MISTAKES = {
         "fit {train.npz} --model {model.keras} --likelihood poisson -o {o}",
         "poisson",
     ),
-    "another width": ("fit {wide.npz} --model {model.keras} -o {o}", r"cannot be called on x"),
+    "another width": (
+        "fit {wide.npz} --model {model.keras} -o {o}",
+        r"cannot be called on x",
+    ),
 }
 
 

@@ -342,6 +342,12 @@ def test_predicting_inputs_of_another_shape(x, remedy):
         fit().predict(x)
 
 
+def test_a_message_of_keras_is_told_without_the_numbers_of_the_batch():
+    with raises(InvalidInputError, "cannot be called on x", r"for input \[\.\.\.\] with") as caught:
+        fit(x=np.ones((20, 8, 8, 1)))
+    assert len(str(caught.value)) < 500
+
+
 def test_images_without_channels_get_that_axis_named():
     images = tf.TensorSpec([None, 8, 8, 1])
     with raises(InvalidInputError, "another shape", r"x\[\.\.\., None\]"):

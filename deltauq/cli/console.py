@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import os
+import re
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TextIO
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, ParamSpec, TextIO, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.models import OptionInfo
 
-__all__ = ["in_words", "note", "pairs_table", "say"]
+__all__ = ["as_options", "in_words", "note", "pairs_table", "say"]
 
 P = ParamSpec("P")
+
+#: All that are defined, for the names of their options.
+_COMMANDS: list[Callable[..., None]] = []
+
+#: An argument with its value, as errors and findings name them.
+_ARGUMENT = re.compile(r"(?<!\w)(?P<name>[a-z]\w*)=(?P<value>'[^']*'|\.{3}|\w[\w.-]*\w|\w)")
 
 
 def in_words(command: Callable[P, None]) -> Callable[P, None]:
     """A command whose errors and warnings are paragraphs; a user's mistake exits with 1."""
+    _COMMANDS.append(command)
 
     @functools.wraps(command)
     def spoken(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -33,7 +43,7 @@ def in_words(command: Callable[P, None]) -> Callable[P, None]:
             try:
                 command(*args, **kwargs)
             except (DeltaUQError, OSError) as error:
-                _paragraph("[bold red]Error:[/]", str(error))
+                _paragraph("[bold red]Error:[/]", as_options(str(error)))
                 raise typer.Exit(1) from error
 
     return spoken
@@ -63,6 +73,48 @@ def note(text: str) -> None:
     _paragraph("[bold cyan]Note:[/]", text)
 
 
+def as_options(text: str) -> str:
+    """Advice in Python's words in those of the commands: l2='tune' becomes --l2 tune.
+
+    An argument that no command has is left as it is, and named as one of Python's.
+    """
+    options = dict(pair for command in _COMMANDS for pair in _options(command))
+    of_python: list[str] = []
+
+    def replace(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"]
+        if name in options:
+            return f"{options[name]} {'FILE' if value == 'True' else value.strip(chr(39))}"
+        if name in _python_arguments():
+            of_python.append(name)
+        return found[0]
+
+    told = _ARGUMENT.sub(replace, text)
+    if not of_python:
+        return told
+    names = " and ".join(dict.fromkeys(of_python))
+    return f"{told.rstrip('.')}. (In Python: {names}, of deltauq.DeltaMethod.)"
+
+
+def _options(command: Callable[..., None]) -> Iterator[tuple[str, str]]:
+    """The parameters of a command that are options, and how they are written."""
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        for info in getattr(hint, "__metadata__", ()):
+            if isinstance(info, OptionInfo):
+                written = [text for text in (info.default, *(info.param_decls or ())) if text]
+                yield name, next(filter(_is_long, written), f"--{name.replace('_', '-')}")
+
+
+def _is_long(text: Any) -> bool:
+    return isinstance(text, str) and text.startswith("--")
+
+
+def _python_arguments() -> Collection[str]:
+    from deltauq.delta import DeltaMethod
+
+    return inspect.signature(DeltaMethod).parameters
+
+
 def _start_tensorflow() -> None:
     """Import TensorFlow without its messages, which it writes past every setting of its own."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -86,7 +138,7 @@ def _show(
     del filename, lineno, file, line  # a place in our code says nothing to a user
     # Those of other packages are about their own code, and of no use at a terminal.
     if category.__module__.startswith("deltauq."):
-        _paragraph("[bold yellow]Warning:[/]", str(message))
+        _paragraph("[bold yellow]Warning:[/]", as_options(str(message)))
 
 
 def _paragraph(label: str, text: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deltauq.cli import arguments as takes
-from deltauq.cli.console import in_words, note, say
+from deltauq.cli.console import as_options, in_words, note, say
 from deltauq.cli.opening import l2_rate, open_model
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import read_examples
@@ -27,7 +27,7 @@ def diagnose(
     ignore: takes.Ignore = None,
     likelihood: takes.LikelihoodName = "auto",
     l2: takes.L2Rate = "auto",
-    polished: Annotated[
+    polish: Annotated[
         Path | None,
         typer.Option(help="Minimise the cost further, and write that model here (.keras)."),
     ] = None,
@@ -39,8 +39,8 @@ def diagnose(
     """
     import deltauq
 
-    if polished is not None:
-        check_output(polished, ".keras")
+    if polish is not None:
+        check_output(polish, ".keras")
     opened = open_model(model)
     examples = read_examples(
         data, target=target, needs_target=True, inputs=inputs, weights=weights, ignore=ignore
@@ -50,15 +50,22 @@ def diagnose(
         opened.inputs(examples),
         opened.labels(examples),
         examples.weight,
-        polish=polished is not None,
+        polish=polish is not None,
         **opened.asked(l2=l2_rate(l2), likelihood=likelihood),
     )
+    found = replace(found, findings=tuple(map(_told, found.findings)))
     findings = [asdict(finding) for finding in found.findings]
     say({"ok": found.ok, "findings": findings}, found, as_json=as_json)
-    if polished is not None:
-        _write_polished(found, polished)
+    if polish is not None:
+        _write_polished(found, polish)
     if not found.ok:
         raise typer.Exit(3)
+
+
+def _told(finding: Any) -> Any:
+    """A finding in the words of the commands."""
+    words = {name: as_options(getattr(finding, name)) for name in ("what", "why", "remedy")}
+    return replace(finding, **words)
 
 
 def _write_polished(found: Any, path: Path) -> None:

@@ -92,7 +92,6 @@ def _trained(
     assert examples.y is not None
     trained = train(x, examples.y, examples.weight, likelihood=likelihood, settings=settings)
     facts["training"] = trained.verdict
-    facts["l2"] = trained.l2
     facts["training_r2" if trained.classes is None else "training_accuracy"] = trained.score
     options = {"likelihood": trained.likelihood}
     return Opened(trained.model, options, classes=trained.classes), x
@@ -116,6 +115,7 @@ def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
 
 
 def _facts(method: Any) -> dict[str, Any]:
+    rates = sorted(set(method.l2_rates.values()))
     return {
         "examples": method.n_examples,
         "parameters": method.eigenpairs.n_params,
@@ -123,7 +123,9 @@ def _facts(method: Any) -> dict[str, Any]:
         "likelihood": repr(method.fitted_likelihood),
         "curvature": method.curvature,
         "eigenpairs": method.eigenpairs.rank,
+        "l2": rates[0] if len(rates) == 1 else f"{rates[0]:.3g} to {rates[-1]:.3g}",
         "gradient_ratio": method.stationarity.ratio,
+        "standard_errors_to_minimum": method.stationarity.shift,
         "seconds": method.fit_seconds,
     }
 

@@ -29,12 +29,14 @@ class Opened:
         options: arguments of `DeltaMethod` that the file gives.
         columns: of the table it was fitted to, or None.
         classes: their names, or None.
+        spec: of the inputs, where it is known.
     """
 
     model: Any
     options: dict[str, Any]
     columns: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
+    spec: Any = None
 
     def asked(self, *, l2: float | str = "auto", likelihood: str = "auto") -> dict[str, Any]:
         """The options, those of the command line in place of the file's where they are given."""
@@ -46,6 +48,7 @@ class Opened:
         if not examples.is_table:
             return examples.x
         if self.columns is None:
+            _refuse_tables(self.spec)
             numbers = examples.x.select_dtypes(["number", "bool"]).columns
             return examples.x.astype(dict.fromkeys(numbers, "float64"))
         table, unused = encoded_like(examples.x, self.columns)
@@ -94,7 +97,23 @@ def open_artifact(path: Path) -> tuple[Any, Opened]:
     l2 = method.l2_rates if method.l2 == "tune" else method.l2
     options = {"l2": l2, "likelihood": method.likelihood, "layers": method.layers}
     classes = getattr(method.fitted_likelihood.at_one_position, "classes", None)
-    return method, Opened(method.model, options, method.columns, classes)
+    spec = method.input_spec
+    return method, Opened(method.model, options, method.columns, classes, spec)
+
+
+def _refuse_tables(spec: Any) -> None:
+    """`InvalidInputError` where inputs of this spec are no rows of numbers; None may be any."""
+    if spec is None or (hasattr(spec, "shape") and spec.shape.rank == 2):
+        return
+    import tensorflow as tf
+
+    shapes = tf.nest.map_structure(lambda leaf: ["N", *leaf.shape[1:]], spec)
+    raise InvalidInputError(
+        "the model takes no table",
+        expected=f"arrays of shape {shapes} in a .npz file",
+        received="a table",
+        remedy="write them with numpy.savez(path, x=...), several by their names",
+    )
 
 
 def whole_number_or_word(option: str, text: str, words: tuple[str, ...]) -> int | str:

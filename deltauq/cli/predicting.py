@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import typer
 
 from deltauq.cli import arguments as takes
@@ -15,6 +20,11 @@ from deltauq.cli.output import check_output, write_whole
 from deltauq.cli.tables import read_examples
 
 __all__ = ["predict"]
+
+Columns = dict[str, npt.NDArray[Any]]
+
+#: What of a column's name is followed by the number of a class.
+_KINDS = ("probability", "se")
 
 
 @in_words
@@ -44,15 +54,14 @@ def predict(
     method.progress = not quiet
     examples = read_examples(data, target=target, needs_target=False, inputs=inputs, ignore=ignore)
     prediction = method.predict(opened.inputs(examples))
-    frame = _named(prediction.to_frame(level=level), opened.classes)
+    columns = _named(prediction.to_dict(level), opened.classes)
     truth = opened.labels(examples)
-    if truth is not None and len(truth) == len(frame) and truth.ndim == 1:
-        frame.insert(0, "true", truth)
+    if truth is not None and len(truth) == len(prediction) and truth.ndim == 1:
+        columns = {"true": truth} | columns
     if output is None:
-        text = frame.to_json(orient="records", indent=2) if as_json else frame.to_csv(index=False)
-        typer.echo(text, nl=as_json)
+        typer.echo(_as_json(columns) if as_json else _as_csv(columns), nl=as_json)
         return
-    write_whole(output, frame.to_csv(index=False))
+    write_whole(output, _as_csv(columns))
     facts = {
         "inputs": len(prediction),
         "median_std": float(np.median(prediction.std)),
@@ -62,15 +71,27 @@ def predict(
     say(facts, pairs_table("Predicted", facts), as_json=as_json)
 
 
-def _named(frame: Any, classes: tuple[str, ...] | None) -> Any:
+def _named(columns: Columns, classes: tuple[str, ...] | None) -> Columns:
     """The table with the names of the classes in place of their numbers."""
     if classes is None:
-        return frame
-    if "label" in frame:
-        frame["label"] = [classes[number] for number in frame["label"]]
+        return columns
+    if "label" in columns:
+        columns["label"] = np.asarray(classes)[columns["label"]]
     places = {f"{kind}_{c}": f"{kind}_{name}" for c, name in enumerate(classes) for kind in _KINDS}
-    return frame.rename(columns=places)
+    return {places.get(name, name): values for name, values in columns.items()}
 
 
-#: Columns that there are for every class.
-_KINDS = ("probability", "se")
+def _as_json(columns: Columns) -> str:
+    return json.dumps([dict(zip(columns, row, strict=True)) for row in _rows(columns)], indent=2)
+
+
+def _as_csv(columns: Columns) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(_rows(columns))
+    return text.getvalue()
+
+
+def _rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
+    return zip(*(values.tolist() for values in columns.values()), strict=True)

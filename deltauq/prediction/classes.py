@@ -160,7 +160,8 @@ class Prediction(Estimate):
         """
         return super().to_frame(level)
 
-    def _columns(self, level: float) -> dict[str, Array]:
+    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
+        """The columns of `to_frame` by name, without pandas."""
         n, top = np.arange(len(self)), self.labels
         lower, upper = self.interval(level)
         columns: dict[str, Array] = {
@@ -250,7 +251,8 @@ class SomeClassesPrediction(Estimate):
         """
         return super().to_frame(level)
 
-    def _columns(self, level: float) -> dict[str, Array]:
+    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
+        """The columns of `to_frame` by name, without pandas."""
         n, k = self.logits.shape
         lower, upper = self.interval(level)
         columns = {

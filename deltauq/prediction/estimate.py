@@ -103,10 +103,10 @@ class Estimate:
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """A table with one row an input: the mean and the standard error of every output."""
         frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
-        return frames.DataFrame(self._columns(level))
+        return frames.DataFrame(self.to_dict(level))
 
-    def _columns(self, level: float) -> dict[str, Array]:
-        """The columns of `to_frame`."""
+    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
+        """The columns of `to_frame`, each with one number an input, without pandas."""
         columns = {}
         for c in range(self.mean.shape[1]):
             columns[f"mean_{c}"], columns[f"se_{c}"] = self.mean[:, c], self.std[:, c]
@@ -118,7 +118,7 @@ class Estimate:
 
     def __rich__(self) -> rich.table.Table:
         """The first inputs as a table in a terminal: `rich.print(prediction)`."""
-        return terminal_table(self._caption, self[:_SHOWN]._columns(_LEVEL))
+        return terminal_table(self._caption, self[:_SHOWN].to_dict(_LEVEL))
 
     @property
     def _caption(self) -> str:

@@ -85,7 +85,8 @@ class MultiLabelPrediction(Estimate):
         """
         return super().to_frame(level)
 
-    def _columns(self, level: float) -> dict[str, Array]:
+    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
+        """The columns of `to_frame` by name, without pandas."""
         lower, upper = self.interval(level)
         columns = {
             "score": self.score,

@@ -70,7 +70,8 @@ class RegressionPrediction(Estimate):
         """
         return super().to_frame(level)
 
-    def _columns(self, level: float) -> dict[str, Array]:
+    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
+        """The columns of `to_frame` by name, without pandas."""
         of_mean, of_observation = (self.interval(level, of) for of in ("mean", "observation"))
         columns = {}
         n_outputs = self.mean.shape[1]
