@@ -76,8 +76,12 @@ def as_numbers(leaf: Any, name: str = "x") -> Array:
     return array
 
 
-def as_labels(y: Any) -> Array:
+def as_labels(y: Any, first_row: int = 0) -> Array:
     """Labels of any kind as an array `[N, ...]`: numbers or text.
+
+    Args:
+        y: labels.
+        first_row: as for `check_finite`.
 
     Raises:
         InvalidInputError: missing or non-finite labels, or what is no array.
@@ -108,7 +112,7 @@ def as_labels(y: Any) -> Array:
     else:
         labels = _as_array(y, "y")
     if labels.dtype.kind == "f":
-        check_finite("y", labels)
+        check_finite("y", labels, first_row)
     return _as_text(labels) if labels.dtype.kind in "OST" else labels
 
 
@@ -133,14 +137,22 @@ def check_length(name: str, received: int, expected: int) -> None:
         )
 
 
-def check_finite(name: str, array: Array) -> None:
-    """`InvalidInputError` where an array holds NaN or infinity."""
-    bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
-    if bad:
+def check_finite(name: str, array: Array, first_row: int = 0) -> None:
+    """`InvalidInputError` where an array `[B, ...]` holds NaN or infinity.
+
+    Args:
+        name: of the argument, for the error.
+        array: all rows, or those of one batch.
+        first_row: of all rows, the number of the array's first one.
+    """
+    finite = np.atleast_1d(np.isfinite(array))
+    if not finite.all():
+        place = int(np.argmin(finite))
+        row = first_row + place // (finite.size // len(finite))
         raise InvalidInputError(
             f"{name} holds NaN or infinity",
             expected="finite numbers",
-            received=f"{bad} of the {np.size(array)} values looked at so far are not finite",
+            received=f"{np.ravel(array)[place]} in row {row}, the first such row (counted from 0)",
             remedy="impute or drop those rows before; deltauq never drops any",
         )
 

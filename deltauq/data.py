@@ -140,15 +140,18 @@ class Batches:
         if self._stream is None:
             yield self._arrays
             return
-        for part in self._stream.examples(self._batch_size):
-            yield self._checked(*part)
+        n_rows = 0
+        for example in self._stream.examples(self._batch_size):
+            part = self._checked(*example, first_row=n_rows)
+            yield part
+            n_rows += len(part.y)
 
-    def _checked(self, x: Any, y: Any, sample_weight: Any = None) -> Batch:
-        x = checked_inputs(x, self._dtype)
-        labels = self._check_labels(as_labels(y))
+    def _checked(self, x: Any, y: Any, sample_weight: Any = None, *, first_row: int = 0) -> Batch:
+        x = checked_inputs(x, self._dtype, first_row)
+        labels = self._check_labels(as_labels(y, first_row))
         check_length("y", len(labels), len(tf.nest.flatten(x)[0]))
         observed = labels.shape[: self._observed_axes]
-        weight = example_weights(sample_weight, self._class_factors, labels, observed)
+        weight = example_weights(sample_weight, self._class_factors, labels, observed, first_row)
         return Batch(x, labels, weight.astype(self._dtype))
 
     def _measure(self) -> tuple[int, float, Batch]:

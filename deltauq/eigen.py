@@ -20,6 +20,7 @@ __all__ = [
     "check_rank",
     "eigenpairs",
     "is_dense",
+    "resolving",
 ]
 
 Rank = int | Literal["auto", "full"]
@@ -157,29 +158,38 @@ def automatic_eigenpairs(
         if enough:
             return pairs, None
         if last:
-            return pairs, _why_no_more(operator, pairs, rank)
+            return pairs, _why_no_more(operator, pairs, rank, storage)
         rank = min(2 * rank, limit)
 
 
-def _why_no_more(operator: CurvatureOperator, pairs: Eigenpairs, rank: int) -> str:
+def _why_no_more(
+    operator: CurvatureOperator, pairs: Eigenpairs, rank: int, storage: Storage | None
+) -> str:
     """What stopped the rank from growing, and what lets it grow."""
     if not pairs.converged:
         return "the next ones do not converge; curvature='ggn' has those that do"
     if pairs.rank < rank:
-        dtype = np.dtype(operator.network.dtype).name
+        dtype = operator.network.dtype
         return (
-            f"the next ones drown in the rounding of {dtype}; a model in float64 or more L2 has "
-            "more, a larger rank has not"
+            f"the next ones drown in the rounding of {dtype}; {resolving(dtype)} has more, "
+            "a larger rank has not"
         )
     if not operator.positive_semidefinite and rank >= _AUTO_LANCZOS_RANK:
         return (
             "an exact Hessian takes more than a pass a pair; a larger rank as a number goes on, "
             "curvature='ggn' is faster"
         )
+    if storage is not None and storage.directory is not None:
+        return "vectors_dir has no room for more; a larger disk or fewer layers have"
     return (
         "the memory that is free holds no more; a larger memory_limit, vectors_dir=... on a disk, "
         "or fewer layers make room"
     )
+
+
+def resolving(dtype: str) -> str:
+    """What tells more eigenpairs from the rounding of a model's precision."""
+    return "a larger l2" if dtype == "float64" else "a model in float64 or a larger l2"
 
 
 def is_dense(rank: Rank, n_params: int) -> bool:

@@ -21,7 +21,7 @@ from deltauq.covariance import (
 )
 from deltauq.curvature import CurvatureOperator
 from deltauq.directions import SomeClasses, most_probable
-from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs
+from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs, resolving
 from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.memory import free_memory, prediction_batch
@@ -237,8 +237,8 @@ def _warn_if_cut(pairs: Eigenpairs, settings: Settings, dtype: str) -> None:
         warn(
             f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {asked} that "
             f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
-            f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds. A model in "
-            "float64, or more L2, keeps more.",
+            f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds: "
+            f"{resolving(dtype)} keeps more.",
             ConvergenceWarning,
         )
 

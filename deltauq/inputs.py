@@ -100,13 +100,17 @@ class InputBatches:
         if not isinstance(self.source, Stream):
             yield self.source
             return
+        n_rows = 0
         for element in self.source.inputs(self._batch_size):
             if self._spec is not None:
                 _refuse_labels(element, self._spec)
-            yield self._checked(element)
+            part = self._checked(element, n_rows)
+            yield part
+            n_rows += _n_rows(part)
 
-    def _checked(self, x: Any) -> Any:
-        return checked_inputs(x if self._spec is None else align_inputs(x, self._spec), self._dtype)
+    def _checked(self, x: Any, first_row: int = 0) -> Any:
+        x = x if self._spec is None else align_inputs(x, self._spec)
+        return checked_inputs(x, self._dtype, first_row)
 
 
 def cut(nest: Any, batch_size: int) -> Iterator[Any]:
@@ -207,15 +211,24 @@ def _align(leaf: npt.NDArray[Any], like: tf.TensorSpec) -> npt.NDArray[Any]:
     return aligned
 
 
-def checked_inputs(x: Any, dtype: str) -> Any:
-    """Inputs as arrays with one number of rows, floats cast, all finite."""
+def checked_inputs(x: Any, dtype: str, first_row: int = 0) -> Any:
+    """Inputs as arrays with one number of rows, floats cast, all finite.
+
+    Args:
+        x: an array or a nest of arrays `[B, ...]`.
+        dtype: of floats.
+        first_row: as for `check_finite`.
+
+    Raises:
+        InvalidInputError: empty, ragged or non-finite inputs.
+    """
     x = tf.nest.map_structure(lambda leaf: cast_floats(leaf, dtype), as_nest(x))
     leaves = tf.nest.flatten(x)
     if not leaves or any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in leaves):
         raise empty_error(f"shapes {[list(leaf.shape) for leaf in leaves]}")
     for leaf in leaves:
         check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
-        check_finite("x", leaf)
+        check_finite("x", leaf, first_row)
     return x
 
 

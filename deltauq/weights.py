@@ -18,7 +18,11 @@ Array = npt.NDArray[Any]
 
 
 def example_weights(
-    sample_weight: Any, factors: Array | None, labels: Array, observed: tuple[int, ...]
+    sample_weight: Any,
+    factors: Array | None,
+    labels: Array,
+    observed: tuple[int, ...],
+    first_row: int = 0,
 ) -> Array:
     """The weight of every observation, `[N]` or `[N, T]`, float64.
 
@@ -28,11 +32,14 @@ def example_weights(
         factors: of the classes, as `class_factors` gives them; None leaves classes alone.
         labels: `[N, ...]` as the likelihood takes them.
         observed: (N,), or (N, T) where an input makes T predictions.
+        first_row: as for `check_finite`.
 
     Raises:
         InvalidInputError: weights or labels of another kind.
     """
-    weight = np.ones(observed) if sample_weight is None else _checked(sample_weight, observed)
+    weight = np.ones(observed)
+    if sample_weight is not None:
+        weight = _checked(sample_weight, observed, first_row)
     if factors is None:
         return weight
     one_a_row = labels.reshape(-1, *labels.shape[len(observed) :])
@@ -79,7 +86,7 @@ def class_factors(class_weight: Any, n_outputs: int) -> Array | None:
     return factors
 
 
-def _checked(sample_weight: Any, observed: tuple[int, ...]) -> Array:
+def _checked(sample_weight: Any, observed: tuple[int, ...], first_row: int) -> Array:
     weight = as_numbers(sample_weight, "sample_weight")
     if weight.ndim > 1 and len(observed) > 1:
         weight = weight.reshape(len(weight), -1)
@@ -91,7 +98,7 @@ def _checked(sample_weight: Any, observed: tuple[int, ...]) -> Array:
             remedy="pass .ravel() of a column",
         )
     check_length("sample_weight", len(weight), observed[0])
-    check_finite("sample_weight", weight)
+    check_finite("sample_weight", weight, first_row)
     if np.any(weight < 0):
         raise InvalidInputError(
             "sample_weight is negative",

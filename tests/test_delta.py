@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import cases
 import keras
@@ -14,7 +15,9 @@ import tensorflow as tf
 from marks import slow
 
 from deltauq import ConvergenceWarning, DeltaMethod
+from deltauq.eigen import automatic_eigenpairs
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
+from deltauq.linalg import Storage
 
 CURVATURES = ("hessian", "opg", "ggn")
 L2 = 0.05
@@ -363,15 +366,55 @@ def test_automatic_rank_closes_the_tail():
     assert np.median((ends[0] - ends[1]) / ends[0]) <= 0.02
 
 
-def test_automatic_rank_says_when_it_fails(monkeypatch):
-    monkeypatch.setattr("deltauq.fitting.free_memory", lambda limit: 2**24)
+@pytest.mark.parametrize(
+    ("of_disk", "why"),
+    [
+        (False, "the memory that is free holds no more; .*memory_limit.*vectors_dir.*fewer layers"),
+        (True, "vectors_dir has no room for more; a larger disk or fewer layers"),
+    ],
+    ids=["memory", "disk"],
+)
+def test_automatic_rank_says_why_it_fails(of_disk, why, monkeypatch, tmp_path):
+    if of_disk:
+        monkeypatch.setattr(Storage, "free", property(lambda storage: 2**24))
+    else:
+        monkeypatch.setattr("deltauq.fitting.free_memory", lambda limit: 2**24)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(400, 30)), rng.integers(0, 4, 400)
     model = keras.Sequential(
         [keras.Input((30,)), keras.layers.Dense(100, "tanh"), keras.layers.Dense(4)]
     )
-    with pytest.warns(ConvergenceWarning, match=r"stopped at \d+ .*rank_tol.*memory_limit"):
-        DeltaMethod(model, "opg", l2=1e-4, progress=False).fit(x, y)
+    dm = DeltaMethod(
+        model, "opg", l2=1e-4, vectors_dir=tmp_path if of_disk else None, progress=False
+    )
+    with pytest.warns(ConvergenceWarning, match=rf"stopped at \d+ eigenpairs.*rank_tol.*: {why}"):
+        dm.fit(x, y)
+
+
+@pytest.mark.parametrize(
+    ("converged", "found", "semidefinite", "dtype", "why"),
+    [
+        (False, 3, False, "float32", "do not converge; curvature='ggn'"),
+        (True, 3, True, "float32", "float32; a model in float64 or a larger l2 has more, a larger"),
+        (True, 3, True, "float64", "rounding of float64; a larger l2 has more"),
+        (True, 256, False, "float64", "a pass a pair; a larger rank as a number goes on"),
+    ],
+    ids=["Ritz pairs", "float32", "float64", "Hessian"],
+)
+def test_the_advice_fits_what_stopped_the_rank(
+    monkeypatch, converged, found, semidefinite, dtype, why
+):
+    operator = SimpleNamespace(
+        shape=(5_000, 5_000),
+        network=SimpleNamespace(dtype=dtype),
+        positive_semidefinite=semidefinite,
+    )
+    solver = SimpleNamespace(
+        solve=lambda rank: SimpleNamespace(converged=converged, rank=min(found, rank))
+    )
+    monkeypatch.setattr("deltauq.eigen.make_solver", lambda *args, **options: solver)
+    _, told = automatic_eigenpairs(operator, lambda pairs: False)
+    assert why in told
 
 
 @pytest.mark.parametrize("size", [1e1, 1e4])

@@ -111,11 +111,43 @@ def test_labels_that_cannot_be_used(y, text):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_non_finite_inputs(bad):
     x = X.copy()
-    x[13, 2] = bad
-    with raises(InvalidInputError, "x holds NaN or infinity", "1 of the 80", "never drops any"):
+    x[13:, 2] = bad
+    with raises(InvalidInputError, f"x holds NaN or infinity.*{bad} in row 13,", "never drops any"):
         fit(x=x)
-    with raises(InvalidInputError, "x holds NaN or infinity"):
+    with raises(InvalidInputError, "x holds NaN or infinity.*in row 13,"):
         fit().predict(x)
+
+
+class InSevens(keras.utils.PyDataset):
+    """Batches of 7, 7 and 6 rows."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, k):
+        return tuple(part[7 * k : 7 * k + 7] for part in self.parts)
+
+
+def rows(*parts):
+    return tf.data.Dataset.from_tensor_slices(parts)
+
+
+@pytest.mark.parametrize(
+    "make", [InSevens, rows, lambda *parts: rows(*parts).batch(3)], ids=["py", "examples", "tf"]
+)
+@pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
+def test_the_row_of_a_dataset_is_counted_over_its_batches(make, name):
+    parts = {"x": X.copy(), "y": np.float32(Y), "sample_weight": np.ones(20, "float32")}
+    parts[name][16] = np.nan
+    with raises(InvalidInputError, f"{name} holds NaN or infinity.*nan in row 16,"):
+        fit(x=make(*parts.values()), y=None, batch_size=5)
+    if name == "x":
+        with raises(InvalidInputError, "x holds NaN or infinity.*nan in row 16,"):
+            fit().predict(make(parts["x"]))
 
 
 def test_non_finite_weights_of_the_model():
