@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Problem:
     estimates_noise: bool = False
     head: LinearHead | None = None
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """What the weights should minimise."""
         return Cost(self.network, self.likelihood, self.data, self.rates)

@@ -38,6 +38,8 @@ def find_linear_head(network: Network, spec: Any) -> LinearHead | None:
         network: the network.
         spec: `tf.TensorSpec`s of its inputs.
     """
+    if len(network.parameters) > 2:  # more than a kernel and a bias
+        return None
     found: dict[str, Parameter] = {}
 
     def trace(params: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
