@@ -163,9 +163,14 @@ def _reshaping(x: Any, spec: Any) -> str:
         return "one single input still needs the leading axis: x[None]"
     if (*x.shape[1:], 1) == row:
         return "the axis of channels is missing: x[..., None]"
-    if None not in row and math.prod(x.shape[1:]) == math.prod(row):
+    same_order = 1 in (x.ndim - 1, len(row)) or _beside_ones(x.shape[1:]) == _beside_ones(row)
+    if same_order and None not in row and math.prod(x.shape[1:]) == math.prod(row):
         return f"if only the axes differ, x.reshape({', '.join(map(str, (-1, *row)))})"
     return fallback
+
+
+def _beside_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(length for length in shape if length != 1)
 
 
 def _refuse_labels(element: Any, spec: Any) -> None:

@@ -348,6 +348,23 @@ def test_a_message_of_keras_is_told_without_the_numbers_of_the_batch():
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((8, 8, 3), r"x\[None\]"),
+        ((5, 192), r"x\.reshape\(-1, 8, 8, 3\)"),
+        ((5, 8, 1, 8, 3), r"x\.reshape\(-1, 8, 8, 3\)"),
+        ((5, 3, 8, 8), "prepare the inputs as for training"),  # a reshape would mix the channels
+        ((5, 8, 8, 1), "prepare the inputs as for training"),
+        ((192,), "prepare the inputs as for training"),
+    ],
+)
+def test_only_what_would_work_is_advised_for_images(shape, remedy):
+    images = tf.TensorSpec([None, 8, 8, 3])
+    with raises(InvalidInputError, "another shape", f"What to do: .*{remedy}"):
+        align_inputs(np.zeros(shape), images)
+
+
 def test_images_without_channels_get_that_axis_named():
     images = tf.TensorSpec([None, 8, 8, 1])
     with raises(InvalidInputError, "another shape", r"x\[\.\.\., None\]"):
