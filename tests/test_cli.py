@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -133,12 +134,36 @@ def test_a_model_of_ones_own_from_arrays(folder, tmp_path):
     facts = json.loads(run("fit", arrays, "--output", artifact, *options))
     assert facts["examples"] == 75
     assert facts["parameters"] == 15
+    assert facts["l2"] == pytest.approx(0.02)  # Keras' "l2" is 0.01 * w^2
     records = json.loads(run("predict", artifact, arrays, "--json"))
     assert {record["label"] for record in records} == {"a", "b", "c"}
     assert [record["true"] for record in records[:3]] == [0, 0, 0]
     shown = run("compare", model, arrays, arrays, "--curvatures", "ggn,opg", "--rank", "full")
     assert "ggn" in shown
     assert "opg" in shown
+
+
+def test_arrays_are_predicted_without_pandas(folder, tmp_path, monkeypatch):
+    model, arrays, artifact = folder / "model.keras", folder / "train.npz", tmp_path / "a.deltauq"
+    run("fit", arrays, "--model", model, "-o", artifact, "--quiet")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    records = json.loads(run("predict", artifact, arrays, "--json"))
+    rows = list(csv.DictReader(io.StringIO(run("predict", artifact, arrays))))
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == records
+    assert len(records) == 75
+
+
+def test_a_diagnosis_names_the_classes(folder, tmp_path):
+    frame = pd.read_csv(folder / "train.csv")
+    frame[frame["kind"] != "setosa"].to_csv(tmp_path / "two.csv", index=False)
+    found = run("diagnose", folder / "m.deltauq", tmp_path / "two.csv", "--target", "kind", code=3)
+    assert "class setosa" in words(re.sub("[│┃]", "", found))
+
+
+def test_a_curvature_is_refused_before_a_network_is_trained(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("deltauq.cli.training.train", None)  # a call would be a TypeError
+    options = ("--target", "kind", "--curvature", "GGN", "-o", tmp_path / "o")
+    run("fit", folder / "train.csv", *options, code=1)
 
 
 def test_a_tuned_rate_is_not_tuned_again_for_another_curvature(folder, tmp_path):
@@ -160,12 +185,24 @@ def test_a_diagnosis_that_finds_something_exits_with_three_and_polishing_mends_i
     assert finding["remedy"].startswith("--polish FILE, train further")
 
 
-def test_advice_is_in_the_words_of_the_commands():
-    told = as_options("pass l2='tune' or rank=..., not layers=..., for reduction='sum'.")
-    assert told == (
-        "pass --l2 tune or --rank ..., not layers=..., for reduction='sum'. "
-        "(In Python: layers, of deltauq.DeltaMethod.)"
-    )
+@pytest.mark.parametrize(
+    ("python", "told"),
+    [
+        ("pass l2='tune' or rank=..., now", "pass --l2 tune or --rank ..., now"),
+        ("rank=5.", "--rank 5."),
+        ("Categorical(label_smoothing=0.1)", "Categorical(label_smoothing=0.1)"),
+        ("give likelihood=Categorical(classes=[...]), or", "give --classes ..., or"),
+        ("with reduction='sum' and training=True.", "with reduction='sum' and training=True."),
+        ("pass layers=....", "pass layers=.... (In Python: layers, of deltauq.DeltaMethod.)"),
+        (
+            "likelihood=deltauq.likelihoods.Gaussian(noise=...), or",
+            "likelihood=deltauq.likelihoods.Gaussian(noise=...), or. (In Python: likelihood, of "
+            "deltauq.DeltaMethod.)",
+        ),
+    ],
+)
+def test_advice_is_in_the_words_of_the_commands(python, told):
+    assert as_options(python) == told
 
 
 def test_a_model_of_images_says_which_file_holds_them():
@@ -229,7 +266,7 @@ MISTAKES = {
     ),
     "text labels of a model": (
         "fit {train.csv} --model {model.keras} --target kind --ignore where -o {o}",
-        r"class numbers.*Categorical\(classes",
+        r"class numbers.*for names pass --classes \.\.\.,",
     ),
     "a likelihood": (
         "fit {train.npz} --model {model.keras} --likelihood poisson -o {o}",

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TextIO, get_type_hints
 
 import typer
@@ -24,8 +24,14 @@ P = ParamSpec("P")
 #: All that are defined, for the names of their options.
 _COMMANDS: list[Callable[..., None]] = []
 
-#: An argument with its value, as errors and findings name them.
-_ARGUMENT = re.compile(r"(?<!\w)(?P<name>[a-z]\w*)=(?P<value>'[^']*'|\.{3}|\w[\w.-]*\w|\w)")
+#: Values of arguments that an option may have.
+_VALUE = r"(?>'[^']*'|\[?\.{3}\]?|\w[\w.-]*\w|\w)"
+
+#: An argument with its value, or with an object made of another, as errors and findings name them.
+_ARGUMENT = re.compile(
+    rf"(?<!\w)(?P<name>[a-z]\w*)="
+    rf"(?:[\w.]+\((?P<inner>[a-z]\w*)=(?P<part>{_VALUE})\)|(?P<value>{_VALUE})(?!\())"
+)
 
 
 def in_words(command: Callable[P, None]) -> Callable[P, None]:
@@ -76,24 +82,33 @@ def note(text: str) -> None:
 def as_options(text: str) -> str:
     """Advice in Python's words in those of the commands: l2='tune' becomes --l2 tune.
 
-    An argument that no command has is left as it is, and named as one of Python's.
+    So does an object that an option makes: likelihood=Categorical(classes=[...]) becomes
+    --classes ... An argument that no command has is left as it is, and named as one of Python's.
     """
-    options = dict(pair for command in _COMMANDS for pair in _options(command))
+    import deltauq
+    from deltauq.likelihoods import Categorical
+
+    # Layers of a model have arguments too, some of which are called like an option.
+    method = _arguments(deltauq.DeltaMethod)
+    ours = method | _arguments(deltauq.diagnose) | _arguments(Categorical)
+    written = dict(pair for command in _COMMANDS for pair in _options(command))
+    options = {name: option for name, option in written.items() if name in ours}
     of_python: list[str] = []
 
     def replace(found: re.Match[str]) -> str:
-        name, value = found["name"], found["value"]
+        name, value = found["inner"] or found["name"], found["part"] or found["value"]
         if name in options:
-            return f"{options[name]} {'FILE' if value == 'True' else value.strip(chr(39))}"
-        if name in _python_arguments():
-            of_python.append(name)
+            shown = "FILE" if value == "True" else value.strip("'[]")
+            return f"{options[name]} {shown}"
+        if found["name"] in method:
+            of_python.append(found["name"])
         return found[0]
 
     told = _ARGUMENT.sub(replace, text)
     if not of_python:
         return told
     names = " and ".join(dict.fromkeys(of_python))
-    return f"{told.rstrip('.')}. (In Python: {names}, of deltauq.DeltaMethod.)"
+    return f"{told.removesuffix('.')}. (In Python: {names}, of deltauq.DeltaMethod.)"
 
 
 def _options(command: Callable[..., None]) -> Iterator[tuple[str, str]]:
@@ -109,10 +124,8 @@ def _is_long(text: Any) -> bool:
     return isinstance(text, str) and text.startswith("--")
 
 
-def _python_arguments() -> Collection[str]:
-    from deltauq.delta import DeltaMethod
-
-    return inspect.signature(DeltaMethod).parameters
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _start_tensorflow() -> None:

@@ -53,9 +53,11 @@ def fit(
 
     Example: deltauq fit credit.csv --target risk --output credit.deltauq
     """
-    from deltauq.delta import DeltaMethod
+    from deltauq.covariance import check_choice
+    from deltauq.delta import CURVATURES, DeltaMethod
 
     check_output(output)
+    check_choice("curvature", curvature, tuple(CURVATURES))  # before a network is trained
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
     rate = l2_rate(l2)
     examples = read_examples(
@@ -71,7 +73,7 @@ def fit(
         opened = _named(open_model(model), classes, likelihood)
         x = opened.inputs(examples)
         options = opened.asked(l2=rate, likelihood="auto" if classes else likelihood)
-    kind: Any = curvature  # `fit` of the method refuses what is none
+    kind: Any = curvature
     options |= {"rank": chosen_rank, "seed": seed, "progress": not quiet}
     method = DeltaMethod(opened.model, kind, **options)
     method.fit(x, opened.labels(examples), examples.weight)
