@@ -128,7 +128,7 @@ def _check_format(version: str) -> None:
             "the artifact was written by a newer deltauq",
             expected=f"format {FORMAT} or older",
             received=f"format {version}",
-            remedy="upgrade: pip install --upgrade deltauq",
+            remedy="upgrade deltauq from where it was installed: the checkout, or with pip",
         )
 
 
