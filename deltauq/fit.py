@@ -58,8 +58,9 @@ def _warn_if_far(fitted: Fitted) -> None:
     if not found.is_far:
         return
     shift = f"{found.shift:.2g}" if found.shift is not None else "many"
-    l2 = sorted(set(fitted.problem.rates * fitted.problem.dispersion))
-    rates = f"{l2[0]:.3g}" if len(l2) == 1 else f"{l2[0]:.3g} to {l2[-1]:.3g}"
+    l2 = fitted.problem.rates * fitted.problem.dispersion
+    low, high = f"{l2.min():.3g}", f"{l2.max():.3g}"
+    rates = low if low == high else f"{low} to {high}"
     warn(
         "the weights are far from a minimum of the cost: a step to it would move the predictions "
         f"of training inputs by {shift} of their standard errors (median), and these describe a "
