@@ -11,14 +11,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.adapters import adapt
-from deltauq.ends import LINKS, end_of
+from deltauq.ends import LINKS, End, end_of
 from deltauq.errors import DeltaUQError, InvalidInputError, UnsupportedModelError
 from deltauq.gradients import fast_gradients
 from deltauq.parameters import Layers, Parameter, lay_out, select
@@ -175,23 +175,23 @@ class Network:
         Args:
             spec: `tf.TensorSpec`s of the inputs, their first axis free.
         """
-        key = str(spec)
-        if key not in self._activation_bytes:
-            self._activation_bytes[key] = self._trace_activations(spec)
-        return self._activation_bytes[key]
+        one = _row_spec(spec)
+        if str(one) not in self._activation_bytes:
+            self._trace_one_row(one)
+        return self._activation_bytes[str(one)]
 
-    def _trace_activations(self, spec: Any) -> int:
-        found = []
-        one = tf.nest.map_structure(
-            lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), spec
-        )
+    def _trace_one_row(self, spec: Any) -> _Trace:
+        """What stands in the graph of the forward pass of one row; how large that is, is kept."""
+        found: list[_Trace] = []
 
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             output = self.output(self.unflatten(params), x)
-            found.append(bytes_reached_from(tf.nest.flatten(x)))
+            self._activation_bytes[str(spec)] = bytes_reached_from(tf.nest.flatten(x))
+            operations = frozenset(op.type for op in output.graph.get_operations())
+            found.append(_Trace(operations, end_of(output)))
             return output
 
-        traced(trace, self.params, one)
+        traced(trace, self.params, spec)
         return found[-1]
 
     def terms_added(self, x: Any) -> list[str]:
@@ -289,16 +289,8 @@ class Network:
         return found[-1]
 
     def _inspect_trace(self, x: Any, output: tf.Tensor) -> Inspection:
-        found: dict[str, Any] = {}
-
-        def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
-            output = self.output(self.unflatten(params), x)
-            found["operations"] = frozenset(op.type for op in output.graph.get_operations())
-            found["end"] = end_of(output)
-            return output
-
         try:
-            traced(trace, self.params, x)
+            trace = self._trace_one_row(_row_spec(x))
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise UnsupportedModelError(
                 "the model branches in Python on the value of a tensor",
@@ -308,10 +300,17 @@ class Network:
             ) from error
         return Inspection(
             output=np.asarray(output),
-            last=found["end"].last,
-            link=found["end"].link,
-            kinks=tuple(sorted(found["operations"] & _KINKED)),
+            last=trace.end.last,
+            link=trace.end.link,
+            kinks=tuple(sorted(trace.operations & _KINKED)),
         )
+
+
+class _Trace(NamedTuple):
+    """Types of the operations in the graph of a forward pass, and its end."""
+
+    operations: frozenset[str]
+    end: End
 
 
 @dataclass(frozen=True)
@@ -373,6 +372,13 @@ def _check_rows_independent(
             received=f"an output that moves by {gap:.2g} relative when its row stands alone",
             remedy="run normalisation layers in inference mode (not training=True)",
         )
+
+
+def _row_spec(leaves: Any) -> Any:
+    """`tf.TensorSpec`s of one row of some tensors, or of what others are specs of."""
+    return tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), leaves
+    )
 
 
 def _one_row(output: tf.Tensor) -> tf.Tensor:

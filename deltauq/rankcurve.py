@@ -34,21 +34,27 @@ class TailWidth:
 
     def __call__(self, pairs: Eigenpairs) -> float:
         """Median of (high - low) / high."""
-        return self._median(pairs, self._rows @ pairs.vectors)
+        return self._median(pairs, self._times(self._rows, pairs.vectors))
 
     def of_leading(self, pairs: Eigenpairs, ranks: Array) -> Array:
         """The same for each number of leading pairs."""
-        along = self._rows @ pairs.vectors
+        along = self._times(self._rows, pairs.vectors)
         return np.array([self._median(_leading(pairs, k), along[..., :k]) for k in ranks])
 
     def _median(self, pairs: Eigenpairs, along: Array) -> float:
-        outside = self._rows - along @ pairs.vectors.T
+        outside = self._rows - self._times(along, pairs.vectors.T)
         rest = outside @ np.swapaxes(outside, 1, 2)
         low, high = (
             root_diagonal(spectrum.quadratic_form(along, rest))
             for spectrum in spectrum_interval(pairs, self._epsilon)
         )
         return float(np.median(relative_width(low, high)))
+
+    @staticmethod
+    def _times(rows: Array, matrix: Array) -> Array:
+        """Rows `[B, C, k]` times a matrix as one product: each of B would read all the matrix."""
+        product = rows.reshape(-1, rows.shape[2]) @ matrix
+        return np.asarray(product.reshape(*rows.shape[:2], matrix.shape[1]))
 
 
 @dataclass(frozen=True)
