@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
 
@@ -374,13 +372,3 @@ def test_the_models_own_functions_stay_as_they_were():
     for v in module.trainable_variables:
         v.assign(v + v)
     assert not np.allclose(module(x, training=False), before)
-
-
-def test_tf_keras_is_not_imported_for_others():
-    code = (
-        "import sys, numpy as np, keras, deltauq; "
-        "m = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]); "
-        "deltauq.Network(m); sys.exit('tf_keras' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

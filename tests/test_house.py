@@ -167,13 +167,15 @@ def test_importing_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-def test_predicting_loads_neither_probability_nor_plots():
+def test_a_model_of_keras_loads_no_other_keras_nor_probability_nor_plots():
     """Beyond what `import tensorflow` itself loads."""
     code = (
         "import sys, tensorflow; before = set(sys.modules); import deltauq; deltauq.DeltaMethod; "
-        "deltauq.compare; new = set(sys.modules) - before; "
+        "deltauq.compare; import keras; "
+        "m = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]); "
+        "deltauq.Network(m); new = set(sys.modules) - before; "
         "bad = {'tensorflow_probability', 'typer', 'matplotlib', 'jinja2'} & new; "
-        "sys.exit(str(bad) if bad else 0)"
+        "bad |= {'tf_keras'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
