@@ -651,7 +651,8 @@ def test_a_dataset_is_never_held_whole():
     for batch in data:
         passed[0] += len(batch.y)
     assert len(ahead) == 2_000
-    assert max(ahead) <= 30
+    # How many batches wait is up to TensorFlow and to the machine's load: two or three, not 200.
+    assert max(ahead) <= 100
 
 
 def test_batches_of_a_dataset_are_cut_to_what_fits():
