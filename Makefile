@@ -29,10 +29,11 @@ help:
 demo: .venv/report
 	$(BIN)/deltauq demo --output deltauq-demo
 
-# A file to a worker, in the order of collection: by number of tests, as xdist would have it, the one
-# long test of test_fuzz.py comes last and leaves the other worker idle.
+# Two workers, and BLAS on one thread in each: threads that wait for those of the other one are a
+# fifth of the time. A file to a worker, in the order of collection: by number of tests, as xdist
+# would have it, the one long test of test_fuzz.py comes last and leaves the other worker idle.
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: .venv/dev
 	$(BIN)/python -m pytest
