@@ -15,7 +15,7 @@ from deltauq.data import Batches
 from deltauq.errors import DeltaUQError
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
-from deltauq.regularization import VariableRate
+from deltauq.regularization import VariableRate, range_of
 from deltauq.training import Polished
 from deltauq.understanding import Understood
 
@@ -123,8 +123,7 @@ def missing_l2(rates: tuple[VariableRate, ...]) -> list[Finding]:
     """Variables without an L2 rate."""
     missing = [rate.path for rate in rates if rate.rate == 0]
     if not missing:
-        found = sorted({rate.rate for rate in rates})
-        text = ", ".join(f"{rate:.3g}" for rate in found[:5])
+        text = range_of([rate.rate for rate in rates])
         return [Finding("l2", "ok", f"every variable has an L2 rate ({text})")]
     every = len(missing) == len(rates)
     return [

@@ -126,6 +126,16 @@ class Batches:
         first = next(self._batches())
         return tf.nest.map_structure(lambda leaf: leaf[:n], first.x)
 
+    def spread(self, n: int) -> Batch:
+        """Arrays of n rows at even distances, or of all: data may come sorted; a pass over them."""
+        chosen = np.linspace(0, self.n_rows - 1, min(n, self.n_rows)).astype(int)
+        picked, seen = [], 0
+        for part in self._parts():
+            here = chosen[(chosen >= seen) & (chosen < seen + len(part.y))] - seen
+            picked.append(tf.nest.map_structure(lambda leaf, here=here: leaf[here], part))
+            seen += len(part.y)
+        return Batch(*tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *picked))
+
     def probe(self, n: int = 3) -> Any:
         """Different rows like the first ones, as `probe_rows` makes them."""
         return probe_rows(self.head(n), dtype=self._dtype, n=n)

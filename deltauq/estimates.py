@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from deltauq.covariance import low_rank_covariance
 from deltauq.curvature import GGN, OPG, CurvatureOperator, Hessian
@@ -21,7 +20,7 @@ from deltauq.linalg import BlockLanczos
 from deltauq.linearization import Linearization
 from deltauq.memory import plan_memory
 from deltauq.network import Network
-from deltauq.newton import newton_shift
+from deltauq.newton import newton_shift, newton_step
 
 __all__ = [
     "CostEstimate",
@@ -94,22 +93,14 @@ def sample(
     """As many examples as products are quick on, evenly spread: data may come sorted."""
     rows = _SAMPLE_BYTES // network.activation_bytes(data.spec.x)
     rows = min(data.n_rows, at_most, max(16, rows))
-    x, y, weight = _spread(data, rows)
     some = Batches(
-        x, y, weight, likelihood=likelihood, n_outputs=n_outputs, dtype=network.dtype, batch_size=64
+        *data.spread(rows),
+        likelihood=likelihood,
+        n_outputs=n_outputs,
+        dtype=network.dtype,
+        batch_size=64,
     )
     return Sample(some, data.n_rows / some.n_rows)
-
-
-def _spread(data: Batches, n: int) -> Any:
-    """The inputs, labels and weights of n examples at even distances; a pass over the data."""
-    chosen = np.linspace(0, data.n_rows - 1, n).astype(int)
-    parts, seen = [], 0
-    for batch in data:
-        here = chosen[(chosen >= seen) & (chosen < seen + len(batch.y))] - seen
-        parts.append(tf.nest.map_structure(lambda leaf, here=here: leaf.numpy()[here], batch))
-        seen += len(batch.y)
-    return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def curvatures_of(
@@ -168,9 +159,9 @@ def estimate_shift(
     operator = kind(network, likelihood, some, scale=scale, per_example=per_example)
     covariance = low_rank_covariance(eigenpairs(operator, "full"), scale, data.n_examples)
     linearization = Linearization(network, likelihood, data.spec.x, per_example, scale)
-    step = -data.n_examples * covariance.times(gradient)
+    step = newton_step(covariance, gradient, data.n_examples)
     few = most_probable(likelihood, n_outputs)
-    return newton_shift(linearization, covariance, step, some.head(_SHIFT_INPUTS), few)
+    return newton_shift(linearization, covariance, step, some.spread(_SHIFT_INPUTS).x, few)
 
 
 def estimate_costs(

@@ -12,6 +12,7 @@ from deltauq.linalg import Storage
 from deltauq.newton import with_shift
 from deltauq.noise import with_unbiased_noise
 from deltauq.problem import Problem
+from deltauq.regularization import range_of
 
 __all__ = ["fit_problem"]
 
@@ -58,9 +59,7 @@ def _warn_if_far(fitted: Fitted) -> None:
     if not found.is_far:
         return
     shift = f"{found.shift:.2g}" if found.shift is not None else "many"
-    l2 = fitted.problem.rates * fitted.problem.dispersion
-    low, high = f"{l2.min():.3g}", f"{l2.max():.3g}"
-    rates = low if low == high else f"{low} to {high}"
+    rates = range_of(fitted.problem.rates * fitted.problem.dispersion)
     warn(
         "the weights are far from a minimum of the cost: a step to it would move the predictions "
         f"of training inputs by {shift} of their standard errors (median), and these describe a "

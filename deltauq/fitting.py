@@ -187,15 +187,14 @@ def calibration_rows(
 def calibration_inputs(
     problem: Problem, memory_limit: int | str | None, x: Any = None
 ) -> tuple[Any, SomeClasses | None]:
-    """The first of some inputs or of training, and of many classes which to look at."""
+    """The first of some inputs, or of training some; and of many classes which to look at."""
     free = free_memory(memory_limit)
     spec = problem.data.spec.x
     some_classes = most_probable(problem.likelihood, problem.n_outputs)
     n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
     count = prediction_batch(problem.network, spec, n_rows, free=free)
     count = min(_CALIBRATION, count)
-    if x is None:
-        return problem.data.head(count), some_classes
+    x = problem.data.spread(count).x if x is None else x
     return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x), some_classes
 
 

@@ -15,7 +15,7 @@ from deltauq.jacobians import Workspace
 from deltauq.linalg import root_diagonal
 from deltauq.linearization import Linearization
 
-__all__ = ["newton_shift", "with_shift"]
+__all__ = ["newton_shift", "newton_step", "with_shift"]
 
 Array = npt.NDArray[Any]
 
@@ -28,9 +28,20 @@ def with_shift(fitted: Fitted) -> Fitted:
     if len(CURVATURES[fitted.settings.curvature]) > 1:  # a sandwich is no inverse of a curvature
         inverse = covariance_of(problem, fitted.settings, fitted.pairs)
     some, directions = calibration_inputs(problem, fitted.settings.memory_limit)
-    step = -problem.data.n_examples * inverse.times(gradient)
+    step = newton_step(inverse, gradient, problem.data.n_examples)
     shift = newton_shift(problem.linearization, covariance, step, some, directions)
     return replace(fitted, stationarity=replace(found, shift=shift))
+
+
+def newton_step(covariance: ParameterCovariance, gradient: Array, n_examples: float) -> Array:
+    """To the minimum of the cost, dw = -(A + L)^-1 g = -N Sigma g `[P]`.
+
+    Args:
+        covariance: Sigma = (A + L)^-1 / N, not a sandwich.
+        gradient: g of the cost `[P]`.
+        n_examples: N.
+    """
+    return -n_examples * covariance.times(gradient)
 
 
 def newton_shift(
@@ -42,9 +53,8 @@ def newton_shift(
 ) -> float | None:
     """Median over inputs and outputs of |J dw| / std: what a step does to the means.
 
-    The Newton step is dw = -(A + L)^-1 g = -N Sigma g with g the gradient of the cost. By Cauchy
-    and Schwarz no mean moves by more than N sqrt(g^T Sigma g) standard errors; most move by far
-    less.
+    By Cauchy and Schwarz a Newton step moves no mean by more than N sqrt(g^T Sigma g) standard
+    errors; most move by far less.
 
     Args:
         linearization: of the network.

@@ -20,6 +20,7 @@ __all__ = [
     "l2_rates",
     "l2_sources",
     "matches",
+    "range_of",
     "refuse_other_terms",
     "refuse_weight_decay",
 ]
@@ -40,6 +41,12 @@ class VariableRate:
     path: str
     rate: float
     source: str
+
+
+def range_of(rates: npt.ArrayLike) -> str:
+    """The rate, or the smallest and the largest one, in words."""
+    low, high = (f"{rate:.3g}" for rate in (np.min(rates), np.max(rates)))
+    return low if low == high else f"{low} to {high}"
 
 
 def l2_rates(

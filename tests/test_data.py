@@ -655,6 +655,16 @@ def test_a_dataset_is_never_held_whole():
     assert max(ahead) <= 100
 
 
+@pytest.mark.parametrize("source", [(X, Y), (slices(X, Y),), (slices(X, Y).batch(4),)])
+@pytest.mark.parametrize(("n", "rows"), [(1, [0]), (4, [0, 7, 14, 22]), (99, range(N))])
+def test_some_rows_are_taken_from_all_over_the_data(source, n, rows):
+    data = Batches(*source, likelihood=Categorical(), n_outputs=C, dtype="float64", batch_size=6)
+    some = data.spread(n)
+    np.testing.assert_array_equal(some.x, X[list(rows)])
+    np.testing.assert_array_equal(some.y, Y[list(rows)])
+    assert len(some.weight) == len(rows)
+
+
 def test_batches_of_a_dataset_are_cut_to_what_fits():
     data = Batches(
         slices(X, Y).batch(N), likelihood=Categorical(), n_outputs=C, dtype="float64", batch_size=6

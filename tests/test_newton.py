@@ -11,6 +11,7 @@ from sklearn.datasets import load_wine
 from deltauq import DeltaMethod
 from deltauq.cost import Stationarity
 from deltauq.errors import ConvergenceWarning, TunedL2Warning
+from deltauq.fitting import calibration_inputs
 
 L2 = 0.05
 
@@ -80,6 +81,18 @@ def test_the_step_leads_a_linear_model_to_ridge_regression(rng):
     moved = np.abs(design @ [0.2, 0.2, 0.2, -0.1])
     expected = np.median(moved / dm.predict(x).std[:, 0])
     assert dm.stationarity.shift == pytest.approx(expected, rel=1e-4)
+
+
+def test_it_is_measured_on_inputs_from_all_over_the_data():
+    """Sorted data begin with inputs that are alike."""
+    x, y = wine()
+    dm = DeltaMethod(trained(1), "ggn", l2=0.5, progress=False)
+    with pytest.warns(ConvergenceWarning):
+        dm.fit(x, y)
+    some, _ = calibration_inputs(dm._fitted.problem, None)
+    which = np.linspace(0, len(x) - 1, len(some)).astype(int)
+    np.testing.assert_array_equal(some, x[which])
+    assert set(y[which]) == {0, 1, 2} > set(y[: len(some)])
 
 
 def test_training_by_mini_batches_leaves_a_gradient_that_does_not_matter():

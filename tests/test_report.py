@@ -181,6 +181,21 @@ def test_the_verdict_is_stated_with_what_it_means(verdict, meaning):
     assert meaning in text
 
 
+@pytest.mark.parametrize(
+    ("data_norm", "shift", "verdict"),
+    [
+        (3e-4, None, "stationary"),
+        (0.3, 0.2, "near a minimum"),
+        (0.3, 3.0, "far from a minimum"),
+        (0.3, None, "not at a minimum"),  # as a diagnosis leaves it to a fit
+    ],
+)
+def test_without_a_verdict_the_gradient_and_the_step_give_one(data_norm, shift, verdict):
+    found = Stationarity(0.5, 0.5 * data_norm, data_norm, 0.29, 10.0, shift)
+    text = _text(to_html(_study(verdict=None, stationarity=found), {}))
+    assert f"The weights: {verdict}." in text
+
+
 @pytest.mark.parametrize(("tolerance", "side"), [(0.02, "within"), (0.001, "above")])
 def test_the_gradient_ratio_is_compared_with_the_tolerance(tolerance, side):
     text = _text(to_html(_study(tolerance=tolerance), {}))

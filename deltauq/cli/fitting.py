@@ -117,7 +117,9 @@ def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
 
 
 def _facts(method: Any) -> dict[str, Any]:
-    rates = sorted(set(method.l2_rates.values()))
+    from deltauq.regularization import range_of
+
+    rates = set(method.l2_rates.values())
     return {
         "examples": method.n_examples,
         "parameters": method.eigenpairs.n_params,
@@ -125,7 +127,7 @@ def _facts(method: Any) -> dict[str, Any]:
         "likelihood": repr(method.fitted_likelihood),
         "curvature": method.curvature,
         "eigenpairs": method.eigenpairs.rank,
-        "l2": rates[0] if len(rates) == 1 else f"{rates[0]:.3g} to {rates[-1]:.3g}",
+        "l2": rates.pop() if len(rates) == 1 else range_of(list(rates)),
         "gradient_ratio": method.stationarity.ratio,
         "standard_errors_to_minimum": method.stationarity.shift,
         "seconds": method.fit_seconds,

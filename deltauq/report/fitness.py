@@ -24,6 +24,9 @@ _VERDICTS = {
     "provisional.",
     "near a minimum": "The method assumes a minimum of the cost. A step to it would move the "
     "predictions by less than their standard errors, as is usual after training by mini-batches.",
+    "not at a minimum": "The method assumes a minimum of the cost, and the gradient has not "
+    "vanished. How far a minimum is, in standard errors of the predictions, was not computed here; "
+    "a fit does that.",
     "far from a minimum": "The method assumes a minimum of the cost. Either training stopped well "
     "before one, or the L2 rate is not the one the weights were trained with. Read the standard "
     "errors as provisional.",
@@ -60,6 +63,8 @@ def stationarity_verdict(study: Study) -> str:
         return study.verdict or ""
     if found.ratio <= study.tolerance:
         return "stationary"
+    if found.shift is None and not found.is_minimum:
+        return "not at a minimum"
     return "far from a minimum" if found.is_far else "near a minimum"
 
 
