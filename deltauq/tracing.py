@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Compiled", "Staged", "bytes_reached_from", "reached_from", "traced"]
+__all__ = ["Compiled", "Staged", "bytes_reached_from", "copies", "reached_from", "traced"]
 
 
 def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
@@ -39,6 +39,40 @@ def traced(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     hides errors in one of its own.
     """
     return tf.function(function, autograph=False).get_concrete_function(*arguments, **named)
+
+
+def copies(
+    results: Sequence[tf.Tensor], source: tf.Tensor, values: Sequence[tf.Tensor]
+) -> Iterator[list[tf.Tensor]]:
+    """What some results of a tensor would be of others: copies of the graph between them.
+
+    Tracing the same again for each of the values takes many times as long.
+
+    Args:
+        results: tensors of the current graph; those that do not depend on the source stay as they
+            are.
+        source: a tensor of it.
+        values: tensors to stand in its place, like it in shape and dtype.
+    """
+    if not values:
+        return
+    late = reached_from([source])
+    between = {tensor.op.name for tensor in late.values()} - {source.op.name}
+    definition = _only_data(source.graph.as_graph_def())
+    nodes = [node for node in definition.node if node.name in between]
+    part = tf.compat.v1.GraphDef(node=nodes, versions=definition.versions)
+    operations = [source.graph.get_operation_by_name(name) for name in between]
+    given = {t.name: t for op in operations for t in op.inputs if t.op.name not in between}
+    wanted = [tensor for tensor in results if tensor.ref() in late and tensor is not source]
+    for value in values:
+        found = tf.graph_util.import_graph_def(
+            part, given | {source.name: value}, [tensor.name for tensor in wanted], name="copy"
+        )
+        copied = {source.ref(): value}
+        for tensor, copy in zip(wanted, found, strict=True):
+            copy.set_shape(tensor.shape)
+            copied[tensor.ref()] = copy
+        yield [copied.get(tensor.ref(), tensor) for tensor in results]
 
 
 class Compiled:
@@ -76,7 +110,7 @@ class Staged:
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
         graph = Compiled(function, *signature).traced.graph
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
-        self._definition = _without_control_inputs(graph.as_graph_def())
+        self._definition = _only_data(graph.as_graph_def())
         self._captured = graph.captures
         self._value = graph.outputs[0]
         self._point = _needed_by(graph, before, self._last)
@@ -142,8 +176,8 @@ class Staged:
         )
 
 
-def _without_control_inputs(definition: Any) -> Any:
-    """A graph definition whose nodes wait for nothing but their data.
+def _only_data(definition: Any) -> Any:
+    """A graph definition whose nodes wait for nothing but their data, wherever they stand.
 
     TensorFlow's gradients let constants, and what they make of the forward pass, wait for values of
     the other stage, to save memory; the functions staged here have no side effects, so that no
@@ -153,6 +187,7 @@ def _without_control_inputs(definition: Any) -> Any:
         data = [name for name in node.input if not name.startswith("^")]
         del node.input[:]
         node.input.extend(data)
+        node.attr.pop("_class", None)  # beside which other node it is to run
     return definition
 
 

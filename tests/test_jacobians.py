@@ -12,6 +12,7 @@ from deltauq import DeltaMethod
 from deltauq.errors import UnsupportedModelError
 from deltauq.jacobians import PerExample, Workspace, evaluated, stacked
 from deltauq.network import Network
+from deltauq.tracing import traced
 
 layers = keras.layers
 #: The precision of the models that are built next; the fixture sets it.
@@ -227,7 +228,7 @@ def test_rows_equal_automatic_differentiation(case):
     cotangents = rng.normal(size=(5, 4, 3))
     vectors = rng.normal(size=(network.n_params, 2))
 
-    def traced(params, x):
+    def rows_of_batch(params, x):
         c = tf.constant(cotangents, network.dtype)
         return per_example.factors(params, x, lambda _: c)[0]
 
@@ -235,7 +236,8 @@ def test_rows_equal_automatic_differentiation(case):
         tf.TensorSpec([network.n_params], network.dtype),
         tf.TensorSpec([None, *x.shape[1:]], x.dtype),  # as the package compiles it
     ]
-    factors = evaluated(tf.function(traced, input_signature=spec)(network.params, tf.constant(x)))
+    compiled = tf.function(rows_of_batch, input_signature=spec)
+    factors = evaluated(compiled(network.params, tf.constant(x)))
     workspace = Workspace(network.dtype)
     pieces = [vectors[p.start : p.stop].astype(network.dtype) for p in network.parameters]
     contracted = [f.contract(v, workspace) for f, v in zip(factors, pieces, strict=True)]
@@ -245,6 +247,22 @@ def test_rows_equal_automatic_differentiation(case):
     for value, truth in zip(found, (rows, rows @ vectors, rows @ rows.swapaxes(1, 2)), strict=True):
         scale = np.max(np.abs(truth))
         np.testing.assert_allclose(value, truth, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("make", [shared, many_kinds])  # by rules, and example by example
+def test_however_many_rows_there_are_the_model_is_differentiated_once(monkeypatch, make):
+    model, shape = make()
+    network, x = Network(model), tf.random.normal((3, *shape), dtype=PRECISION["dtype"])
+    per_example, calls, gradients = PerExample(network, x), [], tf.gradients
+    monkeypatch.setattr(tf, "gradients", lambda *a, **k: calls.append(a) or gradients(*a, **k))
+
+    def count(n_rows):
+        calls.clear()
+        c = tf.ones((3, n_rows, 3), network.dtype)
+        traced(lambda params, x: per_example.factors(params, x, lambda _: c)[0], network.params, x)
+        return len(calls)
+
+    assert count(1) == count(7) > 0
 
 
 class Compiled(layers.Layer):

@@ -7,10 +7,11 @@ BLAS multiplies many small matrices several times faster than TensorFlow on a pr
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,9 @@ class Factor(Protocol):
     def rows(self, out: Array) -> None:
         """Write the rows into an array `[B, R, size]`, which may be a part of a wider one."""
 
+    def beside(self, others: Sequence[Self]) -> Self:
+        """These rows, then those of others that are made of the same data, as one factor."""
+
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
         """Rows times V `[size, K]`, and the inner products of each example's rows.
 
@@ -116,6 +120,10 @@ class Rows(NamedTuple):
         for r, row in enumerate(self.formed):
             out[:, r] = row.reshape(len(row), -1)
 
+    def beside(self, others: Sequence[Self]) -> Self:
+        """All in a row."""
+        return self._replace(formed=_chained(self.formed, (other.formed for other in others)))
+
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
         """One product for the whole batch, and a small one an example."""
         return _contract_rows(self, vectors, workspace)
@@ -144,6 +152,10 @@ class OuterProducts(NamedTuple):
         for r, delta in enumerate(self.deltas):
             row = np.reshape(out[:, r], (-1, n_inputs, n_outputs), copy=False)
             multiply(np.swapaxes(self.a, 1, 2), delta, out=row)
+
+    def beside(self, others: Sequence[Self]) -> Self:
+        """One a for all deltas."""
+        return self._replace(deltas=_chained(self.deltas, (other.deltas for other in others)))
 
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
         """Each of the two from the factors where there are few positions, else from the rows.
@@ -209,6 +221,10 @@ class Convolved(NamedTuple):
         """The rows of the outer products."""
         self._products().rows(out)
 
+    def beside(self, others: Sequence[Self]) -> Self:
+        """The same images for all deltas."""
+        return self._replace(deltas=_chained(self.deltas, (other.deltas for other in others)))
+
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
         """As the outer products."""
         return self._products().contract(vectors, workspace)
@@ -263,6 +279,10 @@ class Scaled(NamedTuple):
         self.factor.rows(out)
         out *= self.slope
 
+    def beside(self, others: Sequence[Self]) -> Self:
+        """One slope for all."""
+        return self._replace(factor=self.factor.beside([other.factor for other in others]))
+
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
         """From the rows."""
         return _contract_rows(self, vectors, workspace)
@@ -292,11 +312,24 @@ class Total(NamedTuple):
                 part.rows(more)
                 out += more
 
+    def beside(self, others: Sequence[Self]) -> Self:
+        """Part by part."""
+        return self._replace(
+            parts=[
+                part.beside([other.parts[k] for other in others])
+                for k, part in enumerate(self.parts)
+            ]
+        )
+
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
         """From the rows where there are several: their inner products have cross terms."""
         if len(self.parts) == 1:
             return self.parts[0].contract(vectors, workspace)
         return _contract_rows(self, vectors, workspace)
+
+
+def _chained(first: Sequence[Array], others: Iterable[Sequence[Array]]) -> list[Array]:
+    return list(itertools.chain(first, *others))
 
 
 def _contract_rows(factor: Factor, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:

@@ -20,7 +20,7 @@ from deltauq.jacobians.factors import Factor, Rows, Scaled, Total, evaluated, st
 from deltauq.jacobians.rules import RULES
 from deltauq.jacobians.taps import Tap, find_taps
 from deltauq.network import Network
-from deltauq.tracing import reached_from, traced
+from deltauq.tracing import copies, reached_from, traced
 
 __all__ = ["Cotangents", "PerExample", "rows_by_example"]
 
@@ -103,24 +103,37 @@ class PerExample:
         c: tf.Tensor,
     ) -> dict[int, Factor]:
         """Rows of every variable that has rules, from one backward pass a cotangent."""
-        outputs = {id(t.operation): t.output for each in taps.values() for t in each}
-        backward = [
-            tf.gradients(
-                logits, list(outputs.values()), grad_ys=direction, unconnected_gradients="zero"
-            )
-            for direction in tf.unstack(c, axis=1)
+        first, *others = tf.unstack(c, axis=1)
+        source = tf.identity(first)
+        factors = self._ruled_along(source, pieces, taps, logits)
+        rows = [
+            tf.nest.pack_sequence_as(factors, flat)
+            for flat in copies(tf.nest.flatten(factors), source, others)
         ]
-        deltas = dict(zip(outputs, zip(*backward, strict=True), strict=True))
+        return {i: factor.beside([row[i] for row in rows]) for i, factor in factors.items()}
+
+    def _ruled_along(
+        self,
+        direction: tf.Tensor,
+        pieces: list[tf.Tensor],
+        taps: dict[int, list[Tap]],
+        logits: tf.Tensor,
+    ) -> dict[int, Factor]:
+        """The same for one cotangent of every example."""
+        outputs = {id(t.operation): t.output for each in taps.values() for t in each}
+        backward = tf.gradients(
+            logits, list(outputs.values()), grad_ys=direction, unconnected_gradients="zero"
+        )
+        deltas = dict(zip(outputs, backward, strict=True))
         factors: dict[int, Factor] = {}
         for i, each in taps.items():
             parts = [
-                _through_entrywise(t, pieces[i], RULES[t.kind].factor(t, deltas[id(t.operation)]))
+                _through_entrywise(t, pieces[i], RULES[t.kind].factor(t, [deltas[id(t.operation)]]))
                 for t in each
             ]
             if not parts:  # read by nothing that reaches the logits
                 size = self._network.parameters[i].size
-                nothing = tf.zeros([tf.shape(logits)[0], size], logits.dtype)
-                parts = [Rows([nothing] * c.shape[1])]
+                parts = [Rows([tf.zeros([tf.shape(logits)[0], size], logits.dtype)])]
             factors[i] = Total(parts)
         return factors
 
@@ -212,13 +225,12 @@ def rows_by_example(
         inner = [tf.identity(piece) for piece in pieces]
         chosen = [inner[i] for i in indices]
         logits = network.logits(inner, tf.nest.map_structure(lambda leaf: leaf[None], example))
-        rows = [
-            tf.gradients(logits, chosen, grad_ys=d[None], unconnected_gradients="zero")
-            for d in tf.unstack(directions)
-        ]
-        return [
-            tf.stack([tf.reshape(g, [-1]) for g in column]) for column in zip(*rows, strict=True)
-        ]
+        first, *others = tf.unstack(directions)
+        source = tf.identity(first)
+        gradients = tf.gradients(logits, chosen, grad_ys=source[None], unconnected_gradients="zero")
+        row = [tf.reshape(gradient, [-1]) for gradient in gradients]
+        rows = [row, *copies(row, source, others)]
+        return [tf.stack(column) for column in zip(*rows, strict=True)]
 
     signature = [
         tf.TensorSpec([c.shape[1], network.parameters[i].size], pieces[0].dtype) for i in indices
