@@ -11,6 +11,7 @@ import sklearn.linear_model
 import sklearn.model_selection
 import sklearn.pipeline
 import sklearn.preprocessing
+from marks import slow
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
 from deltauq.metrics import error_auroc
@@ -39,7 +40,7 @@ def test_without_hidden_units_it_is_logistic_regression(iris):
     np.testing.assert_allclose(clf.predict_proba(X), truth.predict_proba(column), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "softplus", "gelu"])
+@pytest.mark.parametrize("activation", ["tanh", slow("softplus"), "gelu"])
 def test_smooth_activations_reach_a_stationary_point(iris, activation):
     clf = small(activation=activation, tol=1e-4).fit(*iris)
     assert clf.verdict_ == "stationary"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from marks import slow
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.curvature import OPG
@@ -234,7 +235,7 @@ def test_layers_that_train_in_inference(package, layer, parts):
 
 
 @BOTH
-@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", slow("GRU")])
 def test_dropout_in_recurrent_layers_is_off_in_inference(package, kind):
     """Keras 3 draws the masks all the same, and does not use them."""
     layer = getattr(package.layers, kind)(3, dropout=0.5, recurrent_dropout=0.5)

@@ -125,9 +125,9 @@ def test_in_float32(get_case, curvature):
     ("curvature", "options"),
     [
         ("hessian", {"l2": 0.1}),
-        ("hessian", {"l2": {"*kernel": 0.1, "*bias": 0.3}}),
+        slow("hessian", {"l2": {"*kernel": 0.1, "*bias": 0.3}}),
         ("hessian", {"l2": 3.0, "negative_curvature": "keep"}),
-        ("sandwich", {"l2": 0.1}),
+        slow("sandwich", {"l2": 0.1}),
         ("sandwich", {"l2": {"*kernel": 0.1, "*bias": 0.3}, "meat": "scores"}),
         ("sandwich", {"l2": 3.0, "negative_curvature": "keep"}),
     ],
