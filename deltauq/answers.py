@@ -109,8 +109,8 @@ class Answers:
         """How wide the bounds of the probabilities' standard errors would be with fewer eigenpairs.
 
         Args:
-            x: inputs to measure on, of a dataset the first batch; None takes some of
-                the training inputs.
+            x: inputs to measure on, of a dataset the first batch; None takes some of the
+                training inputs.
 
         Raises:
             InvalidInputError: eigenpairs of both ends of the spectrum; None for the inputs of a

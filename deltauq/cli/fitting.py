@@ -119,7 +119,7 @@ def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
 def _facts(method: Any) -> dict[str, Any]:
     from deltauq.regularization import range_of
 
-    rates = set(method.l2_rates.values())
+    rates = sorted(set(method.l2_rates.values()))
     return {
         "examples": method.n_examples,
         "parameters": method.eigenpairs.n_params,
@@ -127,7 +127,7 @@ def _facts(method: Any) -> dict[str, Any]:
         "likelihood": repr(method.fitted_likelihood),
         "curvature": method.curvature,
         "eigenpairs": method.eigenpairs.rank,
-        "l2": rates.pop() if len(rates) == 1 else range_of(list(rates)),
+        "l2": rates[0] if len(rates) == 1 else range_of(rates),
         "gradient_ratio": method.stationarity.ratio,
         "standard_errors_to_minimum": method.stationarity.shift,
         "seconds": method.fit_seconds,
