@@ -25,9 +25,9 @@ __all__ = [
     "closeness_to_minimum",
     "extremes",
     "loss_as_understood",
-    "missing_l2",
     "normalisation",
     "randomness",
+    "rates_seen",
     "refusal",
     "weight_decay",
 ]
@@ -119,23 +119,30 @@ def weight_decay(model: Any) -> Iterator[Finding]:
         )
 
 
-def missing_l2(rates: tuple[VariableRate, ...]) -> list[Finding]:
-    """Variables without an L2 rate."""
+def rates_seen(rates: tuple[VariableRate, ...], tunes: bool) -> Finding:
+    """Variables without an L2 rate, where none is to be chosen for them."""
     missing = [rate.path for rate in rates if rate.rate == 0]
-    if not missing:
-        text = range_of([rate.rate for rate in rates])
-        return [Finding("l2", "ok", f"every variable has an L2 rate ({text})")]
     every = len(missing) == len(rates)
-    return [
-        Finding(
-            "l2",
-            "warning",
-            "no variable has an L2 rate" if every else f"no L2 rate for {missing}",
-            "directions that the data do not determine have no bound on their variance without it",
-            "pass l2='tune', l2=... (a rate, or {pattern: rate})"
-            + ("" if every else ", or leave those variables out with layers=..."),
+    if not missing:
+        text = f"every variable has an L2 rate ({range_of([rate.rate for rate in rates])})"
+    else:
+        text = "no variable has an L2 rate" if every else f"no L2 rate for {missing}"
+    if tunes:
+        why = (
+            "with l2='tune' fit starts from these rates, or from 1 where one is missing, and "
+            "multiplies them by what the marginal likelihood prefers"
         )
-    ]
+        return Finding("l2", "note", text, why, "heed what fit says of the rate it chose")
+    if not missing:
+        return Finding("l2", "ok", text)
+    return Finding(
+        "l2",
+        "warning",
+        text,
+        "directions that the data do not determine have no bound on their variance without it",
+        "pass l2='tune', l2=... (a rate, or {pattern: rate})"
+        + ("" if every else ", or leave those variables out with layers=..."),
+    )
 
 
 def loss_as_understood(network: Network, likelihood: Any, understood: Understood) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +182,8 @@ def compare(
     Returns:
         A `Comparison`.
     """
-    names = list(curvatures)
+    single = isinstance(curvatures, str) or not isinstance(curvatures, Iterable)
+    names: list[Any] = [curvatures] if single else list(curvatures)
     if len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(CURVATURES):
         raise InvalidInputError(
             "curvatures cannot be compared",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.choices import check_choice
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
 from deltauq.linalg import Eigenpairs, LowRank
 
@@ -17,7 +17,6 @@ __all__ = [
     "NegativeCurvature",
     "ParameterCovariance",
     "Tail",
-    "check_choice",
     "dense_covariance",
     "low_rank_covariance",
     "spectrum_interval",
@@ -299,18 +298,6 @@ def _bounds(pairs: Eigenpairs, values: Array, epsilon: float) -> tuple[LowRank, 
         LowRank(1.0 / (1.0 + values + above), 1.0 / (1.0 + beyond)),
         LowRank(1.0 / (1.0 + values - below), 1.0 / (1.0 - below)),
     )
-
-
-def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
-    """`InvalidInputError` unless the value is one of the choices."""
-    if value not in choices:
-        alike = difflib.get_close_matches(str(value).lower(), choices, n=1)
-        raise InvalidInputError(
-            f"{argument}={value!r} is not known",
-            expected=f"one of {list(choices)}",
-            received=repr(value),
-            remedy=f"write {argument}={alike[0]!r}" if alike else None,
-        )
 
 
 def _tail(pairs: Eigenpairs, tail: Tail) -> float:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from deltauq.answers import Answers
-from deltauq.covariance import NegativeCurvature, Tail, check_choice
+from deltauq.choices import check_choice, check_count, check_share
+from deltauq.covariance import NegativeCurvature, Tail
 from deltauq.data import DataRecord
 from deltauq.eigen import Rank
 from deltauq.fit import fit_problem
@@ -18,7 +19,7 @@ from deltauq.linalg import Storage
 from deltauq.network import Layers, Network
 from deltauq.problem import Problem, state_problem
 from deltauq.progress import progress_bar
-from deltauq.regularization import L2, complete_l2
+from deltauq.regularization import L2, check_l2, complete_l2
 from deltauq.sandwich import Meat
 from deltauq.saving import Saved, load_fit, save_fit
 from deltauq.serving import export_fit
@@ -129,9 +130,12 @@ class DeltaMethod(Answers):
         progress: bool = True,
     ) -> None:
         check_choice("curvature", curvature, tuple(CURVATURES))
+        check_l2(l2)
         check_choice("tail", tail, get_args(Tail))
         check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
         check_choice("meat", meat, get_args(Meat))
+        check_share("rank_tol", rank_tol, example=0.05)
+        check_count("seed", seed, at_least=0)
         self.model = model
         self.curvature = curvature
         self.rank = rank

@@ -17,12 +17,13 @@ from deltauq.checks import (
     closeness_to_minimum,
     extremes,
     loss_as_understood,
-    missing_l2,
     normalisation,
     randomness,
+    rates_seen,
     refusal,
     weight_decay,
 )
+from deltauq.choices import check_count
 from deltauq.cost import Cost, Stationarity, per_parameter
 from deltauq.data import Batches, probe_rows
 from deltauq.errors import DeltaUQError, InvalidInputError, optional
@@ -164,11 +165,19 @@ def diagnose(
         class_weight: class number -> weight.
         polish: minimise the cost further by L-BFGS, on a copy of the weights; see
             `Diagnosis.apply_polished`. A number: of iterations, beyond the usual 2,000.
-        l2: as for `DeltaMethod`.
+        l2: as for `DeltaMethod`; with "tune", which needs a fit, the rates of the model itself.
         likelihood: as for `DeltaMethod`.
         layers: as for `DeltaMethod`.
         rank: eigenpairs for which memory and time are estimated.
+
+    Raises:
+        InvalidInputError: polish or rank is no number that could be meant.
     """
+    check_count("rank", rank)
+    if not isinstance(polish, bool):
+        check_count("polish", polish, or_else=", True or False")
+    tunes = isinstance(l2, str) and l2 == "tune"
+    l2 = "auto" if tunes else l2
     found = _Examination(_of_layers(model))
     with suppress(_RefusedError):
         network = found.attempt("model", lambda: Network(model, layers=layers))
@@ -176,12 +185,12 @@ def diagnose(
         if network.model is not model:  # it came out of a file
             found.add(*_of_layers(network.model))
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
-        found.attempt("l2", lambda: found.add(*missing_l2(l2_sources(network.variables, l2))))
+        found.attempt("l2", lambda: found.add(rates_seen(l2_sources(network.variables, l2), tunes)))
         source = found.attempt("data", lambda: as_source(x, rank=model_rank(network.model)))
         probe = found.attempt("data", lambda: probe_rows(source, dtype=network.dtype, n=3))
         understood = _understand(found, network, probe, likelihood)
         found.attempt("model", lambda: refuse_false_gradients(understood.network, probe))
-        if l2 == "auto":
+        if isinstance(l2, str):
             found.attempt("l2", lambda: refuse_other_terms(network.terms_added(probe)))
         training = (source, y, sample_weight, class_weight)
         problem = found.attempt("data", lambda: _problem(understood, training, l2))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from deltauq.choices import check_count
 from deltauq.curvature import CurvatureOperator
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
@@ -40,7 +41,8 @@ _AUTO_LANCZOS_RANK = 256
 
 def check_rank(rank: Any, n_params: int) -> Rank:
     """A usable rank, or `InvalidInputError`."""
-    if rank == "full" and n_params > DENSE_LIMIT:
+    named = isinstance(rank, str) and rank in ("auto", "full")
+    if named and rank == "full" and n_params > DENSE_LIMIT:
         raise InvalidInputError(
             "rank='full' needs matrices that are too large",
             expected=f"at most {DENSE_LIMIT:,} parameters",
@@ -48,14 +50,9 @@ def check_rank(rank: Any, n_params: int) -> Rank:
             f"{8 * n_params**2 / 2**30:.0f} GiB each",
             remedy="pass a number as rank, rank='auto', or fewer layers with layers=...",
         )
-    if rank in ("auto", "full"):
+    if named:
         return rank
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
-        raise InvalidInputError(
-            "rank is not understood",
-            expected="a whole number >= 1, 'auto' or 'full'",
-            received=repr(rank),
-        )
+    rank = check_count("rank", rank, or_else=", 'auto' or 'full'")
     if rank > n_params:
         raise InvalidInputError(
             "rank is larger than the number of parameters",
@@ -63,7 +60,7 @@ def check_rank(rank: Any, n_params: int) -> Rank:
             received=f"{rank:,}",
             remedy="pass rank='full' to keep all eigenpairs",
         )
-    return int(rank)
+    return rank
 
 
 def eigenpairs(

@@ -15,8 +15,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from deltauq.choices import check_choice, check_count
 from deltauq.cost import Cost, Stationarity, per_parameter
-from deltauq.covariance import NegativeCurvature, Tail, check_choice
+from deltauq.covariance import NegativeCurvature, Tail
 from deltauq.data import Batches
 from deltauq.delta import Curvature, DeltaMethod
 from deltauq.eigen import Rank
@@ -141,11 +142,10 @@ class DeltaEstimator(BaseEstimator):
         units = settings["hidden_units"]
         _check("hidden_units", units, isinstance(units, (tuple, list)), "a tuple of widths")
         for width in units:
-            _check("hidden_units", units, _is_count(width), "widths that are whole numbers >= 1")
+            check_count("hidden_units", width)
         for name in ("batch_size", "max_iter"):
-            _check(name, settings[name], _is_count(settings[name]), "an integer >= 1")
-        epochs = settings["epochs"]
-        _check("epochs", epochs, epochs == 0 or _is_count(epochs), "an integer >= 0")
+            check_count(name, settings[name])
+        check_count("epochs", settings["epochs"], at_least=0)
         for name in ("l2", "tol", "learning_rate"):
             value = settings[name]
             number = isinstance(value, numbers.Real) and 0 <= float(value) < np.inf
@@ -293,11 +293,6 @@ class DeltaEstimator(BaseEstimator):
                 path.write_bytes(state["delta_"])
                 self.delta_ = DeltaMethod.load(path)
             self.model_ = self.delta_.model
-
-
-def _is_count(value: Any) -> bool:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return whole and bool(value >= 1)
 
 
 def _check(name: str, value: Any, valid: bool, expected: str) -> None:

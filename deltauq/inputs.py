@@ -18,6 +18,7 @@ from deltauq.arrays import (
     column_names,
     empty_error,
 )
+from deltauq.choices import check_count
 from deltauq.errors import InvalidInputError
 from deltauq.streams import Stream, as_source
 
@@ -248,15 +249,10 @@ def made_different(leaf: npt.NDArray[Any], n: int, rng: np.random.Generator) -> 
     return rows
 
 
-def check_batch_size(batch_size: int) -> int:
+def check_batch_size(batch_size: Any) -> int:
     """A positive whole number, or `InvalidInputError`."""
-    if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
-        raise InvalidInputError(
-            "batch_size is not a positive whole number",
-            expected="an integer >= 1, or None to choose it from the model's size",
-            received=repr(batch_size),
-        )
-    return int(batch_size)
+    or_else = ", or None to choose it from the model's size"
+    return check_count("batch_size", batch_size, or_else=or_else)
 
 
 def _n_rows(nest: Any) -> int:

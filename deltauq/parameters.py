@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +37,15 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
         chosen = trainable
     elif callable(layers):
         chosen = [v for v in trainable if layers(getattr(v, "variable", v))]
-    elif layers == "last" and not any(matches(v.path, "last") for v in trainable):
+    elif (
+        isinstance(layers, str)
+        and layers == "last"
+        and not any(matches(v.path, "last") for v in trainable)
+    ):
         chosen = _last_layer(trainable)
     else:
-        patterns = [layers] if isinstance(layers, str) else list(layers)
+        single = isinstance(layers, str) or not isinstance(layers, Iterable)
+        patterns: list[Any] = [layers] if single else list(layers)
         for pattern in patterns:
             if not isinstance(pattern, str) or not any(
                 matches(variable.path, pattern) for variable in trainable

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.choices import check_share
 from deltauq.curvature import CurvatureOperator
 from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, warn
 from deltauq.fitting import CURVATURES, Fitted, make_operator
@@ -46,12 +47,7 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
         InvalidInputError: a width that is none, or too few parameters for the steps.
         NumericalError: rounding as large as the L2 rate.
     """
-    if not (isinstance(rtol, float) and 0 < rtol < 1):
-        raise InvalidInputError(
-            "rtol is not a relative width",
-            expected="a number between 0 and 1, such as 0.01",
-            received=repr(rtol),
-        )
+    check_share("rtol", rtol, example=0.01)
     fitted.require_own_vectors("refine")
     if _rounding(fitted) > _LARGEST_ROUNDING:
         raise NumericalError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from deltauq.errors import InvalidInputError, UnsupportedModelError
 __all__ = [
     "L2",
     "VariableRate",
+    "check_l2",
     "complete_l2",
     "l2_rates",
     "l2_sources",
@@ -49,6 +51,16 @@ def range_of(rates: npt.ArrayLike) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def check_l2(l2: Any) -> None:
+    """`InvalidInputError` for what is no word, rate or mapping to rates, whatever the model."""
+    if isinstance(l2, str):
+        if l2 not in ("auto", "tune"):
+            raise _not_understood(l2)
+    else:
+        for rate in l2.values() if isinstance(l2, Mapping) else (l2,):
+            _rate(rate)
+
+
 def l2_rates(
     variables: Sequence[Any], l2: L2, *, read_scale: float = 1.0
 ) -> npt.NDArray[np.float64]:
@@ -72,11 +84,7 @@ def l2_rates(
     """
     if isinstance(l2, str):
         if l2 != "auto":
-            raise InvalidInputError(
-                f"l2={l2!r} is not understood",
-                expected="'auto', 'tune', a number, or a mapping of glob patterns to numbers",
-                received=repr(l2),
-            )
+            raise _not_understood(l2)
         l2 = {}
     if not isinstance(l2, Mapping):
         return np.full(len(variables), _rate(l2))
@@ -215,12 +223,20 @@ def _settings(penalty: Any) -> Any:
         return "..."
 
 
+def _not_understood(l2: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"l2={l2!r} is not understood",
+        expected="'auto', 'tune', a number, or a mapping of glob patterns to numbers",
+        received=repr(l2),
+    )
+
+
 def _rate(value: Any) -> float:
     rate = float(value) if isinstance(value, (int, float, np.number)) else float("nan")
     if not np.isfinite(rate) or rate < 0:
         raise InvalidInputError(
             "an L2 rate is not a finite number >= 0",
             expected="lambda >= 0, where the cost contains (lambda / 2) * sum w^2",
-            received=repr(value),
+            received=reprlib.repr(value),
         )
     return rate

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.covariance import ParameterCovariance, check_choice
+from deltauq.choices import check_choice
+from deltauq.covariance import ParameterCovariance
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, LowRank, nearest_orthonormal, relative_range
 

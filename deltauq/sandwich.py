@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.covariance import ParameterCovariance, check_choice
+from deltauq.choices import check_choice
+from deltauq.covariance import ParameterCovariance
 from deltauq.linalg import Eigenpairs, LowRank, Storage, combine, inner_products, orthonormal_basis
 
 __all__ = ["Meat", "sandwich_covariance"]

@@ -90,7 +90,7 @@ def _checked(sample_weight: Any, observed: tuple[int, ...], first_row: int) -> A
     weight = as_numbers(sample_weight, "sample_weight")
     if weight.ndim > 1 and len(observed) > 1:
         weight = weight.reshape(len(weight), -1)
-    if weight.ndim != 1 and weight.shape[1:] != observed[1:]:
+    if weight.ndim == 0 or (weight.ndim > 1 and weight.shape[1:] != observed[1:]):
         raise InvalidInputError(
             "sample_weight is not a vector",
             expected=" or ".join(str(list(observed[:k])) for k in range(1, 1 + len(observed))),

@@ -259,7 +259,7 @@ MISTAKES = {
     "an L2 rate": ("fit {train.csv} --target kind --l2 much -o {o}", r"--l2 is not understood"),
     "no directory": ("fit {train.csv} --target kind -o {no/o}", r"--output cannot be written"),
     "another output": ("report {m.deltauq} {test.csv} -o {r.pdf}", r"ends with \.html"),
-    "a level": ("predict {m.deltauq} {test.csv} --level 95", r"not a confidence level"),
+    "a level": ("predict {m.deltauq} {test.csv} --level 95", r"level is not between 0 and 1"),
     "one curvature": (
         "compare {model.keras} {train.npz} {train.npz} --curvatures opg",
         r"two or more different names",

@@ -149,6 +149,20 @@ def test_weight_decay_is_not_l2():
     assert "weight_decay=0.01" in finding.what
 
 
+@pytest.mark.parametrize("regularizer", [None, "l2"])
+def test_rates_that_fit_is_to_choose_are_a_note(regularizer):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    for variable in model.trainable_variables if regularizer else []:
+        variable.regularizer = keras.regularizers.L2(0.005)
+    model.compile(loss="sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    found = diagnose(model, rng.normal(size=(40, 4)), rng.integers(0, 3, 40), l2="tune")
+    (finding,) = (f for f in found.findings if f.subject == "l2")
+    assert finding.level == "note"
+    assert ("rate (0.01)" if regularizer else "no variable") in finding.what
+    assert "l2='tune'" in finding.why
+
+
 def test_missing_l2_on_biases_is_named():
     (finding,) = diagnose(trained(bias=False), X, Y).of("l2")
     assert finding.level == "warning"

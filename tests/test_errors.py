@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from sklearn.model_selection import cross_val_score
 
-from deltauq import DeltaClassifier, DeltaMethod, DeltaUncertainty, compare
+from deltauq import DeltaClassifier, DeltaMethod, DeltaUncertainty, compare, diagnose
 from deltauq.errors import (
     ConvergenceWarning,
     DeltaUQError,
@@ -387,13 +387,42 @@ def test_images_without_channels_get_that_axis_named():
         ({"layers": [1]}, "pattern 1, which matches no trainable variable"),
         ({"likelihood": None}, "likelihood None is not known"),
         ({"layers": lambda v: False}, "no variable is left to be uncertain"),
-        ({"batch_size": 0}, "batch_size is not a positive whole number"),
+        ({"batch_size": 0}, "batch_size is not a whole number >= 1.*or None"),
         ({"curvature": "hessian", "tail": "trace"}, "tail='trace' needs a trace.*opg.*ggn"),
     ],
 )
 def test_options_that_cannot_be_used(options, text):
     with raises(InvalidInputError, text):
         fit(**options)
+
+
+OPTIONS = (
+    "curvature rank l2 likelihood layers tail rank_tol negative_curvature meat batch_size "
+    "memory_limit seed"
+).split()
+NO_OPTIONS = {"array": np.arange(3.0), "list": [0.5, np.nan], "-1": -1, "object": object()}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("value", NO_OPTIONS.values(), ids=NO_OPTIONS)
+def test_whatever_an_option_is_its_name_is_in_the_error(name, value):
+    with raises(InvalidInputError, "L2" if name == "l2" else name):
+        fit(**{name: value})
+
+
+CALLS = {
+    "polish": lambda value: diagnose(model(), X, Y, polish=value),
+    "rank": lambda value: diagnose(model(), X, Y, rank=value),
+    "curvatures": lambda value: compare(model(), X, Y, X, curvatures=value),
+    "sample_weight": lambda value: fit(weight=value),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("value", [-1, "ggn", object()], ids=["-1", "text", "object"])
+def test_so_it_is_in_those_of_other_arguments(name, value):
+    with raises(InvalidInputError, name):
+        CALLS[name](value)
 
 
 @pytest.mark.parametrize("name", ["curvature", "tail", "negative_curvature", "meat"])
@@ -505,10 +534,10 @@ def test_comparisons_that_cannot_be_made():
     ("options", "text"),
     [
         ({"hidden_units": 8}, "hidden_units cannot be used.*a tuple of widths.*hidden_units=8"),
-        ({"hidden_units": (8, 0)}, r"hidden_units.*whole numbers >= 1.*\(8, 0\)"),
-        ({"batch_size": 0}, "batch_size cannot be used.*an integer >= 1"),
-        ({"max_iter": 0}, "max_iter cannot be used"),
-        ({"epochs": -1}, "epochs cannot be used.*an integer >= 0"),
+        ({"hidden_units": (8, 0)}, "hidden_units is not a whole number >= 1.*Received: 0"),
+        ({"batch_size": 0}, "batch_size is not a whole number >= 1"),
+        ({"max_iter": 0}, "max_iter is not a whole number >= 1"),
+        ({"epochs": -1}, "epochs is not a whole number >= 0"),
         ({"tol": -1.0}, "tol cannot be used"),
         ({"l2": "auto"}, "l2 cannot be used.*a finite number >= 0"),
         ({"dtype": "float16"}, "dtype='float16' is not known"),

@@ -16,6 +16,7 @@ PACKAGE = Path(deltauq.__file__).parent
 #: Rooms in the order in which data flow through them; a room imports only from rooms before it.
 ORDER = [
     "errors",
+    "choices",
     "files",
     "artifact",
     "progress",

@@ -95,9 +95,9 @@ def test_normal_intervals_are_symmetric(prediction):
     np.testing.assert_allclose(upper - lower, 2 * 1.6448536 * prediction.std, rtol=1e-6)
 
 
-@pytest.mark.parametrize("level", [0, 1, 95])
+@pytest.mark.parametrize("level", [0, 1, 95, "0.95", None, np.array([0, 1])])
 def test_levels_are_checked(prediction, level):
-    with pytest.raises(InvalidInputError, match="level is not a confidence level"):
+    with pytest.raises(InvalidInputError, match="level is not between 0 and 1"):
         prediction.interval(level)
 
 

@@ -173,7 +173,7 @@ def test_what_it_does_not_reach_it_says(get_case):
 
 def test_what_it_cannot_do_is_refused(get_case):
     case = get_case("tanh")
-    with pytest.raises(InvalidInputError, match="rtol is not a relative width"):
+    with pytest.raises(InvalidInputError, match="rtol is not between 0 and 1"):
         fit(case, "ggn").refine(case.x, rtol=2)
     small = get_case("no_hidden")
     with pytest.raises(InvalidInputError, match=r"no room.*21 parameters for 3 classes"):

@@ -121,7 +121,7 @@ def test_bad_calls_say_what_to_do(tmp_path):
         method.export(tmp_path / "there")
     with pytest.raises(InvalidInputError, match="directory above the export does not exist"):
         method.export(tmp_path / "no" / "m")
-    with pytest.raises(InvalidInputError, match="not a confidence level"):
+    with pytest.raises(InvalidInputError, match="level is not between 0 and 1"):
         method.export(tmp_path / "m", level=95)
     with pytest.raises(InvalidInputError, match="batch_size"):
         method.export(tmp_path / "m", batch_size=0)

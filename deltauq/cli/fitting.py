@@ -53,7 +53,7 @@ def fit(
 
     Example: deltauq fit credit.csv --target risk --output credit.deltauq
     """
-    from deltauq.covariance import check_choice
+    from deltauq.choices import check_choice
     from deltauq.delta import CURVATURES, DeltaMethod
 
     check_output(output)

@@ -12,7 +12,7 @@ import scipy.stats
 from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
-from deltauq.covariance import check_choice
+from deltauq.choices import check_choice
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 
 if TYPE_CHECKING:

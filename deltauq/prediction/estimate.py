@@ -14,6 +14,7 @@ import tensorflow as tf
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
+from deltauq.choices import check_share
 from deltauq.errors import InvalidInputError, optional
 from deltauq.linalg import root_diagonal
 from deltauq.tables import notebook_table, terminal_table
@@ -157,13 +158,7 @@ def normal_quantile(level: float) -> float:
     Raises:
         InvalidInputError: the level is none.
     """
-    if not 0 < level < 1:
-        raise InvalidInputError(
-            "level is not a confidence level",
-            expected="a number between 0 and 1, such as 0.95",
-            received=repr(level),
-        )
-    return float(scipy.stats.norm.ppf(0.5 + level / 2))
+    return float(scipy.stats.norm.ppf(0.5 + check_share("level", level, example=0.95) / 2))
 
 
 def _each_column(function: Callable[[list[Array]], Array], *parts: Kind) -> Kind:
