@@ -396,10 +396,20 @@ def test_options_that_cannot_be_used(options, text):
         fit(**options)
 
 
-OPTIONS = (
-    "curvature rank l2 likelihood layers tail rank_tol negative_curvature meat batch_size "
-    "memory_limit seed"
-).split()
+OPTIONS = [
+    "curvature",
+    "rank",
+    "l2",
+    "likelihood",
+    "layers",
+    "tail",
+    "rank_tol",
+    "negative_curvature",
+    "meat",
+    "batch_size",
+    "memory_limit",
+    "seed",
+]
 NO_OPTIONS = {"array": np.arange(3.0), "list": [0.5, np.nan], "-1": -1, "object": object()}
 
 
