@@ -232,7 +232,7 @@ def _closeness(found: Stationarity, kinks: tuple[str, ...]) -> Finding:
         return Finding("stationarity", "ok", what)
     if found.shift is not None:
         what += (
-            f"; a step to the minimum would move the predictions by {found.shift:.2g} of their "
+            f"; a step to the minimum would move the predictions by {found.shift_range} of their "
             "standard errors (median, by the curvature of some examples)"
         )
     if kinks:

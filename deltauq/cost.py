@@ -38,6 +38,8 @@ class Stationarity:
             in their standard errors: the median; None where it was not computed. Training by
             mini-batches leaves a gradient whose norm is no small part of anything, and yet moves
             the predictions little: this is the figure to look at.
+        least_shift: the same with the shortest step that the eigenpairs leave possible, of which
+            few tell little: with as much curvature in all other directions as there may be.
     """
 
     cost: float
@@ -46,6 +48,7 @@ class Stationarity:
     l2_norm: float
     params_norm: float
     shift: float | None = None
+    least_shift: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -66,8 +69,26 @@ class Stationarity:
 
     @property
     def is_far(self) -> bool:
-        """More than a standard error from the minimum; any way from it where that is not known."""
-        return not self.is_minimum and (self.shift is None or self.shift > 1.0)
+        """More than a standard error from the minimum; any way from it where that is unknown.
+
+        Of the shortest step that is possible: a long one may be that of a low rank.
+        """
+        shift = self.shift if self.least_shift is None else self.least_shift
+        return not self.is_minimum and (shift is None or shift > 1.0)
+
+    @property
+    def shift_range(self) -> str:
+        """`least_shift` to `shift` in words, or one number where they are alike."""
+        if self.shift is None:
+            return "many"
+        least = self.shift if self.least_shift is None else self.least_shift
+        low, high = f"{least:.2g}", f"{self.shift:.2g}"
+        return high if low == high else f"{low} to {high}"
+
+    @property
+    def is_near(self) -> bool:
+        """Within a standard error of the minimum."""
+        return self.is_minimum or (self.shift is not None and self.shift <= 1.0)
 
 
 class Cost:

@@ -20,7 +20,7 @@ from deltauq.linalg import BlockLanczos
 from deltauq.linearization import Linearization
 from deltauq.memory import plan_memory
 from deltauq.network import Network
-from deltauq.newton import newton_shift, newton_step
+from deltauq.newton import newton_shifts, newton_step
 
 __all__ = [
     "CostEstimate",
@@ -130,7 +130,7 @@ def estimate_shift(
     gradient: Array,
     n_outputs: int,
 ) -> float | None:
-    """How far a step to the minimum would move predictions, in standard errors; see `newton_shift`.
+    """How far a step to the minimum would move predictions, as by `newton_shifts`.
 
     By the dense GGN of as many examples as determine it, or the OPG where the loss has no GGN.
 
@@ -161,7 +161,9 @@ def estimate_shift(
     linearization = Linearization(network, likelihood, data.spec.x, per_example, scale)
     step = newton_step(covariance, gradient, data.n_examples)
     few = most_probable(likelihood, n_outputs)
-    return newton_shift(linearization, covariance, step, some.spread(_SHIFT_INPUTS).x, few)
+    inputs = some.spread(_SHIFT_INPUTS).x
+    shifts = newton_shifts(linearization, covariance, [step], inputs, few)
+    return None if shifts is None else shifts[0]
 
 
 def estimate_costs(

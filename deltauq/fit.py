@@ -58,12 +58,11 @@ def _warn_if_far(fitted: Fitted) -> None:
     found = fitted.stationarity
     if not found.is_far:
         return
-    shift = f"{found.shift:.2g}" if found.shift is not None else "many"
     rates = range_of(fitted.problem.rates * fitted.problem.dispersion)
     warn(
         "the weights are far from a minimum of the cost: a step to it would move the predictions "
-        f"of training inputs by {shift} of their standard errors (median), and these describe a "
-        f"minimum. The gradient norm is {found.gradient_norm:.3g} (of its parts, data "
+        f"of training inputs by {found.shift_range} of their standard errors (median), and these "
+        f"describe a minimum. The gradient norm is {found.gradient_norm:.3g} (of its parts, data "
         f"{found.data_norm:.3g}, L2 {found.l2_norm:.3g}). Check that the L2 rate, {rates}, is what "
         "the model was trained with; or train further, as diagnose does with polish=True.",
         ConvergenceWarning,

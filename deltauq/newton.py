@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.covariance import ParameterCovariance
+from deltauq.covariance import ParameterCovariance, tail_interval
 from deltauq.directions import Directions
 from deltauq.fitting import CURVATURES, Fitted, calibration_inputs, covariance_of
 from deltauq.jacobians import Workspace
-from deltauq.linalg import root_diagonal
+from deltauq.linalg import Eigenpairs, LowRank, root_diagonal
 from deltauq.linearization import Linearization
 
-__all__ = ["newton_shift", "newton_step", "with_shift"]
+__all__ = ["newton_shifts", "newton_step", "with_shift"]
 
 Array = npt.NDArray[Any]
 
@@ -27,10 +28,22 @@ def with_shift(fitted: Fitted) -> Fitted:
     inverse = covariance
     if len(CURVATURES[fitted.settings.curvature]) > 1:  # a sandwich is no inverse of a curvature
         inverse = covariance_of(problem, fitted.settings, fitted.pairs)
+    steps = [
+        newton_step(each, gradient, problem.data.n_examples)
+        for each in (inverse, _with_least_tail(inverse, fitted.pairs))
+    ]
     some, directions = calibration_inputs(problem, fitted.settings.memory_limit)
-    step = newton_step(inverse, gradient, problem.data.n_examples)
-    shift = newton_shift(problem.linearization, covariance, step, some, directions)
-    return replace(fitted, stationarity=replace(found, shift=shift))
+    shifts = newton_shifts(problem.linearization, covariance, steps, some, directions)
+    shift, least = (None, None) if shifts is None else (shifts[0], min(shifts))
+    return replace(fitted, stationarity=replace(found, shift=shift, least_shift=least))
+
+
+def _with_least_tail(covariance: ParameterCovariance, pairs: Eigenpairs) -> ParameterCovariance:
+    """With as little variance in the directions that were not computed as the pairs allow."""
+    if pairs.rank == pairs.n_params:
+        return covariance
+    spectrum = LowRank(covariance.spectrum.weights, tail_interval(pairs)[0])
+    return replace(covariance, spectrum=spectrum)
 
 
 def newton_step(covariance: ParameterCovariance, gradient: Array, n_examples: float) -> Array:
@@ -44,14 +57,14 @@ def newton_step(covariance: ParameterCovariance, gradient: Array, n_examples: fl
     return -n_examples * covariance.times(gradient)
 
 
-def newton_shift(
+def newton_shifts(
     linearization: Linearization,
     covariance: ParameterCovariance,
-    step: Array,
+    steps: Sequence[Array],
     x: Any,
     directions: Directions | None = None,
-) -> float | None:
-    """Median over inputs and outputs of |J dw| / std: what a step does to the means.
+) -> list[float] | None:
+    """Medians over inputs and outputs of |J dw| / std: what steps do to the means.
 
     By Cauchy and Schwarz a Newton step moves no mean by more than N sqrt(g^T Sigma g) standard
     errors; most move by far less.
@@ -59,12 +72,12 @@ def newton_shift(
     Args:
         linearization: of the network.
         covariance: of its parameters, which gives the standard errors.
-        step: dw `[P]`.
+        steps: dw `[P]` each.
         x: inputs.
         directions: as for `Linearization.sketch`.
 
     Returns:
-        The median; None where no mean has a standard error.
+        The median of each step; None where no mean has a standard error.
     """
     dtype = linearization.network.dtype
     workspace = Workspace(dtype)
@@ -75,9 +88,9 @@ def newton_shift(
     std = root_diagonal(slope @ middle @ np.swapaxes(slope, 1, 2))
     if not np.any(std > 0):
         return None
-    scaled = step / covariance.scale  # the rows are those of J D
-    size = float(np.linalg.norm(scaled))
-    unit = (scaled / size if size else scaled).astype(dtype)[:, None]
-    along = linearization.sketch(x, unit, workspace, directions).along
-    moved = size * np.abs(slope @ along)[..., 0]
-    return float(np.median(moved[std > 0] / std[std > 0]))
+    scaled = np.stack(steps, axis=1) / covariance.scale[:, None]  # the rows are those of J D
+    sizes = np.linalg.norm(scaled, axis=0)
+    units = (scaled / np.where(sizes > 0, sizes, 1.0)).astype(dtype)
+    along = linearization.sketch(x, units, workspace, directions).along
+    moved = sizes * np.abs(slope @ along)
+    return [float(np.median(each[std > 0] / std[std > 0])) for each in np.moveaxis(moved, 2, 0)]

@@ -129,6 +129,26 @@ def test_a_tuned_rate_does_not_hide_that_training_stopped():
     assert dm.stationarity.shift == pytest.approx(before.shift, rel=0.2)
 
 
+@pytest.mark.parametrize("curvature", ["ggn", "hessian"])
+def test_few_eigenpairs_leave_the_distance_open_and_warn_of_nothing(curvature):
+    """What they do not see makes the step long; all of them show that it is short."""
+    x, y = wine()
+    model = trained(40, l2=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        few, every = (
+            DeltaMethod(model, curvature, rank=rank, progress=False).fit(x, y).stationarity
+            for rank in (5, "full")
+        )
+    assert few.least_shift < every.shift < 1.0 < few.shift
+    assert not few.is_near
+    assert not few.is_far
+    assert few.shift_range == f"{few.least_shift:.2g} to {few.shift:.2g}"
+    assert every.is_near
+    assert every.shift == every.least_shift
+    assert every.shift_range == f"{every.shift:.2g}"
+
+
 def test_weights_of_zero_are_no_minimum_for_that():
     assert Stationarity(0.5, 0.1, 0.1, 0.0, 0.0).ratio == 1.0
     assert Stationarity(0.5, 0.0, 0.0, 0.0, 0.0).ratio == 0.0

@@ -182,16 +182,17 @@ def test_the_verdict_is_stated_with_what_it_means(verdict, meaning):
 
 
 @pytest.mark.parametrize(
-    ("data_norm", "shift", "verdict"),
+    ("data_norm", "shifts", "verdict"),
     [
-        (3e-4, None, "stationary"),
-        (0.3, 0.2, "near a minimum"),
-        (0.3, 3.0, "far from a minimum"),
-        (0.3, None, "not at a minimum"),  # as a diagnosis leaves it to a fit
+        (3e-4, (), "stationary"),
+        (0.3, (0.2, 0.1), "near a minimum"),
+        (0.3, (3.0, 2.0), "far from a minimum"),
+        (0.3, (3.0, 0.1), "not at a minimum"),  # a low rank leaves it open
+        (0.3, (), "not at a minimum"),  # a diagnosis leaves it to a fit
     ],
 )
-def test_without_a_verdict_the_gradient_and_the_step_give_one(data_norm, shift, verdict):
-    found = Stationarity(0.5, 0.5 * data_norm, data_norm, 0.29, 10.0, shift)
+def test_without_a_verdict_the_gradient_and_the_step_give_one(data_norm, shifts, verdict):
+    found = Stationarity(0.5, 0.5 * data_norm, data_norm, 0.29, 10.0, *shifts)
     text = _text(to_html(_study(verdict=None, stationarity=found), {}))
     assert f"The weights: {verdict}." in text
 

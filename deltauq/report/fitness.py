@@ -25,8 +25,8 @@ _VERDICTS = {
     "near a minimum": "The method assumes a minimum of the cost. A step to it would move the "
     "predictions by less than their standard errors, as is usual after training by mini-batches.",
     "not at a minimum": "The method assumes a minimum of the cost, and the gradient has not "
-    "vanished. How far a minimum is, in standard errors of the predictions, was not computed here; "
-    "a fit does that.",
+    "vanished. How far a minimum is, in standard errors of the predictions, is not known: a fit "
+    "with enough eigenpairs says it.",
     "far from a minimum": "The method assumes a minimum of the cost. Either training stopped well "
     "before one, or the L2 rate is not the one the weights were trained with. Read the standard "
     "errors as provisional.",
@@ -63,9 +63,9 @@ def stationarity_verdict(study: Study) -> str:
         return study.verdict or ""
     if found.ratio <= study.tolerance:
         return "stationary"
-    if found.shift is None and not found.is_minimum:
-        return "not at a minimum"
-    return "far from a minimum" if found.is_far else "near a minimum"
+    if found.is_near:
+        return "near a minimum"
+    return "far from a minimum" if found.is_far and found.shift else "not at a minimum"
 
 
 def diagnosis_sentence(diagnosis: Diagnosis) -> str:
@@ -153,5 +153,5 @@ def _stationarity_sentence(study: Study) -> str:
         return sentence
     return (
         f"{sentence} A step to the minimum would move the predictions of training inputs by "
-        f"{number(s.shift)} of their standard errors (median)."
+        f"{s.shift_range} of their standard errors (median)."
     )
