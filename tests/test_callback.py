@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -13,12 +15,16 @@ from deltauq.errors import InvalidInputError, TunedL2Warning, UnsupportedModelEr
 
 @pytest.fixture
 def data():
+    return make_data()
+
+
+def make_data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 3)).astype("float32")
     return x[:90], np.argmax(x[:90] + rng.normal(size=(90, 3)), axis=1), x[90:]
 
 
-def build(**options):
+def untrained():
     keras.utils.set_random_seed(0)
     l2 = {"kernel_regularizer": keras.regularizers.L2(0.02)}
     l2["bias_regularizer"] = l2["kernel_regularizer"]
@@ -29,11 +35,26 @@ def build(**options):
             keras.layers.Dense(3, "softmax", name="iris.species-1", **l2),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy", **options)
+    model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
     return model
 
 
-def train(model, data, *callbacks, epochs=40, **options):
+@functools.cache
+def minimum():
+    model = untrained()
+    train(model, make_data(), epochs=100)
+    return model.get_weights()
+
+
+def build():
+    """Close to a minimum, so that a few epochs more stay there."""
+    model = untrained()
+    model.set_weights(minimum())
+    model.optimizer.learning_rate = 1e-3
+    return model
+
+
+def train(model, data, *callbacks, epochs=4, **options):
     options = {"verbose": 0} | options
     return model.fit(
         data[0], data[1], batch_size=90, epochs=epochs, callbacks=list(callbacks), **options
@@ -50,7 +71,7 @@ def test_it_is_the_delta_method_of_the_trained_model(data):
     np.testing.assert_allclose(callback.delta_.predict(x_val).std, prediction.std, rtol=1e-5)
     low, high = prediction.std_bounds
     figures = [history.history[name] for name in ("val_mean_score", "val_std_width")]
-    assert [len(each) for each in figures] == [40, 40]  # a frame takes lists of one length
+    assert [len(each) for each in figures] == [4, 4]  # a frame takes lists of one length
     assert np.all(np.isnan(figures[0][:-1]))
     assert figures[0][-1] == pytest.approx(np.mean(prediction.score), rel=1e-5)
     assert figures[1][-1] == pytest.approx(np.median((high - low) / high), rel=1e-3, abs=1e-6)
@@ -68,7 +89,7 @@ def test_weights_count(data, name):
     x, y, _ = data
     weights = np.linspace(0.5, 1.8, 90) if name == "sample_weight" else {0: 2.0}
     callback = DeltaUncertainty(x, y, **{name: weights})
-    train(build(), data, callback, epochs=100, **{name: weights})
+    train(build(), data, callback, epochs=40, **{name: weights})
     total = np.sum(weights) if name == "sample_weight" else 90 + np.sum(y == 0)
     assert callback.delta_.n_examples == pytest.approx(total)
 
@@ -91,10 +112,10 @@ def test_the_model_is_left_as_it_was_and_trains_on(data):
 
 def test_it_follows_callbacks_that_restore_weights(data):
     x, y, x_val = data
-    model = build()
+    model = untrained()
     stopping = keras.callbacks.EarlyStopping("loss", patience=0, restore_best_weights=True)
     callback = DeltaUncertainty(x, y, x_val=x_val)
-    train(model, data, stopping, callback)
+    train(model, data, stopping, callback, epochs=60)
     np.testing.assert_allclose(
         callback.delta_.predict(x_val).probabilities, model.predict(x_val, verbose=0), rtol=1e-5
     )
@@ -105,9 +126,9 @@ def test_one_history_over_two_trainings(data):
     model, kept = build(), keras.callbacks.History()
     callback = DeltaUncertainty(*data[:2], x_val=data[2])
     for _ in range(2):
-        train(model, data, kept, callback, epochs=30)
-    assert {len(values) for values in kept.history.values()} == {60}
-    assert list(np.flatnonzero(np.isfinite(kept.history["val_mean_score"]))) == [29, 59]
+        train(model, data, kept, callback, epochs=3)
+    assert {len(values) for values in kept.history.values()} == {6}
+    assert list(np.flatnonzero(np.isfinite(kept.history["val_mean_score"]))) == [2, 5]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +187,7 @@ def test_a_model_that_its_first_batch_builds(data):
     assert not model.built
     with pytest.raises(InvalidInputError, match="no L2 rate"):
         train(model, data, DeltaUncertainty(*data[:2]))
-    assert int(model.optimizer.iterations) == 1  # of 40 epochs of one batch
+    assert int(model.optimizer.iterations) == 1  # of 4 epochs of one batch
     callback = DeltaUncertainty(*data[:2], l2="tune")
     with pytest.warns(TunedL2Warning):
         train(model, data, callback, epochs=100)
