@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from sybil import Sybil
 from sybil.integration.pytest import SybilItem
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
             if item.path.name == "gallery.md":  # which `make docs` runs too
                 item.add_marker("slow")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Weights and batches that a test leaves to chance are the same in every run."""
+    keras.utils.set_random_seed(0)
 
 
 def pytest_collection_finish() -> None:
