@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import pytest
 from sybil import Sybil
 from sybil.integration.pytest import SybilItem
@@ -48,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Weights and batches that a test leaves to chance are the same in every run."""
+    import keras  # after tests/conftest.py told TensorFlow to be silent
+
     keras.utils.set_random_seed(0)
 
 
