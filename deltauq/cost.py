@@ -68,21 +68,23 @@ class Stationarity:
         return self.ratio <= _MINIMUM
 
     @property
+    def _least(self) -> float | None:
+        return self.shift if self.least_shift is None else self.least_shift
+
+    @property
     def is_far(self) -> bool:
         """More than a standard error from the minimum; any way from it where that is unknown.
 
         Of the shortest step that is possible: a long one may be that of a low rank.
         """
-        shift = self.shift if self.least_shift is None else self.least_shift
-        return not self.is_minimum and (shift is None or shift > 1.0)
+        return not self.is_minimum and (self._least is None or self._least > 1.0)
 
     @property
     def shift_range(self) -> str:
         """`least_shift` to `shift` in words, or one number where they are alike."""
         if self.shift is None:
             return "many"
-        least = self.shift if self.least_shift is None else self.least_shift
-        low, high = f"{least:.2g}", f"{self.shift:.2g}"
+        low, high = f"{self._least:.2g}", f"{self.shift:.2g}"
         return high if low == high else f"{low} to {high}"
 
     @property

@@ -190,7 +190,7 @@ def diagnose(
         probe = found.attempt("data", lambda: probe_rows(source, dtype=network.dtype, n=3))
         understood = _understand(found, network, probe, likelihood)
         found.attempt("model", lambda: refuse_false_gradients(understood.network, probe))
-        if isinstance(l2, str):
+        if l2 == "auto":
             found.attempt("l2", lambda: refuse_other_terms(network.terms_added(probe)))
         training = (source, y, sample_weight, class_weight)
         problem = found.attempt("data", lambda: _problem(understood, training, l2))
