@@ -14,14 +14,16 @@ from deltauq.directions import some_classes
 from deltauq.errors import NotFittedError
 from deltauq.evidence import Evidence, TunedL2, log_marginal_likelihood, tune_l2
 from deltauq.fitting import Fitted, calibration_rows
+from deltauq.grouping import group_inputs
 from deltauq.inputs import InputBatches
-from deltauq.joint import JointPrediction, predict_joint
+from deltauq.joint import JointPrediction, joint_memory, predict_joint
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Eigenpairs
-from deltauq.memory import free_memory, prediction_batch
+from deltauq.means import GroupMean, mean_memory, predict_mean
+from deltauq.memory import ResultMemory, free_memory, plan_prediction, prediction_batch
 from deltauq.newton import with_shift
 from deltauq.posterior import posterior
-from deltauq.prediction import predict, predict_some
+from deltauq.prediction import predict, predict_some, prediction_memory
 from deltauq.problem import Problem
 from deltauq.progress import progress_bar
 from deltauq.rankcurve import RankCurve, rank_curve
@@ -57,16 +59,17 @@ class Answers:
 
         Raises:
             InvalidInputError: inputs that do not fit the training data, classes that are none.
-            MemoryLimitError: the Jacobian of one input does not fit.
+            MemoryLimitError: the covariances of all inputs do not fit, or the Jacobian of one.
         """
         fitted = self._require_fitted("predict")
         problem = fitted.problem
         parts = (problem.linearization, fitted.covariance)
         if classes is None:
-            with self._batches(x, "predicting") as inputs:
+            with self._batches(x, "predicting", _predictions(problem)) as inputs:
                 return predict(*parts, inputs, fitted.vectors)
         chosen = some_classes(classes, problem.likelihood, problem.n_outputs)
-        with self._batches(x, "predicting", n_rows=2 * len(chosen)) as inputs:
+        memory = prediction_memory(len(chosen))
+        with self._batches(x, "predicting", memory, n_rows=2 * len(chosen)) as inputs:
             return predict_some(*parts, inputs, fitted.vectors, chosen)
 
     def predict_joint(self, x: Any) -> JointPrediction:
@@ -74,11 +77,52 @@ class Answers:
 
         Args:
             x: B inputs as in `fit`; the result takes (B C)^2 numbers twice.
+
+        Raises:
+            InvalidInputError: inputs that do not fit the training data.
+            MemoryLimitError: the covariances do not fit. `predict_mean` has means and contrasts
+                over any number of inputs.
         """
         fitted = self._require_fitted("predict_joint")
-        with self._batches(x, "predicting", copies=2) as inputs:
-            return predict_joint(
-                fitted.problem.linearization, fitted.covariance, inputs, fitted.vectors
+        problem = fitted.problem
+        parts = (problem.linearization, fitted.covariance)
+        positions = problem.likelihood.positions
+        memory = joint_memory(problem.n_outputs, positions * problem.n_shown)
+        with self._batches(x, "predicting", memory, copies=2) as inputs:
+            return predict_joint(*parts, inputs, fitted.vectors, problem.n_outputs)
+
+    def predict_mean(self, x: Any, groups: Any = None, weights: Any = None) -> GroupMean:
+        """Means of the predictions over groups of inputs, or other sums of them, in one pass.
+
+        The sum of w_n p_n over a group has the covariance J_ Sigma J_^T with J_ = sum_n w_n S_n J_n
+        its own gradient. So memory does not grow with the inputs: 8 G C P bytes for G groups of C
+        outputs and P parameters. The covariance is between all groups, and so their differences and
+        other contrasts have standard errors and bounds too: `GroupMean.difference`.
+
+        Args:
+            x: any number of inputs as in `fit`: arrays, or a dataset that yields inputs without
+                labels, in a fixed order where there are groups or weights.
+            groups: the group of every input, numbers or text `[N]`; None takes all inputs as one
+                group, named "all". Where an input makes T predictions, all of them are in its
+                group; `[N, T]` puts each in its own.
+            weights: w `[N]` (or `[N, T]`), finite and of any sign; used as they are: not divided by
+                their sum. None takes 1/n_g, n_g the number of predictions of the group, which
+                makes the sum a mean.
+
+        Raises:
+            InvalidInputError: inputs that do not fit the training data, groups or weights that do
+                not fit the inputs.
+            MemoryLimitError: the gradients of so many groups do not fit.
+        """
+        fitted = self._require_fitted("predict_mean")
+        problem = fitted.problem
+        grouping = group_inputs(groups, weights, problem.likelihood.positions)
+        memory = mean_memory(len(grouping.names), problem.n_shown, fitted.pairs)
+        with self._batches(x, "predicting", memory) as inputs:
+            if inputs.n_rows is not None:
+                grouping.check_length(inputs.n_rows)
+            return predict_mean(
+                problem.linearization, fitted.covariance, inputs, fitted.vectors, grouping
             )
 
     def refine(self, x: Any, rtol: float = 0.01) -> Any:
@@ -102,7 +146,8 @@ class Answers:
         check_refinable(fitted, rtol)
         if fitted.pairs.rank == fitted.pairs.n_params:
             return self.predict(x)  # nothing was left out
-        with self._batches(x, "refining", copies=row_copies(fitted)) as inputs:
+        memory = _predictions(fitted.problem)
+        with self._batches(x, "refining", memory, copies=row_copies(fitted)) as inputs:
             return refine(fitted, inputs, rtol)
 
     def rank_curve(self, x: Any = None) -> RankCurve:
@@ -178,33 +223,44 @@ class Answers:
 
     @contextmanager
     def _batches(
-        self, x: Any, doing: str, *, copies: int = 1, n_rows: int | None = None
+        self,
+        x: Any,
+        doing: str,
+        result: ResultMemory,
+        *,
+        copies: int = 1,
+        n_rows: int | None = None,
     ) -> Iterator[InputBatches]:
-        """Inputs in batches whose Jacobians fit in memory so many times, under a progress bar."""
+        """Inputs in batches whose Jacobians fit so many times beside a result, with progress."""
         problem = self._require_fitted(doing).problem
-        inputs = self._inputs(x, problem, copies, n_rows)
+        inputs = self._inputs(x, problem, batch_size=1)
+        plan = plan_prediction(
+            result,
+            inputs.n_rows,
+            problem.network,
+            problem.data.spec.x,
+            n_rows or problem.n_outputs,
+            free=free_memory(self.memory_limit),
+            batch_size=self.batch_size if copies == 1 else None,
+            copies=copies,
+        )
+        inputs.batch_size, inputs.on_rows = plan.batch_size, plan.check
         with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
             yield inputs
 
-    def _inputs(
-        self, x: Any, problem: Problem, copies: int = 1, n_rows: int | None = None
-    ) -> InputBatches:
-        chosen = self.batch_size if copies == 1 else None
+    def _inputs(self, x: Any, problem: Problem, *, batch_size: int | None = None) -> InputBatches:
         return InputBatches(
             x,
             dtype=problem.network.dtype,
-            batch_size=chosen or self._prediction_batch(problem, copies, n_rows),
+            batch_size=batch_size or self.batch_size or self._prediction_batch(problem),
             spec=problem.data.spec.x,
             columns=problem.data.columns,
         )
 
-    def _prediction_batch(
-        self, problem: Problem, copies: int = 1, n_rows: int | None = None
-    ) -> int:
-        spec, free = problem.data.spec.x, free_memory(self.memory_limit)
-        rows = n_rows or problem.n_outputs
-        return prediction_batch(problem.network, spec, rows, free=free, copies=copies)
+    def _prediction_batch(self, problem: Problem) -> int:
+        free = free_memory(self.memory_limit)
+        return prediction_batch(problem.network, problem.data.spec.x, problem.n_outputs, free=free)
 
     @property
     def eigenpairs(self) -> Eigenpairs:
@@ -271,3 +327,8 @@ class Answers:
                 expected="fit(x, y) on the training data first",
             )
         return self._fitted
+
+
+def _predictions(problem: Problem) -> ResultMemory:
+    """What predictions of all outputs take."""
+    return prediction_memory(problem.n_shown, problem.likelihood.positions)

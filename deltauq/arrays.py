@@ -76,19 +76,20 @@ def as_numbers(leaf: Any, name: str = "x") -> Array:
     return array
 
 
-def as_labels(y: Any, first_row: int = 0) -> Array:
+def as_labels(y: Any, first_row: int = 0, name: str = "y") -> Array:
     """Labels of any kind as an array `[N, ...]`: numbers or text.
 
     Args:
         y: labels.
         first_row: as for `check_finite`.
+        name: of the argument, for the errors.
 
     Raises:
         InvalidInputError: missing or non-finite labels, or what is no array.
     """
     if isinstance(y, Mapping):
         raise InvalidInputError(
-            "y is a dict",
+            f"{name} is a dict",
             expected="labels of the model's one output",
             received=f"a dict of {sorted(map(str, y))}",
             remedy="pass y[name] of that output",
@@ -99,7 +100,7 @@ def as_labels(y: Any, first_row: int = 0) -> Array:
         missing = int(np.sum(frame.isna().to_numpy()))
         if missing:
             raise InvalidInputError(
-                "y holds missing values",
+                f"{name} holds missing values",
                 expected="a label for every row",
                 received=f"{missing} of {frame.size} values are missing",
                 remedy="drop those rows of x and y before; deltauq never drops any",
@@ -110,9 +111,9 @@ def as_labels(y: Any, first_row: int = 0) -> Array:
         else:
             labels = _from_column(frame)
     else:
-        labels = _as_array(y, "y")
+        labels = _as_array(y, name)
     if labels.dtype.kind == "f":
-        check_finite("y", labels, first_row)
+        check_finite(name, labels, first_row)
     return _as_text(labels) if labels.dtype.kind in "OST" else labels
 
 

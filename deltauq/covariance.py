@@ -63,6 +63,22 @@ class ParameterCovariance:
         low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
         return low / self.n_examples, high / self.n_examples
 
+    def project_between(self, along: Array, rest: Array) -> tuple[Array, tuple[Array, ...] | None]:
+        """J Sigma J^T, and matrices in whose range it lies from all eigenpairs; None where unknown.
+
+        Where the bounds are no proof the matrix itself belongs to the range.
+        """
+        middle, outer = self.project(along, rest), self.project_bounds(along, rest)
+        if outer is None or self.certified:
+            return middle, outer
+        return middle, (*outer, middle)
+
+    @property
+    def largest_std(self) -> float:
+        """The largest standard error of a row of length one in the prior's metric."""
+        high = self.spectrum if self.bounds is None else self.bounds[1]
+        return float(np.sqrt(high.largest / self.n_examples))
+
     def times(self, vector: Array) -> Array:
         """Sigma v of a vector `[P]`."""
         scaled = self.scale * vector

@@ -42,7 +42,8 @@ class InputBatches:
         x: an array or a nest (list, tuple, dict) of arrays `[N, ...]`, all with the same N, a
             pandas frame, or a dataset that yields such inputs.
         dtype: what floating inputs are cast to; integer inputs stay as they are.
-        batch_size: rows per batch, at most; a small remainder would be slow for its size.
+        batch_size: rows per batch, at most; a small remainder would be slow for its size. It may be
+            set again before the batches are read.
         spec: `tf.TensorSpec`s of the training inputs, which these must be like; None leaves them.
         columns: the training frame's columns, which a frame must have in this order; or None.
 
@@ -50,6 +51,8 @@ class InputBatches:
         source: checked arrays, or the `Stream` of a dataset.
         n_rows: N; of a dataset None, until it was read to its end.
         on_batch: called with the number of rows after each batch; None or a progress display.
+        on_rows: called with the number of rows so far before they are cut into batches, to refuse
+            too many; or None.
 
     Raises:
         InvalidInputError: empty, ragged or non-finite inputs, different numbers of rows, or inputs
@@ -67,9 +70,10 @@ class InputBatches:
     ) -> None:
         self._dtype = dtype
         self._spec = spec
-        self._batch_size = check_batch_size(batch_size)
+        self.batch_size = check_batch_size(batch_size)
         self.on_batch: Callable[[int], None] | None = None
         self.n_rows: int | None = None
+        self.on_rows: Callable[[int], None] | None = None
         rank = None if spec is None else sum(leaf.shape.rank for leaf in tf.nest.flatten(spec))
         self.source = as_source(x, rank=rank)
         if not isinstance(self.source, Stream):
@@ -81,7 +85,9 @@ class InputBatches:
         """The batches, in order, the last partial one included."""
         n_rows = 0
         for part in self._parts():
-            for batch in cut(part, self._batch_size):
+            if self.on_rows is not None:
+                self.on_rows(n_rows + _n_rows(part))
+            for batch in cut(part, self.batch_size):
                 yield tf.nest.map_structure(tf.constant, batch)
                 n_rows += _n_rows(batch)
                 if self.on_batch is not None:
@@ -102,7 +108,7 @@ class InputBatches:
             yield self.source
             return
         n_rows = 0
-        for element in self.source.inputs(self._batch_size):
+        for element in self.source.inputs(self.batch_size):
             if self._spec is not None:
                 _refuse_labels(element, self._spec)
             part = self._checked(element, n_rows)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
@@ -15,25 +16,12 @@ from deltauq.errors import InvalidInputError
 from deltauq.inputs import InputBatches
 from deltauq.linalg import inner_products, split
 from deltauq.linearization import Linearization
+from deltauq.means import GroupMean
+from deltauq.memory import ResultMemory
 
-__all__ = ["GroupMean", "JointPrediction", "predict_joint"]
+__all__ = ["GroupMean", "JointPrediction", "joint_memory", "predict_joint"]
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class GroupMean:
-    """Mean probabilities over groups of inputs.
-
-    Attributes:
-        probabilities: `[G, C]`.
-        covariance: of the groups' means, `[G, C, G, C]`.
-        std: standard error of each mean `[G, C]`.
-    """
-
-    probabilities: Array
-    covariance: Array
-    std: Array
 
 
 @jaxtyped(typechecker=beartype)
@@ -58,10 +46,9 @@ class JointPrediction:
         return f"JointPrediction({n} inputs, {c} classes)"
 
     def mean(self, weights: Array | None = None) -> GroupMean:
-        """Mean probabilities over groups of inputs, with their standard errors.
+        """Means over groups of these inputs, with their standard errors.
 
-        Inputs share the weights of the network, so their errors do not average out as independent
-        ones would.
+        `DeltaMethod.predict_mean` has them for any number of inputs, with `std_bounds`.
 
         Args:
             weights: `[G, B]` or `[B]`, not negative; each row is brought to the sum one. None takes
@@ -87,10 +74,25 @@ class JointPrediction:
             )
         shares = shares / totals
         covariance = np.einsum("gb,bcde,hd->gche", shares, self.covariance, shares, optimize=True)
-        variance = np.einsum("gcgc->gc", covariance)
-        return GroupMean(
-            shares @ self.probabilities, covariance, np.sqrt(np.maximum(variance, 0.0))
-        )
+        counts = np.count_nonzero(shares, axis=1)
+        names = np.arange(len(shares))
+        return GroupMean(names, shares @ self.probabilities, covariance, counts)
+
+
+def joint_memory(n_outputs: int, n_shown: int) -> ResultMemory:
+    """What the covariances between B inputs take while the second of the two is made.
+
+    Args:
+        n_outputs: of the model, all positions of an input together.
+        n_shown: C, those of the predictions: two of a single sigmoid.
+    """
+    matrices = n_outputs**2 + n_outputs * n_shown + 2 * n_shown**2
+    return ResultMemory(
+        f"covariances between all inputs, [B, {n_shown}, B, {n_shown}],",
+        "predict_mean(x, groups, weights) has means and contrasts over any number of inputs; "
+        "covariances fit for {most} inputs at a time, or with a larger memory_limit",
+        square=8 * matrices,
+    )
 
 
 def predict_joint(
@@ -98,6 +100,7 @@ def predict_joint(
     covariance: ParameterCovariance,
     inputs: InputBatches,
     vectors: Array,
+    n_outputs: int,
 ) -> JointPrediction:
     """J Sigma J^T over all rows of all inputs.
 
@@ -109,19 +112,25 @@ def predict_joint(
         covariance: of its parameters.
         inputs: the inputs, in batches whose rows `[B, C, P]` fit in memory twice.
         vectors: the covariance's vectors, C-contiguous and in the network's precision.
+        n_outputs: C, all positions of an input together.
     """
     batches = list(inputs)
-    parts, along, blocks = [], [], []
-    for number, x in enumerate(batches):
+    sizes = [len(tf.nest.flatten(x)[0]) * n_outputs for x in batches]
+    places = [slice(stop - size, stop) for size, stop in zip(sizes, np.cumsum(sizes), strict=True)]
+    outside = np.empty((sum(sizes), sum(sizes)))
+    parts, along = [], []
+    for number, (x, here) in enumerate(zip(batches, places, strict=True)):
         rows = linearization.rows(x)
         inside, left = _split(vectors, rows.values)
         parts.append(rows.shown[:4])
         along.append(inside.T)
-        blocks.append([inner_products(left, left)])
-        for later in batches[number + 1 :]:
+        outside[here, here] = inner_products(left, left)
+        for later, there in zip(batches[number + 1 :], places[number + 1 :], strict=True):
             right = _split(vectors, linearization.rows(later).values)[1]
-            blocks[-1].append(inner_products(left, right))
-    middle = covariance.project(np.concatenate(along), _symmetric(blocks))
+            outside[here, there] = inner_products(left, right)
+            outside[there, here] = outside[here, there].T
+    middle = covariance.project(np.concatenate(along), outside)
+    del outside
     logits, mean, back, slope = (np.concatenate(column) for column in zip(*parts, strict=True))
     return JointPrediction(logits, mean, _congruent(back, middle), _congruent(slope, middle))
 
@@ -131,18 +140,11 @@ def _split(vectors: Array, rows: Array) -> tuple[Array, Array]:
     return split(vectors, rows.reshape(-1, rows.shape[2]).T, overwrite=True)
 
 
-def _symmetric(blocks: list[list[Array]]) -> Array:
-    """The symmetric matrix with some blocks on and above its diagonal."""
-    count = len(blocks)
-    full = [
-        [blocks[i][j - i] if j >= i else blocks[j][i - j].T for j in range(count)]
-        for i in range(count)
-    ]
-    return np.block(full)
-
-
 def _congruent(left: Array, middle: Array) -> Array:
     """L_b M_bd L_d^T for each pair of inputs b and d, `[B, C, B, C]`."""
-    n, _, r = left.shape
-    middle = middle.reshape(n, r, n, r)
-    return np.einsum("bci,bidj,dej->bcde", left, middle, left, optimize=True)
+    n, c, r = left.shape
+    half = np.matmul(left, middle.reshape(n, r, n * r)).reshape(n * c, n, r)
+    result = np.empty((n * c, n, c))
+    for d in range(n):
+        np.matmul(half[:, d], left[d].T, out=result[:, d])
+    return result.reshape(n, c, n, c)

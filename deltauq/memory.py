@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,15 @@ from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
 
-__all__ = ["MemoryPlan", "free_memory", "plan_memory", "prediction_batch"]
+__all__ = [
+    "MemoryPlan",
+    "PredictionPlan",
+    "ResultMemory",
+    "free_memory",
+    "plan_memory",
+    "plan_prediction",
+    "prediction_batch",
+]
 
 _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -58,6 +68,67 @@ class MemoryPlan:
     def total(self) -> int:
         """All of it."""
         return self.vectors + self.buffer + self.batch
+
+
+@dataclass(frozen=True)
+class ResultMemory:
+    """Bytes that a result of B inputs takes while it is made: fixed + each B + square B^2.
+
+    Attributes:
+        what: the result holds, in words.
+        remedy: what to do when it does not fit; `{most}` in it becomes the number of inputs that
+            fit.
+        fixed: bytes.
+        each: bytes an input.
+        square: bytes for each pair of inputs.
+    """
+
+    what: str
+    remedy: str
+    fixed: int = 0
+    each: int = 0
+    square: int = 0
+
+    def n_bytes(self, n_inputs: int) -> int:
+        """Of so many inputs."""
+        return self.fixed + self.each * n_inputs + self.square * n_inputs**2
+
+    def most(self, n_bytes: int) -> int:
+        """The largest number of inputs whose result takes at most so many bytes."""
+        left = n_bytes - self.fixed
+        if left < 0:
+            return 0
+        if not self.square:
+            return left // self.each if self.each else sys.maxsize
+        root = math.isqrt(self.each**2 + 4 * self.square * left)
+        return (root - self.each) // (2 * self.square)
+
+
+@dataclass(frozen=True)
+class PredictionPlan:
+    """How inputs are predicted within a limit.
+
+    Attributes:
+        batch_size: inputs a step.
+        result: what is made of them.
+        free: bytes that it may take.
+    """
+
+    batch_size: int
+    result: ResultMemory
+    free: int
+
+    def check(self, n_inputs: int) -> None:
+        """`MemoryLimitError` where the result of so many inputs does not fit."""
+        most = self.result.most(self.free)
+        if n_inputs > most:
+            raise MemoryLimitError(
+                f"{self.result.what} do not fit in memory",
+                expected=f"at most {_text(self.free)}, what the limit or the machine leaves",
+                received=f"{_text(self.result.n_bytes(n_inputs))} for {n_inputs:,} inputs",
+                remedy=self.result.remedy.format(most=f"{most:,}")
+                + ("" if most else " (not even one input fits here)"),
+            )
 
 
 def free_memory(memory_limit: int | str | None) -> int:
@@ -161,8 +232,7 @@ def prediction_batch(
     Raises:
         MemoryLimitError: not even the Jacobian of one input fits.
     """
-    row = network.n_params * np.dtype(network.dtype).itemsize
-    each = copies * n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec)
+    each = _jacobian_bytes(network, spec, n_outputs, copies)
     if each > free:
         raise MemoryLimitError(
             "the Jacobian of one input does not fit in memory",
@@ -174,6 +244,53 @@ def prediction_batch(
     if copies > 1:
         return int(fits)
     return int(min(_comfortable_batch(network, spec, n_outputs), fits))
+
+
+def plan_prediction(
+    result: ResultMemory,
+    n_inputs: int | None,
+    network: Network,
+    spec: Any,
+    n_outputs: int,
+    *,
+    free: int,
+    batch_size: int | None = None,
+    copies: int = 1,
+) -> PredictionPlan:
+    """Choose batches that fit beside the result of all inputs, or say what does not fit.
+
+    Args:
+        result: what grows with the inputs.
+        n_inputs: B; None of a dataset, whose inputs are counted as they are read.
+        network: the network.
+        spec: of its inputs.
+        n_outputs: rows of the Jacobian of an input.
+        free: bytes that may be taken.
+        batch_size: inputs a step, where the user chose.
+        copies: of the Jacobian that are held at once.
+
+    Raises:
+        MemoryLimitError: the result of B inputs, or of one, does not fit beside batches that are
+            not slow, or half of the memory.
+    """
+    one = _jacobian_bytes(network, spec, n_outputs, copies)
+    usual = batch_size or _comfortable_batch(network, spec, n_outputs)
+    room = max(one, min(2 * usual * one, free // 2))
+    found = PredictionPlan(usual, result, max(0, free - room))
+    known = n_inputs or 1
+    found.check(known)
+    if batch_size is None:
+        left = free - result.n_bytes(known)
+        size = prediction_batch(network, spec, n_outputs, free=left, copies=copies)
+        taken = size * one if n_inputs is None else 0
+        found = replace(found, batch_size=size, free=min(found.free, free - taken))
+    return found
+
+
+def _jacobian_bytes(network: Network, spec: Any, n_outputs: int, copies: int) -> int:
+    """What an input takes while its rows are formed."""
+    row = network.n_params * np.dtype(network.dtype).itemsize
+    return int(copies * n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec))
 
 
 def _comfortable_batch(network: Network, spec: Any, rows_per_example: int) -> int:

@@ -68,6 +68,12 @@ class Problem:
         """What the weights should minimise."""
         return Cost(self.network, self.likelihood, self.data, self.rates)
 
+    @cached_property
+    def n_shown(self) -> int:
+        """Means that a prediction has: C at each position, and two of a single sigmoid."""
+        n_outputs = self.n_outputs // self.likelihood.positions
+        return len(self.likelihood.shown_logits(n_outputs))
+
     @property
     def epsilon(self) -> float:
         """Relative rounding of the curvature: the network's machine epsilon."""

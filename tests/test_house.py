@@ -51,6 +51,8 @@ ORDER = [
     "sandwich",
     "posterior",
     "prediction",
+    "grouping",
+    "means",
     "joint",
     "rankcurve",
     "problem",

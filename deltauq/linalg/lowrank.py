@@ -29,6 +29,12 @@ class LowRank:
         """The same times a number."""
         return LowRank(self.weights * factor, self.tail * factor)
 
+    @property
+    def largest(self) -> float:
+        """The largest eigenvalue, or the tail where nothing is beside it."""
+        inside = self.weights if self.weights.ndim == 1 else np.linalg.eigvalsh(self.weights)
+        return float(np.max(inside, initial=self.tail))
+
     def quadratic_form(self, along: Array, rest: Array) -> Array:
         """X (U W U^T + t (I - U U^T)) X^T in float64, as a sum of two semidefinite parts.
 
@@ -44,9 +50,11 @@ class LowRank:
         """
         along = np.asarray(along, np.float64)
         weighted = along * self.weights if self.weights.ndim == 1 else along @ self.weights
-        inside = weighted @ np.swapaxes(along, -1, -2)
-        result = inside + self.tail * np.asarray(rest, np.float64)
-        return (result + np.swapaxes(result, -1, -2)) / 2
+        result = weighted @ np.swapaxes(along, -1, -2)
+        result += self.tail * np.asarray(rest, np.float64)
+        result = result + np.swapaxes(result, -1, -2)
+        result /= 2
+        return np.asarray(result)
 
 
 def root_diagonal(covariance: Array) -> Array:

@@ -9,7 +9,13 @@ from deltauq.prediction.classes import (
 )
 from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.labels import MultiLabelPrediction
-from deltauq.prediction.propagation import ROUNDING, assemble, predict, predict_some
+from deltauq.prediction.propagation import (
+    ROUNDING,
+    assemble,
+    predict,
+    predict_some,
+    prediction_memory,
+)
 from deltauq.prediction.quantities import RegressionPrediction
 
 __all__ = [
@@ -27,4 +33,5 @@ __all__ = [
     "normal_quantile",
     "predict",
     "predict_some",
+    "prediction_memory",
 ]

@@ -15,15 +15,35 @@ from deltauq.jacobians import Workspace
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.linearization import Linearization
+from deltauq.memory import ResultMemory
 from deltauq.prediction.classes import Prediction, SomeClassesPrediction
 from deltauq.prediction.estimate import Array, join
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.quantities import RegressionPrediction
 
-__all__ = ["ROUNDING", "assemble", "predict", "predict_some"]
+__all__ = ["ROUNDING", "assemble", "predict", "predict_some", "prediction_memory"]
 
 #: Relative rounding of a standard error in the network's precision, by which bounds are widened.
 ROUNDING = {"float32": 1e-4, "float64": 1e-9}
+
+#: Numbers of an output beside its covariances: logit, mean, four bounds, and three of some classes.
+_COLUMNS = 9
+
+
+def prediction_memory(n_outputs: int, positions: int = 1) -> ResultMemory:
+    """What predictions take: two covariances each, twice while batches are put together.
+
+    Args:
+        n_outputs: C, those of a position, or the classes that are predicted.
+        positions: predictions an input.
+    """
+    numbers = 2 * n_outputs**2 + _COLUMNS * n_outputs
+    return ResultMemory(
+        f"predictions with covariances [N, {n_outputs}, {n_outputs}]",
+        "predict at most {most} inputs at a time, or pass a larger memory_limit; "
+        "predict_mean(x, groups) has means over any number of inputs",
+        each=2 * 8 * positions * numbers,
+    )
 
 
 def predict(
@@ -86,11 +106,7 @@ def _covariances(
     workspace = Workspace(vectors.dtype)
     for x in inputs:
         found = linearization.sketch(x, vectors, workspace, directions)
-        middle = covariance.project(found.along, found.rest)
-        outer: Sequence[Array] | None = covariance.project_bounds(found.along, found.rest)
-        if outer is not None and not covariance.certified:
-            outer = (*outer, middle)
-        yield found.shown, middle, outer
+        yield found.shown, *covariance.project_between(found.along, found.rest)
 
 
 def assemble(
