@@ -59,9 +59,10 @@ def test_the_bound_fails_at_most_as_often_as_it_says():
     """One eigenvector that counts: the hardest case, where only its part of the start is random."""
     values = np.r_[1.0, np.zeros(49)]
     fails = [
-        bound(values, seed, width=2, max_blocks=2, failure=0.3).bound < 1.0 for seed in range(300)
+        bound(values, seed, width=8, max_blocks=2, failure=0.3, limit=1.5).bound < 1.0
+        for seed in range(300)
     ]
-    assert np.mean(fails) <= 0.3 + 3 * np.sqrt(0.3 * 0.7 / 300)
+    assert 0.1 < np.mean(fails) <= 0.3 + 3 * np.sqrt(0.3 * 0.7 / 300)
 
 
 def test_a_negative_operator_has_no_positive_eigenvalue_to_bound():
@@ -76,6 +77,22 @@ def test_a_certain_limit_is_never_exceeded_and_enough_is_enough():
     early = bound(values, 0, is_enough=lambda at_least, found: found < 3 * at_least)
     assert early.products < 48
     assert early.bound < 3 * early.at_least
+
+
+def test_rounding_of_the_products_is_added():
+    """Products that came out too small by the rounding do not make the bound too small."""
+    values, rounding = SPECTRA["flat"], 1e-5
+    found = bound(values - rounding, 0, rounding=rounding)
+    assert found.bound == pytest.approx(bound(values, 0).bound, abs=rounding / 10)
+    assert found.at_least == pytest.approx(bound(values, 0).at_least - rounding)
+
+
+def test_where_nothing_is_excluded_the_certain_limit_is_the_bound():
+    """One column and one block say next to nothing at a failure of 1e-6."""
+    found = bound(SPECTRA["flat"], 0, width=1, max_blocks=1, limit=1e4)
+    assert (found.bound, found.failure) == (1e4, 0.0)
+    assert bound(SPECTRA["flat"], 0, width=1, max_blocks=1).bound == np.inf
+    assert bound(SPECTRA["flat"], 0, width=16, limit=1e4).failure == 1e-6
 
 
 @cache

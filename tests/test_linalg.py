@@ -7,11 +7,15 @@ import pytest
 
 from deltauq.linalg import (
     BlockLanczos,
+    Eigenpairs,
     LowRank,
+    NormBound,
     NystromSketch,
     inner_products,
     orthonormal_basis,
     project_out,
+    relative_width,
+    root_diagonal,
 )
 
 
@@ -132,6 +136,7 @@ def test_lanczos_finds_the_ends_and_its_residuals_are_true(block, rank, ends):
     np.testing.assert_allclose(pairs.values, wanted, atol=1e-6)
     true = np.linalg.norm(a @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
     np.testing.assert_allclose(pairs.residual_norms, true, atol=1e-11)
+    assert pairs.n_lowest == low
     assert np.max(np.abs(pairs.vectors.T @ pairs.vectors - np.eye(rank))) < 1e-12
     assert krylov._columns <= 60
 
@@ -177,6 +182,40 @@ def test_lanczos_finds_every_copy_of_an_eigenvalue(copies, ends, sign):
     assert converged
     wanted = sign * np.r_[[10.0] * copies, [1.0] * (12 - copies)]
     np.testing.assert_allclose(pairs.values, np.sort(wanted)[::-1])
+
+
+@pytest.mark.parametrize("block", [2, 3])
+@pytest.mark.parametrize(("ends", "sign"), [("largest", 1), ("smallest", -1)])
+def test_a_few_steps_show_a_copy_that_one_step_does_not(block, ends, sign):
+    """The hidden copy is a hundredth of what a random vector sees at first."""
+    spectrum = sign * np.r_[np.full(block + 1, 10.0), np.geomspace(1.0, 1e-3, 199 - block)]
+    a, _ = symmetric(spectrum)
+    krylov = BlockLanczos(lambda v: a @ v, 200, block=block, ends=ends)
+    pairs, converged = krylov.converge(block + 2, 1e-4, max_columns=120)
+    assert converged
+    wanted = sign * np.r_[np.full(block + 1, 10.0), 1.0]
+    np.testing.assert_allclose(pairs.values, np.sort(wanted)[::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lanczos_stops_where_all_residuals_together_meet_the_tolerance(seed):
+    """Small gaps, so that residuals fall slowly, and several of one size."""
+    a, _ = symmetric(np.linspace(-1.0, 1.0, 150), seed=seed)
+    krylov = BlockLanczos(lambda v: a @ v, 150, ends="both", seed=seed)
+    pairs, converged = krylov.converge(10, 1e-2, max_columns=150)
+    assert converged
+    assert 1e-3 < np.linalg.norm(pairs.residual_norms) <= 1e-2
+    assert pairs.smallest == pairs.values[-1]
+    assert pairs.smallest_residual == pytest.approx(pairs.residual_norms[-1])
+    assert krylov._ritz()[2][-1] == pytest.approx(pairs.residual_norms[0])
+
+
+def test_products_count_those_of_the_check_for_copies():
+    a, _ = symmetric(np.r_[np.full(3, 10.0), np.geomspace(1.0, 1e-3, 97)])
+    counted = []
+    krylov = BlockLanczos(lambda v: counted.append(v.shape[1]) or a @ v, 100)
+    krylov.converge(4, 1e-4, max_columns=100)
+    assert krylov.products == sum(counted) > krylov._columns
 
 
 def test_nystrom_of_rounded_products_does_not_exceed_the_matrix():
@@ -233,3 +272,41 @@ def test_lanczos_spends_no_products_on_copies_that_cannot_be():
         krylov = BlockLanczos(lambda v, a=a: a @ v, 200)
         assert krylov.converge(6, 1e-6, max_columns=200)[1]
         assert (krylov.products > krylov._columns) == checked
+
+
+def test_rescaled_pairs_are_those_of_the_rescaled_matrix():
+    """Values, residuals, trace, ends and the bound on what is left, but no vector."""
+    vectors = np.eye(4)[:, :2]
+    bound = NormBound(bound=0.5, at_least=0.4, failure=1e-6, products=8)
+    pairs = Eigenpairs(
+        values=np.array([3.0, 1.0]),
+        vectors=vectors,
+        residual_norms=np.array([0.1, 0.2]),
+        trace=4.4,
+        smallest=-0.3,
+        products=9,
+        converged=True,
+        left_out=bound,
+        n_lowest=1,
+    )
+    assert pairs.remainder == pytest.approx(0.4)
+    found = pairs.rescaled(10.0)
+    np.testing.assert_allclose(found.values, [30.0, 10.0])
+    np.testing.assert_allclose(found.residual_norms, [1.0, 2.0])
+    assert (found.trace, found.smallest, found.remainder) == pytest.approx((44.0, -3.0, 4.0))
+    assert found.left_out == NormBound(bound=5.0, at_least=4.0, failure=1e-6, products=8)
+    assert found.vectors is vectors
+    assert (found.n_lowest, found.products) == (1, 9)
+    bare = pairs.rescaled(0.5).__class__(
+        **vars(pairs) | {"trace": None, "smallest": None, "left_out": None}
+    )
+    assert bare.rescaled(2.0).remainder is None
+    rounded = Eigenpairs(**vars(pairs) | {"trace": 4.0 - 1e-15})
+    assert rounded.remainder == 0.0
+
+
+def test_roots_and_widths_of_intervals():
+    covariance = np.array([[[4.0, 9.0], [9.0, -1e-18]]])
+    np.testing.assert_array_equal(root_diagonal(covariance), [[2.0, 0.0]])
+    low, high = np.array([0.0, 1.0, 0.0]), np.array([0.0, 4.0, 2.0])
+    np.testing.assert_array_equal(relative_width(low, high), [0.0, 0.75, 1.0])
