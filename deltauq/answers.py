@@ -216,6 +216,7 @@ class Answers:
                 n_outputs=problem.n_outputs,
                 dtype=problem.network.dtype,
                 batch_size=self.batch_size or self._prediction_batch(problem),
+                mask=problem.linearization.mask,
             )
         tuned, fitted = tune_l2(fitted, held_out)
         self._fitted = with_shift(fitted)

@@ -76,13 +76,17 @@ def as_numbers(leaf: Any, name: str = "x") -> Array:
     return array
 
 
-def as_labels(y: Any, first_row: int = 0, name: str = "y") -> Array:
+def as_labels(
+    y: Any, first_row: int = 0, name: str = "y", *, counted: Array | None = None
+) -> Array:
     """Labels of any kind as an array `[N, ...]`: numbers or text.
 
     Args:
         y: labels.
         first_row: as for `check_finite`.
         name: of the argument, for the errors.
+        counted: which of them are looked at, `[N]` or `[N, T]`, and `[N, T, ...]` are labels of T
+            predictions; the others may be anything, and become like one of these. None for all.
 
     Raises:
         InvalidInputError: missing or non-finite labels, or what is no array.
@@ -111,10 +115,22 @@ def as_labels(y: Any, first_row: int = 0, name: str = "y") -> Array:
         else:
             labels = _from_column(frame)
     else:
-        labels = _as_array(y, name)
+    if counted is not None:
+        labels = _alike_where_not(counted, labels)
+    if labels.dtype.kind == "f":
+        check_finite(name, labels, first_row)
     if labels.dtype.kind == "f":
         check_finite(name, labels, first_row)
     return _as_text(labels) if labels.dtype.kind in "OST" else labels
+
+
+def _alike_where_not(counted: Array, labels: Array) -> Array:
+    """Labels with the first that counts in place of all that do not; as they are without any."""
+    if np.all(counted) or not np.any(counted) or labels.size % counted.size:
+        return labels  # of a size that does not fit: refused by those who know what would
+    one_a_row = labels.reshape(counted.size, -1).copy()
+    one_a_row[~counted.ravel()] = one_a_row[np.argmax(counted)]
+    return one_a_row.reshape(labels.shape)
 
 
 def cast_floats(leaf: Array, dtype: str) -> Array:

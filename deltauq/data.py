@@ -47,9 +47,14 @@ class Batches:
         n_outputs: C, for the check of the labels.
         dtype: what floating inputs and weights are cast to.
         batch_size: rows per batch, at most: larger batches of a dataset are cut, smaller ones stay.
+        mask: which predictions of some inputs count, `[B]` or `[B, T]`, as `OutputMask` says it;
+            the others have no weight, whatever theirs is, and any label. None counts all.
 
     Attributes:
         n_rows: rows, whatever their weight.
+        n_weighted: rows of positive weight.
+        n_masked: predictions that the mask takes out.
+        n_predictions: of all rows, those taken out left out, whatever their weight.
         n_examples: N, the sum of the weights (the number of rows without weights).
         spec: `tf.TensorSpec`s of a batch with a free first axis, for one trace per kernel.
         columns: of a pandas frame, None of other inputs.
@@ -72,7 +77,9 @@ class Batches:
         n_outputs: int,
         dtype: str,
         batch_size: int = 256,
+        mask: Callable[[Any], npt.NDArray[np.bool_]] | None = None,
     ) -> None:
+        self.mask = mask
         self._dtype = dtype
         self._batch_size = check_batch_size(batch_size)
         self._check_labels: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = lambda labels: (
@@ -87,7 +94,9 @@ class Batches:
         _check_beside(self._stream, y, sample_weight)
         if self._stream is None:
             self._arrays = self._checked(x, y, sample_weight)
+        self.n_weighted, self.n_masked = 0, 0
         self.n_rows, self.n_examples, self.spec = self._measure()
+        self.n_predictions = self.n_rows * likelihood.positions - self.n_masked
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches, in order, the last partial one included.
@@ -127,13 +136,17 @@ class Batches:
         return tf.nest.map_structure(lambda leaf: leaf[:n], first.x)
 
     def spread(self, n: int) -> Batch:
-        """Arrays of n rows at even distances, or of all: data may come sorted; a pass over them."""
-        chosen = np.linspace(0, self.n_rows - 1, min(n, self.n_rows)).astype(int)
+        """Arrays of n rows of positive weight at even distances, or of all; a pass over the data.
+
+        Not of the first ones: data may come sorted.
+        """
+        chosen = np.linspace(0, self.n_weighted - 1, min(n, self.n_weighted)).astype(int)
         picked, seen = [], 0
         for part in self._parts():
-            here = chosen[(chosen >= seen) & (chosen < seen + len(part.y))] - seen
+            weighted = _weighted_rows(part)
+            here = weighted[chosen[(chosen >= seen) & (chosen < seen + len(weighted))] - seen]
             picked.append(tf.nest.map_structure(lambda leaf, here=here: leaf[here], part))
-            seen += len(part.y)
+            seen += len(weighted)
         return Batch(*tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *picked))
 
     def probe(self, n: int = 3) -> Any:
@@ -158,17 +171,28 @@ class Batches:
 
     def _checked(self, x: Any, y: Any, sample_weight: Any = None, *, first_row: int = 0) -> Batch:
         x = checked_inputs(x, self._dtype, first_row)
-        labels = self._check_labels(as_labels(y, first_row))
+        counted = self._counted(x)
+        labels = self._check_labels(as_labels(y, first_row, counted=counted))
         check_length("y", len(labels), len(tf.nest.flatten(x)[0]))
         observed = labels.shape[: self._observed_axes]
         weight = example_weights(sample_weight, self._class_factors, labels, observed, first_row)
+        weight = weight if counted is None else weight * counted
         return Batch(x, labels, weight.astype(self._dtype))
+
+    def _counted(self, x: Any) -> npt.NDArray[np.bool_] | None:
+        """Which predictions are not masked, `[N]` or `[N, T]`; None where there is no mask."""
+        if self.mask is None:
+            return None
+        return np.concatenate([self.mask(batch) for batch in cut(x, self._batch_size)])
 
     def _measure(self) -> tuple[int, float, Batch]:
         """Rows, N and the spec, from one pass."""
         n_rows, n_examples, spec, sums = 0, 0.0, None, np.zeros(_N_SUMS)
         for part in self._parts():
             n_rows += len(part.y)
+            counted = self._counted(part.x)
+            self.n_masked += 0 if counted is None else int(np.count_nonzero(~counted))
+            self.n_weighted += len(_weighted_rows(part))
             n_examples += float(np.sum(part.weight, dtype=np.float64))
             spec = spec_of(part) if spec is None else spec
             sums += _checksum(part) if self._stream is not None else 0.0
@@ -257,6 +281,11 @@ def probe_rows(x: Any, *, dtype: str, n: int) -> Any:
     rng = np.random.default_rng(0)
     rows = tf.nest.map_structure(lambda leaf: made_different(leaf, n, rng), heads)
     return tf.nest.map_structure(tf.constant, rows)
+
+
+def _weighted_rows(part: Batch) -> npt.NDArray[np.intp]:
+    """Numbers of the rows of which something has a positive weight."""
+    return np.flatnonzero(np.any(part.weight.reshape(len(part.weight), -1) > 0, axis=1))
 
 
 #: What `_checksum` sums.

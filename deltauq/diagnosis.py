@@ -275,6 +275,7 @@ def _problem(understood: Understood, training: tuple[Any, Any, Any, Any], l2: L2
         n_outputs=understood.n_outputs,
         dtype=understood.network.dtype,
         batch_size=1024,
+        mask=understood.mask,
     )
     likelihood = understood.likelihood
     if likelihood.needs_noise:
@@ -292,7 +293,7 @@ def _examine_minimum(
     here = network.params.numpy()
     stationarity, gradient = found.attempt("stationarity", lambda: cost.checked(here))
     parts = (network, problem.likelihood, problem.data, probe, rates, gradient)
-    shift = estimate_shift(*parts, problem.understood.n_outputs)
+    shift = estimate_shift(*parts, problem.understood.n_outputs, problem.understood.mask)
     stationarity = replace(stationarity, shift=shift)
     polished = None
     if polish:

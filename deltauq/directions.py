@@ -32,6 +32,7 @@ class Shown(NamedTuple):
         mean: `[B, M]`.
         back: d logits / d rows `[B, M, R]`.
         slope: d mean / d rows `[B, M, R]`.
+        masked: which predictions the mask on the model's output takes out `[B]`.
         classes: of `SomeClasses`, which class each column is about `[B, M]`.
         log_odds: of `SomeClasses`, of those classes `[B, M]`.
     """
@@ -40,6 +41,7 @@ class Shown(NamedTuple):
     mean: Array
     back: Array
     slope: Array
+    masked: Array
     classes: Array | None = None
     log_odds: Array | None = None
 
@@ -55,7 +57,7 @@ class Directions(Protocol):
         """Of logits `[B, C]`, `[B, R, C]` with R static; inside a `tf.function`."""
 
     def shown(self, logits: Array) -> Shown:
-        """Of logits `[B, C]` in the network's precision; one row for each position."""
+        """Of logits `[B, C]` in the network's precision; one row for each position, none masked."""
 
 
 class AllOutputs:
@@ -82,7 +84,7 @@ class AllOutputs:
     def shown(self, logits: Array) -> Shown:
         """All logits and means."""
         shown = self.symbolic(tf.constant(logits))
-        return Shown(*(np.asarray(part) for part in shown[:4]))
+        return Shown(*(np.asarray(part) for part in shown[:5]))
 
     def symbolic(self, logits: tf.Tensor) -> Shown:
         """The same as tensors, inside a `tf.function` too."""
@@ -95,7 +97,8 @@ class AllOutputs:
             along = along * (np.arange(n_outputs) > 0)  # the first one moves no mean
         slope = likelihood.mean_jacobian(logits) @ along
         back = tf.broadcast_to(tf.constant(to_shown @ matrix.T), tf.shape(slope))
-        return Shown(logits @ to_shown.T, likelihood.mean(logits), back, slope)
+        masked = tf.zeros(tf.shape(logits)[:1], tf.bool)
+        return Shown(logits @ to_shown.T, likelihood.mean(logits), back, slope, masked)
 
     def _matrix(self, n_outputs: int) -> Array:
         if not self._likelihood.shift_invariant:
@@ -143,7 +146,7 @@ class SomeClasses:
         one, nothing = np.eye(len(self)), np.zeros((len(self), len(self)))
         back = np.broadcast_to(np.hstack([one, nothing]), (len(p), len(self), 2 * len(self)))
         slope = (p * rest)[:, :, None] * np.hstack([nothing, one])
-        return Shown(own, p, back, slope, classes, log_odds)
+        return Shown(own, p, back, slope, np.zeros(len(p), bool), classes, log_odds)
 
 
 def most_probable(likelihood: Likelihood, n_outputs: int) -> SomeClasses | None:

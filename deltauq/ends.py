@@ -1,4 +1,4 @@
-"""What stands at the end of a model: logits, or a link function whose input they are.
+"""What stands at the end of a model: logits, or a link function whose input they are; a mask.
 
 The trace of the output is walked back through operations that only move numbers, as where a layer
 is applied at every position of a sequence and the results are stacked.
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-__all__ = ["LINKS", "End", "end_of"]
+__all__ = ["LINKS", "End", "end_of", "mask_of"]
 
 #: Link functions: their inputs are the logits.
 LINKS = frozenset({"Softmax", "Sigmoid"})
@@ -56,6 +56,11 @@ def end_of(output: tf.Tensor) -> End:
     if link == "Softmax" and not move.keeps_rows:
         return End(operation.type, None, output)
     return End(last, link, move.again([part.logits for part in parts]))
+
+
+def mask_of(output: tf.Tensor) -> tf.Tensor | None:
+    """The mask that Keras, of either version, keeps on a tensor for its losses; None for none."""
+    return getattr(output, "_keras_mask", None)
 
 
 def _identity(operation: Any) -> _Move:

@@ -18,6 +18,7 @@ from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import BlockLanczos
 from deltauq.linearization import Linearization
+from deltauq.masks import OutputMask
 from deltauq.memory import plan_memory
 from deltauq.network import Network
 from deltauq.newton import newton_shifts, newton_step
@@ -92,7 +93,7 @@ def sample(
 ) -> Sample:
     """As many examples as products are quick on, evenly spread: data may come sorted."""
     rows = _SAMPLE_BYTES // network.activation_bytes(data.spec.x)
-    rows = min(data.n_rows, at_most, max(16, rows))
+    rows = min(data.n_weighted, at_most, max(16, rows))
     some = Batches(
         *data.spread(rows),
         likelihood=likelihood,
@@ -129,6 +130,7 @@ def estimate_shift(
     rates: Array,
     gradient: Array,
     n_outputs: int,
+    mask: OutputMask | None = None,
 ) -> float | None:
     """How far a step to the minimum would move predictions, as by `newton_shifts`.
 
@@ -142,6 +144,7 @@ def estimate_shift(
         rates: lambda_j `[P]`, beside the mean of the likelihood's loss.
         gradient: of the cost `[P]`.
         n_outputs: C.
+        mask: which predictions count; None where all do.
 
     Returns:
         The median; None without L2 on every parameter, for more parameters than are quick, and
@@ -151,14 +154,14 @@ def estimate_shift(
         return None
     kind: type[CurvatureOperator] = GGN if likelihood.convex else OPG
     rows = _ROWS_PER_PARAM * network.n_params // kind.rows_per_example(likelihood, n_outputs)
-    wanted = min(data.n_rows, max(_SHIFT_INPUTS, rows))
+    wanted = min(data.n_weighted, max(_SHIFT_INPUTS, rows))
     some = sample(network, likelihood, data, n_outputs, wanted).data
     if some.n_rows < wanted:
         return None
     scale, per_example = rates**-0.5, PerExample(network, probe)
     operator = kind(network, likelihood, some, scale=scale, per_example=per_example)
     covariance = low_rank_covariance(eigenpairs(operator, "full"), scale, data.n_examples)
-    linearization = Linearization(network, likelihood, data.spec.x, per_example, scale)
+    linearization = Linearization(network, likelihood, data.spec.x, per_example, scale, mask)
     step = newton_step(covariance, gradient, data.n_examples)
     few = most_probable(likelihood, n_outputs)
     inputs = some.spread(_SHIFT_INPUTS).x

@@ -179,9 +179,21 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
 def calibration_rows(
     problem: Problem, memory_limit: int | str | None, x: Any = None
 ) -> npt.NDArray[Any]:
-    """Jacobians `[B, C, P]` of the means of `calibration_inputs`, in the prior's metric."""
+    """Jacobians `[B, C, P]` of the means of `calibration_inputs`, in the prior's metric.
+
+    Raises:
+        InvalidInputError: inputs whose predictions are all masked.
+    """
     rows = problem.linearization.rows(*calibration_inputs(problem, memory_limit, x))
-    return np.asarray(rows.shown.slope.astype(rows.values.dtype) @ rows.values)
+    counted = ~rows.shown.masked
+    if not np.any(counted):
+        raise InvalidInputError(
+            "there is nothing to measure on: all predictions of these inputs are masked",
+            expected="inputs that are not padding throughout",
+            received=f"{len(counted)} masked predictions",
+        )
+    values = rows.values if np.all(counted) else rows.values[counted]
+    return np.asarray(rows.shown.slope[counted].astype(values.dtype) @ values)
 
 
 def calibration_inputs(

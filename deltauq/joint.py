@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Bool, Float, jaxtyped
 
 from deltauq.covariance import ParameterCovariance
 from deltauq.errors import InvalidInputError
@@ -18,6 +18,7 @@ from deltauq.linalg import inner_products, split
 from deltauq.linearization import Linearization
 from deltauq.means import GroupMean
 from deltauq.memory import ResultMemory
+from deltauq.prediction.estimate import NONE_MASKED
 
 __all__ = ["GroupMean", "JointPrediction", "joint_memory", "predict_joint"]
 
@@ -34,12 +35,18 @@ class JointPrediction:
         probabilities: p `[B, C]`, or the means of a regression.
         logit_covariance: Cov(z_bc, z_de) `[B, C, B, C]`.
         covariance: Cov(p_bc, p_de) `[B, C, B, C]`.
+        masked: predictions that the mask on the model's output takes out `[B]`; see `Prediction`.
     """
 
     logits: Float[np.ndarray, "B C"]
     probabilities: Float[np.ndarray, "B C"]
     logit_covariance: Float[np.ndarray, "B C B C"]
     covariance: Float[np.ndarray, "B C B C"]
+    masked: Bool[np.ndarray, " B"] = field(default_factory=lambda: NONE_MASKED, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.masked is NONE_MASKED:
+            object.__setattr__(self, "masked", np.zeros(len(self.logits), bool))
 
     def __repr__(self) -> str:
         n, c = self.logits.shape
@@ -51,14 +58,16 @@ class JointPrediction:
         `DeltaMethod.predict_mean` has them for any number of inputs, with `std_bounds`.
 
         Args:
-            weights: `[G, B]` or `[B]`, not negative; each row is brought to the sum one. None takes
-                all inputs as one group.
+            weights: `[G, B]` or `[B]`, not negative; each row is brought to the sum one, without
+                predictions that are masked. None takes all inputs as one group.
 
         Raises:
             InvalidInputError: weights of another shape, negative ones, or a group without any.
         """
         n_inputs = len(self.logits)
         shares = np.atleast_2d(np.ones(n_inputs) if weights is None else np.asarray(weights, float))
+        if shares.shape[1:] == (n_inputs,):
+            shares = shares * ~self.masked
         totals = shares.sum(axis=1, keepdims=True)
         if shares.ndim != 2 or shares.shape[1] != n_inputs or not np.all(shares >= 0):
             raise InvalidInputError(
@@ -122,7 +131,7 @@ def predict_joint(
     for number, (x, here) in enumerate(zip(batches, places, strict=True)):
         rows = linearization.rows(x)
         inside, left = _split(vectors, rows.values)
-        parts.append(rows.shown[:4])
+        parts.append(rows.shown[:5])
         along.append(inside.T)
         outside[here, here] = inner_products(left, left)
         for later, there in zip(batches[number + 1 :], places[number + 1 :], strict=True):
@@ -131,8 +140,10 @@ def predict_joint(
             outside[there, here] = outside[here, there].T
     middle = covariance.project(np.concatenate(along), outside)
     del outside
-    logits, mean, back, slope = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return JointPrediction(logits, mean, _congruent(back, middle), _congruent(slope, middle))
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    logits, mean, back, slope, masked = columns
+    covariances = _congruent(back, middle), _congruent(slope, middle)
+    return JointPrediction(logits, mean, *covariances, masked=masked)
 
 
 def _split(vectors: Array, rows: Array) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from deltauq.errors import NumericalError
 from deltauq.jacobians import Factor, PerExample, Workspace, evaluated, stacked
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
+from deltauq.masks import OutputMask
 from deltauq.network import Network
 from deltauq.tracing import Compiled
 
@@ -36,6 +37,7 @@ class Linearization:
         spec: of the inputs.
         per_example: the network's row rules.
         scale: D `[P]`, one number for each variable, applied to the columns of J.
+        mask: which predictions count, for those that are shown; None where all do.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class Linearization:
         spec: Any,
         per_example: PerExample,
         scale: Array,
+        mask: OutputMask | None = None,
     ) -> None:
         self.network = network
         self.likelihood = likelihood
+        self.mask = mask
         self._rates = [float(scale[parameter.start]) for parameter in network.parameters]
         self._all = AllOutputs(likelihood)
         self._signature = [tf.TensorSpec([network.n_params], network.dtype), spec]
@@ -71,7 +75,7 @@ class Linearization:
         rows = stacked(factors)
         for parameter, rate in zip(self.network.parameters, self._rates, strict=True):
             rows[:, :, parameter.start : parameter.stop] *= rate
-        shown = directions.shown(logits)
+        shown = self._shown(directions, logits, x)
         return Rows(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
 
     def sketch(
@@ -94,7 +98,7 @@ class Linearization:
         directions = directions or self._all
         positions = directions.positions
         factors, logits = self._evaluate(x, directions)
-        shown = directions.shown(logits)
+        shown = self._shown(directions, logits, x)
         along, gram = self._contract(factors, vectors, workspace)
         rest = gram - along @ np.swapaxes(along, 1, 2)
         epsilon = float(np.finfo(self.network.dtype).eps)
@@ -118,6 +122,11 @@ class Linearization:
         logits = logits.numpy()
         _check_finite(logits)
         return evaluated(factors), logits
+
+    def _shown(self, directions: Directions, logits: Array, x: Any) -> Shown:
+        """What is shown of a batch, with what the mask takes out."""
+        shown = directions.shown(logits)
+        return shown if self.mask is None else shown._replace(masked=~self.mask(x).ravel())
 
     def _variables(self, factors: list[Factor], vectors: Array) -> Iterator[Any]:
         """Each variable's rows, its part of U, and its entry of D."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.adapters import adapt
-from deltauq.ends import LINKS, End, end_of
+from deltauq.ends import LINKS, End, end_of, mask_of
 from deltauq.errors import DeltaUQError, InvalidInputError, UnsupportedModelError
 from deltauq.gradients import fast_gradients
 from deltauq.parameters import Layers, Parameter, lay_out, select
@@ -188,7 +188,9 @@ class Network:
             output = self.output(self.unflatten(params), x)
             self._activation_bytes[str(spec)] = bytes_reached_from(tf.nest.flatten(x))
             operations = frozenset(op.type for op in output.graph.get_operations())
-            found.append(_Trace(operations, end_of(output)))
+            mask = mask_of(output)
+            shape = None if mask is None else tuple(mask.shape[1:])
+            found.append(_Trace(operations, end_of(output), shape))
             return output
 
         traced(trace, self.params, spec)
@@ -303,14 +305,16 @@ class Network:
             last=trace.end.last,
             link=trace.end.link,
             kinks=tuple(sorted(trace.operations & _KINKED)),
+            mask=trace.mask,
         )
 
 
 class _Trace(NamedTuple):
-    """Types of the operations in the graph of a forward pass, and its end."""
+    """Types of the operations in the graph of a forward pass, its end, and its mask's shape."""
 
     operations: frozenset[str]
     end: End
+    mask: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -322,12 +326,15 @@ class Inspection:
         last: the type of the operation that made it; see `deltauq.ends.End`.
         link: "Softmax" or "Sigmoid" where that is one: the logits are its input. None otherwise.
         kinks: operations without a second derivative everywhere, such as "Relu".
+        mask: axes of the mask on the output beside the first, None for one of a length that is not
+            known; None where there is no mask.
     """
 
     output: npt.NDArray[Any]
     last: str
     link: str | None
     kinks: tuple[str, ...]
+    mask: tuple[int | None, ...] | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ def newton_shifts(
     x: Any,
     directions: Directions | None = None,
 ) -> list[float] | None:
-    """Medians over inputs and outputs of |J dw| / std: what steps do to the means.
+    """Medians over predictions and outputs of |J dw| / std: what steps do to the means.
 
     By Cauchy and Schwarz a Newton step moves no mean by more than N sqrt(g^T Sigma g) standard
     errors; most move by far less.
@@ -77,7 +77,8 @@ def newton_shifts(
         directions: as for `Linearization.sketch`.
 
     Returns:
-        The median of each step; None where no mean has a standard error.
+        The median of each step, masked predictions left out; None where no mean has a standard
+        error.
     """
     dtype = linearization.network.dtype
     workspace = Workspace(dtype)
@@ -86,11 +87,12 @@ def newton_shifts(
     slope = found.shown.slope
     middle = covariance.project(found.along, found.rest)
     std = root_diagonal(slope @ middle @ np.swapaxes(slope, 1, 2))
-    if not np.any(std > 0):
+    known = (std > 0) & ~found.shown.masked[:, None]
+    if not np.any(known):
         return None
     scaled = np.stack(steps, axis=1) / covariance.scale[:, None]  # the rows are those of J D
     sizes = np.linalg.norm(scaled, axis=0)
     units = (scaled / np.where(sizes > 0, sizes, 1.0)).astype(dtype)
     along = linearization.sketch(x, units, workspace, directions).along
     moved = sizes * np.abs(slope @ along)
-    return [float(np.median(each[std > 0] / std[std > 0])) for each in np.moveaxis(moved, 2, 0)]
+    return [float(np.median(each[known] / std[known])) for each in np.moveaxis(moved, 2, 0)]

@@ -92,7 +92,12 @@ class Problem:
     def with_likelihood(self, likelihood: Likelihood, rates: Rates) -> Problem:
         """The same with another likelihood of the same kind, and other rates."""
         linearization = Linearization(
-            self.network, likelihood, self.data.spec.x, self.per_example, _metric(rates)
+            self.network,
+            likelihood,
+            self.data.spec.x,
+            self.per_example,
+            _metric(rates),
+            self.linearization.mask,
         )
         return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
 
@@ -169,6 +174,7 @@ def state_problem(
         n_outputs=n_outputs,
         dtype=network.dtype,
         batch_size=plan.batch_size,
+        mask=understood.mask,
     )
     rates = rates_beside_cost(understood, data, l2, rank)
     estimates_noise = found.needs_noise
@@ -179,7 +185,9 @@ def state_problem(
             found.check_convex(logits, labels)
     rates = rates / found.dispersion(n_outputs)
     per_example = PerExample(network, probe)
-    linearization = Linearization(network, found, data.spec.x, per_example, _metric(rates))
+    linearization = Linearization(
+        network, found, data.spec.x, per_example, _metric(rates), understood.mask
+    )
     return Problem(
         network,
         found,
@@ -209,7 +217,9 @@ def recall_problem(
     understood = understand(network, network.inspect(probe), likelihood)
     network, found = understood.network, understood.likelihood
     per_example = PerExample(network, probe)
-    linearization = Linearization(network, found, data.spec.x, per_example, _metric(rates))
+    linearization = Linearization(
+        network, found, data.spec.x, per_example, _metric(rates), understood.mask
+    )
     plan = MemoryPlan(0, 0, 0, 1)  # without data no curvature will be multiplied
     return Problem(
         network, found, data, understood.n_outputs, rates, per_example, linearization, plan

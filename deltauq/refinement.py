@@ -228,7 +228,9 @@ def _each_row(function: Callable[[Array], Array], rows: Array) -> Array:
 
 
 class _Narrow:
-    """Whether the bounds of all standard errors of an input are within a relative width.
+    """Whether the bounds of all standard errors of a prediction are within a relative width.
+
+    Those of a masked one always are: nobody reads them.
 
     Args:
         rows: of the inputs.
@@ -237,9 +239,11 @@ class _Narrow:
 
     def __init__(self, rows: Rows, rtol: float) -> None:
         self._lefts = np.concatenate([rows.shown.back, rows.shown.slope], axis=1)
+        self._masked = rows.shown.masked
         self._rtol = rtol
 
     def __call__(self, low: Array, high: Array, some: Array) -> Array:
         lefts = self._lefts[some]
         ends = [root_diagonal(lefts @ end @ np.swapaxes(lefts, 1, 2)) for end in (low, high)]
-        return np.asarray(np.max(relative_width(*ends), axis=1) <= self._rtol)
+        narrow = np.max(relative_width(*ends), axis=1) <= self._rtol
+        return np.asarray(narrow | self._masked[some])

@@ -18,6 +18,7 @@ from deltauq.likelihoods import (
     read_likelihood,
     resolve_likelihood,
 )
+from deltauq.masks import OutputMask, find_mask
 from deltauq.network import Inspection, Network
 from deltauq.regularization import L2, VariableRate, l2_sources
 from deltauq.tracing import Compiled
@@ -39,12 +40,14 @@ class Understood:
         inspection: what a look at it on a few rows found.
         likelihood: of its labels, at every position.
         reduction: of the losses of a training batch, see `Training`.
+        mask: which predictions count; None where all do.
     """
 
     network: Network
     inspection: Inspection
     likelihood: Likelihood
     reduction: str
+    mask: OutputMask | None
 
     @property
     def n_outputs(self) -> int:
@@ -63,7 +66,7 @@ def understand(network: Network, inspection: Inspection, likelihood: Any) -> Und
 
     Raises:
         InvalidInputError: a likelihood that does not fit the outputs.
-        UnsupportedModelError: a compiled loss, or a last operation, that cannot be used.
+        UnsupportedModelError: a compiled loss, a last operation or a mask that cannot be used.
     """
     n_outputs = inspection.output.shape[-1]
     if isinstance(likelihood, str) and likelihood == "auto":
@@ -78,7 +81,8 @@ def understand(network: Network, inspection: Inspection, likelihood: Any) -> Und
         network = network.without_link()
     if inspection.positions:
         found = AtPositions(found, inspection.positions)
-    return Understood(network, inspection, found, training.reduction)
+    mask = find_mask(network, inspection)
+    return Understood(network, inspection, found, training.reduction, mask)
 
 
 def read_rates(understood: Understood, data: Batches, l2: L2) -> tuple[VariableRate, ...]:
@@ -91,7 +95,7 @@ def read_rates(understood: Understood, data: Batches, l2: L2) -> tuple[VariableR
     """
     read_scale = 1.0
     if understood.reduction != "mean_with_sample_weight":
-        read_scale = data.n_rows * understood.likelihood.positions / data.n_examples
+        read_scale = data.n_predictions / data.n_examples
     rates = l2_sources(understood.network.variables, l2, read_scale=read_scale)
     read = [rate for rate in rates if rate.rate > 0 and rate.source.startswith("keras.")]
     if understood.reduction == "sum" and read:

@@ -36,6 +36,7 @@ ORDER = [
     "parameters",
     "ends",
     "network",
+    "masks",
     "understanding",
     "audit",
     "jacobians",

@@ -74,9 +74,9 @@ class Prediction(Estimate):
     """
 
     def __repr__(self) -> str:
-        n, c = self.logits.shape
-        median = f", median score {np.median(self.score):.3g}" if n else ""
-        return f"Prediction({n} inputs, {c} classes{median})"
+        score = self.unmasked.score
+        median = f", median score {np.median(score):.3g}" if len(score) else ""
+        return f"Prediction({self._count}, {self.logits.shape[1]} classes{median})"
 
     @property
     def probabilities(self) -> Array:
@@ -94,8 +94,11 @@ class Prediction(Estimate):
 
     @cached_property
     def entropy(self) -> Array:
-        """Entropy of the predicted distribution in nats `[N]`: the spread of the labels."""
-        return np.asarray(np.sum(scipy.special.entr(self.probabilities), axis=1))
+        """Entropy of the predicted distribution in nats `[N]`: the spread of the labels.
+
+        NaN where a prediction is masked, as is `mutual_information`.
+        """
+        return self._unless_masked(np.sum(scipy.special.entr(self.probabilities), axis=1))
 
     @cached_property
     def mutual_information(self) -> Array:
@@ -160,8 +163,7 @@ class Prediction(Estimate):
         """
         return super().to_frame(level)
 
-    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
-        """The columns of `to_frame` by name, without pandas."""
+    def _columns(self, level: float) -> dict[str, Array]:
         n, top = np.arange(len(self)), self.labels
         lower, upper = self.interval(level)
         columns: dict[str, Array] = {
@@ -229,8 +231,7 @@ class SomeClassesPrediction(Estimate):
     log_odds_std: Float[np.ndarray, "N C"] = field(kw_only=True)
 
     def __repr__(self) -> str:
-        n, k = self.logits.shape
-        return f"SomeClassesPrediction({n} inputs, {k} classes of many)"
+        return f"SomeClassesPrediction({self._count}, {self.logits.shape[1]} classes of many)"
 
     @property
     def probabilities(self) -> Array:
@@ -251,8 +252,7 @@ class SomeClassesPrediction(Estimate):
         """
         return super().to_frame(level)
 
-    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
-        """The columns of `to_frame` by name, without pandas."""
+    def _columns(self, level: float) -> dict[str, Array]:
         n, k = self.logits.shape
         lower, upper = self.interval(level)
         columns = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.stats
 import tensorflow as tf
 from beartype import beartype
-from jaxtyping import Float, jaxtyped
+from jaxtyping import Bool, Float, jaxtyped
 
 from deltauq.choices import check_share
 from deltauq.errors import InvalidInputError, optional
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import rich.table
 
-__all__ = ["Array", "Estimate", "join", "normal_quantile"]
+__all__ = ["NONE_MASKED", "Array", "Estimate", "join", "normal_quantile"]
 
 Array = npt.NDArray[Any]
 Kind = TypeVar("Kind", bound="Estimate")
+
+#: Stands for an array of False, as long as there are predictions.
+NONE_MASKED = np.zeros(0, bool)
 
 #: Inputs that a table in a notebook or terminal shows, and the level of their intervals.
 _SHOWN, _LEVEL = 10, 0.95
@@ -48,6 +51,9 @@ class Estimate:
         certified: the limits are bounds; otherwise (sandwich, negative_curvature="keep", `refine`
             of an exact Hessian) they are an estimate of how far the standard errors may lie.
         data_passes: passes over the training data that these inputs took (`refine`).
+        masked: predictions that the mask on the model's output takes out `[N]`, as it did in
+            training: padding. Their means and standard errors are what the model gives; their
+            scores are NaN, and tables, plots, reports and comparisons leave them out.
     """
 
     logits: Float[np.ndarray, "N C"]
@@ -58,6 +64,11 @@ class Estimate:
     std_limits: Float[np.ndarray, "N C 2"] | None = None
     certified: bool = True
     data_passes: int = 0
+    masked: Bool[np.ndarray, " N"] = field(default_factory=lambda: NONE_MASKED, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.masked is NONE_MASKED:
+            object.__setattr__(self, "masked", np.zeros(len(self.logits), bool))
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -67,6 +78,11 @@ class Estimate:
         if not isinstance(rows, slice):
             rows = np.atleast_1d(np.asarray(rows))
         return _each_column(lambda columns: columns[0][rows], self)
+
+    @property
+    def unmasked(self) -> Self:
+        """The prediction without those that are masked."""
+        return self[~self.masked] if np.any(self.masked) else self
 
     @cached_property
     def std(self) -> Array:
@@ -98,8 +114,8 @@ class Estimate:
 
     @cached_property
     def score(self) -> Array:
-        """One number an input: sqrt(trace of the means' covariance) `[N]`."""
-        return np.asarray(np.sqrt(np.sum(self.std**2, axis=1)))
+        """One number an input: sqrt(trace of the means' covariance) `[N]`; NaN where masked."""
+        return self._unless_masked(np.sqrt(np.sum(self.std**2, axis=1)))
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """A table with one row an input: the mean and the standard error of every output."""
@@ -107,7 +123,20 @@ class Estimate:
         return frames.DataFrame(self.to_dict(level))
 
     def to_dict(self, level: float = 0.95) -> dict[str, Array]:
-        """The columns of `to_frame`, each with one number an input, without pandas."""
+        """The columns of `to_frame` by name, without pandas.
+
+        Masked predictions have no row; where there are some, a column `row` says which of the
+        predictions each row is about.
+        """
+        columns = self._columns(level)
+        if not np.any(self.masked):
+            return columns
+        each = len(next(iter(columns.values()))) // len(self)
+        columns = {"row": np.repeat(np.arange(len(self)), each)} | columns
+        return {name: values[np.repeat(~self.masked, each)] for name, values in columns.items()}
+
+    def _columns(self, level: float) -> dict[str, Array]:
+        """Of all predictions, those that are masked included."""
         columns = {}
         for c in range(self.mean.shape[1]):
             columns[f"mean_{c}"], columns[f"se_{c}"] = self.mean[:, c], self.std[:, c]
@@ -115,15 +144,32 @@ class Estimate:
 
     def _repr_html_(self) -> str | None:
         """The first inputs as a table in a notebook; their text without pandas."""
-        return notebook_table(self._caption, lambda: self[:_SHOWN].to_frame())
+        return notebook_table(self._caption, lambda: self._first.to_frame())
 
     def __rich__(self) -> rich.table.Table:
         """The first inputs as a table in a terminal: `rich.print(prediction)`."""
-        return terminal_table(self._caption, self[:_SHOWN].to_dict(_LEVEL))
+        return terminal_table(self._caption, self._first.to_dict(_LEVEL))
+
+    @property
+    def _first(self) -> Self:
+        """As many of the first predictions as it takes for so many rows of a table."""
+        rows = np.flatnonzero(~self.masked)[:_SHOWN]
+        return self[: int(rows[-1]) + 1] if len(rows) else self
 
     @property
     def _caption(self) -> str:
-        return f"{self!r}, the first {_SHOWN}" if len(self) > _SHOWN else repr(self)
+        many = np.count_nonzero(~self.masked) > _SHOWN
+        return f"{self!r}, the first {_SHOWN}" if many else repr(self)
+
+    @property
+    def _count(self) -> str:
+        """How many predictions there are, in words."""
+        n_masked = int(np.count_nonzero(self.masked))
+        return f"{len(self)} inputs" + (f" ({n_masked} masked)" if n_masked else "")
+
+    def _unless_masked(self, values: Array) -> Array:
+        """One number a prediction, NaN for those that are masked."""
+        return np.where(self.masked, np.nan, values)
 
     def is_wrong(self, y: Array) -> Array | None:
         """Whether each input was misclassified `[N]`; None where nothing is classified.
@@ -164,9 +210,9 @@ def normal_quantile(level: float) -> float:
 def _each_column(function: Callable[[list[Array]], Array], *parts: Kind) -> Kind:
     """Make one prediction of some, column by column; what is not a column is that of the first."""
     columns: dict[str, Any] = {}
-    for field in fields(parts[0]):
-        column = [getattr(part, field.name) for part in parts]
-        columns[field.name] = function(column) if isinstance(column[0], np.ndarray) else column[0]
+    for name in (each.name for each in fields(parts[0])):
+        column = [getattr(part, name) for part in parts]
+        columns[name] = function(column) if isinstance(column[0], np.ndarray) else column[0]
     return type(parts[0])(**columns)
 
 

@@ -26,8 +26,7 @@ class MultiLabelPrediction(Estimate):
     """Probabilities of C labels of N inputs, which need not sum to one, with their uncertainty."""
 
     def __repr__(self) -> str:
-        n, c = self.logits.shape
-        return f"MultiLabelPrediction({n} inputs, {c} labels)"
+        return f"MultiLabelPrediction({self._count}, {self.logits.shape[1]} labels)"
 
     @property
     def probabilities(self) -> Array:
@@ -45,8 +44,11 @@ class MultiLabelPrediction(Estimate):
 
     @cached_property
     def entropy(self) -> Array:
-        """Entropy of the labels in nats, which are independent given the weights `[N]`."""
-        return np.asarray(np.sum(self._entropies, axis=1))
+        """Entropy of the labels in nats, which are independent given the weights `[N]`.
+
+        NaN where a prediction is masked, as is `mutual_information`.
+        """
+        return self._unless_masked(np.sum(self._entropies, axis=1))
 
     @property
     def _entropies(self) -> Array:
@@ -63,7 +65,7 @@ class MultiLabelPrediction(Estimate):
         """
         spread = self.mean * scipy.special.expit(-self.logits)
         second_order = 0.5 * spread * self.logit_std**2
-        return np.asarray(np.sum(np.minimum(second_order, self._entropies), axis=1))
+        return self._unless_masked(np.sum(np.minimum(second_order, self._entropies), axis=1))
 
     def variance_split(self) -> VarianceSplit:
         """The variance of each label's indicator, divided as `Prediction.variance_split` does."""
@@ -85,8 +87,7 @@ class MultiLabelPrediction(Estimate):
         """
         return super().to_frame(level)
 
-    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
-        """The columns of `to_frame` by name, without pandas."""
+    def _columns(self, level: float) -> dict[str, Array]:
         lower, upper = self.interval(level)
         columns = {
             "score": self.score,

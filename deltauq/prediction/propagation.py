@@ -90,6 +90,7 @@ def predict_some(
                 classes=np.asarray(shown.classes),
                 log_odds=np.asarray(shown.log_odds),
                 log_odds_std=root_diagonal(middle[:, of_log_odds, of_log_odds]),
+                masked=shown.masked,
             )
         )
     return replace(join(parts), certified=covariance.certified)
@@ -129,9 +130,9 @@ def assemble(
     moments = _moments(shown, middle, outer, dtype)
     if likelihood.outcome == "quantities":
         noise = np.broadcast_to(likelihood.noise_variance(), shown.mean.shape)
-        return RegressionPrediction(*moments, noise=noise)
+        return RegressionPrediction(*moments, noise=noise, masked=shown.masked)
     kind = Prediction if likelihood.outcome == "classes" else MultiLabelPrediction
-    return kind(*moments)
+    return kind(*moments, masked=shown.masked)
 
 
 def _moments(

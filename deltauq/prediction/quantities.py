@@ -31,8 +31,8 @@ class RegressionPrediction(Estimate):
     noise: Float[np.ndarray, "N C"] = field(kw_only=True)
 
     def __repr__(self) -> str:
-        n, c = self.logits.shape
-        return f"RegressionPrediction({n} inputs, {c} {'output' if c == 1 else 'outputs'})"
+        c = self.logits.shape[1]
+        return f"RegressionPrediction({self._count}, {c} {'output' if c == 1 else 'outputs'})"
 
     @property
     def observation_std(self) -> Array:
@@ -70,8 +70,7 @@ class RegressionPrediction(Estimate):
         """
         return super().to_frame(level)
 
-    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
-        """The columns of `to_frame` by name, without pandas."""
+    def _columns(self, level: float) -> dict[str, Array]:
         of_mean, of_observation = (self.interval(level, of) for of in ("mean", "observation"))
         columns = {}
         n_outputs = self.mean.shape[1]
