@@ -124,6 +124,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
 
 
 def _figures(prediction: Any) -> dict[str, float]:
+    prediction = prediction.unmasked
     figures = {"val_mean_score": float(np.mean(prediction.score))}
     if prediction.std_limits is not None:
         figures["val_std_width"] = float(np.median(relative_width(*prediction.std_bounds)))

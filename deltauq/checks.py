@@ -25,6 +25,7 @@ __all__ = [
     "closeness_to_minimum",
     "extremes",
     "loss_as_understood",
+    "mask_seen",
     "normalisation",
     "randomness",
     "rates_seen",
@@ -42,7 +43,7 @@ class Finding:
 
     Attributes:
         subject: what was looked at: "model", "precision", "randomness", "normalisation", "loss",
-            "l2", "weight decay", "classes", "data", "stationarity" or "curvature".
+            "l2", "weight decay", "mask", "classes", "data", "stationarity" or "curvature".
         level: "ok", "note" (worth knowing), "warning" (the numbers will be off) or "error" (there
             will be none).
         what: was found.
@@ -164,6 +165,22 @@ def loss_as_understood(network: Network, likelihood: Any, understood: Understood
             "check that it was this one",
         )
     return Finding("loss", "ok", f"as compiled; {text}")
+
+
+def mask_seen(data: Batches) -> Iterator[Finding]:
+    """What the mask on the model's output takes out, where there is one."""
+    if data.mask is None:
+        return
+    share = f"{data.n_masked or 'none'} of {data.n_masked + data.n_predictions} predictions"
+    yield Finding(
+        "mask",
+        "note",
+        f"the mask on the model's output takes out {share}",
+        "a loss of Keras leaves them out and divides by the number of the others, and so they are "
+        "left out here: of N, of the curvature, and of every figure",
+        "nothing, if they are padding and the loss was Keras' own; otherwise end the mask before "
+        "the output",
+    )
 
 
 def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Iterator[Finding]:

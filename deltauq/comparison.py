@@ -57,7 +57,8 @@ class Comparison:
 
     Attributes:
         runs: one per curvature, the reference first.
-        y: labels of the evaluation inputs, class numbers `[N]` as a rule; or None.
+        y: labels of the evaluation inputs, class numbers `[N]` as a rule; or None. What is masked
+            stays out of all figures.
     """
 
     runs: tuple[Run, ...]
@@ -84,13 +85,14 @@ class Comparison:
 
     def agreement(self, curvature: str) -> Agreement:
         """How the standard errors of the probabilities follow the reference's."""
-        return agreement(self.reference.prediction.std, self[curvature].prediction.std)
+        runs = (self.reference, self[curvature])
+        return agreement(*(run.prediction.unmasked.std for run in runs))
 
     def auroc(self, curvature: str) -> float | None:
         """AUROC of the score for misclassification; None without labels, errors or classes."""
         prediction = self[curvature].prediction
         wrong = None if self.y is None else prediction.is_wrong(self.y)
-        return None if wrong is None else error_auroc(prediction.score, wrong)
+        return None if wrong is None else _auroc(prediction, prediction.score, wrong)
 
     def baseline_auroc(self) -> float | None:
         """AUROC of 1 - max p, which needs no curvature at all; None where there are no classes."""
@@ -98,7 +100,7 @@ class Comparison:
         if self.y is None or not isinstance(prediction, Prediction):
             return None
         unsure = 1 - prediction.probabilities.max(axis=1)
-        return error_auroc(unsure, prediction.is_wrong(self.y))
+        return _auroc(prediction, unsure, prediction.is_wrong(self.y))
 
     def rows(self) -> list[dict[str, Any]]:
         """The table: one dictionary per curvature."""
@@ -109,7 +111,7 @@ class Comparison:
                 {
                     "curvature": run.curvature,
                     "rank": run.eigenpairs.rank,
-                    "median_std": float(np.median(run.prediction.std)),
+                    "median_std": float(np.median(run.prediction.unmasked.std)),
                     "slope": fit.slope,
                     "r_squared": fit.r_squared,
                     "spearman": fit.spearman,
@@ -199,6 +201,11 @@ def compare(
     return Comparison(tuple(runs), labels)
 
 
+def _auroc(prediction: Estimate, score: Array, wrong: Array) -> float | None:
+    """Of the predictions that are not masked."""
+    return error_auroc(score[~prediction.masked], wrong[~prediction.masked])
+
+
 def labels_of(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
     """Labels of evaluation inputs as the likelihood's `check_labels` gives them, one a prediction.
 
@@ -207,7 +214,7 @@ def labels_of(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
     """
     n_inputs = len(prediction)
     likelihood = dm.fitted_likelihood
-    labels = likelihood.check_labels(as_labels(y_eval), dm.n_outputs)
+    labels = likelihood.check_labels(as_labels(y_eval, counted=~prediction.masked), dm.n_outputs)
     labels = labels.reshape(-1, *labels.shape[likelihood.observed_axes :])  # one a prediction
     if len(labels) != n_inputs:
         raise InvalidInputError(

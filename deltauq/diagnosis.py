@@ -17,6 +17,7 @@ from deltauq.checks import (
     closeness_to_minimum,
     extremes,
     loss_as_understood,
+    mask_seen,
     normalisation,
     randomness,
     rates_seen,
@@ -195,6 +196,7 @@ def diagnose(
         training = (source, y, sample_weight, class_weight)
         problem = found.attempt("data", lambda: _problem(understood, training, l2))
         found.facts["rates"] = problem.rates
+        found.add(*mask_seen(problem.data))
         found.add(*classes_seen(problem.data, problem.likelihood, understood.n_outputs))
         _examine_minimum(found, problem, probe, polish=polish)
         _examine_curvature(found, problem, probe, rank)

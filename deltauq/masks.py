@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,13 +70,12 @@ class OutputMask:
             self._compiled = Compiled(self._of_flat, params, spec_of(x))
         return np.asarray(self._compiled(self._network.params, x))
 
-    def symbolic(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
-        """The same inside a `tf.function`, at the parameters `Network.unflatten` gave."""
-        mask = mask_of(self._network.output(pieces, x))
-        return tf.reshape(tf.cast(mask, tf.bool), self._shape)
+    def symbolic(self, output: tf.Tensor) -> tf.Tensor:
+        """The same of the model's output, inside a `tf.function`."""
+        return tf.reshape(tf.cast(mask_of(output), tf.bool), self._shape)
 
     def _of_flat(self, params: tf.Tensor, x: Any) -> tf.Tensor:
-        return self.symbolic(self._network.unflatten(params), x)
+        return self.symbolic(self._network.output(self._network.unflatten(params), x))
 
 
 def _alike(mask: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:

@@ -77,7 +77,11 @@ def error_auroc(score: Array, wrong: Array) -> float | None:
 
     Returns:
         AUROC in [0, 1]; None where all inputs are right, or all wrong.
+
+    Raises:
+        InvalidInputError: a score that is NaN, as of masked predictions.
     """
+    _refuse_nan(score)
     wrong = np.asarray(wrong, bool)
     if wrong.all() or not wrong.any():
         return None
@@ -112,7 +116,7 @@ def risk_coverage(score: Array, wrong: Array) -> RiskCoverage:
         wrong: whether each input was misclassified `[N]`.
 
     Raises:
-        InvalidInputError: shapes that differ, or no input.
+        InvalidInputError: shapes that differ, no input, or a score that is NaN.
 
     Source: Geifman and El-Yaniv 2017, arXiv 1705.08500, section 2.
 
@@ -121,6 +125,7 @@ def risk_coverage(score: Array, wrong: Array) -> RiskCoverage:
     [0.0, 0.0, 0.3333333333333333, 0.5]
     """
     score, wrong = _same_shape("score", score, "wrong", wrong)
+    _refuse_nan(score)
     _, group, count = np.unique(score, return_inverse=True, return_counts=True)
     shared = np.bincount(group, wrong) / count
     kept = np.arange(1, len(score) + 1)
@@ -185,6 +190,18 @@ def reliability(probability: Array, came_true: Array, n_bins: int = 10) -> Relia
     ]
     lower, upper = (np.array([getattr(end, name) for end in ends]) for name in ("low", "high"))
     return Reliability(predicted / n, hits / n, n, lower, upper)
+
+
+def _refuse_nan(score: Array) -> None:
+    unknown = int(np.count_nonzero(np.isnan(score)))
+    if unknown:
+        raise InvalidInputError(
+            "score holds NaN",
+            expected="a number for every input",
+            received=f"{unknown} of {len(score)} that are NaN",
+            remedy="masked predictions have no score: pass prediction.unmasked.score, and of "
+            "everything beside it the rows ~prediction.masked",
+        )
 
 
 def _same_shape(name: str, first: Array, other: str, second: Array) -> tuple[Array, Array]:

@@ -73,7 +73,8 @@ def l2_rates(
             variable paths (or on one part of them) to rates: the first that matches counts, and
             a variable that none matches keeps what its regularizer says.
         read_scale: factor on the rates that were read, not on those given: Keras divides the
-            weighted losses by the rows, and our cost by the sum of their weights.
+            weighted losses by the predictions that are not masked, and our cost by the sum of their
+            weights.
 
     Returns:
         `[len(variables)]`, zero where a variable has no L2.

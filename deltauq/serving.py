@@ -68,6 +68,7 @@ class _Served(tf.Module):
         self._covariance = fitted.covariance
         self._likelihood = fitted.problem.likelihood
         self._directions = AllOutputs(self._likelihood)
+        self._mask = fitted.problem.linearization.mask
         self._scale = fitted.problem.scale
         self._quantile = normal_quantile(level)
 
@@ -85,10 +86,13 @@ class _Served(tf.Module):
         covariance = self._covariance
         middle = _form(covariance.spectrum, along, rest) / covariance.n_examples
         std = _roots(shown.slope, middle)
+        masked = self._masked(pieces, x, shown)
+        score = tf.sqrt(tf.reduce_sum(tf.square(std), axis=1))
         found = {
             self._mean_name: shown.mean,
             "std": std,
-            "score": tf.sqrt(tf.reduce_sum(tf.square(std), axis=1)),
+            "score": tf.where(masked, tf.constant(np.nan, score.dtype), score),
+            "masked": masked,
         } | self._interval(shown, middle, std)
         if covariance.bounds is not None:
             ends = [_form(end, along, rest) / covariance.n_examples for end in covariance.bounds]
@@ -103,6 +107,12 @@ class _Served(tf.Module):
     @property
     def _mean_name(self) -> str:
         return "mean" if self._likelihood.outcome == "quantities" else "probabilities"
+
+    def _masked(self, pieces: list[tf.Tensor], x: Any, shown: Shown) -> tf.Tensor:
+        """Which predictions the mask on the model's output takes out, one row each."""
+        if self._mask is None:
+            return shown.masked
+        return ~tf.reshape(self._mask.symbolic(self._network.output(pieces, x)), [-1])
 
     def _sketch(
         self, pieces: list[tf.Tensor], x: Any, logits: tf.Tensor

@@ -44,7 +44,8 @@ def predict(
 ) -> None:
     """Predict with standard errors, their bounds, intervals and a score, one row an input.
 
-    With --target the table has the truth beside the prediction.
+    With --target the table has the truth beside the prediction. Predictions that the model's mask
+    takes out (padding) have no row; a column says which row of all each one is.
 
     Example: deltauq predict credit.deltauq new.csv --output predictions.csv
     """
@@ -57,15 +58,17 @@ def predict(
     columns = _named(prediction.to_dict(level), opened.classes)
     truth = opened.labels(examples)
     if truth is not None and len(truth) == len(prediction) and truth.ndim == 1:
-        columns = {"true": truth} | columns
+        columns = {"true": truth[~prediction.masked]} | columns
     if output is None:
         typer.echo(_as_json(columns) if as_json else _as_csv(columns), nl=as_json)
         return
     write_whole(output, _as_csv(columns))
+    counted = prediction.unmasked
     facts = {
-        "inputs": len(prediction),
-        "median_std": float(np.median(prediction.std)),
-        "median_score": float(np.median(prediction.score)),
+        "inputs": len(counted),
+        "masked": len(prediction) - len(counted),
+        "median_std": float(np.median(counted.std)),
+        "median_score": float(np.median(counted.score)),
         "table": str(output),
     }
     say(facts, pairs_table("Predicted", facts), as_json=as_json)

@@ -2,8 +2,9 @@
 
 Every function draws on the axes it is given, or on a figure of its own that needs no display (a
 notebook shows it), and returns the axes; arguments that do not fit the prediction raise
-`InvalidInputError`. No global state of matplotlib is changed. Colours are Okabe and Ito's, told
-apart by colour-blind readers; marker or line style differs as well, for print in grey.
+`InvalidInputError`. Predictions that are masked are left out, with what stands beside them. No
+global state of matplotlib is changed. Colours are Okabe and Ito's, told apart by colour-blind
+readers; marker or line style differs as well, for print in grey.
 """
 
 from deltauq.plots.calibration import reliability, risk_coverage

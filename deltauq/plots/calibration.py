@@ -11,7 +11,7 @@ from deltauq.metrics import RiskCoverage
 from deltauq.metrics import reliability as calibrate
 from deltauq.metrics import risk_coverage as trade_off
 from deltauq.plots.canvas import BLACK, BLUE, GREY, VERMILION, new_axes, tidy
-from deltauq.plots.points import events, is_of_classes, is_of_labels, misclassified
+from deltauq.plots.points import counted, events, is_of_classes, is_of_labels, misclassified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +40,7 @@ def reliability(
         n_bins: bins of equal width.
         ax: where to draw; None makes a figure.
     """
+    prediction, y = counted(prediction, y)
     ax, labels = new_axes(ax, figsize=(4.9, 5.1)), is_of_labels(prediction)
     curve = calibrate(*events(prediction, y), n_bins)
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
@@ -86,6 +87,7 @@ def risk_coverage(
         score: `[N]`, higher is set aside first; None takes the prediction's own.
         ax: where to draw; None makes a figure.
     """
+    prediction, y, score = counted(prediction, y, score)
     ax = new_axes(ax)
     wrong = misclassified(prediction, y)
     own = trade_off(prediction.score if score is None else np.asarray(score), wrong)

@@ -30,7 +30,7 @@ def comparison(comparison: Comparison, curvature: str, *, ax: Axes | None = None
     ax = new_axes(ax, figsize=(4.7, 4.7))
     reference, run = comparison.reference, comparison[curvature]
     fit = comparison.agreement(curvature)
-    a, b = np.ravel(reference.prediction.std), np.ravel(run.prediction.std)
+    a, b = (np.ravel(each.prediction.unmasked.std) for each in (reference, run))
     high = 1.04 * max(float(a.max(initial=0.0)), float(b.max(initial=0.0)), 1e-12)
     drawn = f"probabilities ({len(a):,})"
     if len(a) > MAX_POINTS:

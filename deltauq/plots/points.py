@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "checked_index",
     "checked_truth",
+    "counted",
     "events",
     "is_of_classes",
     "is_of_labels",
@@ -43,6 +44,21 @@ def is_of_labels(prediction: Any) -> bool:
     from deltauq.prediction import MultiLabelPrediction
 
     return isinstance(prediction, MultiLabelPrediction)
+
+
+def counted(prediction: Any, *columns: Any) -> tuple[Any, ...]:
+    """A prediction without what is masked, and columns `[N, ...]` beside it, or None, likewise.
+
+    A column of another length stays as it is: it may be about the others alone, or is refused.
+    """
+    kept = ~prediction.masked
+    if np.all(kept):
+        return prediction, *columns
+    arrays = (None if column is None else np.asarray(column) for column in columns)
+    some = (
+        array if array is None or array.shape[:1] != kept.shape else array[kept] for array in arrays
+    )
+    return prediction[kept], *some
 
 
 def predicted(prediction: Prediction | MultiLabelPrediction) -> tuple[Array, Array]:

@@ -21,6 +21,7 @@ from deltauq.plots.canvas import (
 from deltauq.plots.points import (
     checked_index,
     checked_truth,
+    counted,
     is_of_labels,
     misclassified,
     output_names,
@@ -61,6 +62,7 @@ def probability_against_error(
             differently, and counted.
         ax: where to draw; None makes a figure.
     """
+    prediction, y = counted(prediction, y)
     ax = new_axes(ax)
     p, se = predicted(prediction)
     labels = is_of_labels(prediction)

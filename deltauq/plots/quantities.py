@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, MAX_POINTS, SKY, VERMILION, new_axes, tidy
-from deltauq.plots.points import checked_truth
+from deltauq.plots.points import checked_truth, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +47,7 @@ def regression_band(
     Raises:
         InvalidInputError: a feature or observations that do not fit the prediction.
     """
+    prediction, feature, y = counted(prediction, feature, y)
     values = np.asarray(feature, np.float64)
     if values.shape != (len(prediction),):
         raise InvalidInputError(
@@ -106,6 +107,7 @@ def mean_against_error(
         level: of the interval of an observation.
         ax: where to draw; None makes a figure.
     """
+    prediction, y = counted(prediction, y)
     column, ax = _checked_output(output, prediction), new_axes(ax)
     mean, se = prediction.mean[:, column], prediction.std[:, column]
     style: dict[str, Any] = {"rasterized": len(mean) > MAX_POINTS, "linewidths": 0.6}

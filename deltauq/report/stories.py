@@ -80,7 +80,10 @@ class Story(abc.ABC):
     def found(self) -> Section:
         """What the predictions are, and how sure."""
         study, n = self.study, len(self.prediction)
-        facts = [*self.facts(), ("Inputs", f"{n:,}", "all figures below are of these")]
+        of_these = "all figures below are of these"
+        if study.n_masked:
+            of_these += f"; {study.n_masked:,} more are masked, which is padding"
+        facts = [*self.facts(), ("Inputs", f"{n:,}", of_these)]
         if study.n_train is not None:
             facts.append(("Training examples", f"{study.n_train:,.10g}", ""))
         n_params = study.require_run().eigenpairs.n_params
@@ -124,7 +127,7 @@ def uncertain_table(
     filled = [(column, cells) for column, cells in columns if len(cells)]
     score = [fixed(value, 3) for value in study.prediction.score[chosen]]
     every = [
-        (Column("Index"), [str(i) for i in chosen]),
+        (Column("Index"), [str(i) for i in study.rows[chosen]]),
         *filled,
         (Column("Score"), score),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from deltauq.comparison import Comparison, Run, labels_of
 from deltauq.cost import Stationarity
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Categorical
-from deltauq.plots.points import checked_truth, output_names
+from deltauq.plots.points import checked_truth, counted, output_names
 from deltauq.prediction import (
     MultiLabelPrediction,
     Prediction,
@@ -55,6 +55,9 @@ class Study:
         negative_curvature: what was done with it, as of `DeltaMethod`.
         diagnosis: of the model on its training data.
         comparison: of several curvatures.
+        rows: numbers of the predictions that are shown, out of all that were given `[N]`: those
+            that are masked are left out here, in `run`, `y`, `images` and `feature` too.
+        n_masked: how many were left out.
     """
 
     title: str = _TITLE
@@ -72,6 +75,8 @@ class Study:
     negative_curvature: str = "project"
     diagnosis: Diagnosis | None = None
     comparison: Comparison | None = None
+    rows: Array = field(init=False, default_factory=lambda: np.arange(0))
+    n_masked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         if self.run is None:
@@ -84,10 +89,13 @@ class Study:
                 received=repr(self.run.prediction),
                 remedy="predict without classes=",
             )
-        if not len(self.prediction):
+        if np.all(self.prediction.masked):
             raise InvalidInputError(
-                "there is nothing to report", expected="at least one input", received="none"
+                "there is nothing to report",
+                expected="at least one input that is not masked",
+                received=f"{len(self.prediction)} masked ones" if len(self.prediction) else "none",
             )
+        self._leave_out_masked(self.run)
         output_names(self.class_names, self.prediction.logits.shape[1])
         if self.y is not None:
             checked_truth(self.prediction, self.y)
@@ -97,6 +105,22 @@ class Study:
                 expected="predictions of one of several classes, or no images",
                 received=repr(self.prediction),
             )
+
+    def _leave_out_masked(self, run: Run) -> None:
+        """Keep what is about predictions that are not masked."""
+        everything = run.prediction
+        columns = (self.y, self.images, self.feature)
+        prediction, y, images, feature = counted(everything, *columns)
+        changed = {
+            "run": replace(run, prediction=prediction),
+            "y": y,
+            "images": images,
+            "feature": feature,
+            "rows": np.flatnonzero(~everything.masked),
+            "n_masked": len(everything) - len(prediction),
+        }
+        for name, value in changed.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(
