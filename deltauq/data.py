@@ -106,7 +106,7 @@ class Batches:
         """
         sums = np.zeros(_N_SUMS)
         for batch in self._batches():
-            sums += _checksum(batch) if self._stream is not None else 0.0
+            sums += self._sums_of(batch) if self._stream is not None else 0.0
             yield batch
             self.passed(int(batch.y.shape[0]))
         if self._stream is not None and not _alike(sums, self.sums):
@@ -120,7 +120,7 @@ class Batches:
     @cached_property
     def sums(self) -> npt.NDArray[np.float64]:
         """Of arrays, taken when they are asked for, batch by batch: float64 takes memory."""
-        return np.sum([_checksum(batch) for batch in self._batches()], axis=0)
+        return np.sum([self._sums_of(batch) for batch in self._batches()], axis=0)
 
     def passed(self, n_rows: int) -> None:
         """Tell the progress display of rows that were dealt with, read again or not."""
@@ -185,6 +185,14 @@ class Batches:
             return None
         return np.concatenate([self.mask(batch) for batch in cut(x, self._batch_size)])
 
+    def _sums_of(self, batch: Batch) -> npt.NDArray[np.float64]:
+        """The checksum of a batch, whatever stands for the labels of what is masked."""
+        if self.mask is None:
+            return _checksum(batch)
+        y, counted = np.asarray(batch.y), np.asarray(batch.weight) > 0
+        counted = counted.reshape(*counted.shape, *(1,) * (y.ndim - counted.ndim))
+        return _checksum(batch._replace(y=np.where(counted, y, 0)))
+
     def _measure(self) -> tuple[int, float, Batch]:
         """Rows, N and the spec, from one pass."""
         n_rows, n_examples, spec, sums = 0, 0.0, None, np.zeros(_N_SUMS)
@@ -195,7 +203,7 @@ class Batches:
             self.n_weighted += len(_weighted_rows(part))
             n_examples += float(np.sum(part.weight, dtype=np.float64))
             spec = spec_of(part) if spec is None else spec
-            sums += _checksum(part) if self._stream is not None else 0.0
+            sums += self._sums_of(part) if self._stream is not None else 0.0
         if self._stream is not None:
             self.sums = sums
         if spec is None or n_examples <= 0:
