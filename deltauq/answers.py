@@ -104,14 +104,15 @@ class Answers:
                 labels, in a fixed order where there are groups or weights.
             groups: the group of every input, numbers or text `[N]`; None takes all inputs as one
                 group, named "all". Where an input makes T predictions, all of them are in its
-                group; `[N, T]` puts each in its own.
+                group, but for those that are masked, which are in none; `[N, T]` puts each in its
+                own.
             weights: w `[N]` (or `[N, T]`), finite and of any sign; used as they are: not divided by
                 their sum. None takes 1/n_g, n_g the number of predictions of the group, which
                 makes the sum a mean.
 
         Raises:
             InvalidInputError: inputs that do not fit the training data, groups or weights that do
-                not fit the inputs.
+                not fit the inputs, groups of masked predictions alone.
             MemoryLimitError: the gradients of so many groups do not fit.
         """
         fitted = self._require_fitted("predict_mean")

@@ -115,10 +115,9 @@ def as_labels(
         else:
             labels = _from_column(frame)
     else:
+        labels = _as_array(y, name)
     if counted is not None:
         labels = _alike_where_not(counted, labels)
-    if labels.dtype.kind == "f":
-        check_finite(name, labels, first_row)
     if labels.dtype.kind == "f":
         check_finite(name, labels, first_row)
     return _as_text(labels) if labels.dtype.kind in "OST" else labels

@@ -88,7 +88,8 @@ class GroupMean:
         groups: names of the groups `[G]`.
         mean: sum_n w_n p_n over each group `[G, C]`: mean probabilities, or means of a regression.
         covariance: of the groups' means, `[G, C, G, C]`.
-        n: predictions in each group `[G]`, several an input where it makes several.
+        n: predictions in each group `[G]`, several an input where it makes several; without those
+            that are masked.
         limits: between which the covariance lies; None where that is not known.
         certified: `std_bounds` are bounds; otherwise they are an estimate, as of `Prediction`.
     """
@@ -283,6 +284,7 @@ def predict_mean(
         sums.add(rows, *grouping.rows(start, stop))
         start = stop
     grouping.check_length(start)
+    _refuse_masked(grouping.names[sums.counts == 0])
     if grouping.weights is None:
         sums.divide()
     n_groups, n_outputs, n_params = sums.gradients.shape
@@ -305,6 +307,16 @@ def predict_mean(
     )
 
 
+def _refuse_masked(names: Array) -> None:
+    if len(names):
+        raise InvalidInputError(
+            "there are groups of masked predictions alone",
+            expected="a prediction that is not padding in every group",
+            received=f"the groups {names[:_SHOWN].tolist()}",
+            remedy="give padding the group of its input",
+        )
+
+
 class _Sums:
     """Weighted sums over the inputs of each group, in float64.
 
@@ -323,7 +335,7 @@ class _Sums:
         self.counts = np.zeros(n_groups, np.int64)
 
     def add(self, rows: Rows, codes: Array, weights: Array) -> None:
-        """Add predictions with their groups and weights, `[B]`."""
+        """Add predictions with their groups and weights, `[B]`; not those that are masked."""
         n_groups, n_outputs = len(self.counts), rows.shown.mean.shape[1]
         if not hasattr(self, "means"):
             self.means = np.zeros((n_groups, n_outputs))
@@ -332,8 +344,9 @@ class _Sums:
         slope = weights[:, None, None] * rows.shown.slope
         lengths = np.sqrt(np.einsum("brp,brp->br", rows.values, rows.values))
         norms = np.einsum("bcr,br->bc", np.abs(slope), lengths)
-        for g in np.unique(codes):
-            some = codes == g
+        counted = ~rows.shown.masked
+        for g in np.unique(codes[counted]):
+            some = counted & (codes == g)
             chosen = slice(None) if np.all(some) else some
             self.counts[g] += np.count_nonzero(some)
             self.means[g] += weights[chosen] @ rows.shown.mean[chosen]

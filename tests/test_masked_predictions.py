@@ -202,6 +202,22 @@ def test_more_predictions_of_the_same_fit(method, prediction, truth, tmp_path):
         method.rank_curve(np.zeros((2, T, F), "float32"))
 
 
+def test_means_over_groups_have_no_padding(method, prediction):
+    groups = np.broadcast_to(np.arange(T) % 2, (N, T))
+    found = method.predict_mean(X, groups)
+    joint = method.predict_joint(X)
+    shares = np.stack([groups.ravel() == g for g in (0, 1)]).astype(float)
+    np.testing.assert_array_equal(found.n, [VALID[:, 0::2].sum(), VALID[:, 1::2].sum()])
+    np.testing.assert_allclose(found.mean, joint.mean(shares).mean, rtol=1e-5)
+    np.testing.assert_allclose(found.std, joint.mean(shares).std, rtol=1e-4)
+    weights = RNG.normal(size=(N, T))
+    weighted = method.predict_mean(X, weights=weights)
+    sums = (weights.ravel() * VALID.ravel()) @ prediction.probabilities
+    np.testing.assert_allclose(weighted.mean[0], sums, rtol=1e-4)
+    with pytest.raises(InvalidInputError, match="groups of masked predictions alone"):
+        method.predict_mean(X, np.where(VALID, "valid", "padding"))
+
+
 def test_a_saved_fit_masks_and_knows_its_data_again(method, prediction, tmp_path):
     method.save(tmp_path / "m.deltauq")
     loaded = DeltaMethod.load(tmp_path / "m.deltauq")
