@@ -230,7 +230,8 @@ def test_a_saved_fit_masks_and_knows_its_data_again(method, prediction, tmp_path
     np.savez(table, x=X, y=LABELS)
     out = tmp_path / "out.csv"
     said = CliRunner().invoke(
-        app, ["predict", str(tmp_path / "m.deltauq"), str(table), "-o", str(out), "--json", "-q"]
+        app,
+        ["predict", str(tmp_path / "m.deltauq"), str(table), "-o", str(out), "--json", "--quiet"],
     )
     assert said.exit_code == 0, said.output
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
