@@ -22,6 +22,7 @@ from deltauq.linalg import Eigenpairs
 from deltauq.means import GroupMean, mean_memory, predict_mean
 from deltauq.memory import ResultMemory, free_memory, plan_prediction, prediction_batch
 from deltauq.newton import with_shift
+from deltauq.noise import before_noise
 from deltauq.posterior import posterior
 from deltauq.prediction import predict, predict_some, prediction_memory
 from deltauq.problem import Problem
@@ -165,7 +166,8 @@ class Answers:
         fitted = self._require_fitted("rank_curve")
         some = None if x is None else self._inputs(x, fitted.problem).first()
         rows = calibration_rows(fitted.problem, self.memory_limit, some)
-        return rank_curve(fitted.pairs, rows, fitted.problem.epsilon)
+        pairs, freedom = before_noise(fitted)
+        return rank_curve(pairs, rows, fitted.problem.epsilon, freedom)
 
     def posterior(self) -> Any:
         """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow as tf
 from deltauq.choices import check_choice
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
 from deltauq.linalg import Eigenpairs, LowRank
+from deltauq.noiserange import NoiseRange
 
 __all__ = [
     "NegativeCurvature",
@@ -43,6 +44,9 @@ class ParameterCovariance:
         bounds: of two matrices between which, in the semidefinite order, the covariance from all
             eigenpairs lies; None where that is not known.
         certified: that order is proven; otherwise the two are an estimate of how far it may lie.
+        noise: how far the estimated noise of a regression is known, at which all this is; None
+            where it was given, and of other likelihoods. `bounds` do not hold it: standard errors'
+            bounds are widened by it.
     """
 
     vectors: Array
@@ -51,6 +55,12 @@ class ParameterCovariance:
     n_examples: float
     bounds: tuple[LowRank, LowRank] | None = None
     certified: bool = True
+    noise: NoiseRange | None = None
+
+    def with_noise(self, noise: NoiseRange | None) -> ParameterCovariance:
+        """The same, its noise known to lie in a range."""
+        certain = noise is None or noise.certified
+        return replace(self, noise=noise, certified=self.certified and certain)
 
     def project(self, along: Array, rest: Array) -> Array:
         """J Sigma J^T `[..., C, C]` from what `Linearization.sketch` gives of J D and U."""

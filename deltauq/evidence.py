@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.optimize
+import tensorflow as tf
 
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError, NumericalError
-from deltauq.fitting import Fitted, covariance_of
+from deltauq.fitting import Fitted, covariance_of, freedom_of
 from deltauq.jacobians import Workspace
 from deltauq.linalg import Eigenpairs
+from deltauq.noiserange import NoiseRange
 
 __all__ = [
     "Evidence",
@@ -38,7 +40,8 @@ class Evidence:
 
     Attributes:
         value: with the upper bound of the log-determinant; what to compare models by.
-        low: the approximation with all eigenpairs is not below this (the same number).
+        low: the approximation with all eigenpairs is not below this (the same number, where no
+            noise was estimated; minus infinity where the noise has no upper bound).
         high: nor above this.
     """
 
@@ -79,15 +82,41 @@ def log_marginal_likelihood(fitted: Fitted) -> Evidence:
     plus (P - K) log(1 + t / (P - K)) with t what is left of the trace (MacKay 1992, "A practical
     Bayesian framework for backpropagation networks"; the upper bound is Jensen's inequality).
 
+    The noise of a regression is part of the model: where it was estimated, the value is that of the
+    estimate, and the bounds hold for each in its range.
+
     Raises:
         InvalidInputError: a sandwich, which is no posterior; a trace that is not known.
     """
-    n, cost = fitted.problem.data.n_examples, fitted.stationarity.cost
+    costs = fitted.problem.data.n_examples * fitted.stationarity.cost
     values, left = _spectrum(fitted)
-    low, high = _log_determinants(values, left, fitted.pairs.n_params, np.ones(1))
-    upper = -n * cost - float(low[0]) / 2
-    lower = -n * cost - float(high[0]) / 2
-    return Evidence(lower, lower, upper)
+    noise, times = fitted.covariance.noise, np.ones(2)
+    least, most = costs, costs
+    if noise is not None and noise.power > 0:
+        least, most = _costs_in_range(fitted, noise, costs)
+        times = np.array([noise.low, noise.high]) ** (noise.power - 1)
+    low, high = _log_determinants(values, left, fitted.pairs.n_params, times)
+    middle = _log_determinants(values, left, fitted.pairs.n_params, np.ones(1))[1]
+    return Evidence(
+        -costs - float(middle[0]) / 2, -most - float(high[0]) / 2, -least - float(low[1]) / 2
+    )
+
+
+def _costs_in_range(fitted: Fitted, noise: NoiseRange, costs: float) -> tuple[float, float]:
+    """N times the cost at least and at most, for each noise in its range.
+
+    At g times the noise it is a + b log(g) + c / g, with b = N C / 2 and c what is left without the
+    logarithms of the noise: it falls until g = c / b and grows from there.
+    """
+    problem = fitted.problem
+    one = problem.likelihood.at_one_position
+    nothing = tf.zeros([1, problem.n_outputs // problem.likelihood.positions], tf.float64)
+    n_examples = problem.data.n_examples
+    rest = costs - n_examples * float(one.loss(nothing, nothing)[0])
+    half = 0.5 * freedom_of(problem, fitted.settings).n_observations
+    noises = np.array([noise.low, noise.high, np.clip(rest / half, noise.low, noise.high)])
+    found = costs - rest + half * np.log(noises) + rest / noises
+    return float(np.min(found)), float(np.max(found))
 
 
 def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
@@ -146,7 +175,9 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
         fitted,
         problem=problem,
         pairs=pairs,
-        covariance=covariance_of(problem, fitted.settings, pairs),
+        covariance=covariance_of(problem, fitted.settings, pairs).with_noise(
+            fitted.covariance.noise
+        ),
         stationarity=problem.cost.stationarity(problem.network.params.numpy()),
     )
 

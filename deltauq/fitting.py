@@ -23,6 +23,7 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.directions import SomeClasses, most_probable
 from deltauq.eigen import Rank, automatic_eigenpairs, eigenpairs, resolving
 from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
+from deltauq.freedom import Freedom
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.memory import free_memory, prediction_batch
 from deltauq.problem import Problem
@@ -37,6 +38,7 @@ __all__ = [
     "calibration_inputs",
     "calibration_rows",
     "covariance_of",
+    "freedom_of",
     "make_operator",
     "solve",
 ]
@@ -176,6 +178,30 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
     )
 
 
+def freedom_of(problem: Problem, settings: Settings) -> Freedom:
+    """What the noise of a regression is estimated from, beside eigenpairs of the bread."""
+    kind = CURVATURES[settings.curvature][0]
+    most_rank = len(problem.rates)
+    if kind.positive_semidefinite:
+        each = kind.rows_per_example(problem.likelihood, problem.n_outputs)
+        most_rank = min(most_rank, problem.data.n_rows * each)
+    return Freedom(
+        problem.data.n_examples * len(problem.likelihood.noise_variance()),
+        most_rank,
+        _noise_power(problem, settings),
+        problem.epsilon,
+    )
+
+
+def _noise_power(problem: Problem, settings: Settings) -> int:
+    """How the parameters' covariance goes with the noise, see `NoiseRange`."""
+    if not problem.likelihood.scaled_by_noise:
+        return 0
+    if settings.curvature == "sandwich":
+        return 0 if settings.meat == "scores" else 1  # without L2 it does not
+    return 2 if settings.curvature == "opg" else 1
+
+
 def calibration_rows(
     problem: Problem, memory_limit: int | str | None, x: Any = None
 ) -> npt.NDArray[Any]:
@@ -263,7 +289,9 @@ def _automatic_eigenpairs(
 ) -> Eigenpairs:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     rows = calibration_rows(problem, settings.memory_limit)
-    width = TailWidth(rows, problem.epsilon)
+    knows_noise = not problem.estimates_noise or not operator.positive_semidefinite
+    freedom = None if knows_noise else freedom_of(problem, settings)
+    width = TailWidth(rows, problem.epsilon, freedom)
     room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
     pairs, why_no_more = automatic_eigenpairs(
         operator,

@@ -18,6 +18,7 @@ from deltauq.inputs import InputBatches
 from deltauq.linalg import Eigenpairs, inner_products, root_diagonal, split
 from deltauq.linearization import Linearization, Rows
 from deltauq.memory import ResultMemory
+from deltauq.noiserange import NoiseRange
 from deltauq.prediction import ROUNDING, normal_quantile
 from deltauq.tables import notebook_table, terminal_table
 
@@ -56,24 +57,28 @@ class CovarianceLimits:
         covariances: the smallest and the largest, L of them, `[L, G, C, G, C]`.
         rounding: standard error that rounding of the gradients may add or hide `[G, C]`.
         share: relative rounding of a standard error.
+        noise: how far the estimated noise of a regression is known; None where it was given.
     """
 
     covariances: Float[np.ndarray, "L G C G C"]
     rounding: Float[np.ndarray, "G C"]
     share: float
+    noise: NoiseRange | None = None
 
     def std_bounds(self) -> tuple[Array, Array]:
         """(low, high) of the standard errors, each `[G, C]`."""
         roots = root_diagonal(_flat(self.covariances)).reshape(-1, *self.rounding.shape)
         low, high = roots.min(axis=0), roots.max(axis=0)
-        low = low * (1.0 - self.share) - self.rounding
-        return np.maximum(low, 0.0), high * (1.0 + self.share) + self.rounding
+        low = np.maximum(low * (1.0 - self.share) - self.rounding, 0.0)
+        limits = np.stack([low, high * (1.0 + self.share) + self.rounding], axis=-1)
+        limits = limits if self.noise is None else self.noise.widen(limits)
+        return limits[..., 0], limits[..., 1]
 
     def combined(self, coefficients: Array) -> CovarianceLimits:
         """Of combinations of the groups, `[H, G]`."""
         covariances = [_combined(each, coefficients) for each in self.covariances]
         rounding = np.abs(coefficients) @ self.rounding
-        return CovarianceLimits(np.stack(covariances), rounding, self.share)
+        return CovarianceLimits(np.stack(covariances), rounding, self.share, self.noise)
 
 
 @jaxtyped(typechecker=beartype)
@@ -296,7 +301,8 @@ def predict_mean(
         epsilon = float(np.finfo(vectors.dtype).eps)
         rounding = _ROW_EPSILONS * epsilon * covariance.largest_std * sums.norms
         matrices = np.stack(outer).reshape(-1, *shape)
-        limits = CovarianceLimits(matrices, rounding, ROUNDING[vectors.dtype.name])
+        share = ROUNDING[vectors.dtype.name]
+        limits = CovarianceLimits(matrices, rounding, share, covariance.noise)
     return GroupMean(
         grouping.names,
         sums.means,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from deltauq.covariance import spectrum_interval
 from deltauq.errors import InvalidInputError
+from deltauq.freedom import Freedom
 from deltauq.linalg import Eigenpairs, relative_width, root_diagonal
 
 __all__ = ["RankCurve", "TailWidth", "rank_curve"]
@@ -26,11 +27,14 @@ class TailWidth:
     Args:
         rows: Jacobians of the inputs in the prior's metric, `[B, C, P]`.
         epsilon: relative rounding of the curvature.
+        freedom: what the noise of a regression is estimated from, as it scales standard errors too;
+            None where no noise is. The pairs are then those of the residuals' mean square.
     """
 
-    def __init__(self, rows: Array, epsilon: float) -> None:
+    def __init__(self, rows: Array, epsilon: float, freedom: Freedom | None = None) -> None:
         self._rows = rows
         self._epsilon = epsilon
+        self._freedom = freedom
 
     def __call__(self, pairs: Eigenpairs) -> float:
         """Median of (high - low) / high."""
@@ -42,13 +46,19 @@ class TailWidth:
         return np.array([self._median(_leading(pairs, k), along[..., :k]) for k in ranks])
 
     def _median(self, pairs: Eigenpairs, along: Array) -> float:
+        noise = None
+        if self._freedom is not None:
+            noise = self._freedom.noise(pairs)
+            if noise is None:
+                return 1.0
+            pairs = self._freedom.noisier(pairs, noise)
         outside = self._rows - self._times(along, pairs.vectors.T)
         rest = outside @ np.swapaxes(outside, 1, 2)
-        low, high = (
-            root_diagonal(spectrum.quadratic_form(along, rest))
-            for spectrum in spectrum_interval(pairs, self._epsilon)
-        )
-        return float(np.median(relative_width(low, high)))
+        ends = spectrum_interval(pairs, self._epsilon)
+        limits = np.stack([root_diagonal(end.quadratic_form(along, rest)) for end in ends], axis=-1)
+        if noise is not None:
+            limits = noise.widen(limits)
+        return float(np.median(relative_width(limits[..., 0], limits[..., 1])))
 
     @staticmethod
     def _times(rows: Array, matrix: Array) -> Array:
@@ -83,7 +93,9 @@ class RankCurve:
         return plots.rank_curve(self, ax=ax)
 
 
-def rank_curve(pairs: Eigenpairs, rows: Array, epsilon: float) -> RankCurve:
+def rank_curve(
+    pairs: Eigenpairs, rows: Array, epsilon: float, freedom: Freedom | None = None
+) -> RankCurve:
     """The curve up to the rank of some eigenpairs, without another product.
 
     The leading k of K pairs leave at most delta + mu_(k+1) out, delta being what all K do.
@@ -92,6 +104,7 @@ def rank_curve(pairs: Eigenpairs, rows: Array, epsilon: float) -> RankCurve:
         pairs: eigenpairs in the prior's metric, the largest ones.
         rows: Jacobians `[B, C, P]` of the inputs, in that metric.
         epsilon: relative rounding of the curvature.
+        freedom: as for `TailWidth`.
 
     Raises:
         InvalidInputError: some of the pairs are the smallest.
@@ -104,7 +117,7 @@ def rank_curve(pairs: Eigenpairs, rows: Array, epsilon: float) -> RankCurve:
         )
     ranks = np.unique(np.geomspace(1, max(1, pairs.rank), _POINTS).astype(int))
     ranks = ranks[ranks <= pairs.rank]
-    widths = TailWidth(rows, epsilon).of_leading(pairs, ranks)
+    widths = TailWidth(rows, epsilon, freedom).of_leading(pairs, ranks)
     return RankCurve(ranks, widths, pairs.left_out is not None)
 
 
@@ -112,14 +125,16 @@ def _leading(pairs: Eigenpairs, rank: int) -> Eigenpairs:
     """The first k pairs, and what they leave out."""
     if rank == pairs.rank:
         return pairs
-    left_out = pairs.left_out
+    left_out, residual_norms = pairs.left_out, pairs.residual_norms[:rank]
     if left_out is not None:
         beyond = left_out.bound + max(0.0, float(pairs.values[rank]))
+        if pairs.smallest is None and left_out.bound > 0:  # the residuals rest on that bound
+            residual_norms = residual_norms * (beyond / left_out.bound)
         left_out = replace(left_out, bound=beyond)
     return replace(
         pairs,
         values=pairs.values[:rank],
         vectors=pairs.vectors[:, :rank],
-        residual_norms=pairs.residual_norms[:rank],
+        residual_norms=residual_norms,
         left_out=left_out,
     )

@@ -27,6 +27,7 @@ from deltauq.linalg import (
     root_diagonal,
 )
 from deltauq.linearization import Rows
+from deltauq.noiserange import NoiseRange
 from deltauq.prediction import ROUNDING, assemble, join
 
 __all__ = ["check_refinable", "refine", "row_copies"]
@@ -85,7 +86,7 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
     certified = operator.positive_semidefinite
     way = _Certain(fitted, operator) if certified else _Estimated(fitted, operator, meat)
     dtype, likelihood = fitted.problem.network.dtype, fitted.problem.likelihood
-    n_examples = fitted.problem.data.n_examples
+    n_examples, noise = fitted.problem.data.n_examples, fitted.covariance.noise
     parts, steps, open_ = [], 0, 0
     for x in inputs:
         rows = fitted.problem.linearization.rows(x)
@@ -93,7 +94,7 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
         steps += int(forms.steps.max())
         open_ += int(np.count_nonzero(~forms.enough))
         low, high = forms.low / n_examples, forms.high / n_examples
-        parts.append(assemble(likelihood, rows.shown, (low + high) / 2, (low, high), dtype))
+        parts.append(assemble(likelihood, rows.shown, (low + high) / 2, (low, high), dtype, noise))
     passes = steps * (1 + len(meat))
     if open_:
         warn(
@@ -102,7 +103,21 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
             "rtol.",
             ConvergenceWarning,
         )
+    if noise is not None:
+        _warn_of_noise(noise, rtol)
+        certified = certified and noise.certified
     return replace(join(parts), data_passes=passes, certified=certified)
+
+
+def _warn_of_noise(noise: NoiseRange, rtol: float) -> None:
+    """No step makes the noise better known."""
+    if noise.width > rtol:
+        warn(
+            f"the estimated noise leaves {noise.width:.1%} of every standard error open, above "
+            f"rtol={rtol:g}, and refine does not change that. Fit with a larger rank, or give the "
+            "variance, likelihood=deltauq.likelihoods.Gaussian(noise=...).",
+            ConvergenceWarning,
+        )
 
 
 class _Certain:

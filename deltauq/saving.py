@@ -24,6 +24,7 @@ from deltauq.fitting import Fitted, Settings
 from deltauq.likelihoods import likelihood_facts, likelihood_of
 from deltauq.linalg import Eigenpairs, LowRank, NormBound
 from deltauq.network import Network
+from deltauq.noiserange import NoiseRange
 from deltauq.problem import recall_problem
 from deltauq.rounding import restored, round_covariance, round_pairs, rounded
 
@@ -264,7 +265,19 @@ def _pack_covariance(covariance: ParameterCovariance, arrays: Arrays) -> dict[st
         "tails": {name: spectrum.tail for name, spectrum in spectra.items()},
         "n_examples": covariance.n_examples,
         "certified": covariance.certified,
+        "noise": None if covariance.noise is None else _noise_facts(covariance.noise),
     }
+
+
+def _noise_facts(noise: NoiseRange) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return asdict(noise) | {"high": noise.high if np.isfinite(noise.high) else None}
+
+
+def _noise_of(facts: Mapping[str, Any] | None) -> NoiseRange | None:
+    if facts is None:
+        return None
+    return NoiseRange(**dict(facts) | {"high": np.inf if facts["high"] is None else facts["high"]})
 
 
 def _unpack_covariance(
@@ -280,6 +293,7 @@ def _unpack_covariance(
         facts["n_examples"],
         (spectra["low"], spectra["high"]) if "low" in spectra else None,
         facts["certified"],
+        _noise_of(facts.get("noise")),
     )
 
 

@@ -100,8 +100,10 @@ class _Served(tf.Module):
                 ends.append(middle)
             roots = tf.stack([_roots(shown.slope, end) for end in ends])
             rounding = ROUNDING[self._network.dtype]
-            found["std_low"] = tf.reduce_min(roots, axis=0) * (1.0 - rounding)
-            found["std_high"] = tf.reduce_max(roots, axis=0) * (1.0 + rounding)
+            low, high = (1.0, 1.0) if covariance.noise is None else covariance.noise.on_std
+            most = tf.reduce_max(roots, axis=0) * (1.0 + rounding)
+            found["std_low"] = tf.reduce_min(roots, axis=0) * ((1.0 - rounding) * low)
+            found["std_high"] = tf.where(most > 0, tf.where(most > 0, most, 1.0) * high, most)
         return found
 
     @property

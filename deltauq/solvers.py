@@ -106,16 +106,17 @@ class _Nystrom:
         self._operator = operator
         size = operator.shape[0]
         self._sketch = NystromSketch(operator.matmat, size, passes=PASSES, **options)
+        self._reach: Array = np.zeros(0)
 
     def solve(self, rank: int) -> Eigenpairs:
         self._sketch.grow(rank + _oversampling(rank))
         trace = self._operator.trace()
-        values, vectors, reach = self._sketch.eigenpairs(rank)
+        values, vectors, self._reach = self._sketch.eigenpairs(rank)
         left_out = max(0.0, trace - float(values.sum()))
         return Eigenpairs(
             values=values[:rank],
             vectors=vectors,
-            residual_norms=left_out * reach,
+            residual_norms=left_out * self._reach,
             trace=trace,
             smallest=None,
             products=self._sketch.products,
@@ -134,8 +135,12 @@ class _Nystrom:
             start,
             less(start, image),
         )
-        products = pairs.products + left_out.products - start.shape[1]
-        return replace(pairs, left_out=left_out, products=products)
+        return replace(
+            pairs,
+            left_out=left_out,
+            residual_norms=left_out.bound * self._reach,
+            products=pairs.products + left_out.products - start.shape[1],
+        )
 
 
 class _Lanczos:

@@ -104,6 +104,11 @@ class CustomLoss(Wrapped):
         """As given."""
         return self._dispersion
 
+    @property
+    def scaled_by_noise(self) -> bool:
+        """The function does not know of it: it is that of observations alone."""
+        return False
+
     def with_noise(self, noise: Array) -> CustomLoss:
         """The same with variances `[C]` in the other likelihood."""
         inner = self.inner.with_noise(noise)

@@ -107,6 +107,11 @@ class Gaussian(Likelihood):
         """It was not given."""
         return self.noise is None
 
+    @property
+    def scaled_by_noise(self) -> bool:
+        """It is."""
+        return True
+
     def with_noise(self, noise: Array) -> Gaussian:
         """The same with the variances `[C]`."""
         return Gaussian(noise)

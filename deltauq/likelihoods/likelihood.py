@@ -124,6 +124,11 @@ class Likelihood(abc.ABC):
         """The noise of a regression is to be estimated before anything is computed."""
         return False
 
+    @property
+    def scaled_by_noise(self) -> bool:
+        """The loss is the log-likelihood of that noise: twice the noise halves its squares."""
+        return False
+
     def with_noise(self, noise: Array) -> Likelihood:
         """The same with variances `[C]` of the noise of a regression."""
         return self

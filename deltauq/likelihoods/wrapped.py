@@ -91,6 +91,11 @@ class Wrapped(Likelihood):
         """As the other one."""
         return self.inner.needs_noise
 
+    @property
+    def scaled_by_noise(self) -> bool:
+        """As the other one."""
+        return self.inner.scaled_by_noise
+
     def noise_variance(self) -> Array:
         """That of the other one."""
         return self.inner.noise_variance()

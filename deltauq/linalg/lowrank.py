@@ -63,5 +63,5 @@ def root_diagonal(covariance: Array) -> Array:
 
 
 def relative_width(low: Array, high: Array) -> Array:
-    """(high - low) / high, and 0 where both are 0."""
-    return np.asarray((high - low) / np.where(high > 0, high, 1.0))
+    """(high - low) / high; 0 where both are 0, and 1 where there is no upper end."""
+    return np.asarray(np.where(high > 0, 1.0 - low / np.where(high > 0, high, 1.0), 0.0))

@@ -23,7 +23,8 @@ class Eigenpairs:
             parameters have one rate: then they are A's own.
         vectors: orthonormal columns `[P, K]`.
         residual_norms: ||A u - mu u|| `[K]`, in the unit of the values; of OPG and GGN an upper
-            bound of it, from what is left of the trace.
+            bound of it, from `left_out` or, where that was not computed, from what is left of the
+            trace.
         trace: of A, exact; None where it was not computed.
         smallest: the smallest eigenvalue found; None where the curvature has no negative ones.
         products: products of A with one vector that were spent.

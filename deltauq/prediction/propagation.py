@@ -16,6 +16,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.linearization import Linearization
 from deltauq.memory import ResultMemory
+from deltauq.noiserange import NoiseRange
 from deltauq.prediction.classes import Prediction, SomeClassesPrediction
 from deltauq.prediction.estimate import Array, join
 from deltauq.prediction.labels import MultiLabelPrediction
@@ -69,7 +70,8 @@ def predict(
     likelihood = linearization.likelihood
     parts = []
     for shown, middle, outer in _covariances(linearization, covariance, inputs, vectors):
-        parts.append(assemble(likelihood, shown, middle, outer, vectors.dtype.name))
+        dtype = vectors.dtype.name
+        parts.append(assemble(likelihood, shown, middle, outer, dtype, covariance.noise))
     return replace(join(parts), certified=covariance.certified)
 
 
@@ -116,6 +118,7 @@ def assemble(
     middle: Array,
     outer: Sequence[Array] | None,
     dtype: str,
+    noise: NoiseRange | None = None,
 ) -> Any:
     """A prediction from covariances of the rows of the Jacobian.
 
@@ -126,17 +129,26 @@ def assemble(
         outer: between which it lies, or None; the standard errors' bounds are those from the
             smallest to the largest.
         dtype: the network's precision, whose rounding widens them.
+        noise: how far the estimated noise of a regression is known, which widens them too.
     """
-    moments = _moments(shown, middle, outer, dtype)
+    moments = _moments(shown, middle, outer, dtype, noise)
     if likelihood.outcome == "quantities":
-        noise = np.broadcast_to(likelihood.noise_variance(), shown.mean.shape)
-        return RegressionPrediction(*moments, noise=noise, masked=shown.masked)
+        variance = np.broadcast_to(likelihood.noise_variance(), shown.mean.shape)
+        ends = None if noise is None else np.array([noise.low, noise.high])
+        limits = None if ends is None else variance[..., None] * ends
+        return RegressionPrediction(
+            *moments, noise=variance, noise_limits=limits, masked=shown.masked
+        )
     kind = Prediction if likelihood.outcome == "classes" else MultiLabelPrediction
     return kind(*moments, masked=shown.masked)
 
 
 def _moments(
-    shown: Shown, middle: Array, outer: Sequence[Array] | None, dtype: str
+    shown: Shown,
+    middle: Array,
+    outer: Sequence[Array] | None,
+    dtype: str,
+    noise: NoiseRange | None = None,
 ) -> tuple[Any, ...]:
     """The first six fields of an `Estimate`."""
     return (
@@ -144,16 +156,19 @@ def _moments(
         shown.mean,
         _congruent(shown.back, middle),
         _congruent(shown.slope, middle),
-        None if outer is None else _std_bounds(shown.back, outer, ROUNDING[dtype]),
-        None if outer is None else _std_bounds(shown.slope, outer, ROUNDING[dtype]),
+        None if outer is None else _std_bounds(shown.back, outer, ROUNDING[dtype], noise),
+        None if outer is None else _std_bounds(shown.slope, outer, ROUNDING[dtype], noise),
     )
 
 
-def _std_bounds(left: Array, middles: Sequence[Array], rounding: float) -> Array:
-    """The range of the roots of the diagonals of L M L^T, rounding allowed for, `[B, C, 2]`."""
+def _std_bounds(
+    left: Array, middles: Sequence[Array], rounding: float, noise: NoiseRange | None
+) -> Array:
+    """The range of the roots of the diagonals of L M L^T, rounding and noise allowed for."""
     roots = [root_diagonal(_congruent(left, middle)) for middle in middles]
     low, high = np.min(roots, axis=0), np.max(roots, axis=0)
-    return np.stack([low * (1.0 - rounding), high * (1.0 + rounding)], axis=-1)
+    limits = np.stack([low * (1.0 - rounding), high * (1.0 + rounding)], axis=-1)
+    return limits if noise is None else noise.widen(limits)
 
 
 def _congruent(left: Array, middle: Array) -> Array:

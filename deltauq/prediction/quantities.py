@@ -26,9 +26,13 @@ class RegressionPrediction(Estimate):
 
     Attributes:
         noise: variance of an observation around its mean `[N, C]`.
+        noise_limits: between which the variance lies that all eigenpairs would give `[N, C, 2]`,
+            the upper one infinite where it has no bound; None where it is known. Read them as
+            `noise_bounds`.
     """
 
     noise: Float[np.ndarray, "N C"] = field(kw_only=True)
+    noise_limits: Float[np.ndarray, "N C 2"] | None = field(kw_only=True, default=None)
 
     def __repr__(self) -> str:
         c = self.logits.shape[1]
@@ -38,6 +42,29 @@ class RegressionPrediction(Estimate):
     def observation_std(self) -> Array:
         """Standard error of a new observation: of its mean and of the noise together `[N, C]`."""
         return np.asarray(np.sqrt(self.std**2 + self.noise))
+
+    @property
+    def noise_bounds(self) -> tuple[Array, Array]:
+        """(low, high), each `[N, C]`: the noise that all eigenpairs would give lies between them.
+
+        Both are the noise itself where it was given, or where nothing was left out.
+        """
+        if self.noise_limits is None:
+            return self.noise, self.noise
+        return self.noise_limits[..., 0], self.noise_limits[..., 1]
+
+    @property
+    def observation_std_bounds(self) -> tuple[Array, Array]:
+        """(low, high) of `observation_std`, from `std_bounds` and `noise_bounds`.
+
+        Raises:
+            InvalidInputError: the curvature was computed without bounds.
+        """
+        low, high = (
+            np.sqrt(std**2 + noise)
+            for std, noise in zip(self.std_bounds, self.noise_bounds, strict=True)
+        )
+        return low, high
 
     def variance_split(self) -> VarianceSplit:
         """The variance of a new observation: epistemic from the weights, aleatoric the noise."""

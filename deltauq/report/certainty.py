@@ -142,7 +142,13 @@ def _basis(study: Study) -> str:
             )
         else:
             sentences.append("That is a mathematical bound, true up to rounding.")
-        if np.median(widths) > _WIDE:
+        if not np.all(np.isfinite(study.prediction.std_bounds[1])):
+            sentences.append(
+                "They have no upper end: the eigenpairs leave open whether the data determine as "
+                "many parameters as there are observations, and so how large the noise is. More "
+                "eigenpairs, more L2 or a noise that is given would settle it."
+            )
+        elif np.median(widths) > _WIDE:
             sentences.append(
                 "More eigenpairs would narrow it; for chosen inputs `DeltaMethod.refine` does."
             )

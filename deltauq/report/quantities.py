@@ -41,8 +41,13 @@ class OfQuantities(Story):
 
     def facts(self) -> list[tuple[str, str, str]]:
         """Errors and noise."""
-        noise = number(float(np.sqrt(np.mean(self.prediction.noise))))
-        facts = [("Noise", noise, "standard deviation of an observation")]
+        noise, low, high = (
+            number(float(np.sqrt(np.mean(variance))))
+            for variance in (self.prediction.noise, *self.prediction.noise_bounds)
+        )
+        what = "standard deviation of an observation"
+        between = "" if low == high else f"; all eigenpairs would give {low} to {high}"
+        facts = [("Noise", noise, what + between)]
         if self.study.y is not None:
             errors = self.truth - self.prediction.mean
             root = number(float(np.sqrt(np.mean(errors**2))))

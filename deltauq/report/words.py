@@ -51,6 +51,8 @@ def fixed(value: float | None, digits: int) -> str:
 
 def number(value: float) -> str:
     """Three significant digits; as a power of ten where decimals would be long."""
+    if not math.isfinite(value):
+        return f"{value:.0f}".replace("-", MINUS).replace("inf", "\N{INFINITY}")
     if value == 0 or 1e-4 <= abs(value) < 1e3:
         return f"{value:.3g}".replace("-", MINUS)
     mantissa, exponent = f"{value:.1e}".split("e")
