@@ -148,10 +148,7 @@ def dense(curvature, l2, x_new):
     logits, jacobian = TRUTH.jacobian()
     residual, rows = (Y[:, :1] - logits)[:, 0], jacobian[:, 0]
     noise = np.mean(residual**2)
-    if curvature == "opg":
-        scores = rows * residual[:, None] / noise
-    else:
-        scores = rows / np.sqrt(noise)
+    scores = rows * residual[:, None] / noise if curvature == "opg" else rows / np.sqrt(noise)
     rates = l2 / (2 * noise)  # Keras' cost is 2 s times the likelihood's
     gamma = gamma_of(scores.T @ scores / N / rates)
     factor = N / (N - gamma)
@@ -195,13 +192,14 @@ def test_low_rank_knows_noise_and_standard_errors_to_their_bounds(curvature, l2,
 
 
 def test_refine_and_the_rank_curve_hold_the_noise():
-    noise, std, _ = dense("opg", 0.02, NEW)
+    _noise, std, _ = dense("opg", 0.02, NEW)
     dm = fit("opg", 10, 0.02)
     known = dm._fitted.covariance.noise
     with pytest.warns(ConvergenceWarning, match="noise leaves .* refine does not change that"):
         refined = dm.refine(NEW, rtol=1e-3)
     low, high = (end[:, 0] for end in refined.std_bounds)
-    assert np.all((low <= std) & (std <= high)) and refined.certified
+    assert np.all((low <= std) & (std <= high))
+    assert refined.certified
     assert np.median(1 - low / high) == pytest.approx(known.width, abs=2e-3)
     means = dm.predict_mean(NEW, groups=np.arange(len(NEW)))
     np.testing.assert_allclose(means.std_bounds, dm.predict(NEW).std_bounds, rtol=1e-6)
@@ -230,10 +228,12 @@ def test_a_noise_without_an_upper_bound_is_said_not_refused(curvature, tmp_path)
     with pytest.warns(ConvergenceWarning, match=r"noise has no upper bound.*larger rank.*noise="):
         dm = fit(curvature, 1, l2)
     found = dm.predict(NEW)
-    assert np.all(np.isinf(found.std_bounds[1])) and np.all(np.isinf(found.noise_bounds[1]))
+    assert np.all(np.isinf(found.std_bounds[1]))
+    assert np.all(np.isinf(found.noise_bounds[1]))
     assert np.all(found.std_bounds[0][:, 0] <= std)
     assert np.all(found.noise_bounds[0][:, 0] <= noise)
-    assert np.all(np.isfinite(found.std)) and np.all(np.isfinite(found.observation_std))
+    assert np.all(np.isfinite(found.std))
+    assert np.all(np.isfinite(found.observation_std))
     assert dm.log_marginal_likelihood().low == -np.inf
     dm.save(tmp_path / "fit.delta", with_model=False)
     back = DeltaMethod.load(tmp_path / "fit.delta", MODEL).predict(NEW)
@@ -297,7 +297,8 @@ def test_rank_auto_sees_what_the_noise_leaves_open():
     dm = DeltaMethod(model, "ggn", l2=l2, progress=False).fit(x, y)
     found = dm.predict(x)
     low, high = (end[:, 0] for end in found.std_bounds)
-    assert dm.eigenpairs.rank < 200 and found.certified
+    assert dm.eigenpairs.rank < 200
+    assert found.certified
     assert np.all((low <= std) & (std <= high))
     assert np.median(1 - low / high) <= 0.05
     np.testing.assert_allclose(dm.fitted_likelihood.noise, noise, rtol=0.02)
