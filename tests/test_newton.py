@@ -11,8 +11,11 @@ from sklearn.datasets import load_wine
 
 from deltauq import DeltaMethod
 from deltauq.cost import Stationarity
+from deltauq.covariance import low_rank_covariance
 from deltauq.errors import ConvergenceWarning, TunedL2Warning
 from deltauq.fitting import calibration_inputs
+from deltauq.linalg import Eigenpairs, NormBound
+from deltauq.newton import _with_least_tail, newton_step
 
 L2 = 0.05
 
@@ -83,6 +86,27 @@ def test_the_step_leads_a_linear_model_to_ridge_regression(rng):
     moved = np.abs(design @ [0.2, 0.2, 0.2, -0.1])
     expected = np.median(moved / dm.predict(x).std[:, 0])
     assert dm.stationarity.shift == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_step_goes_down_and_the_least_one_takes_the_least_tail(rng):
+    """-(A + L)^-1 g in the prior's metric, with 1 / (1 + what may be left) outside the pairs."""
+    u, scale = np.linalg.qr(rng.normal(size=(8, 8)))[0], rng.uniform(0.5, 2.0, 8)
+    pairs = Eigenpairs(
+        values=np.array([9.0, 3.0]),
+        vectors=u[:, :2],
+        residual_norms=np.zeros(2),
+        trace=14.0,
+        smallest=None,
+        products=0,
+        converged=True,
+        left_out=NormBound(1.5, 1.0, 1e-6, 4),
+    )
+    covariance = low_rank_covariance(pairs, scale, 50.0, tail="l2")
+    gradient = rng.normal(size=8)
+    for each, left in ((covariance, 0.0), (_with_least_tail(covariance, pairs), 1.5)):
+        curvature = (u * np.r_[9.0, 3.0, np.full(6, left)]) @ u.T + np.eye(8)
+        expected = -scale * np.linalg.solve(curvature, scale * gradient)
+        np.testing.assert_allclose(newton_step(each, gradient, 50.0), expected)
 
 
 def test_it_is_measured_on_inputs_from_all_over_the_data():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from deltauq.errors import (
     NumericalError,
     TunedL2Warning,
 )
+from deltauq.evidence import held_out_likelihood, log_marginal_likelihood
+from deltauq.linalg import Eigenpairs
 
 L2 = 0.05
 RATES = {"*kernel": L2, "*bias": 4 * L2}
@@ -91,6 +95,32 @@ def test_the_evidence_is_the_dense_one_and_bounded_in_low_rank(get_case, curvatu
         assert truth <= low_rank.high * (1 + 1e-12 * np.sign(low_rank.high))
 
 
+@pytest.mark.parametrize("spread", [True, False])
+def test_the_bounds_of_the_evidence_are_attained(spread):
+    """The lower where what is left of the trace is spread evenly, the upper where nothing is."""
+    values, rest = np.array([50.0, 4.0]), np.full(6, 0.8 if spread else 0.0)
+    pairs = Eigenpairs(
+        values=values,
+        vectors=np.eye(8)[:, :2],
+        residual_norms=np.zeros(2),
+        trace=float(values.sum() + rest.sum()),
+        smallest=None,
+        products=0,
+        converged=True,
+    )
+    fitted = SimpleNamespace(
+        pairs=pairs,
+        problem=SimpleNamespace(data=SimpleNamespace(n_examples=40.0)),
+        stationarity=SimpleNamespace(cost=0.7),
+        settings=SimpleNamespace(curvature="ggn"),
+    )
+    truth = -40.0 * 0.7 - np.log1p(np.r_[values, rest]).sum() / 2
+    found = log_marginal_likelihood(fitted)
+    assert found.low == pytest.approx(truth)
+    assert found.value == found.low
+    assert found.high == pytest.approx(-40.0 * 0.7 - np.log1p(values).sum() / 2)
+
+
 def test_what_has_no_evidence_is_refused(get_case):
     with pytest.raises(InvalidInputError, match="needs the trace"):
         fit(get_case("tanh"), "hessian", rank=5).log_marginal_likelihood()
@@ -106,6 +136,9 @@ def test_tuning_finds_the_maximum_of_the_evidence_and_keeps_the_eigenpairs(get_c
     values = [dense_evidence(case, case.truth.ggn, np.full(64, L2 * f)) for f in factors]
     assert tuned.rate == pytest.approx(L2 * factors[np.argmax(values)], rel=0.01)
     assert "trained with another" in tuned.note
+    some = slice(65, 100, 6)
+    curve = [dense_evidence(case, case.truth.ggn, np.full(64, L2 * f)) for f in tuned.factors[some]]
+    np.testing.assert_allclose(tuned.values[some], curve, rtol=1e-8)
     assert float(dm.log_marginal_likelihood()) == pytest.approx(np.max(values), rel=1e-5)
     again = fit(case, rank="full", l2=tuned.rate)
     np.testing.assert_allclose(dm.predict(case.x).std, again.predict(case.x).std, rtol=1e-8)
@@ -115,7 +148,10 @@ def test_tuning_finds_the_maximum_of_the_evidence_and_keeps_the_eigenpairs(get_c
 
 def test_tuning_by_held_out_likelihood(get_case):
     case = get_case("tanh")
-    dm = fit(case)
+    dm, held_out = fit(case), list(case.batches())
+    of_others = held_out_likelihood(dm._fitted, held_out, np.array([0.2]))
+    other = fit(case, l2=0.2 * L2)._fitted
+    assert of_others[0] == pytest.approx(held_out_likelihood(other, held_out, np.ones(1))[0], 1e-3)
     tuned = dm.tune_l2(case.x, case.y, case.weight)
     assert tuned.criterion == "held-out likelihood"
     assert tuned.values.max() < 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from marks import slow
 
 from deltauq import ConvergenceWarning, DeltaMethod
 from deltauq.errors import InvalidInputError, NumericalError
-from deltauq.linalg import bound_matrix_forms, gauss_radau
+from deltauq.linalg import Eigenpairs, bound_matrix_forms, gauss_radau
+from deltauq.refinement import _around, _Certain, _Narrow
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 
@@ -40,6 +42,57 @@ def test_quadrature_bounds_the_inverse_from_both_sides(largest):
         widths.append(np.trace(found.high - found.low, axis1=1, axis2=2).sum() / size)
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] < 0.2 * widths[0] or widths[0] < 1e-6
+
+
+@pytest.mark.parametrize("excess", [0.0, 1.0])
+def test_refined_bounds_hold_where_rounding_made_the_eigenpairs_too_large(excess):
+    """By epsilon mu_1, as is allowed for: T has eigenvalues under 1 then, and the node is there."""
+    rng = np.random.default_rng(0)
+    size, epsilon, values = 40, 5e-3, np.array([30.0, 4.0, 0.05])
+    rounding = epsilon * values[0]
+    q = np.linalg.qr(rng.normal(size=(size, size)))[0]
+    rest = np.linspace(0.0, 3.0, size - 3)
+    curvature = (q * np.r_[values - 0.3 * rounding, rest]) @ q.T
+    found = values + (excess - 0.3) * rounding / 1.3
+    fitted = SimpleNamespace(
+        pairs=Eigenpairs(
+            values=found,
+            vectors=np.ascontiguousarray(q[:, :3]),
+            residual_norms=np.zeros(3),
+            trace=None,
+            smallest=None,
+            products=0,
+            converged=True,
+        ),
+        problem=SimpleNamespace(network=SimpleNamespace(dtype="float64"), epsilon=epsilon),
+    )
+    certain = _Certain(fitted, SimpleNamespace(matmat=lambda v: curvature @ v))
+    rows = rng.normal(size=(6, 2, size)) @ (q * np.r_[1.0, 1.0, 20.0, np.full(size - 3, 0.1)]) @ q.T
+    truth = rows @ np.linalg.solve(curvature + np.eye(size), np.swapaxes(rows, 1, 2))
+    forms = certain(rows, lambda low, high, some: np.zeros(len(some), bool))
+    scale = np.abs(truth).max()
+    assert np.all(np.linalg.eigvalsh(truth - forms.low) > -1e-10 * scale)
+    assert np.all(np.linalg.eigvalsh(forms.high - truth) > -1e-10 * scale)
+    assert np.max(np.abs(forms.high - forms.low)) < 0.2 * scale
+
+
+def test_the_estimates_interval_is_what_the_last_two_steps_changed():
+    """E - |E - E'| - |E' - E''| and E + the same, with absolute values of matrices."""
+    e = np.array([[[2.0, 0.3], [0.3, 1.0]]])
+    rotation = np.array([[0.8, -0.6], [0.6, 0.8]])
+    change = rotation @ np.diag([0.2, -0.1]) @ rotation.T
+    size = rotation @ np.diag([0.2, 0.1]) @ rotation.T
+    low, high = _around([e, e - change, e - 3 * change])
+    np.testing.assert_allclose(low, e - 3 * size)
+    np.testing.assert_allclose(high, e + 3 * size)
+
+
+def test_an_input_is_narrow_enough_when_every_logit_and_every_mean_is():
+    shown = SimpleNamespace(back=np.eye(2)[None, :1], slope=np.eye(2)[None, 1:])
+    narrow = _Narrow(SimpleNamespace(shown=shown), rtol=0.1)
+    for widths, enough in (((0.05, 0.05), True), ((0.2, 0.05), False), ((0.05, 0.2), False)):
+        low = np.diag((1.0 - np.array(widths)) ** 2)[None]
+        assert narrow(low, np.eye(2)[None], np.array([0])) == enough
 
 
 def test_less_than_all_steps_is_what_fewer_steps_gave():
@@ -103,7 +156,7 @@ def test_refined_standard_errors_are_those_from_all_eigenpairs(get_case, name, c
     ):
         assert np.all((high - low) / high <= 0.0101)
         assert np.all((low <= true) & (true <= high))
-        assert np.all((low <= std) & (std <= high))
+        np.testing.assert_allclose(std**2, (low**2 + high**2) / 2, rtol=1e-6)
     assert 1 <= found.data_passes <= 6
     assert found.certified
     np.testing.assert_allclose(found.probabilities, truth.probabilities)

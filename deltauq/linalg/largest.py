@@ -151,15 +151,20 @@ class _Chain:
         return following
 
     def smallest(self, x: Array) -> Array:
-        """lambda_min(G) at some x."""
+        """lambda_min(G) at some x, from the singular values of all F_j side by side.
+
+        Not from G itself: where directions have ended it is as large as 1 / rounding^2, and its
+        smallest eigenvalue would drown in that.
+        """
         x = x[:, None, None]
         f = self._first + 0.0 * x
-        gram, before = _gram(f), np.zeros_like(f)
+        parts, before = [f], np.zeros_like(f)
         for link in self._links:
             ahead = x * f - f @ link.diagonal - before
             before, f = f @ link.coupling.T, ahead @ link.inverse
-            gram = gram + _gram(f) + _gram(ahead @ link.ended)
-        return np.asarray(np.linalg.eigvalsh(gram)[:, 0])
+            parts += [f, ahead @ link.ended]
+        values = np.linalg.svd(np.concatenate(parts, axis=-1), compute_uv=False)
+        return np.asarray(values[:, -1] ** 2)
 
 
 @dataclass(frozen=True)
@@ -170,10 +175,6 @@ class _Link:
     coupling: Array
     inverse: Array
     ended: Array
-
-
-def _gram(matrices: Array) -> Array:
-    return matrices @ np.swapaxes(matrices, -1, -2)
 
 
 def _smallest_excluded(chain: _Chain, low: float, limit: float, quantile: float) -> float:
