@@ -44,6 +44,34 @@ def test_quadrature_bounds_the_inverse_from_both_sides(largest):
     assert widths[-1] < 0.2 * widths[0] or widths[0] < 1e-6
 
 
+def test_the_upper_bound_is_exact_with_the_node_at_the_smallest_of_two_eigenvalues():
+    """T - a I then has no Schur complement left, whatever a: one step says all."""
+    rng = np.random.default_rng(0)
+    q, _ = np.linalg.qr(rng.normal(size=(40, 40)))
+    t, rows = (q * np.repeat([0.4, 3.0], 20)) @ q.T, rng.normal(size=(2, 3, 40))
+    truth = rows @ np.linalg.solve(t, np.swapaxes(rows, 1, 2))
+    found = bound_matrix_forms(
+        lambda v: t @ v, rows, partial(gauss_radau, node=0.4), is_enough=_never, max_steps=1
+    )
+    np.testing.assert_allclose(found.high, truth)
+    assert np.all(np.linalg.eigvalsh(truth - found.low) > 1e-2 * np.abs(truth).max())
+
+
+def test_a_direction_that_ends_leaves_the_basis_orthonormal():
+    """A row that is an eigenvector has no next direction; the others go on."""
+    rng = np.random.default_rng(0)
+    t, rows, seen = np.diag(np.linspace(1.0, 20.0, 60)), rng.normal(size=(2, 3, 60)), []
+    rows[0, 1], rows[1, 0] = np.eye(60)[[7, 30]]
+
+    def rule(krylov):
+        q = np.concatenate(krylov.basis, axis=1)
+        seen.append(np.abs(q @ np.swapaxes(q, 1, 2) - np.eye(q.shape[1])).max())
+        return (np.zeros((2, 3, 3)),) * 2
+
+    bound_matrix_forms(lambda v: t @ v, rows, rule, is_enough=_never, max_steps=8)
+    assert max(seen) < 1e-12
+
+
 @pytest.mark.parametrize("excess", [0.0, 1.0])
 def test_refined_bounds_hold_where_rounding_made_the_eigenpairs_too_large(excess):
     """By epsilon mu_1, as is allowed for: T has eigenvalues under 1 then, and the node is there."""
