@@ -119,8 +119,8 @@ class Answers:
         fitted = self._require_fitted("predict_mean")
         problem = fitted.problem
         grouping = group_inputs(groups, weights, problem.likelihood.positions)
-        memory = mean_memory(len(grouping.names), problem.n_shown, fitted.pairs)
-        with self._batches(x, "predicting", memory) as inputs:
+        memory, n_groups = mean_memory(problem.n_shown, fitted.pairs), len(grouping.names)
+        with self._batches(x, "predicting", memory, n_groups=n_groups) as inputs:
             if inputs.n_rows is not None:
                 grouping.check_length(inputs.n_rows)
             return predict_mean(
@@ -234,13 +234,14 @@ class Answers:
         *,
         copies: int = 1,
         n_rows: int | None = None,
+        n_groups: int | None = None,
     ) -> Iterator[InputBatches]:
         """Inputs in batches whose Jacobians fit so many times beside a result, with progress."""
         problem = self._require_fitted(doing).problem
         inputs = self._inputs(x, problem, batch_size=1)
         plan = plan_prediction(
             result,
-            inputs.n_rows,
+            n_groups or inputs.n_rows,
             problem.network,
             problem.data.spec.x,
             n_rows or problem.n_outputs,
@@ -248,7 +249,9 @@ class Answers:
             batch_size=self.batch_size if copies == 1 else None,
             copies=copies,
         )
-        inputs.batch_size, inputs.on_rows = plan.batch_size, plan.check
+        inputs.batch_size = plan.batch_size
+        if n_groups is None:
+            inputs.on_rows = plan.check
         with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
             yield inputs

@@ -247,15 +247,22 @@ class GroupMean:
         )
 
 
-def mean_memory(n_groups: int, n_outputs: int, pairs: Eigenpairs) -> ResultMemory:
-    """What the gradients of so many groups take, and their covariances."""
-    size = n_groups * n_outputs
-    gradients = size * (pairs.n_params + 2 * min(pairs.n_params, _BLOCK) + 2 * pairs.rank)
+def mean_memory(n_outputs: int, pairs: Eigenpairs) -> ResultMemory:
+    """What the gradients of groups take, and the covariances between them.
+
+    Args:
+        n_outputs: C.
+        pairs: of the fit, `[P, K]`.
+    """
+    row = pairs.n_params + 2 * min(pairs.n_params, _BLOCK) + 2 * pairs.rank
     return ResultMemory(
-        f"gradients of {n_groups:,} groups, {n_outputs} outputs and {pairs.n_params:,} parameters,",
-        "ask for fewer groups in a call (their differences need them in one), for fewer parameters "
-        "with layers=..., or pass a larger memory_limit",
-        fixed=8 * (gradients + _MATRICES * size**2),
+        f"means of {n_outputs} outputs, their gradients of {pairs.n_params:,} parameters and the "
+        "covariances between all groups",
+        "ask for at most {most} groups in a call (a difference needs both of its groups in one), "
+        "for fewer parameters with layers=..., or pass a larger memory_limit",
+        each=8 * n_outputs * row,
+        square=8 * _MATRICES * n_outputs**2,
+        unit="groups",
     )
 
 

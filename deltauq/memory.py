@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,35 +71,31 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class ResultMemory:
-    """Bytes that a result of B inputs takes while it is made: fixed + each B + square B^2.
+    """Bytes that a result of n inputs, or groups, takes while it is made: each n + square n^2.
 
     Attributes:
         what: the result holds, in words.
-        remedy: what to do when it does not fit; `{most}` in it becomes the number of inputs that
-            fit.
-        fixed: bytes.
+        remedy: what to do when it does not fit; `{most}` in it becomes the number that fits.
         each: bytes an input.
         square: bytes for each pair of inputs.
+        unit: what is counted.
     """
 
     what: str
     remedy: str
-    fixed: int = 0
     each: int = 0
     square: int = 0
+    unit: str = "inputs"
 
-    def n_bytes(self, n_inputs: int) -> int:
-        """Of so many inputs."""
-        return self.fixed + self.each * n_inputs + self.square * n_inputs**2
+    def n_bytes(self, count: int) -> int:
+        """Of so many."""
+        return self.each * count + self.square * count**2
 
     def most(self, n_bytes: int) -> int:
-        """The largest number of inputs whose result takes at most so many bytes."""
-        left = n_bytes - self.fixed
-        if left < 0:
-            return 0
+        """The largest number whose result takes at most so many bytes."""
         if not self.square:
-            return left // self.each if self.each else sys.maxsize
-        root = math.isqrt(self.each**2 + 4 * self.square * left)
+            return n_bytes // self.each
+        root = math.isqrt(self.each**2 + 4 * self.square * n_bytes)
         return (root - self.each) // (2 * self.square)
 
 
@@ -118,16 +113,16 @@ class PredictionPlan:
     result: ResultMemory
     free: int
 
-    def check(self, n_inputs: int) -> None:
-        """`MemoryLimitError` where the result of so many inputs does not fit."""
+    def check(self, count: int) -> None:
+        """`MemoryLimitError` where the result of so many does not fit."""
         most = self.result.most(self.free)
-        if n_inputs > most:
+        if count > most:
             raise MemoryLimitError(
                 f"{self.result.what} do not fit in memory",
                 expected=f"at most {_text(self.free)}, what the limit or the machine leaves",
-                received=f"{_text(self.result.n_bytes(n_inputs))} for {n_inputs:,} inputs",
+                received=f"{_text(self.result.n_bytes(count))} for {count:,} {self.result.unit}",
                 remedy=self.result.remedy.format(most=f"{most:,}")
-                + ("" if most else " (not even one input fits here)"),
+                + ("" if most else " (not even one fits here)"),
             )
 
 
@@ -248,7 +243,7 @@ def prediction_batch(
 
 def plan_prediction(
     result: ResultMemory,
-    n_inputs: int | None,
+    count: int | None,
     network: Network,
     spec: Any,
     n_outputs: int,
@@ -257,11 +252,11 @@ def plan_prediction(
     batch_size: int | None = None,
     copies: int = 1,
 ) -> PredictionPlan:
-    """Choose batches that fit beside the result of all inputs, or say what does not fit.
+    """Choose batches that fit beside the whole result, or say what does not fit.
 
     Args:
-        result: what grows with the inputs.
-        n_inputs: B; None of a dataset, whose inputs are counted as they are read.
+        result: what grows with the inputs, or groups.
+        count: how many; None of a dataset, whose inputs are counted as they are read.
         network: the network.
         spec: of its inputs.
         n_outputs: rows of the Jacobian of an input.
@@ -270,19 +265,19 @@ def plan_prediction(
         copies: of the Jacobian that are held at once.
 
     Raises:
-        MemoryLimitError: the result of B inputs, or of one, does not fit beside batches that are
+        MemoryLimitError: the result of so many, or of one, does not fit beside batches that are
             not slow, or half of the memory.
     """
     one = _jacobian_bytes(network, spec, n_outputs, copies)
     usual = batch_size or _comfortable_batch(network, spec, n_outputs)
     room = max(one, min(2 * usual * one, free // 2))
     found = PredictionPlan(usual, result, max(0, free - room))
-    known = n_inputs or 1
+    known = count or 1
     found.check(known)
     if batch_size is None:
         left = free - result.n_bytes(known)
         size = prediction_batch(network, spec, n_outputs, free=left, copies=copies)
-        taken = size * one if n_inputs is None else 0
+        taken = size * one if count is None else 0
         found = replace(found, batch_size=size, free=min(found.free, free - taken))
     return found
 

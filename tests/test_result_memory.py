@@ -77,11 +77,10 @@ def fits(error):
 
 @pytest.mark.parametrize(("each", "square"), [(7, 0), (0, 5), (7, 5)])
 def test_the_most_inputs_that_fit_are_the_most(each, square):
-    result = ResultMemory("results", "fewer", fixed=11, each=each, square=square)
-    for free in (11, 12, 100, 12_345):
+    result = ResultMemory("results", "fewer", each=each, square=square)
+    for free in (0, 4, 12, 100, 12_345):
         most = result.most(free)
         assert result.n_bytes(most) <= free < result.n_bytes(most + 1)
-    assert result.most(10) == 0
 
 
 def test_a_result_takes_what_was_planned(dm):
@@ -94,7 +93,7 @@ def test_a_result_takes_what_was_planned(dm):
     planned = prediction_memory(shown).n_bytes(len(x))
     assert 0.6 < peak(lambda: dm.predict(x)) / planned < 1.3
     groups = np.arange(1000 // shown)
-    planned = mean_memory(len(groups), shown, dm.eigenpairs).n_bytes(1)
+    planned = mean_memory(shown, dm.eigenpairs).n_bytes(len(groups))
     assert 0.6 < peak(lambda: dm.predict_mean(x[: len(groups)], groups)) / planned < 1.1
 
 
@@ -135,15 +134,22 @@ def test_predictions_that_do_not_fit_are_refused_with_how_many_do(classes, free)
     assert len(classes.predict(small.take(2))) == 2000
 
 
-def test_gradients_of_too_many_groups_are_refused(classes, free):
+def test_means_of_too_many_groups_are_refused_with_how_many_fit(classes, free):
     x = RNG.normal(size=(3000, D))
     free(2**25)
-    with pytest.raises(MemoryLimitError, match=r"gradients of 3,000 groups, 6.*fewer groups"):
+    with pytest.raises(
+        MemoryLimitError,
+        match=r"means of 6 outputs, their gradients of 24 .*for 3,000 groups.*groups in a call",
+    ) as error:
         classes.predict_mean(x, np.arange(3000))
-    assert len(classes.predict_mean(x, np.arange(3000) % 100)) == 100
+    most = int(re.search(r"at most ([0-9]+) groups", str(error.value))[1])
+    assert 50 < most < 3000
+    assert peak(lambda: classes.predict_mean(x[:most], np.arange(most))) < 1.1 * 2**25
+    with pytest.raises(MemoryLimitError):
+        classes.predict_mean(x, np.arange(3000) % (most + 1))
 
 
 def test_not_even_one_input_fits(classes, free):
     free(1500)
-    with pytest.raises(MemoryLimitError, match=r"memory_limit.*not even one input fits"):
+    with pytest.raises(MemoryLimitError, match=r"memory_limit.*not even one fits"):
         classes.predict(RNG.normal(size=(1, D)))

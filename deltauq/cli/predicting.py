@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,16 @@ import typer
 from deltauq.cli import arguments as takes
 from deltauq.cli.console import in_words, pairs_table, say
 from deltauq.cli.opening import open_artifact
-from deltauq.cli.output import check_output, write_whole
+from deltauq.cli.output import check_output
 from deltauq.cli.tables import read_examples
+from deltauq.files import written_whole
 
 __all__ = ["predict"]
 
 Columns = dict[str, npt.NDArray[Any]]
+
+#: Rows that are turned into text at a time.
+_ROWS = 8192
 
 #: What of a column's name is followed by the number of a class.
 _KINDS = ("probability", "se")
@@ -62,7 +66,8 @@ def predict(
     if output is None:
         typer.echo(_as_json(columns) if as_json else _as_csv(columns), nl=as_json)
         return
-    write_whole(output, _as_csv(columns))
+    with written_whole(output) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        _write_csv(columns, file)
     counted = prediction.unmasked
     facts = {
         "inputs": len(counted),
@@ -90,11 +95,18 @@ def _as_json(columns: Columns) -> str:
 
 def _as_csv(columns: Columns) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(_rows(columns))
+    _write_csv(columns, text)
     return text.getvalue()
 
 
+def _write_csv(columns: Columns, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(_rows(columns))
+
+
 def _rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
-    return zip(*(values.tolist() for values in columns.values()), strict=True)
+    """Row by row, some at a time: numbers of Python take four times the memory."""
+    for start in range(0, len(next(iter(columns.values()))), _ROWS):
+        some = slice(start, start + _ROWS)
+        yield from zip(*(values[some].tolist() for values in columns.values()), strict=True)
