@@ -92,7 +92,7 @@ class DeltaMethod(Answers):
         eigenpairs: of the mean data curvature, an `Eigenpairs`.
         covariance: of the parameters, a `tf.linalg.LinearOperator` `[P, P]`.
         stationarity: how nearly the cost's gradient vanishes at the weights.
-        n_examples: N, the training examples or the sum of their weights.
+        n_examples: N, the training examples or the sum of their weights, without what is masked.
         fit_seconds: wall time of `fit`.
 
     Raises:
@@ -172,7 +172,9 @@ class DeltaMethod(Answers):
                 dict of arrays for several inputs; or a finite `tf.data.Dataset`, batched or not,
                 or `keras.utils.PyDataset`, of `(x, y)` or `(x, y, weight)`. A dataset is read
                 several times, and must yield the same examples each time.
-            y: labels `[N]`, in any of these forms; None beside a dataset.
+            y: labels `[N]`, in any of these forms; None beside a dataset. What the mask on the
+                model's output takes out is left out here as it is in Keras' losses; its labels may
+                be anything.
             sample_weight: `[N]`; N becomes their sum.
             class_weight: `{class number: weight}`, as Keras' `fit` takes it: multiplies the
                 weights of that class's examples; classes that are left out count once.
@@ -262,9 +264,10 @@ class DeltaMethod(Answers):
 
         The signature "serving_default" gives `probabilities` `[B, C]` (of a regression `mean`),
         `std`, `std_low`, `std_high`, `lower` and `upper` of the interval, and `score` `[B]`, in
-        float64; of a regression `observation_lower` and `observation_upper` too. The signature
-        "mean" gives the first of them, at the cost of the model itself. The input is named `x`,
-        several are named as in their dict, or `x_0`, `x_1`, ... A call holds `[B, C, P]` numbers.
+        float64; `masked` `[B]`, where the score is NaN; of a regression `observation_lower` and
+        `observation_upper` too. The signature "mean" gives the first of them, at the cost of the
+        model itself. The input is named `x`, several are named as in their dict, or `x_0`, `x_1`,
+        ... A call holds `[B, C, P]` numbers.
 
         Args:
             path: a directory that does not exist yet.
