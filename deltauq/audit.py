@@ -19,7 +19,9 @@ import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants, ops
 
 from deltauq.errors import UnsupportedModelError
+from deltauq.gradients import OURS
 from deltauq.network import Network
+from deltauq.probing import gradient_along_outputs
 from deltauq.tracing import traced
 
 __all__ = ["named", "obstacles_to_second_derivatives", "refuse_false_gradients"]
@@ -37,6 +39,9 @@ _CUSTOM = "CustomGradient"
 
 #: Operations whose gradient lifting makes that of their type; calls hold one of their own.
 _LIFTED = frozenset({"Identity", "IdentityN", "PartitionedCall", "StatefulPartitionedCall"})
+
+#: The gradient of a StopGradient that lets through what it is given.
+_THROUGH = f"{OURS}Through"
 
 #: Operations or variables that a message names at most.
 _NAMED = 4
@@ -81,7 +86,7 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
     if changed.lacking:
         _refuse(changed.lacking, "operations without a gradient")
     if changed.liftable:
-        moved = _moved_by_lifting(network, x, _gradient)
+        moved = _moved_by_lifting(network, x, gradient_along_outputs)
         if moved:
             kind = f"stopped or custom gradients, which change the derivatives in {named(moved)}"
             _refuse(changed.liftable, kind)
@@ -100,7 +105,7 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
         pieces = _pieces(network, params)
         logits = network.logits(pieces, x)
         forward = _changed_between(pieces, [logits])
-        gradient = _gradient(network, pieces, logits)
+        gradient = gradient_along_outputs(network, pieces, logits)
         found.append((forward, _changed_between(pieces, gradient)))
         return logits
 
@@ -214,18 +219,10 @@ def _differentiated_inputs(operation: Any) -> list[tf.Tensor]:
     return [tensor for tensor, passed_on in pairs if not passed_on.consumers()]
 
 
-def _gradient(network: Network, pieces: Any, logits: tf.Tensor) -> list[tf.Tensor]:
-    """Of the logits along a fixed direction."""
-    columns = tf.cos(tf.range(1, logits.shape[1] + 1, dtype=logits.dtype))
-    direction = tf.ones_like(logits) * columns
-    found = tf.gradients(logits, pieces, grad_ys=direction, unconnected_gradients="zero")
-    return [tf.convert_to_tensor(part) for part in found]  # of a lookup they are single rows
-
-
 def _bend(network: Network, pieces: Any, logits: tf.Tensor) -> list[tf.Tensor]:
     """The derivative of that gradient along a fixed vector."""
     vector = tf.cos(tf.range(1, network.n_params + 1, dtype=logits.dtype))
-    gradient = _gradient(network, pieces, logits)
+    gradient = gradient_along_outputs(network, pieces, logits)
     along = network.unflatten(vector)
     found = tf.gradients(gradient, pieces, grad_ys=along, unconnected_gradients="zero")
     return [tf.convert_to_tensor(part) for part in found]
@@ -234,9 +231,9 @@ def _bend(network: Network, pieces: Any, logits: tf.Tensor) -> list[tf.Tensor]:
 def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) -> list[str]:
     """Variables whose derivatives are others once stopped and custom gradients are lifted.
 
-    Where derivatives of that order cannot be formed there is nothing to compare: all of them; but
-    none where a custom gradient gives the first derivative of operations whose own is missing or
-    not finite.
+    Where derivatives of that order cannot be formed, or are not finite, there is nothing to
+    compare: all of them. But a custom gradient may give the first derivative of operations whose
+    own is missing or not finite: it is believed then, and stopped gradients alone are lifted.
     """
 
     def values(forward: Forward) -> list[Array]:
@@ -246,17 +243,20 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
 
         return [value.numpy() for value in traced(run, network.params, x)(network.params, x)]
 
-    forward = _lifted(network, x)
     every = [parameter.path for parameter in network.parameters]
-    believed = [] if derivative is _gradient else every
     try:
-        given, lifted = values(network.logits), values(forward)
+        given = values(network.logits)
+        lifted = values(_lifted(network, x))
     except LookupError:  # an operation without a gradient
-        return believed
+        lifted = []
     except (NotImplementedError, tf.errors.OpError):  # `tf.recompute_grad`; calls inside a loop
         return every
-    if not all(np.all(np.isfinite(value)) for value in lifted):
-        return believed
+    if not (lifted and _finite(lifted)):
+        if derivative is not gradient_along_outputs or _stops_inside_functions(network, x):
+            return every
+        lifted = values(_without_stops(network))
+    if not (_finite(given) and _finite(lifted)):
+        return every
     eps = np.finfo(network.dtype).eps
     whole = max(np.max(np.abs(value)) for value in lifted)
     return [
@@ -264,6 +264,32 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
         for parameter, was, true in zip(network.parameters, given, lifted, strict=True)
         if not np.max(np.abs(was - true)) <= np.sqrt(eps) * np.max(np.abs(true)) + 100 * eps * whole
     ]
+
+
+def _finite(values: Sequence[Array]) -> bool:
+    return all(bool(np.all(np.isfinite(value))) for value in values)
+
+
+def _without_stops(network: Network) -> Forward:
+    """The logits without stopped gradients, but for those inside loops, branches and calls."""
+
+    def forward(pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
+        graph = tf.compat.v1.get_default_graph()
+        with graph.gradient_override_map({"StopGradient": _THROUGH}):
+            return network.logits(pieces, x)
+
+    return forward
+
+
+def _stops_inside_functions(network: Network, x: Any) -> bool:
+    signature = [tf.TensorSpec(p.shape, network.dtype) for p in network.parameters]
+    library = traced(network.logits, signature, x).graph.as_graph_def().library
+    return any(node.op == "StopGradient" for each in library.function for node in each.node_def)
+
+
+@tf.RegisterGradient(_THROUGH)
+def _through(_: Any, upstream: tf.Tensor) -> tf.Tensor:
+    return upstream
 
 
 def _lifted(network: Network, x: Any) -> Forward:

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.arrays import as_labels, as_nest, check_length, column_names, empty_error
+from deltauq.arrays import as_labels, check_length, column_names
 from deltauq.errors import InvalidInputError
-from deltauq.inputs import check_batch_size, checked_inputs, cut, made_different
+from deltauq.inputs import check_batch_size, checked_inputs, cut, first_rows
 from deltauq.likelihoods import Likelihood
 from deltauq.streams import Stream, as_source
 from deltauq.weights import class_factors, example_weights
 
-__all__ = ["Batch", "Batches", "DataRecord", "probe_rows", "spec_of"]
+__all__ = ["Batch", "Batches", "DataRecord", "spec_of"]
 
 
 class Batch(NamedTuple):
@@ -131,9 +131,8 @@ class Batches:
         """`InvalidInputError` where the data are not at hand."""
 
     def head(self, n: int) -> Any:
-        """The inputs of the first rows, at most n and at most one batch."""
-        first = next(self._batches())
-        return tf.nest.map_structure(lambda leaf: leaf[:n], first.x)
+        """Arrays of the first rows' inputs, at most n."""
+        return first_rows((part.x for part in self._parts()), n)
 
     def spread(self, n: int) -> Batch:
         """Arrays of n rows of positive weight at even distances, or of all; a pass over the data.
@@ -148,10 +147,6 @@ class Batches:
             picked.append(tf.nest.map_structure(lambda leaf, here=here: leaf[here], part))
             seen += len(weighted)
         return Batch(*tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *picked))
-
-    def probe(self, n: int = 3) -> Any:
-        """Different rows like the first ones, as `probe_rows` makes them."""
-        return probe_rows(self.head(n), dtype=self._dtype, n=n)
 
     def _batches(self) -> Iterator[Batch]:
         for part in self._parts():
@@ -267,28 +262,6 @@ class DataRecord(Batches):
             remedy="give them back with attach(x, y); or pass inputs of your own where there is an "
             "argument for them",
         )
-
-
-def probe_rows(x: Any, *, dtype: str, n: int) -> Any:
-    """Rows like the first ones of the data, all different, as tensors: to probe a model with.
-
-    The first rows of arrays, or of a dataset's first batch, repeated up to n. Floating inputs get
-    a tenth of their own spread as seeded noise, integer ones are rolled along their second axis,
-    so that no two rows are alike and no input is blank.
-    """
-    source = as_source(x)
-    if isinstance(source, Stream):
-        first = next(source.examples(n), None)
-        if first is None:
-            raise empty_error("no batch")
-        x = first[0]
-    x = as_nest(x)
-    if any(leaf.ndim == 0 for leaf in tf.nest.flatten(x)):
-        raise empty_error(f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]}")
-    heads = checked_inputs(tf.nest.map_structure(lambda leaf: leaf[:n], x), dtype)
-    rng = np.random.default_rng(0)
-    rows = tf.nest.map_structure(lambda leaf: made_different(leaf, n, rng), heads)
-    return tf.nest.map_structure(tf.constant, rows)
 
 
 def _weighted_rows(part: Batch) -> npt.NDArray[np.intp]:

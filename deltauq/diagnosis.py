@@ -26,7 +26,7 @@ from deltauq.checks import (
 )
 from deltauq.choices import check_count
 from deltauq.cost import Cost, Stationarity, per_parameter
-from deltauq.data import Batches, probe_rows
+from deltauq.data import Batches
 from deltauq.errors import DeltaUQError, InvalidInputError, optional
 from deltauq.estimates import (
     CostEstimate,
@@ -38,6 +38,7 @@ from deltauq.estimates import (
 )
 from deltauq.likelihoods import Likelihood, read_likelihood
 from deltauq.network import Layers, Network
+from deltauq.probing import probe_rows
 from deltauq.regularization import L2, VariableRate, l2_sources, refuse_other_terms
 from deltauq.streams import as_source, model_rank
 from deltauq.tables import notebook_table
@@ -188,7 +189,7 @@ def diagnose(
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(rates_seen(l2_sources(network.variables, l2), tunes)))
         source = found.attempt("data", lambda: as_source(x, rank=model_rank(network.model)))
-        probe = found.attempt("data", lambda: probe_rows(source, dtype=network.dtype, n=3))
+        probe = found.attempt("data", lambda: probe_rows(network, source))
         understood = _understand(found, network, probe, likelihood)
         found.attempt("model", lambda: refuse_false_gradients(understood.network, probe))
         if l2 == "auto":

@@ -25,6 +25,7 @@ from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
 from deltauq.inputs import InputBatches
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
+from deltauq.probing import probe_rows
 from deltauq.progress import progress_bar
 from deltauq.regularization import l2_rates
 from deltauq.sandwich import Meat
@@ -226,7 +227,7 @@ class DeltaEstimator(BaseEstimator):
             batch_size=_ROWS,
         )
         rates = per_parameter(network.parameters, l2_rates(network.variables, l2))
-        inspection = network.inspect(data.probe())
+        inspection = network.inspect(probe_rows(network, training[0]))
         with progress_bar("training: L-BFGS", enabled=self.progress) as advance:
             data.on_batch = advance
             polished = polish(

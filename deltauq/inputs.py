@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ __all__ = [
     "check_batch_size",
     "checked_inputs",
     "cut",
-    "made_different",
+    "first_rows",
 ]
 
 #: Row shapes of one number.
@@ -127,6 +127,32 @@ def cut(nest: Any, batch_size: int) -> Iterator[Any]:
     for start in range(0, n_rows, size):
         rows = slice(start, start + size)
         yield tf.nest.map_structure(lambda leaf, rows=rows: leaf[rows], nest)
+
+
+def first_rows(parts: Iterable[Any], n: int) -> Any:
+    """Arrays of the first rows of some batches, at most n, as far as they have one shape.
+
+    Args:
+        parts: nests of arrays `[B, ...]`, one batch after the other, read no further than needed.
+        n: rows.
+
+    Raises:
+        InvalidInputError: no batch.
+    """
+    taken: list[Any] = []
+    for part in parts:
+        if taken and _row_shapes(part) != _row_shapes(taken[0]):  # padded to another length
+            break
+        taken.append(part)
+        if sum(map(_n_rows, taken)) >= n:
+            break
+    if not taken:
+        raise empty_error("no batch")
+    return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves)[:n], *taken)
+
+
+def _row_shapes(nest: Any) -> list[tuple[int, ...]]:
+    return [leaf.shape[1:] for leaf in tf.nest.flatten(nest)]
 
 
 def align_inputs(x: Any, spec: Any) -> Any:
@@ -242,17 +268,6 @@ def checked_inputs(x: Any, dtype: str, first_row: int = 0) -> Any:
         check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
         check_finite("x", leaf, first_row)
     return x
-
-
-def made_different(leaf: npt.NDArray[Any], n: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """The rows of an input repeated up to n and made different from one another."""
-    rows = leaf[np.arange(n) % len(leaf)]
-    if rows.dtype.kind == "f":
-        spread = float(np.std(rows)) or 1.0
-        return (rows + 0.1 * spread * rng.standard_normal(rows.shape)).astype(rows.dtype)
-    if rows.ndim > 1:
-        return np.stack([np.roll(row, k, axis=0) for k, row in enumerate(rows)])
-    return rows
 
 
 def check_batch_size(batch_size: Any) -> int:

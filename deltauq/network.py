@@ -372,7 +372,7 @@ def _check_rows_independent(
         ) from error
     scale = float(np.max(np.abs(output))) + np.finfo(network.dtype).tiny
     gap = float(np.max(np.abs(alone[0] - output[0]))) / scale
-    if gap > 1e3 * np.finfo(network.dtype).eps:
+    if not gap <= 1e3 * np.finfo(network.dtype).eps:
         raise UnsupportedModelError(
             "the output for one input depends on the others in its batch",
             expected="a model that treats the rows of a batch one by one",

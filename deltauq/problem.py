@@ -13,7 +13,7 @@ import numpy.typing as npt
 from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.cost import Cost, per_parameter
 from deltauq.curvature import GGN, CurvatureOperator, LinearHeadGGN
-from deltauq.data import Batches, DataRecord, probe_rows, spec_of
+from deltauq.data import Batches, DataRecord, spec_of
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.inputs import check_batch_size
@@ -22,6 +22,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
+from deltauq.probing import probe_rows
 from deltauq.regularization import L2, l2_rates, refuse_other_terms, refuse_weight_decay
 from deltauq.streams import as_source, model_rank
 from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
@@ -29,9 +30,6 @@ from deltauq.understanding import Understood, estimate_noise, outputs, read_rate
 __all__ = ["Problem", "check_settings", "recall_problem", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
-
-#: Rows on which the model and its derivatives are probed.
-_PROBE = 3
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def state_problem(
     """
     x, *labels = training
     x = as_source(x, rank=model_rank(network.model))
-    probe = probe_rows(x, dtype=network.dtype, n=_PROBE)
+    probe = probe_rows(network, x)
     understood = understand(network, network.inspect(probe), likelihood)
     network, found, n_outputs = understood.network, understood.likelihood, understood.n_outputs
     if l2 == "auto":

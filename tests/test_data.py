@@ -15,10 +15,12 @@ import tensorflow as tf
 from marks import slow
 
 from deltauq import DeltaMethod, diagnose
-from deltauq.data import Batches, probe_rows
+from deltauq.data import Batches
 from deltauq.errors import InvalidInputError
 from deltauq.inputs import InputBatches
 from deltauq.likelihoods import Categorical
+from deltauq.network import Network
+from deltauq.probing import probe_rows
 
 # Random weights are far from a minimum, and `fit` says so.
 pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
@@ -675,7 +677,7 @@ def test_batches_of_a_dataset_are_cut_to_what_fits():
 
 def test_probes_of_datasets_are_those_of_their_arrays():
     probes = [
-        probe_rows(source, dtype="float64", n=3)
+        probe_rows(Network(MODEL), source)
         for source in (X, FRAME, slices(X, Y), slices(X, Y).batch(4), Arrays(X, Y))
     ]
     for probe in probes[1:]:

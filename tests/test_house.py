@@ -37,6 +37,7 @@ ORDER = [
     "ends",
     "network",
     "masks",
+    "probing",
     "understanding",
     "audit",
     "jacobians",

@@ -15,6 +15,7 @@ from deltauq.data import Batch
 from deltauq.jacobians import Cotangents, Factor, PerExample, assemble, evaluated
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
+from deltauq.probing import POOL, probe_rows
 from deltauq.tracing import Compiled
 
 __all__ = ["GGN", "OPG", "Gram"]
@@ -36,7 +37,9 @@ class Gram(CurvatureOperator):
         uneven = bool(np.any(self.scale != self.scale[0]))
         self._common_scale = 1.0 if uneven else float(self.scale[0])
         self._uneven_scale = self.scale.astype(self.network.dtype) if uneven else None
-        self._rules = self._per_example or PerExample(self.network, self.data.probe())
+        self._rules = self._per_example or PerExample(
+            self.network, probe_rows(self.network, self.data.head(POOL))
+        )
         parameters = tf.TensorSpec([self.network.n_params], self.network.dtype)
         self._compiled_factors = Compiled(self._factors, parameters, self.data.spec)
         self._trace: float | None = None
