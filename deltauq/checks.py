@@ -301,7 +301,7 @@ def extremes(
     smallest, largest = eigenvalues
     text = f"eigenvalues of the exact Hessian from {smallest:.3g} to {largest:.3g}"
     rate = float(np.min(rates))
-    if smallest + rate <= 0:
+    if not smallest + rate > 0:
         yield Finding(
             "curvature",
             "note",
@@ -313,7 +313,7 @@ def extremes(
     else:
         yield Finding("curvature", "ok", text)
     resolution = float(np.finfo(dtype).eps) * largest
-    if rate and resolution > 0.1 * rate:
+    if rate and not resolution <= 0.1 * rate:
         yield Finding(
             "precision",
             "warning",

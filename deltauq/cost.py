@@ -77,7 +77,7 @@ class Stationarity:
 
         Of the shortest step that is possible: a long one may be that of a low rank.
         """
-        return not self.is_minimum and (self._least is None or self._least > 1.0)
+        return not self.is_minimum and (self._least is None or not self._least <= 1.0)
 
     @property
     def shift_range(self) -> str:

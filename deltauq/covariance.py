@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.choices import check_choice
-from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
+from deltauq.errors import InvalidInputError, NotPositiveDefiniteError, NumericalError
 from deltauq.linalg import Eigenpairs, LowRank
 from deltauq.noiserange import NoiseRange
 
@@ -62,6 +62,17 @@ class ParameterCovariance:
         certain = noise is None or noise.certified
         return replace(self, noise=noise, certified=self.certified and certain)
 
+    def __post_init__(self) -> None:
+        for spectrum in (self.spectrum, *(self.bounds or ())):
+            if not (np.all(np.isfinite(spectrum.weights)) and np.isfinite(spectrum.tail)):
+                raise NumericalError(
+                    "the parameters' covariance is not finite",
+                    expected="finite variances along every eigenvector, and outside them",
+                    received=f"{np.count_nonzero(~np.isfinite(spectrum.weights))} of "
+                    f"{spectrum.weights.size} are NaN or infinite, and {spectrum.tail:.3g} outside",
+                    remedy="scale the inputs, raise l2, or build the model in float64",
+                )
+
     def project(self, along: Array, rest: Array) -> Array:
         """J Sigma J^T `[..., C, C]` from what `Linearization.sketch` gives of J D and U."""
         return self.spectrum.quadratic_form(along, rest) / self.n_examples
@@ -112,7 +123,7 @@ class ParameterCovariance:
         roots = np.sqrt(self.spectrum.weights / self.n_examples)
         complete = self.vectors.shape[0] == self.vectors.shape[1]
         tail = float(np.sqrt(self.spectrum.tail / self.n_examples))
-        if np.any(roots <= 0) or not (complete or tail > 0):
+        if not (np.all(roots > 0) and (complete or tail > 0)):
             raise NotPositiveDefiniteError(
                 "the parameters' covariance is singular, so it has no density",
                 expected="a positive variance in every direction",
@@ -343,7 +354,7 @@ def _tail(pairs: Eigenpairs, tail: Tail) -> float:
 
 def _require_positive(values: Array, epsilon: float) -> None:
     rounding = 10 * np.sqrt(len(values)) * epsilon * float(np.max(np.abs(values)))
-    if np.min(values) <= rounding:
+    if not np.min(values) > rounding:
         raise NotPositiveDefiniteError(
             "the curvature plus L2 is not positive definite, so it has no covariance",
             expected=f"eigenvalues above {rounding:.1g}, what rounding can tell from 0",
@@ -358,7 +369,7 @@ def _require_positive(values: Array, epsilon: float) -> None:
 def _require_no_negative(pairs: Eigenpairs, epsilon: float, other_remedy: str) -> None:
     smallest = pairs.smallest
     top = float(pairs.values[0]) if pairs.rank else 1.0
-    if smallest is not None and smallest < -1e3 * epsilon * top:
+    if smallest is not None and not smallest >= -1e3 * epsilon * top:
         raise NotPositiveDefiniteError(
             "the data curvature has negative eigenvalues",
             expected="a smallest eigenvalue of 0 or more",

@@ -201,7 +201,7 @@ class Batches:
             sums += self._sums_of(part) if self._stream is not None else 0.0
         if self._stream is not None:
             self.sums = sums
-        if spec is None or n_examples <= 0:
+        if spec is None or not 0 < n_examples < np.inf:
             raise InvalidInputError(
                 "the data are empty",
                 expected="at least one example of positive weight",

@@ -270,7 +270,7 @@ def _warn_if_cut(pairs: Eigenpairs, settings: Settings, dtype: str) -> None:
     if pairs.rank >= asked or not pairs.converged or pairs.trace is None:
         return
     left = pairs.remainder or 0.0
-    if left > max(_LEFT, _TRACE_ROUNDING * pairs.trace):
+    if not left <= max(_LEFT, _TRACE_ROUNDING * pairs.trace):
         warn(
             f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {asked} that "
             f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
@@ -314,7 +314,7 @@ def _automatic_eigenpairs(
 
 def _warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
     largest = float(pairs.values[0]) if pairs.rank else 0.0
-    if largest * epsilon > _RESOLUTION:
+    if not largest * epsilon <= _RESOLUTION:
         warn(
             f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
             f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "

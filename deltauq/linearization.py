@@ -68,13 +68,14 @@ class Linearization:
         """The rows of J D themselves, along some directions of the logits; None for all outputs.
 
         Raises:
-            NumericalError: logits that are not finite.
+            NumericalError: logits or derivatives that are not finite.
         """
         directions = directions or self._all
         factors, logits = self._evaluate(x, directions)
         rows = stacked(factors)
         for parameter, rate in zip(self.network.parameters, self._rates, strict=True):
             rows[:, :, parameter.start : parameter.stop] *= rate
+        _check_finite(np.asarray(rows.sum(axis=2, dtype=np.float64)), "logits' derivatives")
         shown = self._shown(directions, logits, x)
         return Rows(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
 
@@ -93,13 +94,14 @@ class Linearization:
             directions: None for all outputs.
 
         Raises:
-            NumericalError: logits that are not finite.
+            NumericalError: logits or derivatives that are not finite.
         """
         directions = directions or self._all
         positions = directions.positions
         factors, logits = self._evaluate(x, directions)
         shown = self._shown(directions, logits, x)
         along, gram = self._contract(factors, vectors, workspace)
+        _check_finite(gram, "logits' derivatives")
         rest = gram - along @ np.swapaxes(along, 1, 2)
         epsilon = float(np.finfo(self.network.dtype).eps)
         cancelled = _cancels(_blocks(gram, positions), _blocks(rest, positions), shown, epsilon)
@@ -120,7 +122,7 @@ class Linearization:
             )
         factors, logits = self._compiled[directions](self.network.params, x)
         logits = logits.numpy()
-        _check_finite(logits)
+        _check_finite(logits, "logits")
         return evaluated(factors), logits
 
     def _shown(self, directions: Directions, logits: Array, x: Any) -> Shown:
@@ -209,15 +211,16 @@ def _cancels(gram: Array, rest: Array, shown: Shown, epsilon: float) -> Array:
     for combination in (shown.back, shown.slope):
         left = np.einsum("bij,bjk,bik->bi", combination, rest, combination, optimize=True)
         whole = np.einsum("bij,bj->bi", np.abs(combination), root) ** 2
-        cancelled |= np.any((left < limit * whole) & (whole > 0), axis=1)
+        cancelled |= ~np.all((left >= limit * whole) | (whole == 0), axis=1)
     return cancelled
 
 
-def _check_finite(logits: Array) -> None:
-    if not np.all(np.isfinite(logits)):
+def _check_finite(values: Array, what: str) -> None:
+    if not np.all(np.isfinite(values)):
         raise NumericalError(
-            "the logits are not finite",
-            expected="finite logits for finite inputs",
-            received=f"{np.count_nonzero(~np.isfinite(logits))} values of NaN or infinity",
-            remedy="look for overflow in the model, such as unscaled inputs",
+            f"the {what} are not finite",
+            expected=f"finite {what} for finite inputs",
+            received=f"{np.count_nonzero(~np.isfinite(values))} values of NaN or infinity",
+            remedy="look for inputs unlike those of training, for overflow in the model, such as "
+            "unscaled inputs, and for logs and roots in it that leave their domain",
         )

@@ -50,7 +50,7 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
     """
     check_share("rtol", rtol, example=0.01)
     fitted.require_own_vectors("refine")
-    if _rounding(fitted) > _LARGEST_ROUNDING:
+    if not _rounding(fitted) <= _LARGEST_ROUNDING:
         raise NumericalError(
             "the curvature is too large for refine in this precision",
             expected=f"rounding under {_LARGEST_ROUNDING:g} of the L2 rate",

@@ -60,7 +60,7 @@ def round_covariance(
     """
     spectrum = covariance.spectrum
     complete = covariance.vectors.shape[0] == covariance.vectors.shape[1]
-    if np.min(spectrum.weights, initial=1.0) <= 0 or not (complete or spectrum.tail > 0):
+    if not (np.min(spectrum.weights, initial=1.0) > 0 and (complete or spectrum.tail > 0)):
         raise InvalidInputError(
             "vectors_dtype has no bound on what it costs where a variance is zero",
             expected="a covariance without zero variances",

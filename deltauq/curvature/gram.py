@@ -95,6 +95,7 @@ class Gram(CurvatureOperator):
             filled += n_rows
         yield buffer[:filled]
         if self._trace is None:
+            self._check_finite(squares, "rows")
             self._trace = squares / self.data.n_examples
 
     def _sum(self, vectors: Array, out: Array) -> None:

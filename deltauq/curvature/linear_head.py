@@ -68,7 +68,9 @@ class LinearHeadGGN(CurvatureOperator):
                 out[bias.start : bias.stop] += image.sum(axis=0)
             total += self._trace_of(batch) if self._trace is None else 0.0
         out *= self.scale.astype(out.dtype)[:, None]
-        self._trace = total / self.data.n_examples if self._trace is None else self._trace
+        if self._trace is None:
+            self._check_finite(total, "trace")
+            self._trace = total / self.data.n_examples
 
     def _batches(self, width: int) -> Iterator[_Batch]:
         """Features, logits, labels and weights, as many examples at a time as products fit."""
@@ -100,6 +102,7 @@ class LinearHeadGGN(CurvatureOperator):
         """Trace of A, exact; known after any pass over the data."""
         if self._trace is None:
             total = sum(self._trace_of(batch) for batch in self._batches(1))
+            self._check_finite(total, "trace")
             self._trace = total / self.data.n_examples
         return self._trace
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy.sparse.linalg
 
 from deltauq.data import Batches
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network import Network
@@ -124,7 +124,22 @@ class CurvatureOperator(abc.ABC):
             )
         self._sum(vectors, out)
         out /= self.data.n_examples
+        self._check_finite(out, "products")
         return out.astype(asked, copy=False)
+
+    def _check_finite(self, values: Array | float, what: str) -> None:
+        """`NumericalError` unless all numbers are finite: NaN would pass for no curvature."""
+        if np.isfinite(np.sum(values, dtype=np.float64)):
+            return
+        raise NumericalError(
+            "the curvature is not finite on the training data",
+            expected=f"derivatives of the loss, and squares of them, that {self.network.dtype} "
+            "holds, at every example",
+            received=f"NaN or infinity in the {what} of the {type(self).__name__}",
+            remedy="scale the inputs or the labels; keep exponentials and powers in the loss and "
+            "the model from overflowing, and roots away from zero, where their derivatives are "
+            "infinite; or build the model in float64",
+        )
 
     def to_dense(self) -> Array:
         """A itself, float64 `[P, P]`, symmetric to the bit; P products."""

@@ -171,8 +171,8 @@ class BlockLanczos:
             chain._extend()
         found = chain._ritz()[0]
         inner_low, inner_high = np.split(pairs.values[::-1], [pairs.n_lowest])
-        below = pairs.n_lowest > 0 and found[0] < inner_low[-1] - tolerance
-        above = len(inner_high) > 0 and found[-1] > inner_high[0] + tolerance
+        below = pairs.n_lowest > 0 and not found[0] >= inner_low[-1] - tolerance
+        above = len(inner_high) > 0 and not found[-1] <= inner_high[0] + tolerance
         return bool(below or above)
 
     def _join_fresh_block(self) -> None:

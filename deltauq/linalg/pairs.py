@@ -8,6 +8,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
+from deltauq.errors import NumericalError
 from deltauq.linalg.largest import NormBound
 
 __all__ = ["Eigenpairs"]
@@ -44,6 +45,22 @@ class Eigenpairs:
     converged: bool
     left_out: NormBound | None = None
     n_lowest: int = 0
+
+    def __post_init__(self) -> None:
+        others = [number for number in (self.trace, self.smallest) if number is not None]
+        for name, numbers in (
+            ("values", self.values),
+            ("residual norms", self.residual_norms),
+            ("trace or smallest eigenvalue", np.array(others)),
+        ):
+            if not np.all(np.isfinite(numbers)):
+                raise NumericalError(
+                    "the eigenpairs of the curvature are not finite",
+                    expected=f"finite {name}",
+                    received=f"{np.count_nonzero(~np.isfinite(numbers))} of {numbers.size} that "
+                    "are NaN or infinite",
+                    remedy="scale the inputs, raise l2, or build the model in float64",
+                )
 
     @property
     def rank(self) -> int:

@@ -1,0 +1,141 @@
+"""What is NaN is refused or warned of: checks believe only what they can show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deltauq import DeltaMethod
+from deltauq.checks import extremes
+from deltauq.cost import Stationarity
+from deltauq.covariance import ParameterCovariance, dense_covariance
+from deltauq.errors import NotPositiveDefiniteError, NumericalError
+from deltauq.likelihoods import CustomLoss
+from deltauq.linalg import Eigenpairs, LowRank
+from deltauq.linearization import _cancels
+
+NAN = float("nan")
+layers = keras.layers
+PAIRS = Eigenpairs(
+    values=np.array([2.0, 1.0]),
+    vectors=np.eye(3)[:, :2],
+    residual_norms=np.zeros(2),
+    trace=3.5,
+    smallest=0.1,
+    products=2,
+    converged=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("values", np.array([2.0, NAN]), "finite values.*1 of 2"),
+        ("residual_norms", np.array([np.inf, 0.0]), "finite residual norms"),
+        ("trace", NAN, "finite trace"),
+        ("smallest", NAN, "smallest eigenvalue"),
+    ],
+)
+def test_eigenpairs_are_finite(field, value, message):
+    """max(0, NaN) is 0 in Python: a trace of NaN would leave nothing out, and be certain of it."""
+    with pytest.raises(NumericalError, match=message):
+        replace(PAIRS, **{field: value})
+
+
+@pytest.mark.parametrize("where", ["spectrum", "tail", "bounds"])
+def test_a_covariance_is_finite(where):
+    good, bad = LowRank(np.ones(2), 1.0), LowRank(np.array([1.0, NAN]), 1.0)
+    spectrum = {"spectrum": bad, "tail": LowRank(np.ones(2), NAN)}.get(where, good)
+    bounds = (good, bad) if where == "bounds" else None
+    with pytest.raises(NumericalError, match=r"covariance is not finite.*scale the inputs"):
+        ParameterCovariance(np.eye(3)[:, :2], spectrum, np.ones(3), 10.0, bounds)
+
+
+def test_a_precision_that_is_not_finite_is_not_positive_definite(monkeypatch):
+    full = replace(PAIRS, values=np.ones(3), vectors=np.eye(3), residual_norms=np.zeros(3))
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: (np.full(3, NAN), np.eye(3)))
+    with pytest.raises(NotPositiveDefiniteError, match="not positive definite"):
+        dense_covariance(
+            full, np.zeros(3, bool), np.ones(3), 10.0, negative_curvature="keep", epsilon=1e-16
+        )
+
+
+def test_weights_are_far_from_a_minimum_where_the_distance_is_not_known():
+    found = Stationarity(1.0, 1.0, 1.0, 1.0, 1.0, shift=NAN)
+    assert found.is_far
+    assert not found.is_near
+    assert not replace(found, shift=0.5).is_far
+
+
+def test_eigenvalues_that_are_not_numbers_are_not_ok():
+    levels = {f.level for f in extremes((NAN, NAN), np.array([0.1]), "float32", ())}
+    assert levels == {"note", "warning"}
+
+
+def test_what_cancels_to_nan_is_formed_again():
+    class Shown:
+        back = slope = np.ones((2, 1, 1))
+
+    gram, rest = np.ones((2, 1, 1)), np.array([[[0.5]], [[NAN]]])
+    assert _cancels(gram, rest, Shown, 1e-7).tolist() == [False, True]
+
+
+N = 30
+X = np.random.default_rng(0).normal(size=(N, 3)).astype("float32")
+Y = np.arange(N) % 2
+
+
+def model_of(*middle, dtype="float32"):
+    keras.utils.set_random_seed(0)
+    dense = layers.Dense(2, dtype=dtype)
+    return keras.Sequential([keras.Input((3,), dtype=dtype), *middle, dense])
+
+
+def fit(curvature, likelihood, model=None, **options):
+    options = {"l2": 0.1, "rank": "full", "progress": False} | options
+    model = model_of() if model is None else model
+    return DeltaMethod(model, curvature, likelihood=likelihood, **options).fit(X, Y)
+
+
+def steep(z, y):
+    """Its slopes are numbers of float32; their squares are not."""
+    return 1e22 * tf.reduce_sum(tf.square(z), axis=1)
+
+
+def rough(z, y):
+    """|u|^1.5 with u = 0 at one example: the slope is zero, the second derivative infinite."""
+    u = z[:, 0] - tf.stop_gradient(z[:1, 0])
+    return tf.pow(tf.abs(u), 1.5) + tf.square(z[:, 1])
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.parametrize("rank", ["full", 4])
+def test_slopes_whose_squares_overflow_are_refused(rank):
+    with pytest.raises(NumericalError, match=r"curvature is not finite.*float32.*OPG.*float64"):
+        fit("opg", CustomLoss(steep), rank=rank)
+
+
+@pytest.mark.parametrize("rank", ["full", 4])
+def test_an_infinite_second_derivative_is_refused_by_the_hessian(rank):
+    with pytest.raises(NumericalError, match=r"curvature is not finite.*products of the Hessian"):
+        fit("hessian", CustomLoss(rough), rank=rank)
+
+
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+def test_predictions_at_infinite_derivatives_are_refused():
+    """sqrt(0) is a number, and its derivative with respect to what is under the root is none."""
+
+    class Root(layers.Layer):
+        def call(self, x):
+            return tf.sqrt(tf.abs(x))
+
+    dense = layers.Dense(3, kernel_initializer="identity", use_bias=False)
+    dm = fit("ggn", "categorical", model_of(dense, Root()))
+    assert np.all(np.isfinite(dm.predict(X).std))
+    for ask in (dm.predict, dm.predict_joint):
+        with pytest.raises(NumericalError, match=r"logits' derivatives are not finite.*unlike"):
+            ask(np.zeros((2, 3), "float32"))
