@@ -13,6 +13,7 @@ from deltauq.audit import named
 from deltauq.cost import Stationarity
 from deltauq.data import Batches
 from deltauq.errors import DeltaUQError
+from deltauq.flatness import SMOOTHING, Flatness
 from deltauq.likelihoods import Likelihood
 from deltauq.network import Network
 from deltauq.regularization import VariableRate, range_of
@@ -23,6 +24,7 @@ __all__ = [
     "Finding",
     "classes_seen",
     "closeness_to_minimum",
+    "curvature_of_loss",
     "extremes",
     "loss_as_understood",
     "mask_seen",
@@ -280,6 +282,48 @@ def _gradient(found: Stationarity) -> str:
         f"{norm}, {found.ratio:.2g} of the larger of its parts (data {found.data_norm:.3g}, L2 "
         f"{found.l2_norm:.3g})"
     )
+
+
+def curvature_of_loss(found: Flatness, likelihood: Likelihood) -> Iterator[Finding]:
+    """Where the loss has no curvature in the outputs, and what that does to standard errors."""
+    if len(found.linear) and not likelihood.curved:
+        yield Finding(
+            "curvature",
+            "warning",
+            f"the loss has no curvature in the outputs: {likelihood!r} is linear in them at "
+            f"{found.share} of the data, but for kinks",
+            "curvature='hessian', 'ggn' and 'sandwich' are made of it, and are refused; 'opg' "
+            "takes the loss for the negative log-likelihood of the labels, scale and all",
+            SMOOTHING,
+        )
+    elif found.is_blank:
+        yield Finding(
+            "curvature",
+            "warning",
+            "the loss is flat at all of the data: probabilities are 0 and 1 to rounding, or every "
+            "example keeps its margin",
+            "the data say nothing of the weights there: standard errors are those that L2 alone "
+            "gives",
+            "train with more L2 or with label smoothing, or build the model in float64",
+        )
+    elif found.is_worth_a_word:
+        apart = (
+            f"the standard errors of 'sandwich' are about {found.factor:.2g} times those of 'ggn'"
+        )
+        why = "these examples add nothing to 'hessian' and 'ggn'"
+        yield Finding(
+            "curvature",
+            "warning" if found.matters else "note",
+            f"the loss has no curvature at {found.share} of the data, and a slope at "
+            f"{np.max(found.pulled):.2g}",
+            f"{why}; {apart}, which holds whatever the labels' distribution is"
+            if np.max(found.pulled) > 0
+            else f"{why}, and need not: nothing pulls at their outputs",
+            "pass curvature='sandwich', meat='scores', unless the loss is the negative "
+            "log-likelihood of the labels, scale and all"
+            if found.matters
+            else "",
+        )
 
 
 def extremes(

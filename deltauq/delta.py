@@ -212,9 +212,9 @@ class DeltaMethod(Answers):
         """Write everything that predictions need to one file, an artifact.
 
         An older file of that name stays whole until the new one is. The file is in the safetensors
-        format, holds no code, and has a checksum. Beside weights and eigenvectors it holds three
-        rows like the first training inputs, noise added, on which derivatives are checked when it
-        is loaded, and sums by which the training data can be known again.
+        format, holds no code, and has a checksum. Beside weights and eigenvectors it holds a few
+        rows like the first training inputs, noise added or mixed, on which derivatives are checked
+        when it is loaded, and sums by which the training data can be known again.
 
         Args:
             path: of the file, such as "m.deltauq".

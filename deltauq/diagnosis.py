@@ -15,6 +15,7 @@ from deltauq.checks import (
     Finding,
     classes_seen,
     closeness_to_minimum,
+    curvature_of_loss,
     extremes,
     loss_as_understood,
     mask_seen,
@@ -36,6 +37,7 @@ from deltauq.estimates import (
     extreme_eigenvalues,
     sample,
 )
+from deltauq.flatness import measure_flatness
 from deltauq.likelihoods import Likelihood, read_likelihood
 from deltauq.network import Layers, Network
 from deltauq.probing import probe_rows
@@ -309,6 +311,10 @@ def _examine_minimum(
 def _examine_curvature(found: _Examination, problem: _Problem, probe: Any, rank: int) -> None:
     """Extreme eigenvalues, and what eigenpairs would cost."""
     network, n_outputs = problem.network, problem.understood.n_outputs
+    flatness = found.attempt(
+        "curvature", lambda: measure_flatness(network, problem.likelihood, problem.data)
+    )
+    found.add(*curvature_of_loss(flatness, problem.likelihood))
     obstacles = obstacles_to_second_derivatives(network, probe)
     some = sample(network, problem.likelihood, problem.data, n_outputs)
     operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not obstacles)

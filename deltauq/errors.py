@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "ArtifactError",
     "ConvergenceWarning",
+    "CurvatureWarning",
     "DeltaUQError",
     "InvalidInputError",
     "MemoryLimitError",
@@ -112,6 +113,10 @@ def optional(module: str, *, needed_by: str, extra: str) -> Any:
 
 class ConvergenceWarning(UserWarning):
     """An iteration stopped before its tolerance; the figures reached are in the message."""
+
+
+class CurvatureWarning(UserWarning):
+    """The loss has little curvature on the data, so that standard errors rest on something else."""
 
 
 class TunedL2Warning(UserWarning):

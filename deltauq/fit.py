@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from deltauq.cost import Stationarity
-from deltauq.errors import ConvergenceWarning, TunedL2Warning, warn
+from deltauq.errors import ConvergenceWarning, CurvatureWarning, TunedL2Warning, warn
 from deltauq.evidence import tune_l2
 from deltauq.fitting import Fitted, Settings, solve
+from deltauq.flatness import SMOOTHING
 from deltauq.linalg import Storage
 from deltauq.newton import with_shift
 from deltauq.noise import with_unbiased_noise
@@ -15,6 +18,9 @@ from deltauq.problem import Problem
 from deltauq.regularization import range_of
 
 __all__ = ["fit_problem"]
+
+#: Sum of all eigenvalues in L2 rates, up to which no standard error is a percent from L2's own.
+_NOTHING = 0.01
 
 
 def fit_problem(
@@ -38,6 +44,8 @@ def fit_problem(
         fitted = with_unbiased_noise(fitted, storage)
     fitted = with_shift(fitted)
     _warn_if_far(fitted)
+    _warn_if_flat(fitted)
+    _warn_if_nothing_is_learned(fitted)
     return fitted
 
 
@@ -52,6 +60,47 @@ def _solve_tuned(
     tuned, fitted = tune_l2(replace(fitted, pairs=pairs, covariance=covariance))
     warn(tuned.note, TunedL2Warning)
     return fitted
+
+
+def _warn_if_flat(fitted: Fitted) -> None:
+    """Say what a loss that is flat at part of the data makes of standard errors, where it does."""
+    flatness, curvature = fitted.problem.flatness, fitted.settings.curvature
+    if flatness is None or curvature == "sandwich" or not flatness.matters:
+        return
+    flat = f"the loss has a slope and no curvature at {flatness.share} of the training data"
+    factor = flatness.factor if curvature != "opg" else flatness.factor**2
+    sandwich = (
+        f"curvature='sandwich' gives standard errors about {factor:.2g} times these"
+        if np.isfinite(factor)
+        else "curvature='sandwich' is refused"
+    )
+    warn(
+        f"{flat}. curvature='{curvature}' takes it for the negative log-likelihood of the labels, "
+        "scale and all: its standard errors are right where it is that (of |e| for labels with "
+        f"Laplace noise of scale one), and not otherwise; {sandwich}. For a loss that only "
+        f"describes what was minimised, {SMOOTHING}.",
+        CurvatureWarning,
+    )
+
+
+def _warn_if_nothing_is_learned(fitted: Fitted) -> None:
+    """Say when the covariance is that of L2 alone, for want of curvature in the data."""
+    pairs = fitted.pairs
+    if not np.all(fitted.problem.rates > 0) or (pairs.trace is None and pairs.left_out is None):
+        return
+    most = pairs.n_params * pairs.left_out.bound if pairs.left_out else np.inf
+    left = min(most, np.inf if pairs.remainder is None else pairs.remainder)
+    learned = float(np.sum(np.maximum(pairs.values, 0.0))) + left
+    if learned > _NOTHING:
+        return
+    warn(
+        "the data say next to nothing of the weights: all their curvature together is "
+        f"{learned:.2g} times the L2 rate, so that the standard errors are those that L2 alone "
+        "gives. Either the loss is flat at the training data (probabilities of 0 and 1 to "
+        "rounding, or a margin that every example keeps), or the L2 rate is far above what the "
+        "data can tell.",
+        CurvatureWarning,
+    )
 
 
 def _warn_if_far(fitted: Fitted) -> None:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.cost import Cost, per_parameter
-from deltauq.curvature import GGN, CurvatureOperator, LinearHeadGGN
+from deltauq.curvature import GGN, OPG, CurvatureOperator, LinearHeadGGN
 from deltauq.data import Batches, DataRecord, spec_of
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.flatness import Flatness, measure_flatness, refuse_linear_loss
 from deltauq.inputs import check_batch_size
 from deltauq.jacobians import LinearHead, PerExample, find_linear_head
 from deltauq.likelihoods import Likelihood
@@ -48,6 +49,7 @@ class Problem:
         plan: the memory that the eigenpairs take.
         estimates_noise: the noise of a regression is the mean square of the residuals, for now.
         head: the last dense layer where no other parameter is uncertain; sought for the GGN alone.
+        flatness: where the loss has no curvature; None where it is known to have some.
     """
 
     network: Network
@@ -60,6 +62,7 @@ class Problem:
     plan: MemoryPlan
     estimates_noise: bool = False
     head: LinearHead | None = None
+    flatness: Flatness | None = None
 
     @cached_property
     def cost(self) -> Cost:
@@ -178,6 +181,9 @@ def state_problem(
     estimates_noise = found.needs_noise
     if estimates_noise:
         found = estimate_noise(understood, data)
+    flatness = None if found.curved else measure_flatness(network, found, data)
+    if flatness is not None and any(operator is not OPG for operator in operators):
+        refuse_linear_loss(flatness, found)
     if GGN in operators and not found.convex:
         for logits, labels, _ in outputs(network, data):
             found.check_convex(logits, labels)
@@ -197,6 +203,7 @@ def state_problem(
         plan,
         estimates_noise,
         head,
+        flatness,
     )
 
 

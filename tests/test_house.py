@@ -39,6 +39,7 @@ ORDER = [
     "masks",
     "probing",
     "understanding",
+    "flatness",
     "audit",
     "jacobians",
     "directions",

@@ -30,6 +30,7 @@ class Bernoulli(Likelihood):
     name = "multilabel"
     outcome: ClassVar[Outcome] = "labels"
     link = "Sigmoid"
+    curved = True
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = check_smoothing(label_smoothing)
@@ -51,6 +52,15 @@ class Bernoulli(Likelihood):
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """diag(sqrt(p (1 - p))), `[B, C, C]`."""
         return tf.linalg.diag(tf.sqrt(_spread(logits)))
+
+    def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
+        """P (1 - p)."""
+        wide = logits.astype(np.float64)
+        return np.asarray(scipy.special.expit(wide) * scipy.special.expit(-wide))
+
+    def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
+        """Where a probability is zero or one to rounding."""
+        return np.asarray(curvature <= epsilon)
 
     def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Yes where the uniform number is under the probability, `[B, D, C]`."""

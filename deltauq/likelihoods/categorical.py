@@ -37,6 +37,7 @@ class Categorical(Likelihood):
     outcome = "classes"
     link = "Softmax"
     shift_invariant = True
+    curved = True
 
     def __init__(
         self, *, label_smoothing: float = 0.0, classes: Sequence[str] | None = None
@@ -87,6 +88,10 @@ class Categorical(Likelihood):
         """P (1 - p)."""
         p = scipy.special.softmax(logits.astype(np.float64), axis=1)
         return np.asarray(p * (1.0 - p))
+
+    def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
+        """Where a probability is one to rounding."""
+        return np.asarray(curvature <= epsilon)
 
     def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """The first class whose cumulated probability exceeds the first uniform number."""

@@ -49,7 +49,7 @@ class CustomLoss(Wrapped):
     ) -> None:
         super().__init__(Categorical() if like is None else like)
         self.function = function
-        self.convex = False  # as far as is known
+        self.convex = self.curved = False  # as far as is known
         self._dispersion = dispersion
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -88,11 +88,21 @@ class CustomLoss(Wrapped):
         values, vectors = tf.linalg.eigh(self.second_derivative(logits, y))
         return vectors * tf.sqrt(tf.nn.relu(values))[:, None, :]
 
+    def curvature_and_slope(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[Array, Array]:
+        """The largest entry of each row of d^2 loss / dz^2, and (d loss / dz)^2, `[B, C]`."""
+        second = self.second_derivative(logits, y).numpy().astype(np.float64)
+        slope = self.residual(logits, y).numpy().astype(np.float64)
+        return np.max(np.abs(second), axis=2), np.square(slope)
+
+    def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
+        """Under sqrt(epsilon) of the squared slope, which sqrt(e^2) for |e| leaves of it."""
+        return np.asarray(curvature <= np.sqrt(epsilon) * slope)
+
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
         """`NotPositiveDefiniteError` at a negative eigenvalue beyond rounding."""
         values = np.linalg.eigvalsh(self.second_derivative(logits, y).numpy())
         limit = _ROUNDING[logits.dtype.name] * max(float(np.abs(values).max(initial=0)), 1.0)
-        if np.min(values, initial=0.0) < -limit:
+        if not np.min(values, initial=0.0) >= -limit:
             raise NotPositiveDefiniteError(
                 "the custom loss is not convex in the logits, so it has no GGN",
                 expected="a positive semidefinite second derivative at every example",

@@ -29,6 +29,7 @@ class Gaussian(Likelihood):
     name = "gaussian"
     outcome = "quantities"
     link = None
+    curved = True
 
     def __init__(self, noise: float | Sequence[float] | Array | None = None) -> None:
         self.noise: Array | None = None
@@ -84,6 +85,10 @@ class Gaussian(Likelihood):
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """diag(s^-1/2), `[B, C, C]`."""
         return tf.linalg.diag(tf.ones_like(logits) * tf.math.rsqrt(self._noise(logits)))
+
+    def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
+        """1 / s."""
+        return np.broadcast_to(1.0 / self.noise_variance(), logits.shape)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """The outputs themselves."""

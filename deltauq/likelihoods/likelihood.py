@@ -35,6 +35,8 @@ class Likelihood(abc.ABC):
     shift_invariant: ClassVar[bool] = False
     #: The loss's second derivative in the logits is positive semidefinite, whatever they are.
     convex: bool = True
+    #: It is positive at every label, but for saturation; otherwise the data are asked.
+    curved: bool = False
     #: Predictions that one input makes: positions of a sequence, pixels of an image.
     positions: int = 1
     #: Axes of the labels that count observations: inputs, and positions where there are some.
@@ -90,6 +92,24 @@ class Likelihood(abc.ABC):
         """The diagonal of d^2 loss / d logits^2, `[B, C]`, float64."""
         factor = self.hessian_factor(tf.constant(logits), y).numpy()
         return np.asarray(np.sum(np.square(factor, dtype=np.float64), axis=2))
+
+    def curvature_and_slope(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[Array, Array]:
+        """Of each output the size of d^2 loss / dz^2, and (d loss / dz)^2, `[B, C]`, float64.
+
+        Where an input makes several predictions, of one of them a row.
+        """
+        slope = self.residual(logits, y).numpy().astype(np.float64)
+        return self.hessian_diagonal(logits.numpy(), y), np.square(slope)
+
+    def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
+        """Whether what `curvature_and_slope` gives is no curvature, but for rounding `[B, C]`.
+
+        Args:
+            curvature: the one, of the outputs, or summed over those that make one distribution.
+            slope: the other.
+            epsilon: relative rounding of the logits.
+        """
+        return np.asarray(curvature <= 0)
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """S `[B, R, C]`, one row for every observation: the residuals of which OPG is made."""

@@ -66,6 +66,14 @@ class AtPositions(Wrapped):
         """Those of the positions along the diagonal, `[B, T C, T R]`."""
         return self._blocks(self.inner.hessian_factor(*self._flat(logits, y)))
 
+    def curvature_and_slope(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[Array, Array]:
+        """Of every position, `[B T, C]`."""
+        return self.inner.curvature_and_slope(*self._flat(logits, y))
+
+    def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
+        """As at one position."""
+        return self.inner.is_flat(curvature, slope, epsilon)
+
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
         """At every position."""
         self.inner.check_convex(*self._flat(logits, y))

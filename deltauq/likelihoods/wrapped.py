@@ -21,6 +21,7 @@ class Wrapped(Likelihood):
     def __init__(self, inner: Likelihood) -> None:
         self.inner = inner
         self.convex = inner.convex
+        self.curved = inner.curved
 
     @property
     def name(self) -> str:  # type: ignore[override]
