@@ -345,7 +345,16 @@ def extremes(
     smallest, largest = eigenvalues
     text = f"eigenvalues of the exact Hessian from {smallest:.3g} to {largest:.3g}"
     rate = float(np.min(rates))
-    if not smallest + rate > 0:
+    if not largest > 0:
+        yield Finding(
+            "curvature",
+            "warning",
+            f"{text}: none is positive",
+            "no label holds the weights where they are: the standard errors of the exact Hessian "
+            "are those that L2 alone gives",
+            "heed what is said of the loss, or give l2 as it was in training",
+        )
+    elif not smallest + rate > 0:
         yield Finding(
             "curvature",
             "note",
