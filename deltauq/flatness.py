@@ -110,14 +110,17 @@ def measure_flatness(network: Network, likelihood: Likelihood, data: Batches) ->
         step = max(1, _AT_ONCE // logits.shape[1] ** 2)
         for start in range(0, len(logits), step):
             some = slice(start, start + step)
-            curvature, slope = likelihood.curvature_and_slope(logits[some], y[some])
+            each = weight[some].numpy().astype(np.float64).ravel()
+            counted, each = each > 0, each[each > 0]
+            curvature, slope = (
+                values[counted] for values in likelihood.curvature_and_slope(logits[some], y[some])
+            )
             _check_finite(curvature, slope, likelihood)
             if likelihood.outcome == "classes":
                 curvature, slope = (x.sum(axis=1, keepdims=True) for x in (curvature, slope))
             flat = likelihood.is_flat(curvature, slope, epsilon)
             # At a probability of one to rounding the slope is the root of it, and no pull.
             pulled = flat & (slope > epsilon * curvature)
-            each = weight[some].numpy().astype(np.float64).ravel()
             parts = (np.where(flat, 0.0, curvature), slope, flat, pulled)
             sums = sums + np.stack([each @ part for part in parts])
             total += float(np.sum(each))
