@@ -17,10 +17,11 @@ import tensorflow as tf
 from marks import slow
 
 from deltauq.cost import Cost
-from deltauq.data import Batches, probe_rows
+from deltauq.data import Batches
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.masks import find_mask
 from deltauq.network import Network
+from deltauq.probing import probe_rows
 from deltauq.problem import rates_beside_cost
 from deltauq.understanding import understand
 
@@ -204,7 +205,7 @@ def known(make, reduction="sum_over_batch_size"):
     """A case, and its model as it is understood."""
     case = make(reduction=reduction)
     network = Network(case.model)
-    probe = probe_rows(case.x, dtype=network.dtype, n=3)
+    probe = probe_rows(network, case.x)
     return case, understand(network, network.inspect(probe), "auto")
 
 
@@ -319,7 +320,7 @@ def test_without_a_mask_they_do():
     stack = [keras.Input((T, 3)), case.model.layers[-1]]
     unmasked = Case(finished(keras.Sequential(stack)), case.x, case.y, case.valid)
     network = Network(unmasked.model)
-    probe = probe_rows(case.x, dtype="float32", n=3)
+    probe = probe_rows(network, case.x)
     understood = understand(network, network.inspect(probe), "auto")
     assert understood.mask is None
     data = data_of(unmasked, understood, sample_weight=case.valid * 1.0)
@@ -335,7 +336,7 @@ def test_a_mask_with_an_axis_more_at_its_end(make):
     wider.model.layers[0].keepdims = True
     assert keras_gradient(wider).shape == keras_gradient(case).shape
     network = Network(wider.model)
-    inspection = network.inspect(probe_rows(case.x, dtype="float32", n=3))
+    inspection = network.inspect(probe_rows(network, case.x))
     assert inspection.mask == (*case.valid.shape[1:], 1)
     mask = find_mask(network, inspection)
     np.testing.assert_array_equal(mask(case.x), case.valid.reshape(len(case.x), -1).squeeze())
@@ -404,7 +405,7 @@ def test_a_mask_that_ends_before_the_output_is_none():
         layers.Dense(C, "softmax"),
     ]
     network = Network(finished(keras.Sequential(stack)))
-    inspection = network.inspect(probe_rows(x, dtype="float32", n=3))
+    inspection = network.inspect(probe_rows(network, x))
     assert inspection.mask is None
     assert find_mask(network, inspection) is None
 
@@ -427,7 +428,7 @@ def test_a_mask_of_other_axes_is_refused():
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         keras_gradient(Case(model, x, rng.integers(0, C, N), None))
     network = Network(model)
-    inspection = network.inspect(probe_rows(x, dtype="float32", n=3))
+    inspection = network.inspect(probe_rows(network, x))
     with pytest.raises(UnsupportedModelError) as refused:
         find_mask(network, inspection)
     for words_of in (
