@@ -420,6 +420,7 @@ def test_tables_and_text(narrow):
     assert found.__rich__().row_count == 3
     difference = found.difference("treated", "control")
     assert difference.groups.tolist() == ["treated - control"]
+    assert difference.n.tolist() == [np.count_nonzero(GROUPS != "other")]
     np.testing.assert_allclose(difference.mean, found.mean[2] - found.mean[0][None])
     assert len(narrow.predict_joint(NEW[:3].astype("float32")).mean().to_frame()) == 1
 
