@@ -29,6 +29,7 @@ from deltauq.problem import Problem
 from deltauq.progress import progress_bar
 from deltauq.rankcurve import RankCurve, rank_curve
 from deltauq.refinement import check_refinable, refine, row_copies
+from deltauq.weights import Weighting
 
 __all__ = ["Answers"]
 
@@ -290,8 +291,13 @@ class Answers:
 
     @property
     def n_examples(self) -> float:
-        """N: training examples, or the sum of their weights."""
+        """N: training examples, or the sum of their counts."""
         return self._require_fitted("n_examples").problem.data.n_examples
+
+    @property
+    def weighting(self) -> Weighting:
+        """What the weights of the training examples were taken for."""
+        return self._require_fitted("weighting").problem.data.weighting
 
     @property
     def l2_rates(self) -> dict[str, float]:

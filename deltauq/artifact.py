@@ -27,7 +27,7 @@ __all__ = ["FORMAT", "read", "write"]
 Arrays = dict[str, npt.NDArray[Any]]
 
 #: Of the layout of facts and arrays; a reader refuses larger ones.
-FORMAT = 1
+FORMAT = 2
 
 #: What stands before the checksum in the header, and in the checksum's place while it is taken.
 _KEY, _BLANK = b'"deltauq.sha256":"', b"0" * 64

@@ -35,7 +35,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
     Args:
         x: the training inputs, or a dataset, as `DeltaMethod.fit` takes them.
         y: their labels; None beside a dataset.
-        sample_weight: their weights, or None.
+        sample_weight: their weights, or None; the option `weights` says what they are.
         class_weight: class number -> weight, or None.
         x_val: validation inputs as `DeltaMethod.predict` takes them, without labels (of a dataset
             of pairs `dataset.map(lambda x, y: x)`); None logs nothing.

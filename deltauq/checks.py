@@ -33,9 +33,29 @@ __all__ = [
     "rates_seen",
     "refusal",
     "weight_decay",
+    "weights_seen",
 ]
 
 Array = npt.NDArray[Any]
+
+#: What it means that weights were taken for something, and what to do if they are something else.
+_WEIGHTS = {
+    "counts": (
+        "a weight of 2 is the row twice, and N the sum of the weights",
+        "weights='importance' if they are factors on the losses",
+    ),
+    "importance": (
+        "a weight is a factor on the row's loss, and N the number of rows that have any: the meat "
+        "of a sandwich holds the squares of the weights",
+        "weights='counts' if sample weights say how often a row was seen",
+    ),
+    "counts and importance": (
+        "a sample weight of 2 is the row twice; the weights of classes are factors on the losses, "
+        "and the meat of a sandwich holds their squares",
+        "weights='importance' if sample weights are factors on the losses too",
+    ),
+}
+
 Level = Literal["ok", "note", "warning", "error"]
 
 
@@ -45,7 +65,8 @@ class Finding:
 
     Attributes:
         subject: what was looked at: "model", "precision", "randomness", "normalisation", "loss",
-            "l2", "weight decay", "mask", "classes", "data", "stationarity" or "curvature".
+            "l2", "weight decay", "weights", "mask", "classes", "data", "stationarity" or
+            "curvature".
         level: "ok", "note" (worth knowing), "warning" (the numbers will be off) or "error" (there
             will be none).
         what: was found.
@@ -185,6 +206,13 @@ def mask_seen(data: Batches) -> Iterator[Finding]:
     )
 
 
+def weights_seen(data: Batches) -> Iterator[Finding]:
+    """What the weights of the examples were taken for."""
+    if data.weighting != "none":
+        what = f"taken as {data.weighting}: N is {data.n_examples:.10g}, of {data.n_rows:,} rows"
+        yield Finding("weights", "note", what, *_WEIGHTS[data.weighting])
+
+
 def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Iterator[Finding]:
     """Classes or labels without an example."""
     if likelihood.outcome == "quantities":
@@ -192,8 +220,8 @@ def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Itera
     n_outputs = len(likelihood.shown_logits(n_outputs // likelihood.positions))
     counts = np.zeros(n_outputs)
     for batch in data:
-        weight = batch.weight.numpy().ravel()
-        counts += weight @ indicators(batch.y.numpy().reshape(len(weight), -1), n_outputs)
+        count = batch.count.numpy().ravel()
+        counts += count @ indicators(batch.y.numpy().reshape(len(count), -1), n_outputs)
     names = getattr(likelihood.at_one_position, "classes", None) or range(n_outputs)
     unseen = [str(name) for name, count in zip(names, counts, strict=True) if count == 0]
     if unseen:

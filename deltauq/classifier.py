@@ -41,7 +41,7 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
         Args:
             X: features `[N, n_features]`.
             y: labels `[N]` of any kind scikit-learn takes.
-            sample_weight: `[N]`, not negative.
+            sample_weight: `[N]`, not negative; counts or importance, as `weights` says.
 
         Returns:
             self.
@@ -58,7 +58,7 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
                 received=f"{list(self.classes_)}",
             )
         labels = encoder.transform(y)
-        training = (X, labels, self._check_weights(sample_weight, len(X)))
+        training = (X, labels, sample_weight)
         self.model_ = self._build(len(self.classes_), l2=self.l2, seed=seed)
         self._train_adam(self.model_, Categorical(), training, seed=seed)
         self._polish(self.model_, Categorical(), training, l2=self.l2)

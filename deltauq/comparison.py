@@ -167,6 +167,8 @@ def compare(
     x_eval: Any,
     y_eval: Any = None,
     *,
+    sample_weight: Any = None,
+    class_weight: Any = None,
     curvatures: Sequence[Curvature] = ("hessian", "opg"),
     **options: Any,
 ) -> Comparison:
@@ -178,6 +180,8 @@ def compare(
         y: class numbers `[N]`, or None with a dataset.
         x_eval: the inputs to predict.
         y_eval: their class numbers, for the AUROC of the score for misclassification; or None.
+        sample_weight: of the training inputs, as `DeltaMethod.fit` takes them.
+        class_weight: as `DeltaMethod.fit` takes them.
         curvatures: names, the reference first.
         **options: as for `DeltaMethod`: rank, l2, tail, ...
 
@@ -194,7 +198,7 @@ def compare(
         )
     runs = []
     for name in names:
-        dm = DeltaMethod(model, name, **options).fit(x, y)
+        dm = DeltaMethod(model, name, **options).fit(x, y, sample_weight, class_weight)
         prediction = dm.predict(x_eval)
         labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
         runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))

@@ -94,7 +94,7 @@ class Stationarity:
 
 
 class Cost:
-    """(1/N) sum_n w_n loss_n + (1/2) sum_j lambda_j w_j^2 as a function of flat parameters.
+    """(1/N) sum_n c_n w_n loss_n + (1/2) sum_j lambda_j w_j^2 as a function of flat parameters.
 
     Args:
         network: the network.

@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.arrays import as_labels, check_length, column_names
+from deltauq.checksums import alike, checksum
+from deltauq.choices import check_choice
 from deltauq.errors import InvalidInputError
 from deltauq.inputs import check_batch_size, checked_inputs, cut, first_rows
 from deltauq.likelihoods import Likelihood
 from deltauq.streams import Stream, as_source
-from deltauq.weights import class_factors, example_weights
+from deltauq.weights import (
+    Reading,
+    WeightKind,
+    Weights,
+    class_factors,
+    example_weights,
+    weighting_of,
+)
 
-__all__ = ["Batch", "Batches", "DataRecord", "spec_of"]
+__all__ = ["Batch", "Batches", "Part", "spec_of"]
 
 
 class Batch(NamedTuple):
     """Inputs (a tensor or a nest of tensors `[B, ...]`), labels and weights.
 
-    Weights are `[B]`, or `[B, T]` where an input makes T predictions.
+    Counts and importance are `[B]`, or `[B, T]` where an input makes T predictions.
+
+    Attributes:
+        x: inputs.
+        y: labels.
+        count: c, how often an observation was made: N is the sum of these.
+        importance: w, the factor on the loss of each time.
     """
 
     x: Any
     y: tf.Tensor
-    weight: tf.Tensor
+    count: tf.Tensor
+    importance: tf.Tensor
+
+    @property
+    def weight(self) -> tf.Tensor:
+        """The factor c w of an observation's loss in the sum over all."""
+        return self.count * self.importance
+
+
+class Part(NamedTuple):
+    """Arrays of some rows, before it is known what their weights are."""
+
+    x: Any
+    y: npt.NDArray[Any]
+    weights: Weights
+
+    def read_as(self, reading: Reading) -> Batch:
+        """With sample weights that are counts, or importance."""
+        return Batch(self.x, self.y, *self.weights.read_as(reading))
 
 
 class Batches:
@@ -42,20 +75,26 @@ class Batches:
         y: labels `[N, ...]`; None when x is a dataset.
         sample_weight: `[N]`, or of every position `[N, T]` where an input makes T predictions, not
             negative; None counts every example once.
-        class_weight: class number -> weight; multiplies the weights of that class's examples.
+        class_weight: class number -> weight; multiplies the importance of that class's examples.
+        weights: what sample weights are: "counts" (a weight of 2 is the row twice), "importance"
+            (a factor on the row's loss, as the weights of classes are) or "auto": counts where all
+            of them are whole numbers.
+        mask: which predictions of some inputs count, `[B]` or `[B, T]`, as `OutputMask` says it;
+            the others have no weight, whatever theirs is, and any label. None counts all.
         likelihood: checks the labels.
         n_outputs: C, for the check of the labels.
         dtype: what floating inputs and weights are cast to.
         batch_size: rows per batch, at most: larger batches of a dataset are cut, smaller ones stay.
-        mask: which predictions of some inputs count, `[B]` or `[B, T]`, as `OutputMask` says it;
-            the others have no weight, whatever theirs is, and any label. None counts all.
 
     Attributes:
         n_rows: rows, whatever their weight.
         n_weighted: rows of positive weight.
         n_masked: predictions that the mask takes out.
         n_predictions: of all rows, those taken out left out, whatever their weight.
-        n_examples: N, the sum of the weights (the number of rows without weights).
+        n_examples: N, the sum of the counts: of rows of positive weight, where weights are not
+            counts.
+        total_weight: sum of the weights as they were given, one a row where one a row was given.
+        weighting: what the weights were taken for.
         spec: `tf.TensorSpec`s of a batch with a free first axis, for one trace per kernel.
         columns: of a pandas frame, None of other inputs.
         sums: by which the data can be known again, whatever their order.
@@ -77,8 +116,10 @@ class Batches:
         n_outputs: int,
         dtype: str,
         batch_size: int = 256,
+        weights: WeightKind = "auto",
         mask: Callable[[Any], npt.NDArray[np.bool_]] | None = None,
     ) -> None:
+        check_choice("weights", weights, get_args(WeightKind))
         self.mask = mask
         self._dtype = dtype
         self._batch_size = check_batch_size(batch_size)
@@ -94,8 +135,8 @@ class Batches:
         _check_beside(self._stream, y, sample_weight)
         if self._stream is None:
             self._arrays = self._checked(x, y, sample_weight)
-        self.n_weighted, self.n_masked = 0, 0
-        self.n_rows, self.n_examples, self.spec = self._measure()
+        self._sums: npt.NDArray[np.float64] | None = None
+        self._measure(weights)
         self.n_predictions = self.n_rows * likelihood.positions - self.n_masked
 
     def __iter__(self) -> Iterator[Batch]:
@@ -104,12 +145,12 @@ class Batches:
         Raises:
             InvalidInputError: a dataset that does not yield in this pass what it first yielded.
         """
-        sums = np.zeros(_N_SUMS)
+        sums: Any = 0.0
         for batch in self._batches():
-            sums += self._sums_of(batch) if self._stream is not None else 0.0
+            sums = sums + (self._sums_of(batch) if self._stream is not None else 0.0)
             yield batch
             self.passed(int(batch.y.shape[0]))
-        if self._stream is not None and not _alike(sums, self.sums):
+        if self._stream is not None and not alike(sums, self.sums):
             raise InvalidInputError(
                 "the dataset changes from one pass to the next",
                 expected="the same examples in every pass; their order does not matter",
@@ -117,10 +158,12 @@ class Batches:
                 remedy="take out augmentation and generators that run dry, or cache the dataset",
             )
 
-    @cached_property
+    @property
     def sums(self) -> npt.NDArray[np.float64]:
         """Of arrays, taken when they are asked for, batch by batch: float64 takes memory."""
-        return np.sum([self._sums_of(batch) for batch in self._batches()], axis=0)
+        if self._sums is None:
+            self._sums = np.sum([self._sums_of(batch) for batch in self._batches()], axis=0)
+        return self._sums
 
     def passed(self, n_rows: int) -> None:
         """Tell the progress display of rows that were dealt with, read again or not."""
@@ -148,6 +191,15 @@ class Batches:
             seen += len(weighted)
         return Batch(*tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *picked))
 
+    def sample(self, n: int, batch_size: int = 64) -> Batches:
+        """The rows of `spread` as a training set of their own, with the same weights."""
+        x, y, count, importance = self.spread(n)
+        some = copy.copy(self)
+        some._stream, some._batch_size, some.on_batch, some.mask = None, batch_size, None, None
+        some._arrays = Part(x, y, Weights(count, importance))
+        some._measure("counts")
+        return some
+
     def _batches(self) -> Iterator[Batch]:
         for part in self._parts():
             for batch in cut(part, self._batch_size):
@@ -155,6 +207,10 @@ class Batches:
 
     def _parts(self) -> Iterator[Batch]:
         """Arrays of all rows, or of one batch of a dataset after the other."""
+        for part in self._raw_parts():
+            yield part.read_as(self._reading)
+
+    def _raw_parts(self) -> Iterator[Part]:
         if self._stream is None:
             yield self._arrays
             return
@@ -164,15 +220,16 @@ class Batches:
             yield part
             n_rows += len(part.y)
 
-    def _checked(self, x: Any, y: Any, sample_weight: Any = None, *, first_row: int = 0) -> Batch:
+    def _checked(self, x: Any, y: Any, sample_weight: Any = None, *, first_row: int = 0) -> Part:
         x = checked_inputs(x, self._dtype, first_row)
         counted = self._counted(x)
         labels = self._check_labels(as_labels(y, first_row, counted=counted))
         check_length("y", len(labels), len(tf.nest.flatten(x)[0]))
         observed = labels.shape[: self._observed_axes]
-        weight = example_weights(sample_weight, self._class_factors, labels, observed, first_row)
-        weight = weight if counted is None else weight * counted
-        return Batch(x, labels, weight.astype(self._dtype))
+        found = example_weights(sample_weight, self._class_factors, labels, observed, first_row)
+        found = found if counted is None else found.masked(counted)
+        sample, factor = (values.astype(self._dtype) for values in (found.sample, found.factor))
+        return Part(x, labels, found._replace(sample=sample, factor=factor))
 
     def _counted(self, x: Any) -> npt.NDArray[np.bool_] | None:
         """Which predictions are not masked, `[N]` or `[N, T]`; None where there is no mask."""
@@ -183,124 +240,53 @@ class Batches:
     def _sums_of(self, batch: Batch) -> npt.NDArray[np.float64]:
         """The checksum of a batch, whatever stands for the labels of what is masked."""
         if self.mask is None:
-            return _checksum(batch)
+            return checksum(*batch)
         y, counted = np.asarray(batch.y), np.asarray(batch.weight) > 0
         counted = counted.reshape(*counted.shape, *(1,) * (y.ndim - counted.ndim))
-        return _checksum(batch._replace(y=np.where(counted, y, 0)))
+        return checksum(*batch._replace(y=np.where(counted, y, 0)))
 
-    def _measure(self) -> tuple[int, float, Batch]:
-        """Rows, N and the spec, from one pass."""
-        n_rows, n_examples, spec, sums = 0, 0.0, None, np.zeros(_N_SUMS)
-        for part in self._parts():
+    def _measure(self, asked: WeightKind) -> None:
+        """Rows, N, the spec, and what the weights are, from one pass.
+
+        Whether all are whole shows at the end of it: until then there are sums for either reading.
+        """
+        readings: tuple[Reading, ...] = get_args(Reading) if asked == "auto" else (asked,)
+        n_rows, whole, given = 0, True, False
+        n_examples, total_weight = dict.fromkeys(readings, 0.0), 0.0
+        sums: dict[Reading, Any] = dict.fromkeys(readings, 0.0)
+        spec = None
+        self.n_weighted, self.n_masked = 0, 0
+        for part in self._raw_parts():
             n_rows += len(part.y)
             counted = self._counted(part.x)
             self.n_masked += 0 if counted is None else int(np.count_nonzero(~counted))
-            self.n_weighted += len(_weighted_rows(part))
-            n_examples += float(np.sum(part.weight, dtype=np.float64))
-            spec = spec_of(part) if spec is None else spec
-            sums += self._sums_of(part) if self._stream is not None else 0.0
-        if self._stream is not None:
-            self.sums = sums
-        if spec is None or not 0 < n_examples < np.inf:
+            self.n_weighted += len(_weighted_rows(part.read_as(readings[0])))
+            whole, given = whole and part.weights.whole, given or part.weights.given
+            for reading in readings:
+                batch = part.read_as(reading)
+                n_examples[reading] += float(np.sum(batch.count, dtype=np.float64))
+                sums[reading] += 0.0 if self._stream is None else self._sums_of(batch)
+                spec = spec or spec_of(batch)
+            total_weight += part.weights.total
+        if spec is None or not 0 < total_weight < np.inf:
             raise InvalidInputError(
                 "the data are empty",
                 expected="at least one example of positive weight",
-                received=f"{n_rows} rows, sum of weights {n_examples:g}",
+                received=f"{n_rows} rows, sum of weights {total_weight:g}",
                 remedy="pass training data; a dataset must be finite and re-iterable",
             )
-        return n_rows, n_examples, spec
-
-
-class DataRecord(Batches):
-    """What is remembered of a training set that is not at hand: every attempt to read it raises.
-
-    Args:
-        n_rows: as the attribute of `Batches`, and so the others.
-        n_examples: N.
-        spec: of a batch.
-        columns: of a frame.
-        sums: by which the data can be known again.
-    """
-
-    def __init__(
-        self,
-        *,
-        n_rows: int,
-        n_examples: float,
-        spec: Batch,
-        columns: tuple[Any, ...] | None,
-        sums: npt.NDArray[np.float64],
-    ) -> None:
-        self.n_rows = n_rows
-        self.n_examples = n_examples
-        self.spec = spec
-        self.columns = columns
-        self.sums = sums
-        self.on_batch: Callable[[int], None] | None = None
-
-    def check_same(self, data: Batches) -> None:
-        """`InvalidInputError` unless these are the data that are remembered, in any order."""
-        if not _alike(data.sums, self.sums):
-            raise InvalidInputError(
-                "these are not the training data of the artifact",
-                expected=f"its {self.n_rows} examples, in any order, prepared as they were then",
-                received=f"{data.n_rows} examples"
-                + (", other values in them" if data.n_rows == self.n_rows else ""),
-                remedy="pass x, y and the weights that fit was called with",
-            )
-
-    def _parts(self) -> Iterator[Batch]:
-        self.require()
-        return iter(())
-
-    def require(self) -> None:
-        """They are not."""
-        raise InvalidInputError(
-            "this needs the training data, and an artifact holds none",
-            expected="the data that fit was called with",
-            received="a method loaded from a file",
-            remedy="give them back with attach(x, y); or pass inputs of your own where there is an "
-            "argument for them",
+        self._reading: Reading = readings[0] if whole else readings[-1]
+        self.n_rows, self.spec = n_rows, spec
+        self.n_examples, self.total_weight = n_examples[self._reading], total_weight
+        self._sums = None if self._stream is None else sums[self._reading]
+        self.weighting = weighting_of(
+            self._reading, samples=given, classes=self._class_factors is not None
         )
 
 
 def _weighted_rows(part: Batch) -> npt.NDArray[np.intp]:
     """Numbers of the rows of which something has a positive weight."""
     return np.flatnonzero(np.any(part.weight.reshape(len(part.weight), -1) > 0, axis=1))
-
-
-#: What `_checksum` sums.
-_N_SUMS = 6
-
-
-def _checksum(batch: Batch) -> npt.NDArray[np.float64]:
-    """Sums over a batch that depend on which row has which label and weight, not on the order.
-
-    None of them cancels, so that their rounding is small beside them.
-    """
-    leaves = [np.asarray(leaf, np.float64) for leaf in tf.nest.flatten(batch.x)]
-    label, weight = _one_number(batch.y), _one_number(batch.weight)
-    rows = sum(np.sum(np.abs(leaf).reshape(len(leaf), -1), axis=1) for leaf in leaves)
-    return np.array(
-        [
-            len(label),
-            np.sum(np.abs(label)),
-            np.sum(rows),
-            np.sum((rows + label) ** 2),
-            np.sum((rows + 1) * weight),
-            sum(np.sum(leaf**2) for leaf in leaves),
-        ]
-    )
-
-
-def _one_number(values: Any) -> npt.NDArray[np.float64]:
-    """Of each row, one that tells one-hot labels, or weights of positions, apart, `[B]`."""
-    wide = np.asarray(values, np.float64).reshape(len(values), -1)
-    return np.asarray(wide @ np.arange(1.0, wide.shape[1] + 1))
-
-
-def _alike(sums: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> bool:
-    return bool(np.allclose(sums, others, rtol=1e-6, atol=1e-6))
 
 
 def spec_of(nest: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, Self, get_args
 from deltauq.answers import Answers
 from deltauq.choices import check_choice, check_count, check_share
 from deltauq.covariance import NegativeCurvature, Tail
-from deltauq.data import DataRecord
 from deltauq.eigen import Rank
 from deltauq.fit import fit_problem
 from deltauq.fitting import CURVATURES, Curvature, Fitted, Settings
@@ -19,10 +18,12 @@ from deltauq.linalg import Storage
 from deltauq.network import Layers, Network
 from deltauq.problem import Problem, state_problem
 from deltauq.progress import progress_bar
+from deltauq.record import DataRecord
 from deltauq.regularization import L2, check_l2, complete_l2
 from deltauq.sandwich import Meat
 from deltauq.saving import Saved, load_fit, save_fit
 from deltauq.serving import export_fit
+from deltauq.weights import WeightKind
 
 __all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
 
@@ -35,6 +36,7 @@ _KEPT = (
     "rank_tol",
     "negative_curvature",
     "meat",
+    "weights",
     "bounds",
     "batch_size",
     "seed",
@@ -75,6 +77,10 @@ class DeltaMethod(Answers):
         negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise"
             (refuse them) or "keep" (use them, from both ends of the spectrum).
         meat: of the sandwich: "opg" with the L2 term, as in the paper, or "scores" without it.
+        weights: what sample weights are: "counts" (a weight of 2 is the row twice; N is their sum),
+            "importance" (a factor on the row's loss, as the weights of classes are; N is the number
+            of rows that have any), or "auto": counts where all of them are whole numbers. The
+            attribute `weighting` says what they were taken for.
         bounds: bound what the eigenpairs leave out, so that every standard error comes with an
             interval for its own approximation error (`Prediction.std_bounds`); takes up to five
             more passes over the data.
@@ -92,7 +98,10 @@ class DeltaMethod(Answers):
         eigenpairs: of the mean data curvature, an `Eigenpairs`.
         covariance: of the parameters, a `tf.linalg.LinearOperator` `[P, P]`.
         stationarity: how nearly the cost's gradient vanishes at the weights.
-        n_examples: N, the training examples or the sum of their weights, without what is masked.
+        n_examples: N, the training examples: the sum of their counts, where those are weights,
+            without what is masked.
+        weighting: what the weights were taken for: "none", "counts", "importance", or "counts and
+            importance" (of samples, and of classes).
         fit_seconds: wall time of `fit`.
 
     Raises:
@@ -122,6 +131,7 @@ class DeltaMethod(Answers):
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
         meat: Meat = "opg",
+        weights: WeightKind = "auto",
         bounds: bool = True,
         batch_size: int | None = None,
         memory_limit: int | str | None = None,
@@ -134,6 +144,7 @@ class DeltaMethod(Answers):
         check_choice("tail", tail, get_args(Tail))
         check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
         check_choice("meat", meat, get_args(Meat))
+        check_choice("weights", weights, get_args(WeightKind))
         check_share("rank_tol", rank_tol, example=0.05)
         check_count("seed", seed, at_least=0)
         self.model = model
@@ -146,6 +157,7 @@ class DeltaMethod(Answers):
         self.rank_tol = rank_tol
         self.negative_curvature = negative_curvature
         self.meat = meat
+        self.weights = weights
         self.bounds = bounds
         self.batch_size = batch_size
         self.memory_limit = memory_limit
@@ -159,7 +171,8 @@ class DeltaMethod(Answers):
         fit = "not fitted"
         if self._fitted is not None:
             pairs = self._fitted.pairs
-            fit = f"N = {self.n_examples:g}, K = {pairs.rank} of P = {pairs.n_params}"
+            weighted = "" if self.weighting == "none" else f" (weights: {self.weighting})"
+            fit = f"N = {self.n_examples:g}{weighted}, K = {pairs.rank} of P = {pairs.n_params}"
         return f"DeltaMethod({name}, {self.curvature}: {fit})"
 
     def fit(
@@ -175,9 +188,10 @@ class DeltaMethod(Answers):
             y: labels `[N]`, in any of these forms; None beside a dataset. What the mask on the
                 model's output takes out is left out here as it is in Keras' losses; its labels may
                 be anything.
-            sample_weight: `[N]`; N becomes their sum.
+            sample_weight: `[N]`; counts or importance, as `weights` says. A weight of zero leaves
+                the row out.
             class_weight: `{class number: weight}`, as Keras' `fit` takes it: multiplies the
-                weights of that class's examples; classes that are left out count once.
+                importance of that class's examples; classes that are left out have one.
 
         Returns:
             self.
@@ -323,6 +337,7 @@ class DeltaMethod(Answers):
             operators=CURVATURES[self.curvature],
             batch_size=self.batch_size,
             memory_limit=self.memory_limit,
+            weights=self.weights,
             vectors_in_files=self.vectors_dir is not None,
         )
 

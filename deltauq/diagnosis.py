@@ -24,6 +24,7 @@ from deltauq.checks import (
     rates_seen,
     refusal,
     weight_decay,
+    weights_seen,
 )
 from deltauq.choices import check_count
 from deltauq.cost import Cost, Stationarity, per_parameter
@@ -47,6 +48,7 @@ from deltauq.tables import notebook_table
 from deltauq.training import Polished
 from deltauq.training import polish as minimise
 from deltauq.understanding import Understood, estimate_noise, read_rates, understand
+from deltauq.weights import WeightKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,6 +156,7 @@ def diagnose(
     l2: L2 = "auto",
     likelihood: str | Likelihood = "auto",
     layers: Layers = None,
+    weights: WeightKind = "auto",
     rank: int = 100,
 ) -> Diagnosis:
     """Look for everything that would make standard errors wrong, before computing any.
@@ -172,6 +175,7 @@ def diagnose(
         l2: as for `DeltaMethod`; with "tune", which needs a fit, the rates of the model itself.
         likelihood: as for `DeltaMethod`.
         layers: as for `DeltaMethod`.
+        weights: as for `DeltaMethod`.
         rank: eigenpairs for which memory and time are estimated.
 
     Raises:
@@ -197,9 +201,10 @@ def diagnose(
         if l2 == "auto":
             found.attempt("l2", lambda: refuse_other_terms(network.terms_added(probe)))
         training = (source, y, sample_weight, class_weight)
-        problem = found.attempt("data", lambda: _problem(understood, training, l2))
+        problem = found.attempt("data", lambda: _problem(understood, training, l2, weights))
         found.facts["rates"] = problem.rates
         found.add(*mask_seen(problem.data))
+        found.add(*weights_seen(problem.data))
         found.add(*classes_seen(problem.data, problem.likelihood, understood.n_outputs))
         _examine_minimum(found, problem, probe, polish=polish)
         _examine_curvature(found, problem, probe, rank)
@@ -273,7 +278,9 @@ class _Problem:
         return beside_cost / self.likelihood.dispersion(self.understood.n_outputs)
 
 
-def _problem(understood: Understood, training: tuple[Any, Any, Any, Any], l2: L2) -> _Problem:
+def _problem(
+    understood: Understood, training: tuple[Any, Any, Any, Any], l2: L2, weights: WeightKind
+) -> _Problem:
     data = Batches(
         *training,
         likelihood=understood.likelihood,
@@ -281,6 +288,7 @@ def _problem(understood: Understood, training: tuple[Any, Any, Any, Any], l2: L2
         dtype=understood.network.dtype,
         batch_size=1024,
         mask=understood.mask,
+        weights=weights,
     )
     likelihood = understood.likelihood
     if likelihood.needs_noise:
@@ -316,7 +324,7 @@ def _examine_curvature(found: _Examination, problem: _Problem, probe: Any, rank:
     )
     found.add(*curvature_of_loss(flatness, problem.likelihood))
     obstacles = obstacles_to_second_derivatives(network, probe)
-    some = sample(network, problem.likelihood, problem.data, n_outputs)
+    some = sample(network, problem.data)
     operators = curvatures_of(network, problem.likelihood, some, second_derivatives=not obstacles)
     ends = None if obstacles else extreme_eigenvalues(operators["hessian"])
     found.add(*extremes(ends, problem.per_variable, network.dtype, obstacles))

@@ -84,23 +84,11 @@ class Sample:
     share: float
 
 
-def sample(
-    network: Network,
-    likelihood: Likelihood,
-    data: Batches,
-    n_outputs: int,
-    at_most: int = _SAMPLE_ROWS,
-) -> Sample:
+def sample(network: Network, data: Batches, at_most: int = _SAMPLE_ROWS) -> Sample:
     """As many examples as products are quick on, evenly spread: data may come sorted."""
     rows = _SAMPLE_BYTES // network.activation_bytes(data.spec.x)
     rows = min(data.n_weighted, at_most, max(16, rows))
-    some = Batches(
-        *data.spread(rows),
-        likelihood=likelihood,
-        n_outputs=n_outputs,
-        dtype=network.dtype,
-        batch_size=64,
-    )
+    some = data.sample(rows)
     return Sample(some, data.n_rows / some.n_rows)
 
 
@@ -155,7 +143,7 @@ def estimate_shift(
     kind: type[CurvatureOperator] = GGN if likelihood.convex else OPG
     rows = _ROWS_PER_PARAM * network.n_params // kind.rows_per_example(likelihood, n_outputs)
     wanted = min(data.n_weighted, max(_SHIFT_INPUTS, rows))
-    some = sample(network, likelihood, data, n_outputs, wanted).data
+    some = sample(network, data, wanted).data
     if some.n_rows < wanted:
         return None
     scale, per_example = rates**-0.5, PerExample(network, probe)

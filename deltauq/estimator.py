@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ from deltauq.progress import progress_bar
 from deltauq.regularization import l2_rates
 from deltauq.sandwich import Meat
 from deltauq.training import Verdict, build_mlp, polish, train_adam
-from deltauq.weights import example_weights
+from deltauq.weights import WeightKind, loss_factors
 
 __all__ = ["Array", "DeltaEstimator"]
 
@@ -63,6 +63,7 @@ class DeltaEstimator(BaseEstimator):
         rank_tol: as in `DeltaMethod`.
         negative_curvature: as in `DeltaMethod`.
         meat: as in `DeltaMethod`.
+        weights: what `sample_weight` is, as in `DeltaMethod`; training minimises the same cost.
         bounds: as in `DeltaMethod`.
         epochs: of Adam; 0 trains with L-BFGS alone.
         batch_size: of Adam.
@@ -102,6 +103,7 @@ class DeltaEstimator(BaseEstimator):
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
         meat: Meat = "opg",
+        weights: WeightKind = "auto",
         bounds: bool = True,
         epochs: int = 30,
         batch_size: int = 64,
@@ -121,6 +123,7 @@ class DeltaEstimator(BaseEstimator):
         self.rank_tol = rank_tol
         self.negative_curvature = negative_curvature
         self.meat = meat
+        self.weights = weights
         self.bounds = bounds
         self.epochs = epochs
         self.batch_size = batch_size
@@ -140,6 +143,7 @@ class DeltaEstimator(BaseEstimator):
         """Refuse settings that cannot be trained with; return the seed."""
         settings: dict[str, Any] = self.get_params(deep=False)
         check_choice("dtype", self.dtype, ("float32", "float64"))
+        check_choice("weights", self.weights, get_args(WeightKind))
         units = settings["hidden_units"]
         _check("hidden_units", units, isinstance(units, (tuple, list)), "a tuple of widths")
         for width in units:
@@ -164,17 +168,6 @@ class DeltaEstimator(BaseEstimator):
         batches = InputBatches(X, dtype=self.dtype, batch_size=_ROWS)
         return np.concatenate([model(batch, training=False).numpy() for batch in batches])
 
-    def _check_weights(self, sample_weight: Any, n_rows: int) -> Array:
-        """The weights `[N]`, ones for None; not negative and not all zero."""
-        weight = example_weights(sample_weight, None, np.zeros(n_rows), (n_rows,))
-        if not np.any(weight):
-            raise InvalidInputError(
-                "all weights of sample_weight are zero",
-                expected="at least one example of positive weight",
-                received=f"{n_rows} zeros",
-            )
-        return weight
-
     def _build(self, n_outputs: int, *, l2: float, seed: int) -> keras.Sequential:
         """An untrained network with the rate `l2` on every kernel and bias."""
         return build_mlp(
@@ -191,17 +184,20 @@ class DeltaEstimator(BaseEstimator):
         self,
         model: keras.Sequential,
         likelihood: Likelihood,
-        training: tuple[Array, Array, Array],
+        training: tuple[Array, Array, Any],
         *,
         seed: int,
     ) -> None:
         """Train a network by Adam on features, labels and weights."""
+        x, y, sample_weight = training
         total = self.epochs * len(training[0])
         with progress_bar("training: Adam", total=total, enabled=self.progress) as advance:
             train_adam(
                 model,
                 likelihood,
-                *training,
+                x,
+                y,
+                loss_factors(sample_weight, len(x), self.weights),
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
@@ -213,7 +209,7 @@ class DeltaEstimator(BaseEstimator):
         self,
         model: keras.Sequential,
         likelihood: Likelihood,
-        training: tuple[Array, Array, Array],
+        training: tuple[Array, Array, Any],
         *,
         l2: float,
     ) -> None:
@@ -225,6 +221,7 @@ class DeltaEstimator(BaseEstimator):
             n_outputs=model.output_shape[-1],
             dtype=self.dtype,
             batch_size=_ROWS,
+            weights=self.weights,
         )
         rates = per_parameter(network.parameters, l2_rates(network.variables, l2))
         inspection = network.inspect(probe_rows(network, training[0]))
@@ -245,12 +242,12 @@ class DeltaEstimator(BaseEstimator):
         self.n_iter_ = polished.iterations
 
     def _compute_curvature(
-        self, likelihood: str, training: tuple[Array, Array, Array], *, l2: float, seed: int
+        self, likelihood: str, training: tuple[Array, Array, Any], *, l2: float, seed: int
     ) -> None:
         """The Delta method of the trained `model_`.
 
         The L2 rate is given, because Keras' own training, which the regularizers are read for,
-        takes the mean over rows where this one takes it over weights.
+        takes the mean over rows where this one takes it over N.
         """
         if self.verdict_ == "not converged":
             warn(
@@ -269,6 +266,7 @@ class DeltaEstimator(BaseEstimator):
             rank_tol=self.rank_tol,
             negative_curvature=self.negative_curvature,
             meat=self.meat,
+            weights=self.weights,
             bounds=self.bounds,
             seed=seed,
             progress=self.progress,

@@ -50,7 +50,7 @@ CURVATURES: dict[str, tuple[type[CurvatureOperator], ...]] = {
     "hessian": (curvatures.Hessian,),
     "opg": (curvatures.OPG,),
     "ggn": (curvatures.GGN,),
-    "sandwich": (curvatures.Hessian, curvatures.OPG),
+    "sandwich": (curvatures.Hessian, curvatures.SandwichMeat),
 }
 
 #: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.

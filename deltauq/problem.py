@@ -13,7 +13,7 @@ import numpy.typing as npt
 from deltauq.audit import named, obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.cost import Cost, per_parameter
 from deltauq.curvature import GGN, OPG, CurvatureOperator, LinearHeadGGN
-from deltauq.data import Batches, DataRecord, spec_of
+from deltauq.data import Batches, spec_of
 from deltauq.eigen import Rank, check_rank
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.flatness import Flatness, measure_flatness, refuse_linear_loss
@@ -24,9 +24,11 @@ from deltauq.linearization import Linearization
 from deltauq.memory import MemoryPlan, free_memory, plan_memory
 from deltauq.network import Network
 from deltauq.probing import probe_rows
+from deltauq.record import DataRecord
 from deltauq.regularization import L2, l2_rates, refuse_other_terms, refuse_weight_decay
 from deltauq.streams import as_source, model_rank
 from deltauq.understanding import Understood, estimate_noise, outputs, read_rates, understand
+from deltauq.weights import WeightKind
 
 __all__ = ["Problem", "check_settings", "recall_problem", "state_problem"]
 
@@ -120,6 +122,7 @@ def state_problem(
     batch_size: int | None,
     bounds: bool = False,
     memory_limit: int | str | None = None,
+    weights: WeightKind = "auto",
     vectors_in_files: bool = False,
 ) -> Problem:
     """Check a network, its training data and the settings against each other.
@@ -134,6 +137,7 @@ def state_problem(
         batch_size: rows a step, or None to choose it.
         bounds: as in `DeltaMethod`.
         memory_limit: as in `DeltaMethod`.
+        weights: as in `DeltaMethod`.
         vectors_in_files: as for `plan_memory`.
 
     Raises:
@@ -176,6 +180,7 @@ def state_problem(
         dtype=network.dtype,
         batch_size=plan.batch_size,
         mask=understood.mask,
+        weights=weights,
     )
     rates = rates_beside_cost(understood, data, l2, rank)
     estimates_noise = found.needs_noise

@@ -18,6 +18,7 @@ from deltauq.estimator import Array, DeltaEstimator
 from deltauq.likelihoods import CustomLoss, Gaussian
 from deltauq.prediction import RegressionPrediction
 from deltauq.sandwich import Meat
+from deltauq.weights import WeightKind, loss_factors
 
 __all__ = ["DeltaRegressor"]
 
@@ -69,6 +70,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
         meat: Meat = "opg",
+        weights: WeightKind = "auto",
         bounds: bool = True,
         epochs: int = 30,
         batch_size: int = 64,
@@ -89,6 +91,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             rank_tol=rank_tol,
             negative_curvature=negative_curvature,
             meat=meat,
+            weights=weights,
             bounds=bounds,
             epochs=epochs,
             batch_size=batch_size,
@@ -106,7 +109,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         Args:
             X: features `[N, n_features]`.
             y: numbers `[N]` or `[N, C]`.
-            sample_weight: `[N]`, not negative.
+            sample_weight: `[N]`, not negative; counts or importance, as `weights` says.
 
         Returns:
             self.
@@ -121,7 +124,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             y_numeric=True,
             ensure_min_samples=2,
         )
-        weight = self._check_weights(sample_weight, len(X))
+        weight = loss_factors(sample_weight, len(X), self.weights)
         y = np.asarray(y, np.float64).reshape(len(X), -1)
         self.n_outputs_ = y.shape[1]
         mean = np.average(y, axis=0, weights=weight)
@@ -129,7 +132,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         _refuse_constant(y, variance)
         # Trained on standardised numbers, which differences lose no digits of.
         unit, l2 = np.sqrt(variance), self.l2 * float(np.mean(variance))
-        training = (X, (y - mean) / unit, weight)
+        training = (X, (y - mean) / unit, sample_weight)
         model = self._build(self.n_outputs_, l2=l2, seed=seed)
         self._train_adam(model, _squares(unit, variance), training, seed=seed)
         self._polish(model, _squares(unit, variance), training, l2=l2)
@@ -139,7 +142,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             self._polish(model, _squares(unit, noise), training, l2=l2)
         model.add(keras.layers.Rescaling(unit, mean, dtype=self.dtype, name="rescaling"))
         self.model_ = model
-        self._compute_curvature("gaussian", (X, y, weight), l2=l2, seed=seed)
+        self._compute_curvature("gaussian", (X, y, sample_weight), l2=l2, seed=seed)
         return self
 
     def predict(self, X: Any) -> Array:

@@ -38,11 +38,13 @@ class VariableRate:
         path: of the variable.
         rate: lambda; zero where there is none.
         source: "l2=...", a pattern of it, a Keras regularizer, or "nothing".
+        read: it is that of a regularizer, of whichever Keras, and means what the loss makes of it.
     """
 
     path: str
     rate: float
     source: str
+    read: bool = False
 
 
 def range_of(rates: npt.ArrayLike) -> str:
@@ -72,9 +74,8 @@ def l2_rates(
             lambda = 2 a); a number holds for every variable; a mapping of glob patterns on
             variable paths (or on one part of them) to rates: the first that matches counts, and
             a variable that none matches keeps what its regularizer says.
-        read_scale: factor on the rates that were read, not on those given: Keras divides the
-            weighted losses by the predictions that are not masked, and our cost by the sum of their
-            weights.
+        read_scale: factor on the rates that were read, not on those given: what Keras divides the
+            losses of all rows by, over the N that our cost divides them by.
 
     Returns:
         `[len(variables)]`, zero where a variable has no L2.
@@ -106,24 +107,25 @@ def l2_sources(
     """The rates of `l2_rates` with where they come from; raises the same errors."""
     rates = l2_rates(variables, l2, read_scale=read_scale)
     return tuple(
-        VariableRate(variable.path, float(rate), _source(variable, l2))
+        VariableRate(variable.path, float(rate), *_source(variable, l2))
         for variable, rate in zip(variables, rates, strict=True)
     )
 
 
-def _source(variable: Any, l2: L2) -> str:
+def _source(variable: Any, l2: L2) -> tuple[str, bool]:
+    """Where a rate comes from, and whether that is a regularizer."""
     if isinstance(l2, Mapping):
         for pattern in l2:
             if matches(variable.path, pattern):
-                return f"l2[{pattern!r}]"
+                return f"l2[{pattern!r}]", False
     elif not isinstance(l2, str):
-        return f"l2={l2:g}"
+        return f"l2={l2:g}", False
     penalty = getattr(variable, "regularizer", None)
     if penalty is None:
-        return "nothing"
+        return "nothing", False
     settings = ", ".join(f"{k}={float(v):.3g}" for k, v in penalty.get_config().items())
     package = type(penalty).__module__.split(".")[0]
-    return f"{package}.regularizers.{type(penalty).__name__}({settings})"
+    return f"{package}.regularizers.{type(penalty).__name__}({settings})", True
 
 
 def complete_l2(variables: Sequence[Any]) -> L2:

@@ -36,7 +36,7 @@ def sandwich_covariance(
 
     Args:
         bread: the covariance from the Hessian alone.
-        pairs: of the OPG, in the prior's metric.
+        pairs: of the meat without L2, in the prior's metric.
         penalised: whether a parameter has L2, `[P]`.
         meat: "opg" includes the L2 term (c = 1), as in the paper (Nilsen et al., arXiv 1912.00832);
             "scores" leaves it out (c = 0): the covariance of Huber (1967) and White (1982).

@@ -18,7 +18,7 @@ from deltauq.adapters import adapt
 from deltauq.adapters.files import open_model
 from deltauq.cost import Stationarity, per_parameter
 from deltauq.covariance import ParameterCovariance
-from deltauq.data import Batch, DataRecord, spec_of
+from deltauq.data import Batch, spec_of
 from deltauq.errors import ArtifactError, InvalidInputError
 from deltauq.fitting import Fitted, Settings
 from deltauq.likelihoods import likelihood_facts, likelihood_of
@@ -26,6 +26,7 @@ from deltauq.linalg import Eigenpairs, LowRank, NormBound
 from deltauq.network import Network
 from deltauq.noiserange import NoiseRange
 from deltauq.problem import recall_problem
+from deltauq.record import DataRecord
 from deltauq.rounding import restored, round_covariance, round_pairs, rounded
 
 __all__ = ["Saved", "load_fit", "save_fit"]
@@ -135,7 +136,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, dict[str, Any]]:
         facts["seconds"],
         facts["rounded"],
     )
-    options = facts["options"]
+    options = {"weights": "counts"} | facts["options"]  # format 1 knew no others
     if options["layers"] is None and len(network.variables) < facts["network"]["n_trainable"]:
         options["layers"] = [parameter.path for parameter in network.parameters]  # of a callable
     return network.model, fitted, options
@@ -306,6 +307,7 @@ def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
     return {
         "n_rows": data.n_rows,
         "n_examples": data.n_examples,
+        "weighting": data.weighting,
         "columns": list(data.columns or ()) if named else None,
         "sums": data.sums,
         "x": tf.nest.pack_sequence_as(probe, list(range(len(leaves)))),
@@ -316,7 +318,8 @@ def _unpack_data(facts: Mapping[str, Any], probe: Any) -> DataRecord:
     return DataRecord(
         n_rows=facts["n_rows"],
         n_examples=facts["n_examples"],
-        spec=Batch(spec_of(probe), None, None),
+        weighting=facts.get("weighting", "counts"),  # format 1 knew no others
+        spec=Batch(spec_of(probe), None, None, None),
         columns=None if facts["columns"] is None else tuple(facts["columns"]),
         sums=np.array(facts["sums"]),
     )

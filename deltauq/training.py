@@ -170,7 +170,7 @@ def train_adam(
     likelihood: Likelihood,
     x: Array,
     y: Array,
-    weight: Array,
+    factors: Array,
     *,
     epochs: int,
     batch_size: int,
@@ -180,15 +180,16 @@ def train_adam(
 ) -> None:
     """Train a model by Adam on the likelihood's mean loss plus the model's regularizers.
 
-    Weights are divided by their mean, so that the cost is the one `Cost` has. Seeds are local: no
-    global random state is touched. The loop is our own because `keras.Model.fit` cannot add a
-    float32 loss to float64 regularizers.
+    The mean is over rows, their losses times the factors `[N]`, which `weights.loss_factors` makes
+    such that the cost is the one `Cost` has. Seeds are local: no global random state is touched.
+    The loop is our own because `keras.Model.fit` cannot add a float32 loss to float64
+    regularizers.
     """
     if epochs == 0:
         return
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
-    data = tf.data.Dataset.from_tensor_slices((x, y, weight / np.mean(weight)))
+    data = tf.data.Dataset.from_tensor_slices((x, y, factors))
     data = data.shuffle(len(x), seed=seed).batch(batch_size)
 
     def step(batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:

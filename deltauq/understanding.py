@@ -93,17 +93,21 @@ def read_rates(understood: Understood, data: Batches, l2: L2) -> tuple[VariableR
         UnsupportedModelError: a penalty without a rate; a summed loss, beside which no rate that
             was read means anything.
     """
-    read_scale = 1.0
-    if understood.reduction != "mean_with_sample_weight":
-        read_scale = data.n_predictions / data.n_examples
+    # Keras divides the weighted losses by the predictions that are not masked, or by the sum of
+    # their weights, and our cost by N.
+    divisor: float = data.n_predictions
+    if understood.reduction == "mean_with_sample_weight":
+        divisor = data.total_weight
+    read_scale = divisor / data.n_examples
     rates = l2_sources(understood.network.variables, l2, read_scale=read_scale)
-    read = [rate for rate in rates if rate.rate > 0 and rate.source.startswith("keras.")]
+    read = [rate for rate in rates if rate.rate > 0 and rate.read]
     if understood.reduction == "sum" and read:
         raise UnsupportedModelError(
             "the loss is summed over the batch, so the L2 rate depends on the batch size",
             expected="a loss that is a mean, or rates that are given",
             received=f"reduction='sum', and regularizers on {[rate.path for rate in read][:5]}",
-            remedy="give l2=...: with Keras' L2(a) and B rows a batch lambda is 2 a / B",
+            remedy="give l2=...: with Keras' L2(a) and B rows a batch lambda is "
+            f"{2 * data.n_rows / data.n_examples:.6g} a / B here",
         )
     return rates
 

@@ -139,6 +139,7 @@ class Matter:
         x: inputs, an array or a nest of them, `[N, ...]`.
         y: labels as `DeltaMethod` takes them.
         weight: `[N]`, or `[N, ...]` of every prediction an input makes.
+        weights: what they are, "counts" or "importance".
         outcome: what the outputs are.
         l2: as `DeltaMethod` takes it.
         rates: what that is, of every parameter, or one.
@@ -155,6 +156,17 @@ class Matter:
     rates: Any = 0.2
     batch_size: int = 3
     twin: Any = None
+    weights: str = "counts"
+
+    @property
+    def n_examples(self):
+        """N."""
+        return self.weight.sum() if self.weights == "counts" else np.count_nonzero(self.weight)
+
+    @property
+    def importance(self):
+        """Of every prediction, `[N ...]`."""
+        return np.where(self.weights == "counts", 1.0, self.weight.ravel())
 
     @cached_property
     def truth(self):
@@ -174,6 +186,7 @@ class Matter:
                 self.weight.ravel(),
                 to_logits=self.outcome.to_logits,
                 variables=variables,
+                n_examples=self.n_examples,
             ),
             self,
         )
@@ -185,6 +198,7 @@ class Matter:
             "l2": self.l2,
             "likelihood": self.outcome.likelihood,
             "batch_size": self.batch_size,
+            "weights": self.weights,
             "progress": False,
         } | options
         return DeltaMethod(self.model, kind, **options).fit(self.x, self.y, self.weight)
@@ -210,6 +224,10 @@ class Truth:
         return self.eager.opg()
 
     @cached_property
+    def meat(self):
+        return self.eager.meat(self.matter.importance)
+
+    @cached_property
     def ggn(self):
         return self.eager.ggn(self.logits_and_jacobian)
 
@@ -219,7 +237,7 @@ class Truth:
         logits, jacobian = self.logits_and_jacobian
         matter = self.matter
         rates = matter.rates * matter.outcome.rate_factor
-        total = matter.weight.sum()
+        total = matter.n_examples
         return covariances(self.ggn, rates, total, jacobian, logits, matter.outcome.mean)[1]
 
     def hessian_times(self, vector, step=1e-4):

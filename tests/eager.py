@@ -80,6 +80,12 @@ class Eager:
     weight: np.ndarray
     to_logits: Callable[..., tf.Tensor] = tf.identity
     variables: Any = None
+    n_examples: float | None = None
+
+    @property
+    def _n(self):
+        """What sums over the data are divided by; the sum of the weights, where they are counts."""
+        return self.weight.sum() if self.n_examples is None else self.n_examples
 
     def _variables(self):
         chosen = self.model.trainable_variables if self.variables is None else self.variables
@@ -118,12 +124,17 @@ class Eager:
             logits = self.to_logits(self.model(tf.nest.map_structure(tf.constant, self.x)))
             losses = [self.loss(z, y) for z, y in zip(tf.unstack(logits), self.y, strict=True)]
             total = tf.reduce_sum(self.weight * tf.cast(tf.stack(losses), tf.float64))
-        return _flat(tape.gradient(total, self._variables()), self._variables()) / self.weight.sum()
+        return _flat(tape.gradient(total, self._variables()), self._variables()) / self._n
 
     def opg(self):
         """`[P, P]`."""
         g = self.gradients()
-        return (self.weight[:, None] * g).T @ g / self.weight.sum()
+        return (self.weight[:, None] * g).T @ g / self._n
+
+    def meat(self, importance):
+        """`[P, P]` of a sandwich: the square of each gradient as it stands in the cost."""
+        g = self.gradients()
+        return ((self.weight * importance)[:, None] * g).T @ g / self._n
 
     def ggn(self, linearised=None):
         """`[P, P]`, from what `jacobian` gives."""
@@ -137,7 +148,7 @@ class Eager:
                 slope = inner.gradient(loss, point)
             bend = outer.jacobian(slope, point, experimental_use_pfor=False).numpy()
             total = total + self.weight[n] * j.T @ bend @ j
-        return total / self.weight.sum()
+        return total / self._n
 
     def hessian_times(self, vector, step=1e-5):
         """The exact Hessian's product with a vector, by central differences of the gradient."""

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minim
 
 def fit(case, curvature, **options):
     options = {"rank": "full", "l2": L2, "progress": False, "batch_size": 4} | options
+    options = {"weights": "counts"} | options
     return DeltaMethod(case.model, curvature, **options).fit(case.x, case.y, case.weight)
 
 
@@ -292,7 +293,7 @@ def test_a_dataset_gives_what_arrays_give(get_case):
     case = get_case("joined")
     dataset = tf.data.Dataset.from_tensor_slices(((case.x[0], case.x[1]), case.y, case.weight))
     arrays = fit(case, "opg").predict(case.x)
-    dm = DeltaMethod(case.model, "opg", rank="full", l2=L2, progress=False)
+    dm = DeltaMethod(case.model, "opg", rank="full", l2=L2, weights="counts", progress=False)
     streamed = dm.fit(dataset.batch(3)).predict(case.x)
     np.testing.assert_allclose(streamed.covariance, arrays.covariance, rtol=1e-10)
     assert dm.n_examples == pytest.approx(case.weight.sum())

@@ -111,6 +111,7 @@ class Spec:
     l2: str
     free_bias: bool
     weights: str
+    counts: bool
     n: int
     batch_size: int
     seed: int
@@ -159,6 +160,7 @@ def random_spec(seed, loops):
         l2=one_of(["one", "given", "regularizers"]),
         free_bias=rng.random() < 0.1,
         weights=one_of(["none", "some", "a zero"]),
+        counts=bool(rng.random() < 0.5),
         n=n,
         batch_size=int(rng.integers(1, n + 2)),
         seed=int(rng.integers(2**16)),
@@ -211,7 +213,7 @@ def spread(model, rng):
             variable.assign(value + 0.3 * rng.normal(size=value.shape))
 
 
-def rates_of(spec, model, rng, rows_per_weight):
+def rates_of(spec, model, rng, rows_per_example):
     """`l2` as the user gives it, and the rate of every parameter."""
     variables = model.trainable_variables
     rates = (
@@ -226,8 +228,8 @@ def rates_of(spec, model, rng, rows_per_weight):
         return dict(zip([v.path for v in variables], rates, strict=True)), np.repeat(rates, sizes)
     for variable, rate in zip(variables, rates, strict=True):
         variable.regularizer = keras.regularizers.L2(rate / 2)
-    # Keras divides the weighted sum of the losses by the rows, our cost by the sum of the weights.
-    return "auto", np.repeat(rates, sizes) * rows_per_weight
+    # Keras divides the weighted sum of the losses by the rows, our cost by N.
+    return "auto", np.repeat(rates, sizes) * rows_per_example
 
 
 def matter_of(spec):
@@ -250,7 +252,8 @@ def matter_of(spec):
         weight[0] = 0.0
     outcome = OUTCOMES[spec.outcome]
     y = outcome.draw(rng, int(np.prod(observed)))
-    l2, rates = rates_of(spec, model, rng, weight.size / weight.sum())
+    n_examples = weight.sum() if spec.counts else np.count_nonzero(weight)
+    l2, rates = rates_of(spec, model, rng, weight.size / n_examples)
     return Matter(
         model,
         x,
@@ -261,6 +264,7 @@ def matter_of(spec):
         rates=rates,
         batch_size=spec.batch_size,
         twin=twin,
+        weights="counts" if spec.counts else "importance",
     )
 
 
@@ -275,6 +279,7 @@ def compare(spec):
     found, truth = Found(matter, matter.fit()), matter.truth
     assert_close(found.curvature, truth.ggn, first)
     assert_close(found.operator("OPG").to_dense(), truth.opg, first)
+    assert_close(found.operator("SandwichMeat").to_dense(), truth.meat, first)
     assert_close(found.prediction.covariance, truth.covariance, covariance)
     if spec.dtype == "float64" and spec.smooth:
         vector = np.random.default_rng(spec.seed).normal(size=len(truth.ggn))

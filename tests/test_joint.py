@@ -15,7 +15,7 @@ pytestmark = [
 
 
 def fit(case, **options):
-    options = {"rank": 10, "l2": 0.05, "progress": False} | options
+    options = {"rank": 10, "l2": 0.05, "weights": "counts", "progress": False} | options
     return DeltaMethod(case.model, "ggn", **options).fit(case.x, case.y, case.weight)
 
 

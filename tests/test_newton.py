@@ -61,7 +61,7 @@ def dense_shift(case, matrix):
 @pytest.mark.parametrize("curvature", ["opg", "ggn", "sandwich"])
 def test_the_shift_is_the_newton_step_of_the_dense_reference(get_case, name, curvature):
     case = get_case(name)
-    options = {"negative_curvature": "project"}
+    options = {"negative_curvature": "project", "weights": "counts"}
     dm = DeltaMethod(case.model, curvature, rank="full", l2=L2, progress=False, **options)
     dm.fit(case.x, case.y, case.weight)
     matrix = case.truth.hessian if curvature == "sandwich" else getattr(case.truth, curvature)

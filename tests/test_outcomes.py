@@ -46,6 +46,7 @@ def network(n_outputs, activation=None, hidden=3, seed=1):
 
 def fit(model, y, curvature="ggn", weight=WEIGHT, **options):
     options = {"rank": "full", "l2": 0.1, "progress": False, "batch_size": 5} | options
+    options = {"weights": "counts"} | options
     return DeltaMethod(model, curvature, **options).fit(X, y, weight)
 
 
@@ -311,7 +312,7 @@ def test_every_position_is_an_observation(curvature, weighted):
     x, y = rng.normal(size=(7, 5, 2)), rng.integers(0, 3, (7, 5))
     weight = rng.uniform(0.2, 2, (7, 5)) if weighted else None
     options = {"rank": "full", "l2": 2.0, "progress": False, "batch_size": 3}
-    options["negative_curvature"] = "keep"
+    options |= {"negative_curvature": "keep", "weights": "counts"}
     found = DeltaMethod(model, curvature, **options).fit(x, y, weight)
     inputs, place = keras.Input((5, 2), **F64), keras.Input((5,), **F64)
     chosen = keras.ops.sum(model(inputs) * place[:, :, None], axis=1)

@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def fit(case, curvature="ggn", **options):
-    options = {"rank": 10, "l2": L2, "progress": False} | options
+    options = {"rank": 10, "l2": L2, "weights": "counts", "progress": False} | options
     return DeltaMethod(case.model, curvature, **options).fit(case.x, case.y, case.weight)
 
 

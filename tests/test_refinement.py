@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minim
 
 
 def fit(case, curvature, **options):
-    options = {"rank": 4, "l2": 0.01, "progress": False} | options
+    options = {"rank": 4, "l2": 0.01, "weights": "counts", "progress": False} | options
     return DeltaMethod(case.model, curvature, **options).fit(case.x, case.y, case.weight)
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minim
 
 
 def fit(case, **options):
-    options = {"rank": "full", "l2": L2, "progress": False} | options
+    options = {"rank": "full", "l2": L2, "weights": "counts", "progress": False} | options
     return DeltaMethod(case.model, "sandwich", **options).fit(case.x, case.y, case.weight)
 
 

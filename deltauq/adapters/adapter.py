@@ -45,6 +45,21 @@ class Adapter(Protocol):
         """Names of the layers that add to the cost what is no penalty on weights."""
 
 
+def own_loss(loss: Any, losses: Any) -> dict[str, Any] | None:
+    """A loss of the user's own as Keras writes one, but by its full name; None for Keras' losses.
+
+    By identity: a function or class may have any name, that of one of Keras' among them.
+
+    Args:
+        loss: as it was given to `compile`.
+        losses: the module of Keras' own.
+    """
+    kind = loss if inspect.isfunction(loss) else type(loss)
+    if not callable(loss) or getattr(losses, kind.__name__, None) is kind:
+        return None
+    return {"class_name": "function", "config": f"{kind.__module__}.{kind.__qualname__}"}
+
+
 def modes(call: Any) -> tuple[str, ...]:
     """The arguments that tell a model's call whether it is training."""
     parameters = inspect.signature(call).parameters

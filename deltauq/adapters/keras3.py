@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from deltauq.adapters.adapter import Values, compute_dtypes, kept, modes
+from deltauq.adapters.adapter import Values, compute_dtypes, kept, modes, own_loss
 from deltauq.errors import UnsupportedModelError
 from deltauq.tracing import traced
 
@@ -26,7 +26,7 @@ class KerasAdapter:
 
     def __init__(self, model: Any, compilation: Any = None) -> None:
         self.model = model
-        self.compilation = model if compilation is None else compilation
+        self.compilation = _Compilation(model) if compilation is None else compilation
         self.trainable = list(model.trainable_variables)
         self.non_trainable = list(model.non_trainable_variables)
         self._modes = modes(model.call)
@@ -85,3 +85,20 @@ def _refuse_quantized(model: Any) -> None:
             received=f"layers {quantized}",
             remedy="use the model as it was before quantize()",
         )
+
+
+class _Compilation:
+    """What a model was compiled with."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def compiled(self) -> bool:
+        """It was."""
+        return bool(self._model.compiled)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """As Keras writes it; of a loss of the user's own, which it may fail to write, the name."""
+        own = own_loss(self._model.loss, keras.losses)
+        return {"loss": own} if own else dict(self._model.get_compile_config())

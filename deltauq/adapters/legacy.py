@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any
 
-from deltauq.adapters.adapter import Values, compute_dtypes
+from deltauq.adapters.adapter import Values, compute_dtypes, own_loss
 from deltauq.adapters.modules import TensorFlowAdapter, TensorFlowVariable
 from deltauq.tracing import traced
 
@@ -41,7 +41,7 @@ class LegacyKerasAdapter(TensorFlowAdapter):
             named(model.non_trainable_variables),
             model.call,
         )
-        self.compilation = _Compilation(model)
+        self.compilation = _Compilation(model, package)
 
     def compute_dtypes(self) -> dict[str, str]:
         """By layer."""
@@ -94,7 +94,8 @@ def _penalties(layers: list[Any]) -> tuple[dict[int, Any], list[str]]:
 class _Compilation:
     """What a model was compiled with, written as Keras 3 writes it."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, package: Any) -> None:
+        self._losses = package.losses
         settings = getattr(getattr(model, "_compile_config", None), "config", None)
         self._settings: dict[str, Any] = settings or {"loss": getattr(model, "loss", None)}
         self.compiled = bool(model._is_compiled)
@@ -102,7 +103,9 @@ class _Compilation:
     def get_compile_config(self) -> dict[str, Any]:
         """The loss and its weights."""
         weights = self._settings.get("loss_weights")
-        return {"loss": _written(self._settings.get("loss")), "loss_weights": weights}
+        loss = self._settings.get("loss")
+        written = own_loss(loss, self._losses) or _written(loss)
+        return {"loss": written, "loss_weights": weights}
 
 
 def _written(loss: Any) -> Any:
@@ -113,5 +116,5 @@ def _written(loss: Any) -> Any:
             config["reduction"] = "sum_over_batch_size"
         return {"class_name": type(loss).__name__, "config": config}
     if callable(loss):
-        return {"class_name": "function", "config": getattr(loss, "__name__", repr(loss))}
+        return {"class_name": "function", "config": loss.__name__}
     return loss

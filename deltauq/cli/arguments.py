@@ -21,7 +21,8 @@ __all__ = [
     "RankOption",
     "Seed",
     "Target",
-    "Weights",
+    "WeightColumn",
+    "WeightsAre",
 ]
 
 Data = Annotated[
@@ -39,7 +40,17 @@ Inputs = Annotated[
     str,
     typer.Option(help="Of .npz: the array of the inputs, or several: 'words,numbers'."),
 ]
-Weights = Annotated[str | None, typer.Option(help="The column or array of the examples' weights.")]
+WeightColumn = Annotated[
+    str | None, typer.Option("--weights", help="The column or array of the examples' weights.")
+]
+WeightsAre = Annotated[
+    str,
+    typer.Option(
+        "--weights-are",
+        help="counts (2 is the row twice), importance (a factor on the row's loss), or auto: "
+        "counts where all are whole numbers.",
+    ),
+]
 Ignore = Annotated[str | None, typer.Option(help="Columns that are no inputs: 'id,name'.")]
 Classes = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,8 @@ def compare(
     held_out: Annotated[Path, typer.Argument(help="Data of the same kind, to be predicted.")],
     target: takes.Target = None,
     inputs: takes.Inputs = "x",
+    weight_column: takes.WeightColumn = None,
+    weights: takes.WeightsAre = "auto",
     ignore: takes.Ignore = None,
     curvatures: Annotated[
         str, typer.Option(help="Two or more, the reference first.")
@@ -48,8 +51,10 @@ def compare(
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
     opened = open_model(model)
     read: dict[str, Any] = {"target": target, "inputs": inputs, "ignore": ignore}
-    training = read_examples(data, needs_target=True, **read)
+    training = read_examples(data, needs_target=True, weights=weight_column, **read)
     others = read_examples(held_out, needs_target=True, **read)
+    if others.is_table and weight_column is not None:  # weights are no inputs there either
+        others = replace(others, x=others.x.drop(columns=weight_column, errors="ignore"))
     names: Any = names_in(curvatures)
     comparison = deltauq.compare(
         opened.model,
@@ -57,11 +62,12 @@ def compare(
         opened.labels(training),
         opened.inputs(others),
         opened.labels(others),
+        sample_weight=training.weight,
         curvatures=names,
         rank=chosen_rank,
         seed=seed,
         progress=not quiet,
-        **opened.asked(l2=l2_rate(l2), likelihood=likelihood),
+        **opened.asked(l2=l2_rate(l2), likelihood=likelihood, weights=weights),
     )
     if output is not None:
         html = output.suffix.lower() == ".html"

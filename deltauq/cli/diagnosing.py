@@ -23,7 +23,8 @@ def diagnose(
     data: takes.Data,
     target: takes.Target = None,
     inputs: takes.Inputs = "x",
-    weights: takes.Weights = None,
+    weight_column: takes.WeightColumn = None,
+    weights: takes.WeightsAre = "auto",
     ignore: takes.Ignore = None,
     likelihood: takes.LikelihoodName = "auto",
     l2: takes.L2Rate = "auto",
@@ -43,7 +44,7 @@ def diagnose(
         check_output(polish, ".keras")
     opened = open_model(model)
     examples = read_examples(
-        data, target=target, needs_target=True, inputs=inputs, weights=weights, ignore=ignore
+        data, target=target, needs_target=True, inputs=inputs, weights=weight_column, ignore=ignore
     )
     found = deltauq.diagnose(
         opened.model,
@@ -51,7 +52,7 @@ def diagnose(
         opened.labels(examples),
         examples.weight,
         polish=polish is not None,
-        **opened.asked(l2=l2_rate(l2), likelihood=likelihood),
+        **opened.asked(l2=l2_rate(l2), likelihood=likelihood, weights=weights),
     )
     found = replace(found, findings=tuple(map(_told, found.findings)))
     findings = [asdict(finding) for finding in found.findings]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -30,7 +30,8 @@ def fit(
     ] = None,
     target: takes.Target = None,
     inputs: takes.Inputs = "x",
-    weights: takes.Weights = None,
+    weight_column: takes.WeightColumn = None,
+    weights: takes.WeightsAre = "auto",
     ignore: takes.Ignore = None,
     classes: takes.Classes = None,
     likelihood: takes.LikelihoodName = "auto",
@@ -55,24 +56,27 @@ def fit(
     """
     from deltauq.choices import check_choice
     from deltauq.delta import CURVATURES, DeltaMethod
+    from deltauq.weights import WeightKind
 
     check_output(output)
     check_choice("curvature", curvature, tuple(CURVATURES))  # before a network is trained
+    check_choice("weights", weights, get_args(WeightKind))
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
     rate = l2_rate(l2)
     examples = read_examples(
-        data, target=target, needs_target=True, inputs=inputs, weights=weights, ignore=ignore
+        data, target=target, needs_target=True, inputs=inputs, weights=weight_column, ignore=ignore
     )
     facts: dict[str, Any] = {}
     if model is None:
         settings: dict[str, Any] = {"hidden_units": _widths(hidden_units), "random_state": seed}
-        settings |= {"l2": rate} if isinstance(rate, float) else {}
+        settings |= {"weights": weights} | ({"l2": rate} if isinstance(rate, float) else {})
         opened, x = _trained(examples, likelihood, settings, facts)
-        options = opened.asked(l2=rate if rate == "tune" else "auto")
+        options = opened.asked(l2=rate if rate == "tune" else "auto", weights=weights)
     else:
         opened = _named(open_model(model), classes, likelihood)
         x = opened.inputs(examples)
-        options = opened.asked(l2=rate, likelihood="auto" if classes else likelihood)
+        asked = "auto" if classes else likelihood
+        options = opened.asked(l2=rate, likelihood=asked, weights=weights)
     kind: Any = curvature
     options |= {"rank": chosen_rank, "seed": seed, "progress": not quiet}
     method = DeltaMethod(opened.model, kind, **options)
@@ -122,6 +126,7 @@ def _facts(method: Any) -> dict[str, Any]:
     rates = sorted(set(method.l2_rates.values()))
     return {
         "examples": method.n_examples,
+        "weights": method.weighting,
         "parameters": method.eigenpairs.n_params,
         "outputs": method.n_outputs,
         "likelihood": repr(method.fitted_likelihood),

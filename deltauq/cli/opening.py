@@ -38,9 +38,11 @@ class Opened:
     classes: tuple[str, ...] | None = None
     spec: Any = None
 
-    def asked(self, *, l2: float | str = "auto", likelihood: str = "auto") -> dict[str, Any]:
+    def asked(
+        self, *, l2: float | str = "auto", likelihood: str = "auto", weights: str = "auto"
+    ) -> dict[str, Any]:
         """The options, those of the command line in place of the file's where they are given."""
-        given = {"l2": l2, "likelihood": likelihood}
+        given = {"l2": l2, "likelihood": likelihood, "weights": weights}
         return self.options | {name: value for name, value in given.items() if value != "auto"}
 
     def inputs(self, examples: Examples) -> Any:
@@ -95,7 +97,8 @@ def open_artifact(path: Path) -> tuple[Any, Opened]:
     method.progress = False
     # One that was tuned is not to be tuned again, for another curvature.
     l2 = method.l2_rates if method.l2 == "tune" else method.l2
-    options = {"l2": l2, "likelihood": method.likelihood, "layers": method.layers}
+    names = ("likelihood", "layers", "weights")
+    options = {"l2": l2} | {name: getattr(method, name) for name in names}
     classes = getattr(method.fitted_likelihood.at_one_position, "classes", None)
     spec = method.input_spec
     return method, Opened(method.model, options, method.columns, classes, spec)

@@ -31,6 +31,7 @@ def report(
         typer.Option(help="The training data: adds the diagnosis of the model on them."),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Of the page.")] = None,
+    weight_column: takes.WeightColumn = None,
     images: Annotated[bool, typer.Option("--images", help="Show the inputs as pictures.")] = False,
     as_json: takes.AsJson = False,
     quiet: takes.Quiet = False,
@@ -52,17 +53,21 @@ def report(
         opened.labels(examples),
         title=title or f"{artifact.stem}: predictions with standard errors",
         images=examples.x if images else None,
-        diagnosis=None if training is None else _diagnosis(opened, training, read),
+        diagnosis=None if training is None else _diagnosis(opened, training, weight_column, read),
     )
     write_whole(output, study.to_html())
     facts = {"inputs": len(study.prediction), "page": str(output)}
     say(facts, pairs_table("Reported", facts), as_json=as_json)
 
 
-def _diagnosis(opened: Opened, training: Path, read: dict[str, Any]) -> Any:
+def _diagnosis(opened: Opened, training: Path, weights: str | None, read: dict[str, Any]) -> Any:
     import deltauq
 
-    examples = read_examples(training, needs_target=True, **read)
+    examples = read_examples(training, needs_target=True, weights=weights, **read)
     return deltauq.diagnose(
-        opened.model, opened.inputs(examples), opened.labels(examples), **opened.options
+        opened.model,
+        opened.inputs(examples),
+        opened.labels(examples),
+        examples.weight,
+        **opened.options,
     )

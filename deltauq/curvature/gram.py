@@ -1,4 +1,4 @@
-"""OPG and GGN: both are Gram matrices of per-example rows, (1/N) sum_n w_n R_n^T R_n."""
+"""OPG, GGN and the meat of a sandwich: Gram matrices (1/N) sum_n v_n R_n^T R_n of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deltauq.linalg import add_gram_product
 from deltauq.probing import POOL, probe_rows
 from deltauq.tracing import Compiled
 
-__all__ = ["GGN", "OPG", "Gram"]
+__all__ = ["GGN", "OPG", "Gram", "SandwichMeat"]
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,10 @@ _BLOCK_ROWS = 4096
 
 
 class Gram(CurvatureOperator):
-    """A = (1/N) sum_n w_n R_n^T R_n with R_n `[R, P]` the rows F_n^T J_n of one example."""
+    """A = (1/N) sum_n v_n R_n^T R_n with R_n `[R, P]` the rows F_n^T J_n of one example.
+
+    v_n is its weight in the sum: c_n w_n, as in the cost, unless a subclass says otherwise.
+    """
 
     positive_semidefinite = True
 
@@ -48,12 +51,16 @@ class Gram(CurvatureOperator):
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Cotangents `[B, R, C]` of the rows."""
 
+    def _weight(self, batch: Batch) -> tf.Tensor:
+        """Of each observation in the sum, v `[B]` or `[B, T]`."""
+        return batch.weight
+
     def _factors(self, params: tf.Tensor, batch: Batch) -> list[Factor]:
-        """Rows of a batch, sqrt(w_n) F_n^T J_n times the common scale, variable by variable."""
+        """Rows of a batch, sqrt(v_n) F_n^T J_n times the common scale, variable by variable."""
         return self._factors_along(params, batch, lambda logits: self._factor(logits, batch.y))
 
     def _factors_along(self, params: tf.Tensor, batch: Batch, factor: Cotangents) -> list[Factor]:
-        root = self._common_scale * tf.sqrt(batch.weight)
+        root = self._common_scale * tf.sqrt(self._weight(batch))
 
         def weighted(logits: tf.Tensor) -> tf.Tensor:
             rows = factor(logits)
@@ -124,7 +131,7 @@ class Gram(CurvatureOperator):
 
 
 class OPG(Gram):
-    """G = (1/N) sum_n w_n g_n g_n^T, g_n the gradient of one example's data loss; uncentred.
+    """G = (1/N) sum_n c_n w_n g_n g_n^T, g_n the gradient of one example's data loss; uncentred.
 
     Also called the empirical Fisher. It is not the Fisher information: its standard errors can
     differ from the exact Hessian's by tens of percent where the model fits badly.
@@ -134,8 +141,20 @@ class OPG(Gram):
         return self.likelihood.score_factor(logits, y)
 
 
+class SandwichMeat(OPG):
+    """(1/N) sum_n c_n w_n^2 g_n g_n^T: how the cost's gradient varies from sample to sample.
+
+    What stands between the two inverse Hessians of a sandwich. A row that counts twice is two
+    independent rows; a row of importance w is one, whose gradient is w g_n: its square has w^2.
+    Equals OPG where all importance is one.
+    """
+
+    def _weight(self, batch: Batch) -> tf.Tensor:
+        return batch.weight * batch.importance
+
+
 class GGN(Gram):
-    """F = (1/N) sum_n w_n J_n^T (d^2 loss_n / d z^2) J_n: Generalised Gauss-Newton.
+    """F = (1/N) sum_n c_n w_n J_n^T (d^2 loss_n / d z^2) J_n: Generalised Gauss-Newton.
 
     Equals the Fisher information for softmax with cross-entropy, and the exact Hessian for a
     network that is linear in its parameters.

@@ -34,7 +34,7 @@ class TraceEstimate(NamedTuple):
 
 
 class Hessian(CurvatureOperator):
-    """H = (1/N) sum_n w_n d^2 loss_n / d w^2, the true second derivative; not semidefinite.
+    """H = (1/N) sum_n c_n w_n d^2 loss_n / d w^2, the true second derivative; not semidefinite.
 
     A product costs about five forward passes over the data. What it does not share with another
     one is three of them: the rest is done once for the columns of a block, or once and for all

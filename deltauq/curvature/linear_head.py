@@ -24,7 +24,7 @@ _BLOCK_BYTES = 2**26
 class LinearHeadGGN(CurvatureOperator):
     """The GGN where the logits are h W + b and nothing else is uncertain.
 
-    With S_n the second derivative of a loss, A V = (1/N) sum_n w_n J_n^T S_n J_n V, where
+    With S_n the second derivative of a loss, A V = (1/N) sum_n c_n w_n J_n^T S_n J_n V, where
     J_n V is h_n^T V_W + V_b: two products with h `[B, I]` and one with S a batch, C times less than
     from the C rows of an example, which are not formed.
 
@@ -88,7 +88,7 @@ class LinearHeadGGN(CurvatureOperator):
                 )
 
     def _trace_of(self, batch: _Batch) -> float:
-        """Sum of w_n J_nc D^2 J_nc^T times the diagonal of S."""
+        """Sum of c_n w_n J_nc D^2 J_nc^T times the diagonal of S."""
         lengths: Array = np.zeros(batch.logits.shape)
         if (kernel := self._head.kernel) is not None:
             squares = np.square(self.scale[kernel.start : kernel.stop].reshape(kernel.shape))

@@ -73,7 +73,7 @@ class CurvatureOperator(abc.ABC):
 
     @abc.abstractmethod
     def _sum(self, vectors: Array, out: Array) -> None:
-        """Put the sum over the data of w_n D A_n D V into `out`, D = diag(scale).
+        """Put the sum over the data of c_n w_n D A_n D V into `out`, D = diag(scale).
 
         Both `[P, b]`, C-contiguous, in the network's precision.
         """

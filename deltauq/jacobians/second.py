@@ -14,7 +14,7 @@ __all__ = ["hessian_product"]
 
 
 def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Staged:
-    """Sum over a batch of w_n (d^2 loss_n / d w^2) v: params `[P]`, batch, v `[P]` -> `[P]`.
+    """Sum over a batch of c_n w_n (d^2 loss_n / d w^2) v: params `[P]`, batch, v `[P]` -> `[P]`.
 
     Reverse over reverse: the gradient is formed once and differentiated along the vector. The
     forward pass and the first backward pass do not depend on the vector: they are the first stage,

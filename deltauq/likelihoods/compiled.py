@@ -27,6 +27,10 @@ _SQUARES = ("mean_squared_error", "mse")
 _MEANS = ("sum_over_batch_size", "mean", "auto", "mean_with_sample_weight")
 
 
+#: The module of Keras' own losses, as a model's file names it.
+_OF_KERAS = "keras.losses"
+
+
 @dataclass(frozen=True)
 class Training:
     """What the weights were trained to.
@@ -168,7 +172,9 @@ def _name_and_config(loss: Any) -> tuple[str, dict[str, Any]]:
         config = loss.get("config")
         if loss["class_name"] == "function":
             return str(config), {}
+        if loss.get("module", _OF_KERAS) != _OF_KERAS:  # the user's own, whatever its name is
+            return str(loss.get("registered_name") or loss["class_name"]) + "()", {}
         camel = str(loss["class_name"])
         name = "".join("_" + c.lower() if c.isupper() else c for c in camel).lstrip("_")
         return name, config if isinstance(config, dict) else {}
-    return str(loss), {}
+    return str(loss).lower(), {}  # Keras takes "MSE" too

@@ -26,6 +26,15 @@ _TABLE = 10
 #: Difference of two AUROCs up to which the page calls them as good.
 _AUROC_MARGIN = 0.02
 
+#: What the weights of the training examples were taken for.
+_WEIGHTED = {
+    "none": "",
+    "counts": "the sum of their weights, which are counts: a weight of 2 is two examples",
+    "importance": "those of positive weight; weights are factors on their losses, not counts",
+    "counts and importance": "the sum of the sample weights, which are counts; the weights of "
+    "classes are factors on the losses",
+}
+
 _FROM_SCORE = "AUROC of the score, from the standard errors"
 _FROM_PROBABILITIES = "AUROC of 1 \N{MINUS SIGN} max p, from the probabilities alone"
 
@@ -85,7 +94,8 @@ class Story(abc.ABC):
             of_these += f"; {study.n_masked:,} more are masked, which is padding"
         facts = [*self.facts(), ("Inputs", f"{n:,}", of_these)]
         if study.n_train is not None:
-            facts.append(("Training examples", f"{study.n_train:,.10g}", ""))
+            note = _WEIGHTED[study.weighting]
+            facts.append(("Training examples", f"{study.n_train:,.10g}", note))
         n_params = study.require_run().eigenpairs.n_params
         facts.append(("Parameters", f"{n_params:,}", "those counted as uncertain"))
         if study.l2 is not None:

@@ -20,6 +20,7 @@ from deltauq.prediction import (
     RegressionPrediction,
     class_numbers,
 )
+from deltauq.weights import Weighting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,8 @@ class Study:
         class_names: of the classes, labels or outputs `[C]`; None numbers them.
         images: of the inputs, `[N, h, w]` or `[N, h, w, 3]`; of classes only.
         feature: of a regression on one feature, its values `[N]`.
-        n_train: training examples, or the sum of their weights.
+        n_train: training examples, or the sum of their counts.
+        weighting: what their weights were taken for, as of `DeltaMethod`.
         stationarity: how nearly the cost's gradient vanishes at the weights.
         verdict: "stationary", "stopped at a kink" or "not converged", where training said so; None
             compares the gradient's ratio with `tolerance`, and its shift with one standard error.
@@ -67,6 +69,7 @@ class Study:
     images: Array | None = None
     feature: Array | None = None
     n_train: float | None = None
+    weighting: Weighting = "none"
     stationarity: Stationarity | None = None
     verdict: str | None = None
     tolerance: float = 0.02
@@ -168,6 +171,7 @@ class Study:
             images=images,
             feature=_only_feature(x) if isinstance(prediction, RegressionPrediction) else None,
             n_train=dm.n_examples,
+            weighting=dm.weighting,
             stationarity=dm.stationarity,
             l2=None if rate is None else rate / likelihood.dispersion(dm.n_outputs),
             tail=dm.tail,
