@@ -45,13 +45,11 @@ _WEIGHTS = {
         "weights='importance' if they are factors on the losses",
     ),
     "importance": (
-        "a weight is a factor on the row's loss, and N the number of rows that have any: the meat "
-        "of a sandwich holds the squares of the weights",
+        "weights are factors on the losses, squared in a sandwich's meat; N is the rows with any",
         "weights='counts' if sample weights say how often a row was seen",
     ),
     "counts and importance": (
-        "a sample weight of 2 is the row twice; the weights of classes are factors on the losses, "
-        "and the meat of a sandwich holds their squares",
+        "a sample weight of 2 is the row twice; those of classes are factors on the losses",
         "weights='importance' if sample weights are factors on the losses too",
     ),
 }
