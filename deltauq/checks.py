@@ -19,6 +19,7 @@ from deltauq.network import Network
 from deltauq.regularization import VariableRate, range_of
 from deltauq.training import Polished
 from deltauq.understanding import Understood
+from deltauq.weights import MEANINGS
 
 __all__ = [
     "Finding",
@@ -37,22 +38,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-
-#: What it means that weights were taken for something, and what to do if they are something else.
-_WEIGHTS = {
-    "counts": (
-        "a weight of 2 is the row twice, and N the sum of the weights",
-        "weights='importance' if they are factors on the losses",
-    ),
-    "importance": (
-        "weights are factors on the losses, squared in a sandwich's meat; N is the rows with any",
-        "weights='counts' if sample weights say how often a row was seen",
-    ),
-    "counts and importance": (
-        "a sample weight of 2 is the row twice; those of classes are factors on the losses",
-        "weights='importance' if sample weights are factors on the losses too",
-    ),
-}
 
 Level = Literal["ok", "note", "warning", "error"]
 
@@ -208,7 +193,7 @@ def weights_seen(data: Batches) -> Iterator[Finding]:
     """What the weights of the examples were taken for."""
     if data.weighting != "none":
         what = f"taken as {data.weighting}: N is {data.n_examples:.10g}, of {data.n_rows:,} rows"
-        yield Finding("weights", "note", what, *_WEIGHTS[data.weighting])
+        yield Finding("weights", "note", what, *MEANINGS[data.weighting])
 
 
 def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Iterator[Finding]:

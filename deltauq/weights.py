@@ -18,6 +18,7 @@ from deltauq.arrays import as_numbers, check_finite, check_length
 from deltauq.errors import InvalidInputError
 
 __all__ = [
+    "MEANINGS",
     "Reading",
     "WeightKind",
     "Weighting",
@@ -37,6 +38,22 @@ Reading = Literal["counts", "importance"]
 
 #: What the weights of a training set were taken for; classes' weights are importance always.
 Weighting = Literal["none", "counts", "importance", "counts and importance"]
+
+#: What it means that weights were taken for something, and what to do if they are something else.
+MEANINGS: dict[str, tuple[str, str]] = {
+    "counts": (
+        "a weight of 2 is the row twice, and N the sum of the weights",
+        "weights='importance' if they are factors on the losses",
+    ),
+    "importance": (
+        "weights are factors on the losses, squared in a sandwich's meat; N is the rows with any",
+        "weights='counts' if sample weights say how often a row was seen",
+    ),
+    "counts and importance": (
+        "a sample weight of 2 is the row twice; those of classes are factors on the losses",
+        "weights='importance' if sample weights are factors on the losses too",
+    ),
+}
 
 
 class Weights(NamedTuple):
