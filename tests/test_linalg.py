@@ -12,6 +12,8 @@ from deltauq.linalg import (
     NormBound,
     NystromSketch,
     RitzPairs,
+    add_gram_product,
+    combine,
     inner_products,
     orthonormal_basis,
     project_out,
@@ -62,10 +64,44 @@ def test_orthonormal_basis_of_ten_million_rows(rng):
     assert np.max(np.abs(inner_products(q, q) - np.eye(12))) < 1e-5
 
 
-def test_project_out_leaves_nothing_of_the_span(rng):
+@pytest.mark.parametrize("condition", [1e9, 1e11])
+def test_a_basis_of_nearly_dependent_columns_spans_them(condition):
+    """Columns that drown in the rounding of Y^T Y, but not in that of Y."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        left, right = (np.linalg.qr(rng.normal(size=(n, 4)))[0] for n in (50, 4))
+        y = (left * np.r_[1.0, 0.5, 0.2, 1 / condition]) @ right.T
+        q = orthonormal_basis(y)
+        np.testing.assert_allclose(np.linalg.norm(q.T @ left[:, 3]), 1.0, rtol=1e-15 * condition)
+        assert np.max(np.abs(q.T @ q - np.eye(4))) < 1e-13
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-8])
+def test_project_out_leaves_nothing_of_the_span(rng, share):
+    """Nor of columns that lie in it but for a hundred millionth."""
     q = np.linalg.qr(rng.normal(size=(40, 6)))[0]
-    rest = project_out(q, rng.normal(size=(40, 3)))
-    assert np.max(np.abs(q.T @ rest)) < 1e-14
+    rest = project_out(q, q @ rng.normal(size=(6, 3)) + share * rng.normal(size=(40, 3)))
+    assert np.max(np.abs(q.T @ rest)) < 1e-14 * share
+
+
+def test_products_of_float32_columns_are_summed_in_float64(rng):
+    """Over more rows than are read at a time."""
+    x, y = rng.normal(size=(20_000, 3)).astype("float32"), rng.normal(size=(20_000, 2))
+    y = y.astype("float32")
+    wide, other = x.astype(float), y.astype(float)
+    np.testing.assert_allclose(inner_products(x, y), wide.T @ other, rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(inner_products(x, x), wide.T @ wide, rtol=1e-12, atol=1e-10)
+    c = rng.normal(size=(3, 2))
+    np.testing.assert_array_equal(combine(x, c), (wide @ c).astype("float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gram_products_are_added(rng, dtype):
+    rows, v = rng.normal(size=(7, 30)).astype(dtype), rng.normal(size=(30, 4)).astype(dtype)
+    before = rng.normal(size=(30, 4)).astype(dtype)
+    total = before.copy()
+    add_gram_product(rows, v, total)
+    np.testing.assert_allclose(total, before + rows.T @ (rows @ v), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("passes", [1, 2, 3])
