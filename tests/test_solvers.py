@@ -168,6 +168,10 @@ def test_a_trace_that_is_known_bounds_what_is_left_with_certainty():
     pairs = eigenpairs(matrix, 3, bounds=True)
     assert pairs.remainder == pytest.approx(3.0)
     assert matrix.left_of(pairs) <= pairs.left_out.bound <= 3.0 * (1 + 1e-9)
+    faint = Matrix(np.r_[9.0, 7.0, 5.0, 0.01, np.zeros(56)])
+    pairs = eigenpairs(faint, 3, bounds=True)  # too little to spend a product on
+    assert (pairs.left_out.products, pairs.left_out.failure) == (4, 0.0)
+    assert pairs.left_out.bound == pytest.approx(faint.left_of(pairs), rel=1e-9)
     nothing = eigenpairs(matrix, 4, bounds=True)
     assert nothing.left_out.bound < 1e-12
     assert nothing.left_out.failure == 0.0
