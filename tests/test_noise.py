@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -16,7 +17,7 @@ from deltauq.errors import ConvergenceWarning, InvalidInputError
 from deltauq.freedom import effective_parameters
 from deltauq.likelihoods import CustomLoss, Gaussian
 from deltauq.linalg import Eigenpairs, NormBound
-from deltauq.noiserange import noise_range
+from deltauq.noiserange import NoiseRange, noise_range
 from deltauq.report.words import number
 from deltauq.solvers import make_solver
 
@@ -89,17 +90,57 @@ def test_the_ends_of_the_interval_are_attained():
     assert effective_parameters(pairs, 6, EPS)[1] > 1.002 * gamma_of(matrix)
 
 
-def test_a_rest_that_leans_into_the_pairs_determines_less():
+@pytest.mark.parametrize(
+    ("value", "leaning", "share"), [(0.5, [0.3, 0.7, 0.0], 0.8), (100.0, [0.5, 0.5, 0.0], 0.95)]
+)
+def test_a_rest_that_leans_into_the_pairs_determines_less(value, leaning, share):
     """Sum f(mu) + t / (1 + delta) alone would be no lower end: this rest is at its bound."""
-    vectors = np.eye(3)[:, :1]
-    leaning = np.array([0.3, 0.7, 0.0])
-    matrix = 0.5 * vectors @ vectors.T + np.outer(leaning, leaning)
+    vectors, leaning = np.eye(3)[:, :1], np.array(leaning)
+    matrix = value * vectors @ vectors.T + np.outer(leaning, leaning)
     bound = float(leaning @ leaning)
-    low, high = effective_parameters(pairs_of([0.5], vectors, matrix, bound), 3, EPS)
+    low, high = effective_parameters(pairs_of([value], vectors, matrix, bound), 3, EPS)
     truth = gamma_of(matrix)
-    assert 0.5 / 1.5 + bound / (1 + bound) > truth  # what it would be without the overlap
+    assert value / (1 + value) + bound / (1 + bound) > truth  # what it would be without the overlap
     assert low <= truth <= high
-    assert low > 0.8 * truth
+    assert low > share * truth
+
+
+def test_of_a_hessian_every_eigenvalue_may_move_by_the_residual_term():
+    """Weyl's inequalities: those of the pairs both ways, those left out up from their bound."""
+    values, beta, left = np.array([5.0, 2.0]), 0.4, 4
+    pairs = replace(
+        pairs_of(values, np.eye(6)[:, :2], np.diag([5.0, 2.0, 0.4, 0.4, 0.4, 0.4]), beta),
+        residual_norms=np.array([0.03, 0.04]),
+        trace=None,
+        smallest=-0.5,
+    )
+    doubt = np.sqrt(2.0) * 0.05
+    low, high = effective_parameters(pairs, 6, EPS)
+    least, most, rest = values - doubt, values + doubt, beta + doubt
+    assert low == pytest.approx(np.sum(least / (1 + least)))
+    most = np.sum(most / (1 + most)) + left * rest / (1 + rest)
+    assert most <= high < most + left * doubt
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_trace_of_rounded_products_leaves_the_interval_open_for_its_rounding(sign):
+    """By less than 32 epsilon of the trace, up or down."""
+    matrix = np.diag([8.0, 4.0, 0.3, 0.3, 0.3])
+    pairs, epsilon = pairs_of([8.0, 4.0], np.eye(5)[:, :2], matrix, 0.3), 1e-3
+    rounded = replace(pairs, trace=pairs.trace * (1 + sign * 30 * epsilon))
+    low, high = effective_parameters(rounded, 5, epsilon)
+    assert low <= gamma_of(matrix) <= high
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"), [(0, (1.0, 1.0)), (1, (0.9, 1.1)), (2, (0.81, 1.21))]
+)
+def test_a_standard_error_goes_with_the_root_of_the_noise_or_with_the_noise(power, expected):
+    found = NoiseRange(low=0.81, high=1.21, factor=1.3, power=power)
+    np.testing.assert_allclose(found.on_std, expected)
+    assert found.width == pytest.approx(1 - expected[0] / expected[1])
+    limits = np.array([[1.0, 2.0], [0.0, 0.0]])
+    np.testing.assert_allclose(found.widen(limits), limits * expected)
 
 
 @pytest.mark.parametrize(
