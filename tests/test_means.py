@@ -322,6 +322,7 @@ def test_many_terms_lose_no_digits(narrow):
     many = narrow.predict_mean(np.repeat(row, 50_000, axis=0))
     one = narrow.predict(row)
     np.testing.assert_allclose(many.std, one.std, rtol=2e-6)
+    np.testing.assert_allclose(many.std_bounds, one.std_bounds, rtol=1e-3)
     total = narrow.predict_mean(np.repeat(row, 50_000, axis=0), weights=np.ones(50_000))
     np.testing.assert_allclose(total.std, 50_000 * one.std, rtol=2e-6)
 
