@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -13,12 +14,12 @@ from deltauq.data import Batches
 from deltauq.directions import some_classes
 from deltauq.errors import NotFittedError
 from deltauq.evidence import Evidence, TunedL2, log_marginal_likelihood, tune_l2
-from deltauq.fitting import Fitted, calibration_rows
+from deltauq.fitting import Fitted, calibration_rows, with_meat
 from deltauq.grouping import group_inputs
 from deltauq.inputs import InputBatches
 from deltauq.joint import JointPrediction, joint_memory, predict_joint
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import Eigenpairs
+from deltauq.linalg import Eigenpairs, Storage
 from deltauq.means import GroupMean, mean_memory, predict_mean
 from deltauq.memory import ResultMemory, free_memory, plan_prediction, prediction_batch
 from deltauq.newton import with_shift
@@ -44,6 +45,7 @@ class Answers:
     batch_size: int | None
     memory_limit: int | str | None
     progress: bool
+    vectors_dir: str | Path | None
     _fitted: Fitted | None
 
     def predict(self, x: Any, classes: str | Sequence[int] | None = None) -> Any:
@@ -223,7 +225,7 @@ class Answers:
                 mask=problem.linearization.mask,
             )
         tuned, fitted = tune_l2(fitted, held_out)
-        self._fitted = with_shift(fitted)
+        self._fitted = with_shift(with_meat(fitted, Storage(self.vectors_dir)))
         return tuned
 
     @contextmanager

@@ -16,12 +16,13 @@ from deltauq.directions import most_probable
 from deltauq.eigen import eigenpairs, is_dense
 from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import BlockLanczos
+from deltauq.linalg import BlockLanczos, Eigenpairs
 from deltauq.linearization import Linearization
 from deltauq.masks import OutputMask
 from deltauq.memory import plan_memory
 from deltauq.network import Network
 from deltauq.newton import newton_shifts, newton_step
+from deltauq.sandwich import sandwich_covariance
 
 __all__ = [
     "CostEstimate",
@@ -147,10 +148,17 @@ def estimate_shift(
     if some.n_rows < wanted:
         return None
     scale, per_example = rates**-0.5, PerExample(network, probe)
-    operator = kind(network, likelihood, some, scale=scale, per_example=per_example)
-    covariance = low_rank_covariance(eigenpairs(operator, "full"), scale, data.n_examples)
+    options: dict[str, Any] = {"scale": scale, "per_example": per_example}
+
+    def pairs(likelihood: Likelihood) -> Eigenpairs:
+        return eigenpairs(kind(network, likelihood, some, **options), "full")
+
+    inverse = low_rank_covariance(pairs(likelihood), scale, data.n_examples)
+    covariance = inverse
+    if likelihood.of_scores is not likelihood:
+        covariance = sandwich_covariance(inverse, pairs(likelihood.of_scores), rates > 0)
     linearization = Linearization(network, likelihood, data.spec.x, per_example, scale, mask)
-    step = newton_step(covariance, gradient, data.n_examples)
+    step = newton_step(inverse, gradient, data.n_examples)
     few = most_probable(likelihood, n_outputs)
     inputs = some.spread(_SHIFT_INPUTS).x
     shifts = newton_shifts(linearization, covariance, [step], inputs, few)

@@ -242,7 +242,12 @@ class DeltaEstimator(BaseEstimator):
         self.n_iter_ = polished.iterations
 
     def _compute_curvature(
-        self, likelihood: str, training: tuple[Array, Array, Any], *, l2: float, seed: int
+        self,
+        likelihood: str | Likelihood,
+        training: tuple[Array, Array, Any],
+        *,
+        l2: float,
+        seed: int,
     ) -> None:
         """The Delta method of the trained `model_`.
 

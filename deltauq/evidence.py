@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,18 @@ import numpy.typing as npt
 import scipy.optimize
 import tensorflow as tf
 
+from deltauq.covariance import ParameterCovariance
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError, NumericalError
-from deltauq.fitting import Fitted, covariance_of, freedom_of
+from deltauq.fitting import (
+    Fitted,
+    covariance_of,
+    freedom_of,
+    meat_pairs,
+    weight_covariance,
+)
 from deltauq.jacobians import Workspace
-from deltauq.linalg import Eigenpairs
+from deltauq.linalg import Eigenpairs, Storage
 from deltauq.noiserange import NoiseRange
 
 __all__ = [
@@ -163,7 +170,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
 
 
 def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
-    """The same weights and eigenpairs with all L2 rates times a factor."""
+    """The same weights and eigenpairs with all L2 rates times a factor, the meat left out."""
     problem = fitted.problem
     problem = replace(
         problem,
@@ -228,22 +235,41 @@ def held_out_likelihood(fitted: Fitted, held_out: Iterable[Batch], factors: Arra
     """Mean log probability of held-out labels, the logits' variance taken into account."""
     problem = fitted.problem
     workspace = Workspace(fitted.vectors.dtype)
-    covariances = [
-        covariance_of(problem, fitted.settings, fitted.pairs.rescaled(1.0 / factor))
-        for factor in factors
-    ]
     totals, weight = np.zeros(len(factors)), 0.0
-    for batch in held_out:
-        found = problem.linearization.sketch(batch.x, fitted.vectors, workspace)
-        back, logits = found.shown.back, found.shown.logits
-        y, w = batch.y.numpy(), batch.weight.numpy().ravel()
-        for k, (factor, covariance) in enumerate(zip(factors, covariances, strict=True)):
-            middle = covariance.project(found.along, found.rest) / factor
-            variance = np.einsum("nci,nij,ncj->nc", back, middle, back, optimize=True)
-            found_log = problem.likelihood.log_predictive(logits, np.maximum(variance, 0.0), y)
-            totals[k] += float(w @ found_log)
-        weight += float(np.sum(w))
+    for vectors, covariances in _at_factors(fitted, factors):
+        weight = 0.0
+        for batch in held_out:
+            found = problem.linearization.sketch(batch.x, vectors, workspace)
+            back, logits = found.shown.back, found.shown.logits
+            y, w = batch.y.numpy(), batch.weight.numpy().ravel()
+            for k, covariance in covariances.items():
+                middle = covariance.project(found.along, found.rest) / factors[k]
+                variance = np.einsum("nci,nij,ncj->nc", back, middle, back, optimize=True)
+                found_log = problem.likelihood.log_predictive(logits, np.maximum(variance, 0.0), y)
+                totals[k] += float(w @ found_log)
+            weight += float(np.sum(w))
     return totals / weight
+
+
+def _at_factors(
+    fitted: Fitted, factors: Array
+) -> Iterator[tuple[Array, dict[int, ParameterCovariance]]]:
+    """Covariances with the L2 rates times each factor, by its number, and the vectors they share.
+
+    An inverse has its eigenvectors at any rate, a sandwich others at each.
+    """
+    inner = meat_pairs(fitted, Storage())
+
+    def at(factor: float) -> ParameterCovariance:
+        pairs = fitted.pairs.rescaled(1.0 / factor)
+        meat = None if inner is None else inner.rescaled(1.0 / factor)
+        return weight_covariance(fitted.problem, fitted.settings, pairs, meat)
+
+    found = ({k: at(factor)} for k, factor in enumerate(factors))
+    together = [{k: each for one in found for k, each in one.items()}] if inner is None else found
+    for covariances in together:
+        first = next(iter(covariances.values()))
+        yield np.ascontiguousarray(first.vectors, fitted.vectors.dtype), covariances
 
 
 def _maximum(

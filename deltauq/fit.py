@@ -9,7 +9,7 @@ import numpy as np
 from deltauq.cost import Stationarity
 from deltauq.errors import ConvergenceWarning, CurvatureWarning, TunedL2Warning, warn
 from deltauq.evidence import tune_l2
-from deltauq.fitting import Fitted, Settings, solve
+from deltauq.fitting import Fitted, Settings, covariance_of, solve, with_meat
 from deltauq.flatness import SMOOTHING
 from deltauq.linalg import Storage
 from deltauq.newton import with_shift
@@ -38,11 +38,10 @@ def fit_problem(
     if tunes_l2:
         fitted = _solve_tuned(problem, settings, storage, stationarity)
     else:
-        pairs, covariance = solve(problem, settings, storage)
-        fitted = Fitted(problem, settings, pairs, covariance, stationarity, 0.0)
+        fitted = _solved(problem, settings, storage, stationarity)
     if problem.estimates_noise:
-        fitted = with_unbiased_noise(fitted, storage)
-    fitted = with_shift(fitted)
+        fitted = with_unbiased_noise(fitted)
+    fitted = with_shift(with_meat(fitted, storage))
     _warn_if_far(fitted)
     _warn_if_flat(fitted)
     _warn_if_nothing_is_learned(fitted)
@@ -53,11 +52,9 @@ def _solve_tuned(
     problem: Problem, settings: Settings, storage: Storage, stationarity: Stationarity
 ) -> Fitted:
     """Choose the L2 rate from eigenpairs at a first one, then again from those at that rate."""
-    first = replace(settings, bounds=False)
-    pairs, covariance = solve(problem, first, storage)
-    _, fitted = tune_l2(Fitted(problem, settings, pairs, covariance, stationarity, 0.0))
-    pairs, covariance = solve(fitted.problem, settings, storage)
-    tuned, fitted = tune_l2(replace(fitted, pairs=pairs, covariance=covariance))
+    first = _solved(problem, replace(settings, bounds=False), storage, stationarity)
+    _, fitted = tune_l2(replace(first, settings=settings))
+    tuned, fitted = tune_l2(_solved(fitted.problem, settings, storage, fitted.stationarity))
     warn(tuned.note, TunedL2Warning)
     return fitted
 
@@ -101,6 +98,15 @@ def _warn_if_nothing_is_learned(fitted: Fitted) -> None:
         "data can tell.",
         CurvatureWarning,
     )
+
+
+def _solved(
+    problem: Problem, settings: Settings, storage: Storage, stationarity: Stationarity
+) -> Fitted:
+    """A fit whose covariance is the inverse of the curvature, as yet."""
+    pairs = solve(problem, settings, storage)
+    covariance = covariance_of(problem, settings, pairs)
+    return Fitted(problem, settings, pairs, covariance, stationarity, 0.0)
 
 
 def _warn_if_far(fitted: Fitted) -> None:

@@ -39,8 +39,13 @@ __all__ = [
     "calibration_rows",
     "covariance_of",
     "freedom_of",
+    "is_sandwich",
     "make_operator",
+    "meat_pairs",
+    "slices_and_meat",
     "solve",
+    "weight_covariance",
+    "with_meat",
 ]
 
 Curvature = Literal["hessian", "opg", "ggn", "sandwich"]
@@ -76,6 +81,11 @@ class Settings:
     bounds: bool
     memory_limit: int | str | None
     seed: int
+
+    @property
+    def l2_in_meat(self) -> bool:
+        """What is between the slices of a sandwich has the L2 term."""
+        return self.curvature != "sandwich" or self.meat == "opg"
 
     @property
     def ends(self) -> Ends:
@@ -141,20 +151,72 @@ def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureO
     return kind(problem.network, problem.likelihood, problem.data, **options)
 
 
-def solve(
-    problem: Problem, settings: Settings, storage: Storage
-) -> tuple[Eigenpairs, ParameterCovariance]:
-    """The eigenpairs that were asked for, and the covariance they make."""
-    bread, *meat = CURVATURES[settings.curvature]
-    pairs = _eigenpairs(problem, settings, bread, storage)
-    covariance = covariance_of(problem, settings, pairs)
-    if meat:
-        rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
-        inner = _eigenpairs(problem, replace(settings, rank=rank), meat[0], storage)
-        covariance = sandwich_covariance(
-            covariance, inner, problem.rates > 0, meat=settings.meat, storage=storage
-        )
-    return pairs, covariance
+def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
+    """The eigenpairs that were asked for; of a sandwich those of its slices."""
+    return _eigenpairs(problem, settings, CURVATURES[settings.curvature][0], storage)
+
+
+def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
+    """The curvature, and where the covariance is a sandwich what is between its inverses.
+
+    It is a sandwich where that was asked for; and where the cost that was minimised is not the
+    log-likelihood of the labels, as the mean square of outputs with unequal noise is not. Between
+    is then the same curvature of `Likelihood.of_scores`.
+    """
+    kinds = CURVATURES[settings.curvature]
+    operators = [make_operator(problem, kinds[0])]
+    if is_sandwich(problem, settings):
+        scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+        operators.append(make_operator(scores, kinds[-1]))
+    return operators
+
+
+def is_sandwich(problem: Problem, settings: Settings) -> bool:
+    """The covariance is not the inverse of the curvature alone."""
+    several = len(CURVATURES[settings.curvature]) > 1
+    return several or problem.likelihood.of_scores is not problem.likelihood
+
+
+def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
+    """Eigenpairs of what is between the slices of a sandwich; None where the covariance is none."""
+    problem, settings, pairs = fitted.problem, fitted.settings, fitted.pairs
+    if not is_sandwich(problem, settings):
+        return None
+    rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
+    scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+    kind = CURVATURES[settings.curvature][-1]
+    return _eigenpairs(scores, replace(settings, rank=rank), kind, storage)
+
+
+def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
+    """The same fit with the covariance of the weights, where it is more than an inverse."""
+    inner = meat_pairs(fitted, storage)
+    covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, inner, storage)
+    return replace(fitted, covariance=covariance.with_noise(fitted.covariance.noise))
+
+
+def weight_covariance(
+    problem: Problem,
+    settings: Settings,
+    pairs: Eigenpairs,
+    inner: Eigenpairs | None,
+    storage: Storage | None = None,
+) -> ParameterCovariance:
+    """The covariance of the weights, from eigenpairs of a curvature and of a sandwich's meat."""
+    bread = covariance_of(problem, settings, pairs)
+    if inner is None:
+        return bread
+    penalised = problem.rates > 0
+    if settings.curvature == "sandwich":
+        return sandwich_covariance(bread, inner, penalised, meat=settings.meat, storage=storage)
+    # The meat is treated as the slices are, so that outputs of equal noise leave their inverse.
+    if np.all(penalised) and settings.negative_curvature != "keep":
+        inner = replace(inner, values=np.maximum(inner.values, 0.0))
+    rest = None
+    if inner.rank < inner.n_params:
+        tail = covariance_of(problem, settings, inner).spectrum.tail
+        rest = 1.0 / tail - 1.0 if tail > 0 else 0.0
+    return sandwich_covariance(bread, inner, penalised, rest=rest, storage=storage)
 
 
 def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
@@ -197,8 +259,8 @@ def _noise_power(problem: Problem, settings: Settings) -> int:
     """How the parameters' covariance goes with the noise, see `NoiseRange`."""
     if not problem.likelihood.scaled_by_noise:
         return 0
-    if settings.curvature == "sandwich":
-        return 0 if settings.meat == "scores" else 1  # without L2 it does not
+    if not settings.l2_in_meat:
+        return 0  # the scores' covariance between two inverses holds no noise of its own
     return 2 if settings.curvature == "opg" else 1
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deltauq.covariance import ParameterCovariance, tail_interval
 from deltauq.directions import Directions
-from deltauq.fitting import CURVATURES, Fitted, calibration_inputs, covariance_of
+from deltauq.fitting import Fitted, calibration_inputs, covariance_of
 from deltauq.jacobians import Workspace
 from deltauq.linalg import Eigenpairs, LowRank, root_diagonal
 from deltauq.linearization import Linearization
@@ -25,9 +25,8 @@ def with_shift(fitted: Fitted) -> Fitted:
     """The same fit with the stationarity of its weights, shift included; a pass over the data."""
     problem, covariance = fitted.problem, fitted.covariance
     found, gradient = problem.cost.evaluate(problem.network.params.numpy())
-    inverse = covariance
-    if len(CURVATURES[fitted.settings.curvature]) > 1:  # a sandwich is no inverse of a curvature
-        inverse = covariance_of(problem, fitted.settings, fitted.pairs)
+    # The standard errors may be those of a sandwich, which is no inverse of a curvature.
+    inverse = covariance_of(problem, fitted.settings, fitted.pairs)
     steps = [
         newton_step(each, gradient, problem.data.n_examples)
         for each in (inverse, _with_least_tail(inverse, fitted.pairs))

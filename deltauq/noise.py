@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 
 from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
-from deltauq.fitting import CURVATURES, Fitted, covariance_of, freedom_of, solve
+from deltauq.fitting import Fitted, covariance_of, freedom_of
 from deltauq.freedom import Freedom, effective_parameters
-from deltauq.linalg import Eigenpairs, Storage
+from deltauq.linalg import Eigenpairs
 from deltauq.noiserange import NoiseRange, noise_range
 from deltauq.sampled import sampled_effective_parameters
 
 __all__ = ["before_noise", "with_unbiased_noise"]
 
 
-def with_unbiased_noise(fitted: Fitted, storage: Storage) -> Fitted:
+def with_unbiased_noise(fitted: Fitted) -> Fitted:
     """The same fit with the residuals' squares over N - gamma / C for the noise, not over N.
 
     gamma = trace(A (A + L)^-1) = P - N sum_j lambda_j Sigma_jj counts the parameters that the data
@@ -27,8 +27,7 @@ def with_unbiased_noise(fitted: Fitted, storage: Storage) -> Fitted:
     log-likelihood go down with it, and divides those of OPG by f.
 
     Args:
-        fitted: with the mean squares for the noise.
-        storage: where a sandwich, which is solved again, keeps its vectors.
+        fitted: with the mean squares for the noise, of a sandwich its slices alone.
 
     Raises:
         InvalidInputError: no more observations than parameters.
@@ -50,16 +49,12 @@ def with_unbiased_noise(fitted: Fitted, storage: Storage) -> Fitted:
     likelihood = problem.likelihood.with_noise(noise.factor * problem.likelihood.noise_variance())
     unit = noise.factor if likelihood.scaled_by_noise else 1.0
     noisier = problem.with_likelihood(likelihood, problem.rates / unit)
-    if len(CURVATURES[fitted.settings.curvature]) > 1:
-        pairs, covariance = solve(noisier, fitted.settings, storage)
-    else:
-        pairs = _at_noise(fitted, freedom, noise)
-        covariance = covariance_of(noisier, fitted.settings, pairs)
+    pairs = _at_noise(fitted, freedom, noise)
     return replace(
         fitted,
         problem=noisier,
         pairs=pairs,
-        covariance=covariance.with_noise(noise),
+        covariance=covariance_of(noisier, fitted.settings, pairs).with_noise(noise),
         stationarity=noisier.cost.stationarity(noisier.network.params.numpy()),
     )
 

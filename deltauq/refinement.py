@@ -13,7 +13,7 @@ import numpy.typing as npt
 from deltauq.choices import check_share
 from deltauq.curvature import CurvatureOperator
 from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, warn
-from deltauq.fitting import CURVATURES, Fitted, make_operator
+from deltauq.fitting import Fitted, is_sandwich, slices_and_meat
 from deltauq.inputs import InputBatches
 from deltauq.linalg import (
     Krylov,
@@ -69,7 +69,7 @@ def check_refinable(fitted: Fitted, rtol: float) -> None:
 
 def row_copies(fitted: Fitted) -> int:
     """How often the rows of a batch of inputs are in memory: a basis, its next block, the work."""
-    return MAX_STEPS + (14 if len(CURVATURES[fitted.settings.curvature]) > 1 else 4)
+    return MAX_STEPS + (14 if is_sandwich(fitted.problem, fitted.settings) else 4)
 
 
 def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
@@ -80,10 +80,8 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
         inputs: in batches whose rows fit in memory `row_copies` times.
         rtol: (high - low) / high of every standard error, of logits and of means.
     """
-    operator, *meat = (
-        make_operator(fitted.problem, kind) for kind in CURVATURES[fitted.settings.curvature]
-    )
-    certified = operator.positive_semidefinite
+    operator, *meat = slices_and_meat(fitted.problem, fitted.settings)
+    certified = operator.positive_semidefinite and not meat
     way = _Certain(fitted, operator) if certified else _Estimated(fitted, operator, meat)
     dtype, likelihood = fitted.problem.network.dtype, fitted.problem.likelihood
     n_examples, noise = fitted.problem.data.n_examples, fitted.covariance.noise
@@ -149,7 +147,7 @@ class _Certain:
 
 
 class _Estimated:
-    """Estimates of X B X^T, or of X B (G + I) B X^T, where the Hessian A is not semidefinite.
+    """Estimates of X B X^T where the Hessian A is not semidefinite, or of X B (G + I) B X^T.
 
     B = f(A) with f(mu) = 1 / (1 + mu), or of the projected mu. Along the eigenpairs B is known;
     block Lanczos in A, from what the rows have outside, adds X B Q^T for its basis Q. The interval
@@ -158,8 +156,8 @@ class _Estimated:
     projected.)
 
     Args:
-        fitted: the Hessian or the sandwich.
-        operator: the Hessian.
+        fitted: the Hessian or a sandwich.
+        operator: A.
         meat: G, for a sandwich.
     """
 
@@ -197,7 +195,7 @@ class _Estimated:
         inside = _each_row(partial(combine, self._vectors), known)
         slices = inside + krylov.combine(self._last(krylov))
         image = _each_row(self._meat[0].matmat, slices)
-        if self._settings.meat == "opg":
+        if self._settings.l2_in_meat:
             image += slices
         return _around(_forms(y, gy) for y, gy in zip(slices, image, strict=True))
 

@@ -142,7 +142,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             self._polish(model, _squares(unit, noise), training, l2=l2)
         model.add(keras.layers.Rescaling(unit, mean, dtype=self.dtype, name="rescaling"))
         self.model_ = model
-        self._compute_curvature("gaussian", (X, y, sample_weight), l2=l2, seed=seed)
+        self._compute_curvature(Gaussian(pooled=False), (X, y, sample_weight), l2=l2, seed=seed)
         return self
 
     def predict(self, X: Any) -> Array:

@@ -1,4 +1,4 @@
-"""The Sandwich covariance (1/N) H^-1 G H^-1 in low rank, from two sets of eigenpairs."""
+"""The Sandwich covariance (1/N) B^-1 G B^-1 in low rank, from two sets of eigenpairs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def sandwich_covariance(
     penalised: Array,
     *,
     meat: Meat = "opg",
+    rest: float | None = None,
     storage: Storage | None = None,
 ) -> ParameterCovariance:
     """The covariance of the weights where the model need not be true.
@@ -32,14 +33,16 @@ def sandwich_covariance(
     meat times B is low rank plus a multiple of the identity in a basis W of U and V together. It is
     formed there in float64 and brought to eigen form. r is the mean of what the eigenpairs left of
     the meat's trace. Squares do not keep the semidefinite order, so what comes from the ends of the
-    bread's and the meat's intervals is an estimate of how far the sandwich may lie, no bound.
+    bread's and the meat's intervals is an estimate of how far the sandwich may lie, no bound; from
+    all eigenpairs it is exact.
 
     Args:
-        bread: the covariance from the Hessian alone.
+        bread: the covariance from the bread alone.
         pairs: of the meat without L2, in the prior's metric.
         penalised: whether a parameter has L2, `[P]`.
         meat: "opg" includes the L2 term (c = 1), as in the paper (Nilsen et al., arXiv 1912.00832);
             "scores" leaves it out (c = 0): the covariance of Huber (1967) and White (1982).
+        rest: r, where it is not to be that mean.
         storage: where the basis lives.
     """
     check_choice("meat", meat, get_args(Meat))
@@ -61,22 +64,26 @@ def sandwich_covariance(
         return LowRank(outer @ inner @ outer, tail)
 
     left = max(0.0, pairs.remainder or 0.0)
-    mean = left / max(1, size - pairs.rank)
+    mean = left / max(1, size - pairs.rank) if rest is None else rest
     middle = between(bread.spectrum, mean)
     values, vectors = np.linalg.eigh(middle.weights)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    bounds = None
-    if bread.bounds is not None:
-        most = left if pairs.left_out is None else min(left, pairs.left_out.bound)
+    spectrum, bounds = LowRank(values, middle.tail), None
+    exact = bread.vectors.shape[1] == size == pairs.rank
+    if exact:
+        bounds = (spectrum, spectrum)
+    elif bread.bounds is not None:
+        bound = None if pairs.left_out is None else pairs.left_out.bound
+        most = min((end for end in (pairs.remainder, bound) if end is not None), default=0.0)
         ends = [between(end, rest) for end, rest in zip(bread.bounds, (0.0, most), strict=True)]
         low, high = (LowRank(vectors.T @ end.weights @ vectors, end.tail) for end in ends)
         bounds = (low, high)
     return replace(
         bread,
         vectors=combine(basis, vectors),
-        spectrum=LowRank(values, middle.tail),
+        spectrum=spectrum,
         bounds=bounds,
-        certified=False,
+        certified=bread.certified and exact,
     )
 
 

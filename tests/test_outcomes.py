@@ -251,7 +251,8 @@ def test_estimated_noise_is_given_noise(curvature):
     """A fit with the estimated noise given says the same as the fit that estimated it."""
     model = network(2)
     estimated = fit(model, VALUES, curvature, likelihood="gaussian")
-    given = fit(model, VALUES, curvature, likelihood=Gaussian(estimated.fitted_likelihood.noise))
+    noise = estimated.fitted_likelihood.noise
+    given = fit(model, VALUES, curvature, likelihood=Gaussian(noise, pooled=True))
     ours, theirs = estimated.predict(X), given.predict(X)
     np.testing.assert_allclose(ours.std, theirs.std, rtol=1e-9)
     np.testing.assert_allclose(ours.noise, theirs.noise)

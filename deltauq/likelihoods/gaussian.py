@@ -16,14 +16,20 @@ __all__ = ["Gaussian"]
 class Gaussian(Likelihood):
     """Regression: y = z + normal noise of variance s_c in output c, the outputs apart.
 
-    Labels are numbers `[N, C]`, or `[N]` for one output. loss = (1/2) sum_c [(z_c - y_c)^2 / s_c +
-    log(2 pi s_c)], residual (z - y) / s, Hessian diag(1 / s). Keras' "mse" is the mean square over
-    the outputs: 2 s / C times this, with s the mean of the variances.
+    Labels are numbers `[N, C]`, or `[N]` for one output. The weights minimise the mean of loss =
+    (1/2) sum_c [(z_c - y_c)^2 / v_c + log(2 pi v_c)], with residual (z - y) / v and Hessian
+    diag(1 / v). Keras' "mse" is the mean square over the outputs, whatever their noise: all v_c are
+    then the mean of the variances, and it is 2 v / C times this ("pooled"). Weights that were
+    trained to count each output by its noise have v = s.
+
+    Where v is not s the covariance of the weights is a sandwich: see `of_scores`.
 
     Args:
         noise: the variances s, `[C]` or one number; None estimates them from the residuals of the
             training data: their sum of squares over N - gamma / C, where gamma is the number of
             parameters that the data determine (all of them without L2).
+        pooled: the weights minimise the plain mean square; None where the noise is estimated, as
+            Keras' loss is that, and not where it is given.
     """
 
     name = "gaussian"
@@ -31,8 +37,14 @@ class Gaussian(Likelihood):
     link = None
     curved = True
 
-    def __init__(self, noise: float | Sequence[float] | Array | None = None) -> None:
+    def __init__(
+        self,
+        noise: float | Sequence[float] | Array | None = None,
+        *,
+        pooled: bool | None = None,
+    ) -> None:
         self.noise: Array | None = None
+        self.pooled = noise is None if pooled is None else pooled
         if noise is not None:
             self.noise = np.atleast_1d(np.asarray(noise, np.float64))
             if self.noise.ndim != 1 or not np.all(np.isfinite(self.noise) & (self.noise > 0)):
@@ -41,6 +53,9 @@ class Gaussian(Likelihood):
                     expected="positive numbers, one for every output, or None to estimate them",
                     received=repr(noise),
                 )
+        self._cost_variance = self.noise
+        if self.noise is not None and self.pooled:
+            self._cost_variance = np.full_like(self.noise, np.mean(self.noise))
 
     def check_outputs(self, n_outputs: int) -> None:
         """One variance, or one for every output."""
@@ -73,18 +88,39 @@ class Gaussian(Likelihood):
         return wide.astype(np.float64)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """(1/2) sum_c [(z_c - y_c)^2 / s_c + log(2 pi s_c)], `[B]`."""
-        noise = self._noise(logits)
-        squares = tf.square(logits - tf.cast(y, logits.dtype)) / noise
-        return 0.5 * tf.reduce_sum(squares + tf.math.log(2 * np.pi * noise), axis=1)
+        """(1/2) sum_c [(z_c - y_c)^2 / v_c + log(2 pi v_c)], `[B]`."""
+        variance = self._variance(logits)
+        squares = tf.square(logits - tf.cast(y, logits.dtype)) / variance
+        return 0.5 * tf.reduce_sum(squares + tf.math.log(2 * np.pi * variance), axis=1)
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """(z - y) / s, `[B, C]`."""
-        return (logits - tf.cast(y, logits.dtype)) / self._noise(logits)
+        """(z - y) / v, `[B, C]`."""
+        return (logits - tf.cast(y, logits.dtype)) / self._variance(logits)
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """diag(s^-1/2), `[B, C, C]`."""
-        return tf.linalg.diag(tf.ones_like(logits) * tf.math.rsqrt(self._noise(logits)))
+        """diag(v^-1/2), `[B, C, C]`."""
+        return tf.linalg.diag(tf.ones_like(logits) * tf.math.rsqrt(self._variance(logits)))
+
+    def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        """(z - y) / sqrt(s v), `[B, 1, C]`: then OPG estimates the curvature, diag(1 / v) between.
+
+        The residuals themselves would estimate diag(s / v^2).
+        """
+        spread = tf.constant(np.sqrt(self.noise_variance() * self._known_variance()), logits.dtype)
+        return ((logits - tf.cast(y, logits.dtype)) / spread)[:, None, :]
+
+    @property
+    def of_scores(self) -> Gaussian:
+        """That of v' = v^2 / s: its curvature, diag(s / v^2) between, is the scores' covariance.
+
+        The scores are J^T (z - y) / v. Of `score_factor` it makes the residuals (z - y) / v.
+        """
+        variance, noise = self._known_variance(), self.noise_variance()
+        if np.all(variance == noise):
+            return self
+        other = Gaussian(noise, pooled=self.pooled)
+        other._cost_variance = variance**2 / noise
+        return other
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
         """1 / s."""
@@ -119,7 +155,7 @@ class Gaussian(Likelihood):
 
     def with_noise(self, noise: Array) -> Gaussian:
         """The same with the variances `[C]`."""
-        return Gaussian(noise)
+        return Gaussian(noise, pooled=self.pooled)
 
     def noise_variance(self) -> Array:
         """S `[C]`, or one for all outputs."""
@@ -131,8 +167,17 @@ class Gaussian(Likelihood):
             )
         return self.noise
 
-    def _noise(self, logits: tf.Tensor) -> tf.Tensor:
-        return tf.constant(self.noise_variance(), logits.dtype)
+    def _known_variance(self) -> Array:
+        """V `[C]`, once the noise is known."""
+        self.noise_variance()
+        assert self._cost_variance is not None
+        return self._cost_variance
+
+    def _variance(self, logits: tf.Tensor) -> tf.Tensor:
+        return tf.constant(self._known_variance(), logits.dtype)
 
     def __repr__(self) -> str:
-        return "Gaussian()" if self.noise is None else f"Gaussian(noise={self.noise.tolist()})"
+        if self.noise is None:
+            return "Gaussian()" if self.pooled else "Gaussian(pooled=False)"
+        pooled = ", pooled=True" if self.pooled and len(self.noise) > 1 else ""
+        return f"Gaussian(noise={self.noise.tolist()}{pooled})"

@@ -115,6 +115,15 @@ class Likelihood(abc.ABC):
         """S `[B, R, C]`, one row for every observation: the residuals of which OPG is made."""
         return self.residual(logits, y)[:, None, :]
 
+    @property
+    def of_scores(self) -> Likelihood:
+        """The likelihood whose curvature is the covariance of this one's gradients.
+
+        Itself, where the loss is the log-likelihood of the labels: then the inverse curvature is
+        the covariance of the weights. Otherwise that is a sandwich with this between its slices.
+        """
+        return self
+
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
         """`NotPositiveDefiniteError` where the loss is not convex in the logits of an example."""
 

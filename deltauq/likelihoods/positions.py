@@ -59,8 +59,14 @@ class AtPositions(Wrapped):
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """One row a position, zero outside of it, `[B, T, T C]`."""
-        residuals = self.inner.residual(*self._flat(logits, y))
-        return tf.linalg.matrix_transpose(self._blocks(residuals[:, :, None]))
+        scores = self.inner.score_factor(*self._flat(logits, y))
+        return tf.linalg.matrix_transpose(self._blocks(tf.linalg.matrix_transpose(scores)))
+
+    @property
+    def of_scores(self) -> AtPositions:
+        """The same with the inner one's."""
+        inner = self.inner.of_scores
+        return self if inner is self.inner else AtPositions(inner, self.shape)
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Those of the positions along the diagonal, `[B, T C, T R]`."""

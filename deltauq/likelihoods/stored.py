@@ -19,7 +19,7 @@ _ARGUMENTS: dict[type[Likelihood], tuple[str, ...]] = {
     Categorical: ("label_smoothing", "classes"),
     Bernoulli: ("label_smoothing",),
     Binary: ("label_smoothing",),
-    Gaussian: ("noise",),
+    Gaussian: ("noise", "pooled"),
 }
 
 _KINDS = {kind.__name__: kind for kind in _ARGUMENTS}
