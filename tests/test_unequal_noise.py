@@ -67,8 +67,7 @@ def dense(model, curvature, noise, *, meat="opg"):
         return np.einsum("ncp,ncq,nc->pq", jacobian, jacobian, np.broadcast_to(weights, (N, 2))) / N
 
     def hessian(weights):
-        rows = [_hessian(model, weights, e) for e in unit]
-        return (np.array(rows) + np.array(rows).T) / 2
+        return _hessian(model, weights)
 
     def opg(weights):
         scores = np.einsum("ncp,nc->np", jacobian, residual * weights)
@@ -91,10 +90,26 @@ def dense(model, curvature, noise, *, meat="opg"):
     return inverse @ between @ inverse / N, rates * np.trace(inverse), len(unit)
 
 
-def _hessian(model, weights, vector):
-    """Of the mean of (1/2) sum_c weights_c residual_c^2, times a vector."""
-    loss = squares(1 / np.asarray(weights))
-    return Eager(model, X, Y, loss, np.ones(N)).hessian_times(vector, step=1e-5)
+def _hessian(model, weights, step=1e-5):
+    """Of the mean of (1/2) sum_c weights_c residual_c^2, by central differences of its gradient."""
+    variables = [v.value for v in model.trainable_variables]
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(weights * (model(X) - Y) ** 2) / (2 * N)
+        return np.concatenate([np.ravel(g.numpy()) for g in tape.gradient(value, variables)])
+
+    rows = []
+    for variable in variables:
+        start = variable.numpy()
+        for unit in step * np.eye(start.size).reshape(-1, *start.shape):
+            ends = []
+            for sign in (1.0, -1.0):
+                variable.assign(start + sign * unit)
+                ends.append(gradient())
+            rows.append((ends[0] - ends[1]) / (2 * step))
+        variable.assign(start)
+    return (np.array(rows) + np.array(rows).T) / 2
 
 
 def std_of(model, sigma):
