@@ -156,7 +156,9 @@ def estimate_shift(
     inverse = low_rank_covariance(pairs(likelihood), scale, data.n_examples)
     covariance = inverse
     if likelihood.of_scores is not likelihood:
-        covariance = sandwich_covariance(inverse, pairs(likelihood.of_scores), rates > 0)
+        covariance = sandwich_covariance(
+            inverse, pairs(likelihood.of_scores), rates > 0, l2_share=likelihood.l2_in_scores
+        )
     linearization = Linearization(network, likelihood, data.spec.x, per_example, scale, mask)
     step = newton_step(inverse, gradient, data.n_examples)
     few = most_probable(likelihood, n_outputs)

@@ -206,9 +206,12 @@ def weight_covariance(
     bread = covariance_of(problem, settings, pairs)
     if inner is None:
         return bread
-    penalised = problem.rates > 0
+    penalised, share = problem.rates > 0, problem.likelihood.l2_in_scores
     if settings.curvature == "sandwich":
-        return sandwich_covariance(bread, inner, penalised, meat=settings.meat, storage=storage)
+        meat = settings.meat
+        return sandwich_covariance(
+            bread, inner, penalised, meat=meat, l2_share=share, storage=storage
+        )
     # The meat is treated as the slices are, so that outputs of equal noise leave their inverse.
     if np.all(penalised) and settings.negative_curvature != "keep":
         inner = replace(inner, values=np.maximum(inner.values, 0.0))
@@ -216,7 +219,7 @@ def weight_covariance(
     if inner.rank < inner.n_params:
         tail = covariance_of(problem, settings, inner).spectrum.tail
         rest = 1.0 / tail - 1.0 if tail > 0 else 0.0
-    return sandwich_covariance(bread, inner, penalised, rest=rest, storage=storage)
+    return sandwich_covariance(bread, inner, penalised, l2_share=share, rest=rest, storage=storage)
 
 
 def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:

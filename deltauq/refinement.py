@@ -167,6 +167,7 @@ class _Estimated:
         self._operator, self._meat = operator, meat
         self._vectors, self._values = fitted.pairs.vectors, fitted.pairs.values
         self._settings = fitted.settings
+        self._l2_share = fitted.problem.likelihood.l2_in_scores
 
     def __call__(self, rows: Array, is_enough: _Narrow) -> MatrixForms:
         along = _each_row(partial(inner_products, self._vectors), rows)
@@ -196,7 +197,7 @@ class _Estimated:
         slices = inside + krylov.combine(self._last(krylov))
         image = _each_row(self._meat[0].matmat, slices)
         if self._settings.l2_in_meat:
-            image += slices
+            image += self._l2_share * slices
         return _around(_forms(y, gy) for y, gy in zip(slices, image, strict=True))
 
     def _last(self, krylov: Krylov) -> Array:

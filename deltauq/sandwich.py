@@ -24,6 +24,7 @@ def sandwich_covariance(
     penalised: Array,
     *,
     meat: Meat = "opg",
+    l2_share: float = 1.0,
     rest: float | None = None,
     storage: Storage | None = None,
 ) -> ParameterCovariance:
@@ -42,6 +43,7 @@ def sandwich_covariance(
         penalised: whether a parameter has L2, `[P]`.
         meat: "opg" includes the L2 term (c = 1), as in the paper (Nilsen et al., arXiv 1912.00832);
             "scores" leaves it out (c = 0): the covariance of Huber (1967) and White (1982).
+        l2_share: what c is times; `Likelihood.l2_in_scores`.
         rest: r, where it is not to be that mean.
         storage: where the basis lives.
     """
@@ -49,18 +51,17 @@ def sandwich_covariance(
     basis = _common_basis(bread.vectors, pairs.vectors, storage)
     size, complete = len(basis), basis.shape[0] == basis.shape[1]
     of_bread, of_meat = (inner_products(basis, u) for u in (bread.vectors, pairs.vectors))
-    if meat == "scores":
-        l2: Array = np.zeros((basis.shape[1],) * 2)
-    elif np.all(penalised):
-        l2 = np.eye(basis.shape[1])
+    share = l2_share if meat == "opg" else 0.0
+    if np.all(penalised):
+        l2: Array = share * np.eye(basis.shape[1])
     else:
-        l2 = basis.T @ (penalised[:, None] * basis)
+        l2 = share * (basis.T @ (penalised[:, None] * basis))
 
     def between(slices: LowRank, rest: float) -> LowRank:
         """The sandwich in the basis, for a spectrum of the bread and a tail of the meat."""
         outer = _core(slices.weights, slices.tail, of_bread)
         inner = _core(pairs.values, rest, of_meat) + l2
-        tail = 0.0 if complete else slices.tail**2 * (rest + float(meat == "opg"))
+        tail = 0.0 if complete else slices.tail**2 * (rest + share)
         return LowRank(outer @ inner @ outer, tail)
 
     left = max(0.0, pairs.remainder or 0.0)

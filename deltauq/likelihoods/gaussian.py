@@ -123,8 +123,17 @@ class Gaussian(Likelihood):
         return other
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
-        """1 / s."""
-        return np.broadcast_to(1.0 / self.noise_variance(), logits.shape)
+        """1 / v."""
+        return np.broadcast_to(1.0 / self._known_variance(), logits.shape)
+
+    @property
+    def l2_in_scores(self) -> float:
+        """The least s / v: 1 where the noise is equal.
+
+        L2 does not vary with the labels. Counted in full it would drown the scores of outputs whose
+        noise is far below the mean that the cost divides by.
+        """
+        return float(np.min(self.noise_variance() / self._known_variance()))
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """The outputs themselves."""

@@ -124,6 +124,11 @@ class Likelihood(abc.ABC):
         """
         return self
 
+    @property
+    def l2_in_scores(self) -> float:
+        """What the L2 term counts beside that covariance: 1 where it is the curvature itself."""
+        return 1.0
+
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
         """`NotPositiveDefiniteError` where the loss is not convex in the logits of an example."""
 

@@ -68,6 +68,11 @@ class AtPositions(Wrapped):
         inner = self.inner.of_scores
         return self if inner is self.inner else AtPositions(inner, self.shape)
 
+    @property
+    def l2_in_scores(self) -> float:
+        """As of the inner one."""
+        return self.inner.l2_in_scores
+
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Those of the positions along the diagonal, `[B, T C, T R]`."""
         return self._blocks(self.inner.hessian_factor(*self._flat(logits, y)))
