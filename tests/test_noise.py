@@ -105,9 +105,10 @@ def test_a_rest_that_leans_into_the_pairs_determines_less(value, leaning, share)
     assert low > share * truth
 
 
-def test_of_a_hessian_every_eigenvalue_may_move_by_the_residual_term():
+@pytest.mark.parametrize("beta", [0.0, 0.4])
+def test_of_a_hessian_every_eigenvalue_may_move_by_the_residual_term(beta):
     """Weyl's inequalities: those of the pairs both ways, those left out up from their bound."""
-    values, beta, left = np.array([5.0, 2.0]), 0.0, 1
+    values, left = np.array([5.0, 2.0]), 1
     pairs = replace(
         pairs_of(values, np.eye(3)[:, :2], np.diag([5.0, 2.0, -0.5]), beta),
         residual_norms=np.array([0.03, 0.04]),
