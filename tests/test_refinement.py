@@ -116,12 +116,16 @@ def test_the_estimates_interval_is_what_the_last_two_steps_changed():
     np.testing.assert_allclose(high, e + 3 * size)
 
 
-def test_an_input_is_narrow_enough_when_every_logit_and_every_mean_is():
-    shown = SimpleNamespace(back=np.eye(2)[None, :1], slope=np.eye(2)[None, 1:])
+@pytest.mark.parametrize("masked", [True, False])
+def test_an_input_is_narrow_enough_when_every_logit_and_every_mean_is(masked):
+    """Or when it is masked, so that nobody reads it."""
+    shown = SimpleNamespace(
+        back=np.eye(2)[None, :1], slope=np.eye(2)[None, 1:], masked=np.array([masked])
+    )
     narrow = _Narrow(SimpleNamespace(shown=shown), rtol=0.1)
     for widths, enough in (((0.05, 0.05), True), ((0.2, 0.05), False), ((0.05, 0.2), False)):
         low = np.diag((1.0 - np.array(widths)) ** 2)[None]
-        assert narrow(low, np.eye(2)[None], np.array([0])) == enough
+        assert narrow(low, np.eye(2)[None], np.array([0])) == (enough or masked)
 
 
 def test_less_than_all_steps_is_what_fewer_steps_gave():
