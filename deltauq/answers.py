@@ -31,6 +31,7 @@ from deltauq.progress import progress_bar
 from deltauq.rankcurve import RankCurve, rank_curve
 from deltauq.refinement import check_refinable, refine, row_copies
 from deltauq.weights import Weighting
+from deltauq.workers import refuse_lost_runtime, start, stop
 
 __all__ = ["Answers"]
 
@@ -175,7 +176,8 @@ class Answers:
     def posterior(self) -> Any:
         """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.
 
-        Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order.
+        Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order and
+        precision.
 
         Raises:
             NotPositiveDefiniteError: a covariance that is singular, as with tail="none".
@@ -255,9 +257,13 @@ class Answers:
         inputs.batch_size = plan.batch_size
         if n_groups is None:
             inputs.on_rows = plan.check
+        inputs.on_fetch, inputs.on_fetched = stop, start
         with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
             inputs.on_batch = advance
-            yield inputs
+            try:
+                yield inputs
+            finally:
+                stop()
 
     def _inputs(self, x: Any, problem: Problem, *, batch_size: int | None = None) -> InputBatches:
         return InputBatches(
@@ -283,7 +289,11 @@ class Answers:
 
     @property
     def covariance(self) -> tf.linalg.LinearOperator:
-        """Covariance of the flat parameters, `[P, P]`, in the model's variable order."""
+        """Covariance of the flat parameters, `[P, P]`, in the model's variable order.
+
+        It is float64 with rank="full" (and "auto" of few parameters), else of the model's
+        precision.
+        """
         return self._require_fitted("covariance").covariance.to_linear_operator()
 
     @property
@@ -336,6 +346,7 @@ class Answers:
         return self._require_fitted("fit_seconds").seconds
 
     def _require_fitted(self, what: str) -> Fitted:
+        refuse_lost_runtime()
         if self._fitted is None:
             raise NotFittedError(
                 f"{what} needs the curvature, and fit was not called (or failed)",

@@ -19,6 +19,7 @@ __all__ = [
     "ParameterCovariance",
     "Tail",
     "dense_covariance",
+    "is_positive",
     "low_rank_covariance",
     "spectrum_interval",
     "tail_interval",
@@ -113,44 +114,11 @@ class ParameterCovariance:
         squares = np.square(self.vectors, dtype=np.float64) @ weights + self.spectrum.tail
         return np.asarray(self.scale**2 * squares / self.n_examples)
 
-    def to_root_operator(self) -> tf.linalg.LinearOperator:
-        """S `[P, P]` with S S^T = Sigma, in the network's precision.
-
-        Raises:
-            NotPositiveDefiniteError: Sigma is singular.
-        """
-        dtype = self.vectors.dtype
-        roots = np.sqrt(self.spectrum.weights / self.n_examples)
-        complete = self.vectors.shape[0] == self.vectors.shape[1]
-        tail = float(np.sqrt(self.spectrum.tail / self.n_examples))
-        if not (np.all(roots > 0) and (complete or tail > 0)):
-            raise NotPositiveDefiniteError(
-                "the parameters' covariance is singular, so it has no density",
-                expected="a positive variance in every direction",
-                received="zero variance outside the eigenpairs" if tail == 0 else "zero variances",
-                remedy="pass another tail than 'none', or meat='opg' with curvature='sandwich'",
-            )
-        scale = tf.linalg.LinearOperatorDiag(tf.constant(self.scale, dtype), is_non_singular=True)
-        if complete:
-            symmetric = (self.vectors * roots) @ self.vectors.T
-            inner = tf.linalg.LinearOperatorFullMatrix(
-                tf.constant(symmetric, dtype), is_self_adjoint=True, is_positive_definite=True
-            )
-        else:
-            identity = tf.linalg.LinearOperatorScaledIdentity(
-                len(self.scale), tf.constant(tail, dtype), is_positive_definite=True
-            )
-            inner = tf.linalg.LinearOperatorLowRankUpdate(
-                identity,
-                u=tf.constant(self.vectors, dtype),
-                diag_update=tf.constant(roots - tail, dtype),
-                is_self_adjoint=True,
-                is_positive_definite=True,
-            )
-        return tf.linalg.LinearOperatorComposition([scale, inner], is_non_singular=True)
-
     def to_linear_operator(self) -> tf.linalg.LinearOperator:
-        """Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the network's precision."""
+        """Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the precision of the eigenvectors.
+
+        That is float64 where all of them are known (rank="full"), else the network's.
+        """
         dtype = self.vectors.dtype
         weights, tail = self.spectrum.weights, self.spectrum.tail
         root = self.scale[:, None] * self.vectors
@@ -352,9 +320,18 @@ def _tail(pairs: Eigenpairs, tail: Tail) -> float:
     return {"midpoint": (low + high) / 2, "l2": high, "none": 0.0}[tail]
 
 
+def is_positive(values: Array, epsilon: float) -> bool:
+    """Whether eigenvalues are all above what rounding can tell from 0; not where one is NaN."""
+    return bool(np.min(values) > _smallest_told(values, epsilon))
+
+
+def _smallest_told(values: Array, epsilon: float) -> float:
+    return 10 * np.sqrt(len(values)) * epsilon * float(np.max(np.abs(values)))
+
+
 def _require_positive(values: Array, epsilon: float) -> None:
-    rounding = 10 * np.sqrt(len(values)) * epsilon * float(np.max(np.abs(values)))
-    if not np.min(values) > rounding:
+    rounding = _smallest_told(values, epsilon)
+    if not is_positive(values, epsilon):
         raise NotPositiveDefiniteError(
             "the curvature plus L2 is not positive definite, so it has no covariance",
             expected=f"eigenvalues above {rounding:.1g}, what rounding can tell from 0",

@@ -24,6 +24,7 @@ from deltauq.sandwich import Meat
 from deltauq.saving import Saved, load_fit, save_fit
 from deltauq.serving import export_fit
 from deltauq.weights import WeightKind
+from deltauq.workers import refuse_lost_runtime
 
 __all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
 
@@ -265,6 +266,7 @@ class DeltaMethod(Answers):
         Raises:
             ArtifactError: no such file, a damaged or newer one, or another model.
         """
+        refuse_lost_runtime()
         model, fitted, options = load_fit(Path(path), model)
         likelihood = fitted.problem.likelihood.at_one_position
         method = cls(model, likelihood=likelihood, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -144,19 +145,18 @@ def automatic_eigenpairs(
     limit = min(size, max(_AUTO_START, affordable))
     rank = min(_AUTO_START, limit)
     solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
-    while True:
+    for step in itertools.count(1):
         pairs = solver.solve(rank)
         # Fewer pairs than columns were sketched for: more columns would drown in rounding too.
         last = rank >= limit or not pairs.converged or pairs.rank < rank
         enough = is_enough(pairs)
         if bounds and (enough or last):
-            pairs = solver.certified(pairs)
+            pairs = solver.certified(pairs, step)
             enough = is_enough(pairs)
-        if enough:
-            return pairs, None
-        if last:
-            return pairs, _why_no_more(operator, pairs, rank, storage)
+        if enough or last:
+            break
         rank = min(2 * rank, limit)
+    return pairs, None if enough else _why_no_more(operator, pairs, rank, storage)
 
 
 def _why_no_more(

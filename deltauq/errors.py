@@ -13,6 +13,7 @@ __all__ = [
     "ConvergenceWarning",
     "CurvatureWarning",
     "DeltaUQError",
+    "ForkedProcessError",
     "InvalidInputError",
     "MemoryLimitError",
     "MissingDependencyError",
@@ -92,6 +93,10 @@ class NumericalError(DeltaUQError, ArithmeticError):
 
 class MemoryLimitError(DeltaUQError, MemoryError):
     """The work needs more memory than the machine or `memory_limit` leaves."""
+
+
+class ForkedProcessError(DeltaUQError, RuntimeError):
+    """The process was forked from one in which TensorFlow ran, whose threads it has not got."""
 
 
 class MissingDependencyError(DeltaUQError, ImportError):

@@ -31,6 +31,7 @@ from deltauq.regularization import l2_rates
 from deltauq.sandwich import Meat
 from deltauq.training import Verdict, build_mlp, polish, train_adam
 from deltauq.weights import WeightKind, loss_factors
+from deltauq.workers import refuse_lost_runtime
 
 __all__ = ["Array", "DeltaEstimator"]
 
@@ -141,6 +142,7 @@ class DeltaEstimator(BaseEstimator):
 
     def _check_settings(self) -> int:
         """Refuse settings that cannot be trained with; return the seed."""
+        refuse_lost_runtime()
         settings: dict[str, Any] = self.get_params(deep=False)
         check_choice("dtype", self.dtype, ("float32", "float64"))
         check_choice("weights", self.weights, get_args(WeightKind))
@@ -161,6 +163,7 @@ class DeltaEstimator(BaseEstimator):
 
     def _validate_inputs(self, X: Any) -> Array:
         check_is_fitted(self, "delta_")
+        refuse_lost_runtime()
         return np.asarray(validate_data(self, X, reset=False, dtype=self.dtype))
 
     def _outputs(self, model: keras.Sequential, X: Array) -> Array:

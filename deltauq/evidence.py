@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.optimize
 import tensorflow as tf
 
-from deltauq.covariance import ParameterCovariance
+from deltauq.covariance import ParameterCovariance, is_positive
 from deltauq.data import Batch
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.fitting import (
@@ -68,7 +68,7 @@ class TunedL2:
         factor: by which all rates were multiplied.
         rate: the L2 rate now; None where variables have different ones.
         criterion: "marginal likelihood" or "held-out likelihood".
-        factors: that were tried, ascending `[n]`.
+        factors: that were tried, ascending `[n]`; those at which there is a covariance.
         values: of the criterion at each `[n]`, in nats: in total, or the mean of the held-out ones.
         note: what it means for the standard errors.
     """
@@ -93,7 +93,8 @@ def log_marginal_likelihood(fitted: Fitted) -> Evidence:
     estimate, and the bounds hold for each in its range.
 
     Raises:
-        InvalidInputError: a sandwich, which is no posterior; a trace that is not known.
+        InvalidInputError: a sandwich, which is no posterior; a trace that is not known; a parameter
+            without L2, whose prior has no normalisation.
     """
     costs = fitted.problem.data.n_examples * fitted.stationarity.cost
     values, left = _spectrum(fitted)
@@ -129,6 +130,11 @@ def _costs_in_range(fitted: Fitted, noise: NoiseRange, costs: float) -> tuple[fl
 def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
     """The factor on all L2 rates that a criterion prefers, with the same weights and eigenpairs.
 
+    Where negative curvature is kept, A plus L2 is positive definite above a factor only, and below
+    it there is neither a covariance nor a criterion: those factors are left out. Just above it the
+    marginal likelihood grows without bound, as log det goes to minus infinity while Laplace's
+    approximation is worth nothing: its maximum is the largest of those between two smaller values.
+
     Args:
         fitted: of the present rates.
         held_out: data for the held-out likelihood; None for the marginal likelihood.
@@ -138,7 +144,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
 
     Raises:
         InvalidInputError: as `log_marginal_likelihood`; a parameter without L2.
-        NumericalError: the criterion has no maximum in 16 decades.
+        NumericalError: the criterion has no maximum in 16 decades, or is not finite.
     """
     if not np.all(fitted.problem.rates > 0):
         raise InvalidInputError(
@@ -150,6 +156,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
     fitted.require_own_vectors("tune_l2")
     fitted.problem.data.require()
     factors = np.geomspace(*_FACTORS, _GRID)
+    factors = factors[[_has_covariance(fitted, factor) for factor in factors]]
     if held_out is None:
         criterion, values = "marginal likelihood", _evidence(fitted, factors)
     else:
@@ -166,6 +173,11 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
         "minimum of the cost with this one: the standard errors are those of weights like these "
         "under this rate."
     )
+    if len(factors) < _GRID:
+        note += (
+            f" Factors under {factors[0]:.2g} were left out: with negative_curvature='keep' the "
+            "curvature plus L2 is not positive definite there."
+        )
     return TunedL2(factor, rate, criterion, factors, values, note), tuned
 
 
@@ -197,6 +209,16 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
             "the sandwich covariance has no marginal likelihood",
             expected="curvature='opg', 'ggn' or 'hessian'",
             received="curvature='sandwich'",
+            remedy="pass held-out data to tune_l2; or tune another curvature of the same model, and "
+            "pass its rate as l2=...",
+        )
+    free = int(np.count_nonzero(fitted.problem.rates == 0))
+    if free:
+        raise InvalidInputError(
+            "the marginal likelihood needs a prior for every parameter",
+            expected="an L2 rate for every variable",
+            received=f"{free} parameters without one, whose prior has no normalisation",
+            remedy="pass a rate for all variables to DeltaMethod, or l2='tune'",
         )
     if pairs.trace is None:
         raise InvalidInputError(
@@ -209,6 +231,14 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
         keep = fitted.settings.negative_curvature == "keep"
         return (pairs.values if keep else np.maximum(pairs.values, 0.0)), 0.0
     return pairs.values, float(pairs.remainder or 0.0)
+
+
+def _has_covariance(fitted: Fitted, factor: float) -> bool:
+    """Whether A plus L2 times a factor is positive definite, where negative curvature is kept."""
+    pairs = fitted.pairs
+    if fitted.settings.negative_curvature != "keep" or pairs.smallest is None:
+        return True
+    return is_positive(pairs.values / factor + 1.0, fitted.problem.epsilon)
 
 
 def _log_determinants(
@@ -280,13 +310,22 @@ def _maximum(
     criterion: str,
 ) -> float:
     """The factor of the largest value, between the grid's points too."""
-    best = int(np.argmax(values))
+    if not np.all(np.isfinite(values)):
+        raise NumericalError(
+            f"the {criterion} is not finite",
+            expected="a number at every factor on the L2 rate",
+            received=f"NaN or infinity at {np.sum(~np.isfinite(values))} of {len(values)}",
+            remedy="look for labels that the model gives no probability; or give l2=... yourself",
+        )
+    best = _peak(values, unbounded_below=held_out is None and len(values) < _GRID)
     if best in (0, len(values) - 1):
         raise NumericalError(
             f"the {criterion} has no maximum over the L2 rate",
-            expected=f"one between {_FACTORS[0]:g} and {_FACTORS[1]:g} times the present rate",
-            received=f"a value that still rises at {factors[best]:g} times the rate",
-            remedy="give l2=... yourself",
+            expected=f"one between {factors[0]:.2g} and {factors[-1]:.2g} times the present rate",
+            received=f"a value that still rises at {factors[best]:.2g} times the rate"
+            + (", under which there is no covariance" if len(values) < _GRID and not best else ""),
+            remedy="give l2=... yourself"
+            + (", or pass negative_curvature='project'" if len(values) < _GRID else ""),
         )
 
     def loss(log_factor: float) -> float:
@@ -299,3 +338,14 @@ def _maximum(
     edges = np.log(factors[[best - 1, best + 1]])
     found: Any = scipy.optimize.minimize_scalar(loss, bounds=tuple(edges), method="bounded")
     return float(np.exp(found.x))
+
+
+def _peak(values: Array, *, unbounded_below: bool) -> int:
+    """The place of the largest value; of the largest peak where values have a pole under them."""
+    if not unbounded_below:
+        return int(np.argmax(values))
+    inner = values[1:-1]
+    peaks = 1 + np.flatnonzero((inner > values[:-2]) & (inner > values[2:]))
+    places = np.append(peaks, len(values) - 1)
+    best = int(places[np.argmax(values[places])])
+    return best if len(peaks) else int(np.argmax(values))

@@ -52,7 +52,9 @@ def _solve_tuned(
     problem: Problem, settings: Settings, storage: Storage, stationarity: Stationarity
 ) -> Fitted:
     """Choose the L2 rate from eigenpairs at a first one, then again from those at that rate."""
-    first = _solved(problem, replace(settings, bounds=False), storage, stationarity)
+    # What the search starts from need not be positive definite where negative curvature is kept.
+    start = replace(settings, bounds=False, negative_curvature="project")
+    first = _solved(problem, start, storage, stationarity)
     _, fitted = tune_l2(replace(first, settings=settings))
     tuned, fitted = tune_l2(_solved(fitted.problem, settings, storage, fitted.stationarity))
     warn(tuned.note, TunedL2Warning)

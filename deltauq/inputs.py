@@ -51,6 +51,8 @@ class InputBatches:
         source: checked arrays, or the `Stream` of a dataset.
         n_rows: N; of a dataset None, until it was read to its end.
         on_batch: called with the number of rows after each batch; None or a progress display.
+        on_fetch: called before rows are fetched, which may take long.
+        on_fetched: called when there are some, and when there are no more.
         on_rows: called with the number of rows so far before they are cut into batches, to refuse
             too many; or None.
 
@@ -72,6 +74,8 @@ class InputBatches:
         self._spec = spec
         self.batch_size = check_batch_size(batch_size)
         self.on_batch: Callable[[int], None] | None = None
+        self.on_fetch: Callable[[], None] = _nothing
+        self.on_fetched: Callable[[], None] = _nothing
         self.n_rows: int | None = None
         self.on_rows: Callable[[int], None] | None = None
         rank = None if spec is None else sum(leaf.shape.rank for leaf in tf.nest.flatten(spec))
@@ -84,14 +88,19 @@ class InputBatches:
     def __iter__(self) -> Iterator[Any]:
         """The batches, in order, the last partial one included."""
         n_rows = 0
+        self.on_fetch()
         for part in self._parts():
             if self.on_rows is not None:
                 self.on_rows(n_rows + _n_rows(part))
             for batch in cut(part, self.batch_size):
-                yield tf.nest.map_structure(tf.constant, batch)
+                tensors = tf.nest.map_structure(tf.constant, batch)
+                self.on_fetched()
+                yield tensors
+                self.on_fetch()
                 n_rows += _n_rows(batch)
                 if self.on_batch is not None:
                     self.on_batch(_n_rows(batch))
+        self.on_fetched()
         if not n_rows:
             raise empty_error("no batch")
         self.n_rows = n_rows
@@ -278,3 +287,7 @@ def check_batch_size(batch_size: Any) -> int:
 
 def _n_rows(nest: Any) -> int:
     return int(tf.nest.flatten(nest)[0].shape[0])
+
+
+def _nothing() -> None:
+    """Where nobody wants to know."""

@@ -15,6 +15,7 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.eigen import Rank, basis_columns, certificate_columns, is_dense
 from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.likelihoods import Likelihood
+from deltauq.machine import available_memory
 from deltauq.network import Network
 
 __all__ = [
@@ -136,7 +137,7 @@ def free_memory(memory_limit: int | str | None) -> int:
         InvalidInputError: a limit that is not understood.
     """
     if memory_limit is None:
-        return int(_SAFE_SHARE * psutil.virtual_memory().available)
+        return int(_SAFE_SHARE * available_memory())
     return max(0, _bytes(memory_limit) - psutil.Process().memory_info().rss)
 
 

@@ -29,6 +29,7 @@ from deltauq.suitability import (
     common_dtype,
 )
 from deltauq.tracing import bytes_reached_from, reached_from, traced
+from deltauq.workers import refuse_lost_runtime
 
 __all__ = ["Layers", "Network", "Parameter"]
 
@@ -83,6 +84,7 @@ class Network:
     """
 
     def __init__(self, model: Any, *, layers: Layers = None) -> None:
+        refuse_lost_runtime()
         self.adapter = adapt(model)
         self.model = self.adapter.model
         trainable, non_trainable = self.adapter.trainable, self.adapter.non_trainable

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.checksums import BESIDE_COUNTS, alike
+from deltauq.checksums import COUNTS, alike
 from deltauq.data import Batch, Batches, Part
 from deltauq.errors import InvalidInputError
 from deltauq.weights import Weighting
@@ -49,7 +49,10 @@ class DataRecord(Batches):
     def check_same(self, data: Batches) -> None:
         """`InvalidInputError` unless these are the data that are remembered, in any order."""
         known, others = self.sums, data.sums[: len(self.sums)]
-        if not alike(others[:BESIDE_COUNTS], known[:BESIDE_COUNTS]):
+        whole = data.spec.y.dtype.is_integer
+        beside = others.copy()
+        beside[COUNTS : COUNTS + 1] = known[COUNTS : COUNTS + 1]
+        if not alike(beside, known, whole_labels=whole):
             raise InvalidInputError(
                 "these are not the training data of the artifact",
                 expected=f"its {self.n_rows} examples, in any order, prepared as they were then",
@@ -57,7 +60,8 @@ class DataRecord(Batches):
                 + (", other values in them" if data.n_rows == self.n_rows else ""),
                 remedy="pass x, y and the weights that fit was called with",
             )
-        if not (alike(others, known) and alike(data.n_examples, self.n_examples)):
+        n_alike = np.isclose(data.n_examples, self.n_examples, rtol=1e-6, atol=0.0)
+        if not (n_alike and alike(others, known, whole_labels=whole)):
             raise InvalidInputError(
                 "the weights of these training data are something else than in the artifact",
                 expected=f"weights: {self.weighting}, N = {self.n_examples:.10g}",

@@ -37,7 +37,7 @@ RESIDUAL_SHARE = 0.1
 #: The smallest mu + 1, in units of L2, that pairs of the low end are made accurate for.
 _RESOLVED = 1e-6
 
-#: Chance, over the random start, that more is left out than the bound says.
+#: Chance, over the random start, that more is left out than any of the bounds of a fit says.
 FAILURE = 1e-6
 
 #: Products with a block of vectors, at most, that the bound on what is left out may take.
@@ -53,8 +53,16 @@ class Solver(Protocol):
     def solve(self, rank: int) -> Eigenpairs:
         """The K leading pairs."""
 
-    def certified(self, pairs: Eigenpairs) -> Eigenpairs:
-        """The last pairs with a bound on what they leave out."""
+    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+        """The last pairs with a bound on what they leave out.
+
+        Args:
+            pairs: as `solve` gave them last.
+            step: 1, 2, ... of ranks that are tried one after the other; None for the only one. The
+                bound of step j may fail with probability FAILURE / 2^j. What is tried next depends
+                on the bounds so far, so that the chance that is stated is the one that any of them
+                fails, at most the sum, FAILURE, however many there are.
+        """
 
 
 def make_solver(
@@ -123,7 +131,7 @@ class _Nystrom:
             converged=True,
         )
 
-    def certified(self, pairs: Eigenpairs) -> Eigenpairs:
+    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
         def less(vectors: Array, image: Array) -> Array:
             inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
             return image - combine(pairs.vectors, inside)
@@ -134,6 +142,7 @@ class _Nystrom:
             lambda vectors: less(vectors, self._operator.matmat(vectors)),
             start,
             less(start, image),
+            step,
         )
         return replace(
             pairs,
@@ -200,7 +209,7 @@ class _Lanczos:
                 return pairs, converged, share
             share = max(asked, share / 100)
 
-    def certified(self, pairs: Eigenpairs) -> Eigenpairs:
+    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
         if self._ends != "largest":
             return pairs
 
@@ -211,7 +220,7 @@ class _Lanczos:
 
         shape = (self._operator.shape[0], self._fresh)
         start = self._rng.standard_normal(shape).astype(pairs.vectors.dtype)
-        left_out = _bound_left_out(pairs, outside, start, outside(start))
+        left_out = _bound_left_out(pairs, outside, start, outside(start), step)
         return replace(pairs, left_out=left_out, products=pairs.products + left_out.products)
 
 
@@ -229,21 +238,26 @@ def _bound_width(rank: int) -> int:
 
 
 def _bound_left_out(
-    pairs: Eigenpairs, matmat: Callable[[Array], Array], start: Array, image: Array
+    pairs: Eigenpairs,
+    matmat: Callable[[Array], Array],
+    start: Array,
+    image: Array,
+    step: int | None,
 ) -> NormBound:
     """Of what the pairs leave of A; a trace that is known bounds it with certainty."""
     largest = float(np.max(np.abs(pairs.values), initial=0.0))
     rounding = float(np.finfo(pairs.vectors.dtype).eps) * largest
-    return bound_largest_eigenvalue(
+    found = bound_largest_eigenvalue(
         matmat,
         start,
         image,
-        failure=FAILURE,
+        failure=FAILURE if step is None else FAILURE / 2**step,
         max_blocks=_BOUND_BLOCKS,
         rounding=rounding,
         limit=np.inf if pairs.remainder is None else pairs.remainder + rounding,
         is_enough=_is_tight,
     )
+    return replace(found, failure=FAILURE) if found.failure else found
 
 
 def _is_tight(at_least: float, bound: float) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from deltauq.workers import refuse_lost_runtime
+
 __all__ = ["Compiled", "Staged", "bytes_reached_from", "copies", "reached_from", "traced"]
 
 
@@ -96,6 +98,7 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> Any:
         """Of tensors, as the signature has them."""
+        refuse_lost_runtime()
         return self.traced(*arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import sklearn.datasets
 from marks import slow
 
-from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
+from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod, solvers
+from deltauq.eigen import automatic_eigenpairs, eigenpairs
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import bound_largest_eigenvalue
 from deltauq.training import build_mlp
@@ -75,6 +77,60 @@ def test_a_krylov_space_that_ended_in_some_directions_says_what_the_others_do(ra
     bounds = [bound(values, seed, max_blocks=2).bound for seed in range(5)]
     assert np.all(np.array(bounds) >= 1.0)
     assert np.median(bounds) < 2.0
+
+
+class Diagonal:
+    """A curvature that is diagonal, of too many parameters for the dense path."""
+
+    def __init__(self, values, positive_semidefinite):
+        self.values, self.positive_semidefinite = values, positive_semidefinite
+        self.shape = (len(values),) * 2
+        self.network = SimpleNamespace(dtype="float64")
+
+    def matmat(self, vectors, out=None):
+        return np.multiply(self.values[:, None], vectors, out=out)
+
+    def trace(self):
+        return float(self.values.sum())
+
+
+@pytest.mark.parametrize("semidefinite", [True, slow(False)])
+def test_several_certificates_fail_together_at_most_as_often_as_the_last_one_says(
+    monkeypatch, semidefinite
+):
+    """rank='auto' looks at each bound before it takes the next: one false one may mislead it."""
+    chances = []
+
+    def recorded(*arguments, **options):
+        chances.append(options["failure"])
+        return bound_largest_eigenvalue(*arguments, **options)
+
+    monkeypatch.setattr(solvers, "bound_largest_eigenvalue", recorded)
+    values = 5.0 / np.arange(1.0, 3102.0)
+    pairs, told = automatic_eigenpairs(
+        Diagonal(values, semidefinite),
+        lambda pairs: pairs.left_out is None or pairs.rank > 128,  # enough until it was looked at
+        bounds=True,
+    )
+    assert told is None
+    assert len(chances) == 3
+    assert pairs.left_out.failure == solvers.FAILURE == 1e-6
+    assert sum(chances) <= pairs.left_out.failure
+    assert min(chances) > pairs.left_out.failure / 10  # none costs more than it has to
+    rest = values[pairs.rank]
+    assert rest <= pairs.left_out.bound < 3 * rest
+
+
+def test_a_single_certificate_has_all_of_the_chance(monkeypatch):
+    taken = []
+
+    def recorded(*arguments, **options):
+        taken.append(options["failure"])
+        return bound_largest_eigenvalue(*arguments, **options)
+
+    monkeypatch.setattr(solvers, "bound_largest_eigenvalue", recorded)
+    pairs = eigenpairs(Diagonal(1.0 / np.arange(1.0, 501.0), True), 20, bounds=True)
+    assert taken == [pairs.left_out.failure] == [1e-6]
 
 
 def test_a_negative_operator_has_no_positive_eigenvalue_to_bound():

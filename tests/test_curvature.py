@@ -7,13 +7,21 @@ import keras
 import numpy as np
 import pytest
 import scipy.sparse.linalg
+import tensorflow as tf
 from marks import slow
 
 from deltauq import curvature
 from deltauq.cost import Cost
 from deltauq.data import Batches
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods import Categorical
+from deltauq.likelihoods import (
+    AtPositions,
+    Bernoulli,
+    Binary,
+    Categorical,
+    CustomLoss,
+    Gaussian,
+)
 from deltauq.network import Network
 
 KINDS = {"hessian": curvature.Hessian, "opg": curvature.OPG, "ggn": curvature.GGN}
@@ -189,7 +197,7 @@ def test_float32_in_float32_out(get_case, rng):
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-def test_drawn_labels_are_the_same_in_every_pass_and_batch(get_case, rng, draws):
+def test_drawn_rows_are_the_same_in_every_pass_and_batch(get_case, rng, draws):
     case = get_case("tanh")
     network, v = Network(case.model), rng.normal(size=(64, 4))
     first, again = (
@@ -204,7 +212,64 @@ def test_drawn_labels_are_the_same_in_every_pass_and_batch(get_case, rng, draws)
     assert relative(other.matmat(v), found) > 1e-3
 
 
-def test_many_drawn_labels_approach_the_ggn(get_case):
+def three_times(z, y):
+    return 3 * tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
+
+
+def narrow_focal(z, y):
+    """Convex near the origin, and the negative log-likelihood of nothing."""
+    return three_times(z, y) + 0.1 * tf.reduce_sum(z**4, axis=1)
+
+
+#: Likelihood, outputs, labels of 7 examples, weights.
+DRAWN = {
+    "classes": (Categorical(), 3, lambda rng: rng.integers(0, 3, 7), None),
+    "smoothed": (Categorical(label_smoothing=0.2), 3, lambda rng: rng.integers(0, 3, 7), None),
+    "soft": (Categorical(), 3, lambda rng: rng.dirichlet(np.ones(3), 7), "weights"),
+    "binary": (Binary(label_smoothing=0.1), 1, lambda rng: rng.integers(0, 2, 7), None),
+    "labels": (Bernoulli(), 3, lambda rng: rng.integers(0, 2, (7, 3)), "weights"),
+    "numbers": (Gaussian(noise=[0.5, 2.0]), 2, lambda rng: rng.normal(size=(7, 2)), None),
+    "scaled": (CustomLoss(three_times), 3, lambda rng: rng.integers(0, 3, 7), None),
+    "custom": (CustomLoss(narrow_focal), 3, lambda rng: rng.integers(0, 3, 7), "weights"),
+    "positions": (
+        AtPositions(Categorical(label_smoothing=0.1), (2,)),
+        6,
+        lambda rng: rng.integers(0, 3, (7, 2)),
+        "positions",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_mean_of_drawn_ggns_is_the_ggn(name):
+    """Whatever the likelihood: entry by entry, within the sampling error of 60 seeds."""
+    likelihood, n_outputs, labels, kind = DRAWN[name]
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(7, 2)), labels(rng)
+    weight = {"weights": rng.uniform(0, 3, 7), "positions": rng.uniform(0, 3, (7, 2))}.get(kind)
+    layers = [keras.Input((2,), dtype="float64"), keras.layers.Dense(n_outputs, dtype="float64")]
+    if kind == "positions":
+        layers.append(keras.layers.Reshape((2, 3), dtype="float64"))
+    network = Network(keras.Sequential(layers))
+    options = {"likelihood": likelihood, "n_outputs": n_outputs, "dtype": "float64"}
+    data = Batches(x, y, weight, batch_size=4, **options)
+    truth = curvature.GGN(network, likelihood, data).to_dense()
+    operator = curvature.MonteCarloGGN(network, likelihood, data, draws=2)
+    drawn = []
+    for seed in range(60):
+        operator.seed = seed
+        drawn.append(operator.to_dense())
+    gap, error = np.mean(drawn, axis=0) - truth, np.std(drawn, axis=0, ddof=1) / np.sqrt(60)
+    exact = error < 1e-12 * np.max(truth)  # such as the only column of a single output
+    np.testing.assert_allclose(gap[exact], 0, atol=1e-12 * np.max(truth))
+    assert np.all(np.abs(gap[~exact]) < 5 * error[~exact])
+    traces = np.trace(drawn, axis1=1, axis2=2)
+    spread = np.std(traces, ddof=1) / np.sqrt(60)
+    assert abs(np.mean(traces) - np.trace(truth)) <= 4 * spread + 1e-12 * np.trace(truth)
+    assert spread < 0.05 * np.trace(truth)
+
+
+def test_many_drawn_rows_approach_the_ggn(get_case):
     """The mean over draws is the GGN, with an error that falls as one over their root."""
     case = get_case("tanh")
     network = Network(case.model)

@@ -20,6 +20,8 @@ ORDER = [
     "files",
     "artifact",
     "progress",
+    "workers",
+    "machine",
     "tables",
     "linalg",
     "tracing",

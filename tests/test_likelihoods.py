@@ -147,17 +147,12 @@ def test_predictive_log_probabilities_without_variance_are_those_of_the_loss(cas
     np.testing.assert_allclose(found, -np.ravel(likelihood.loss(logits, y)), rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "n_outputs"),
-    [(Categorical(), 3), (Binary(), 1), (Bernoulli(), 3)],
-)
-def test_drawn_labels_have_the_predicted_means(likelihood, n_outputs):
-    logits = tf.constant(RNG.normal(size=(2, n_outputs)))
-    uniforms = tf.constant(RNG.random((2, 20_000, n_outputs)))
-    drawn = likelihood.draw(logits, uniforms).numpy()
-    if likelihood.outcome == "classes":
-        drawn = np.eye(max(2, n_outputs))[drawn.reshape(2, -1)]
-    np.testing.assert_allclose(drawn.mean(axis=1), likelihood.mean(logits), atol=0.02)
+def test_products_with_the_factor_are_those_with_the_matrix(case):
+    likelihood, logits, y = case
+    factor = likelihood.hessian_factor(logits, y)
+    vectors = tf.constant(np.random.default_rng(1).normal(size=(B, factor.shape[2], 5)))
+    found = likelihood.hessian_factor_times(logits, y, vectors)
+    np.testing.assert_allclose(found, factor @ vectors, rtol=1e-12, atol=1e-14)
 
 
 # Labels as users have them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from deltauq import DeltaMethod
+from deltauq import DeltaMethod, evidence
 from deltauq.errors import (
     InvalidInputError,
     NotPositiveDefiniteError,
@@ -61,6 +62,89 @@ def test_its_samples_have_the_covariance(get_case, rank, l2):
     deviation = white.T @ white / n - np.eye(len(sigma))
     assert np.max(np.abs(deviation)) < 5 * np.sqrt(2 / n)
     assert scipy.stats.kstest(np.ravel(white[:500]), "norm").pvalue > 1e-3
+
+
+def dense_covariance(case, dm, curvature, rank):
+    """Sigma in float64 from the dense curvatures of `reference.py`, or from the pairs of a fit."""
+    rates, n = dm._fitted.problem.rates, case.weight.sum()
+    root = np.sqrt(rates)
+    unit = {
+        kind: getattr(case.truth, kind) / np.outer(root, root) for kind in ("ggn", "opg", "hessian")
+    }
+    bread = unit["hessian" if curvature == "sandwich" else curvature]
+    values, vectors = np.linalg.eigh(bread)
+    slices = (vectors / (1.0 + np.maximum(values, 0.0))) @ vectors.T
+    if curvature == "sandwich":
+        slices = slices @ (unit["opg"] + np.eye(len(rates))) @ slices
+    if rank != "full":
+        found = dm._fitted.covariance
+        u = found.vectors.astype(np.float64)
+        outside = np.eye(len(u)) - u @ u.T
+        slices = (u * found.spectrum.weights) @ u.T + found.spectrum.tail * outside
+    return slices / np.outer(root, root) / n
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.filterwarnings("ignore:the .* eigenpairs of the")
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=slow)])
+@pytest.mark.parametrize("l2", [RATES, pytest.param(L2, marks=slow)], ids=["rates", "rate"])
+@pytest.mark.parametrize(
+    ("curvature", "rank"),
+    [
+        ("ggn", "full"),
+        ("sandwich", "full"),
+        ("opg", 8),
+        ("hessian", 8),
+        *(
+            pytest.param(curvature, rank, marks=slow)
+            for curvature in ("ggn", "opg", "hessian", "sandwich")
+            for rank in ("full", "auto", 8)
+        ),
+    ],
+)
+def test_draws_and_density_are_those_of_the_dense_matrix(get_case, curvature, rank, l2, dtype):
+    """S S^T is Sigma, a draw is w^ + S times a standard normal one, log_prob is SciPy's."""
+    case = get_case("tanh", dtype)
+    dm = fit(case, curvature, rank=rank, l2=l2)
+    truth = dense_covariance(get_case("tanh"), dm, curvature, "full" if rank == "auto" else rank)
+    exact = {"float32": 1e-5, "float64": 1e-11}[dtype]
+    spread = np.sqrt(np.diag(truth))
+    posterior, weights = dm.posterior(), dm._fitted.problem.network.params.numpy()
+    assert posterior.dtype == dtype
+    np.testing.assert_array_equal(posterior.mean(), weights)
+    for sigma in (posterior.covariance().numpy(), dm.covariance.to_dense().numpy()):
+        gap = (sigma - truth) / np.outer(spread, spread)
+        assert np.max(np.abs(gap)) < 20 * exact
+    root = posterior.scale.to_dense().numpy().astype(np.float64)
+    normal = np.linalg.solve(root, (posterior.sample(200, seed=0).numpy() - weights).T)
+    assert scipy.stats.kstest(normal.ravel(), "norm").pvalue > 1e-3
+    points = (weights + np.linalg.cholesky(truth) @ np.ones(len(weights))).astype(dtype)
+    density = scipy.stats.multivariate_normal(weights.astype(np.float64), truth).logpdf(points)
+    assert float(posterior.log_prob(points)) == pytest.approx(density, rel=20 * exact)
+
+
+@pytest.mark.parametrize(
+    ("rank", "vectors_dtype"),
+    [
+        (8, None),
+        ("full", "float16"),
+        pytest.param("full", None, marks=slow),
+        pytest.param(8, "float16", marks=slow),
+    ],
+)
+def test_a_loaded_posterior_is_the_one_that_was_saved(get_case, tmp_path, rank, vectors_dtype):
+    """Rounded eigenvectors move the density by what `save` says at most."""
+    case = get_case("tanh", "float32")
+    dm = fit(case, rank=rank)
+    dm.save(tmp_path / "a.deltauq", vectors_dtype=vectors_dtype)
+    loaded = DeltaMethod.load(tmp_path / "a.deltauq", case.model).posterior()
+    draws, exact = dm.posterior().sample(4, seed=[0, 1]), 1e-5 if vectors_dtype is None else 0.02
+    np.testing.assert_allclose(loaded.log_prob(draws), dm.posterior().log_prob(draws), rtol=exact)
+    spread = draws - dm.posterior().mean()
+    again = loaded.sample(4, seed=[0, 1]) - loaded.mean()
+    np.testing.assert_allclose(again, spread, rtol=0, atol=10 * exact * np.abs(spread).max())
 
 
 def test_a_singular_covariance_has_no_density(get_case):
@@ -206,3 +290,79 @@ def test_l2_tune_answers_in_one_line_and_says_what_it_did():
         for f in (0.9, 1.0, 1.1)
     ]
     assert np.argmax(values) == 1
+
+
+@pytest.fixture
+def bent(get_case):
+    """A fit whose curvature has one slightly negative eigenvalue, -0.02, that is kept."""
+    dm = fit(get_case("tanh"), rank="full")
+    fitted = dm._fitted
+    values = np.r_[fitted.pairs.values[:-1], -0.02 / L2]
+    pairs = replace(fitted.pairs, values=values, smallest=values[-1])
+    settings = replace(fitted.settings, curvature="hessian", negative_curvature="keep")
+    dm._fitted = replace(fitted, pairs=pairs, settings=settings)
+    return dm
+
+
+def test_tuning_beside_kept_negative_curvature_takes_the_peak_and_says_what_it_left_out(
+    get_case, bent
+):
+    """Under -mu_min there is no evidence, just above it grows without bound: neither is taken."""
+    case, pairs = get_case("tanh"), bent.eigenpairs
+    matrix = (pairs.vectors * pairs.values) @ pairs.vectors.T
+    assert float(bent.log_marginal_likelihood()) == pytest.approx(
+        dense_evidence(case, matrix, np.full(64, L2)), rel=1e-9
+    )
+    rates = 0.02 * np.geomspace(1 + 1e-6, 1e3, 1001)
+    truth = np.array([dense_evidence(case, matrix, np.full(64, rate)) for rate in rates])
+    peaks = 1 + np.flatnonzero((truth[1:-1] > truth[:-2]) & (truth[1:-1] > truth[2:]))
+    assert len(peaks) == 1
+    assert truth[0] > truth[1]  # the pole
+    tuned = bent.tune_l2()
+    assert tuned.rate == pytest.approx(rates[peaks[0]], rel=0.02)
+    assert np.all(np.isfinite(tuned.values))
+    assert 0.02 < L2 * tuned.factors[0] < 1.3 * 0.02
+    assert f"Factors under {tuned.factors[0]:.2g} were left out" in tuned.note
+
+
+def test_tuning_by_held_out_likelihood_leaves_out_what_has_no_covariance(get_case, bent):
+    case = get_case("tanh")
+    tuned = bent.tune_l2(case.x, case.y, case.weight)
+    assert np.all(np.isfinite(tuned.values))
+    assert tuned.factors[0] > 0.02 / L2
+    assert tuned.factor > tuned.factors[0]
+
+
+def test_an_evidence_that_only_rises_towards_its_pole_is_refused(get_case):
+    """Whatever rate the search starts from, one without a covariance (0.05) too."""
+    case = get_case("tanh")
+    assert np.linalg.eigvalsh(case.truth.hessian)[0] < -L2
+    options = {"rank": "full", "negative_curvature": "keep"}
+    match = r"no maximum.*under which there is no covariance.*'project'"
+    with pytest.raises(NumericalError, match=match):
+        fit(case, "hessian", l2=1.0, **options).tune_l2()
+    with pytest.raises(NumericalError, match=match):
+        fit(case, "hessian", l2="tune", **options)
+    with pytest.raises(NotPositiveDefiniteError):
+        fit(case, "hessian", l2=L2, **options)
+
+
+def test_a_criterion_that_is_not_finite_is_refused(get_case, monkeypatch):
+    dm = fit(get_case("tanh"))
+    nothing = lambda fitted, factors: np.full(len(factors), np.nan)  # noqa: E731
+    monkeypatch.setattr(evidence, "_evidence", nothing)
+    with pytest.raises(NumericalError, match=r"likelihood is not finite.*161 of 161"):
+        dm.tune_l2()
+
+
+def test_a_prior_without_normalisation_has_no_evidence():
+    """A flat prior on some parameters leaves the evidence open by any factor."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)), rng.integers(0, 2, 60)
+    model = keras.Sequential(
+        [keras.Input((2,), dtype="float64"), keras.layers.Dense(1, dtype="float64")]
+    )
+    options = {"likelihood": "binary", "rank": "full", "progress": False}
+    dm = DeltaMethod(model, "ggn", l2={"*kernel": 0.1, "*bias": 0.0}, **options).fit(x, y)
+    with pytest.raises(InvalidInputError, match=r"prior for every parameter.*1 parameters"):
+        dm.log_marginal_likelihood()

@@ -57,16 +57,21 @@ class Gram(CurvatureOperator):
 
     def _factors(self, params: tf.Tensor, batch: Batch) -> list[Factor]:
         """Rows of a batch, sqrt(v_n) F_n^T J_n times the common scale, variable by variable."""
-        return self._factors_along(params, batch, lambda logits: self._factor(logits, batch.y))
-
-    def _factors_along(self, params: tf.Tensor, batch: Batch, factor: Cotangents) -> list[Factor]:
-        root = self._common_scale * tf.sqrt(self._weight(batch))
 
         def weighted(logits: tf.Tensor) -> tf.Tensor:
-            rows = factor(logits)
-            return _for_each_row(root, rows.shape[1]) * rows
+            rows = self._factor(logits, batch.y)
+            return self._roots(batch, rows.shape[1]) * rows
 
-        return self._rules.factors(params, batch.x, weighted)[0]
+        return self._factors_along(params, batch, weighted)
+
+    def _factors_along(
+        self, params: tf.Tensor, batch: Batch, cotangents: Cotangents
+    ) -> list[Factor]:
+        return self._rules.factors(params, batch.x, cotangents)[0]
+
+    def _roots(self, batch: Batch, n_rows: int) -> tf.Tensor:
+        """What each of R rows is multiplied by, sqrt(v_n) times the common scale, `[B, R, 1]`."""
+        return _for_each_row(self._common_scale * tf.sqrt(self._weight(batch)), n_rows)
 
     def _batch_factors(self) -> Iterator[list[Factor]]:
         """The compiled rows of one batch after the other, once through the data."""

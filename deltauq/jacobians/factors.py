@@ -8,15 +8,14 @@ BLAS multiplies many small matrices several times faster than TensorFlow on a pr
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import threadpoolctl
+
+from deltauq.workers import side_by_side
 
 __all__ = [
     "Convolved",
@@ -32,11 +31,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-
-#: Variables are formed side by side, each on one thread of BLAS: a thread that waits for another
-#: one within a small product waits long, because TensorFlow's own keep busy after each call.
-_BLAS = threadpoolctl.ThreadpoolController()
-_WORKERS = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deltauq")
 
 
 class Workspace:
@@ -87,8 +81,7 @@ def assemble(factors: Sequence[Factor], out: Array) -> None:
     """Write the rows of all variables side by side into an array `[B, R, P]`."""
     stops = np.cumsum([factor.shape[2] for factor in factors])
     parts = np.split(out, stops[:-1], axis=2)
-    with _BLAS.limit(limits=1, user_api="blas"):
-        list(_WORKERS.map(lambda factor, part: factor.rows(part), factors, parts))
+    side_by_side(lambda factor, part: factor.rows(part), factors, parts)
 
 
 def stacked(factors: Sequence[Factor]) -> Array:

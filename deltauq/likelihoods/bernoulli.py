@@ -62,10 +62,6 @@ class Bernoulli(Likelihood):
         """Where a probability is zero or one to rounding."""
         return np.asarray(curvature <= epsilon)
 
-    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-        """Yes where the uniform number is under the probability, `[B, D, C]`."""
-        return tf.cast(uniforms < tf.sigmoid(logits)[:, None, :], tf.int32)
-
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """sigmoid(z), `[B, C]`."""
         return tf.sigmoid(logits)

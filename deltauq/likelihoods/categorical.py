@@ -78,6 +78,14 @@ class Categorical(Likelihood):
         root = tf.sqrt(p)
         return tf.linalg.diag(root) - p[:, :, None] * root[:, None, :]
 
+    def hessian_factor_times(
+        self, logits: tf.Tensor, y: tf.Tensor, vectors: tf.Tensor
+    ) -> tf.Tensor:
+        """F v = r v - p (r^T v), without a `[C, C]` matrix."""
+        p = tf.nn.softmax(logits)[:, :, None]
+        scaled = tf.sqrt(p) * vectors
+        return scaled - p * tf.reduce_sum(scaled, axis=1, keepdims=True)
+
     def hessian_times(self, logits: Array, y: tf.Tensor, vectors: Array) -> Array:
         """S v = p v - p (p^T v), without a `[C, C]` matrix."""
         p = scipy.special.softmax(logits, axis=1)[:, :, None]
@@ -92,12 +100,6 @@ class Categorical(Likelihood):
     def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
         """Where a probability is one to rounding."""
         return np.asarray(curvature <= epsilon)
-
-    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-        """The first class whose cumulated probability exceeds the first uniform number."""
-        cumulated = tf.cumsum(tf.nn.softmax(logits), axis=1)[:, None, :]
-        labels = tf.reduce_sum(tf.cast(cumulated <= uniforms[:, :, :1], tf.int32), axis=2)
-        return tf.minimum(labels, logits.shape[1] - 1)  # the sum may round to less than one
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """softmax(z), `[B, C]`."""

@@ -83,6 +83,12 @@ class Likelihood(abc.ABC):
             y: labels.
         """
 
+    def hessian_factor_times(
+        self, logits: tf.Tensor, y: tf.Tensor, vectors: tf.Tensor
+    ) -> tf.Tensor:
+        """F V `[B, C, D]` of vectors `[B, R, D]`, F as `hessian_factor` gives it."""
+        return self.hessian_factor(logits, y) @ vectors
+
     def hessian_times(self, logits: Array, y: tf.Tensor, vectors: Array) -> Array:
         """D^2 loss / d logits^2 times vectors `[B, C, b]`."""
         factor = self.hessian_factor(tf.constant(logits), y).numpy()
@@ -131,15 +137,6 @@ class Likelihood(abc.ABC):
 
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
         """`NotPositiveDefiniteError` where the loss is not convex in the logits of an example."""
-
-    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-        """Labels of the predicted distribution `[B, D, ...]` from uniform numbers `[B, D, C]`."""
-        raise UnsupportedModelError(
-            f"labels cannot be drawn from the likelihood {self.name!r}",
-            expected="one that can",
-            received=repr(self),
-            remedy="use the GGN itself",
-        )
 
     def dispersion(self, n_outputs: int) -> float:
         """The cost that was minimised, without L2, divided by the mean of `loss`.

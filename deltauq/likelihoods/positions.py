@@ -85,6 +85,15 @@ class AtPositions(Wrapped):
         """As at one position."""
         return self.inner.is_flat(curvature, slope, epsilon)
 
+    def hessian_factor_times(
+        self, logits: tf.Tensor, y: tf.Tensor, vectors: tf.Tensor
+    ) -> tf.Tensor:
+        """Position by position, without the zeros between them."""
+        n_draws = vectors.shape[2]
+        apart = tf.reshape(vectors, [-1, vectors.shape[1] // self.positions, n_draws])
+        columns = self.inner.hessian_factor_times(*self._flat(logits, y), apart)
+        return tf.reshape(columns, [-1, logits.shape[1], n_draws])
+
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
         """At every position."""
         self.inner.check_convex(*self._flat(logits, y))

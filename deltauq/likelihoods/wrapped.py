@@ -67,10 +67,6 @@ class Wrapped(Likelihood):
         """As the other one."""
         self.inner.check_convex(logits, y)
 
-    def draw(self, logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-        """As the other one."""
-        return self.inner.draw(logits, uniforms)
-
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """That of the other one."""
         return self.inner.mean(logits)

@@ -41,7 +41,8 @@ class NormBound:
     Attributes:
         bound: it is not above this, but for a probability of `failure`.
         at_least: it is not below this.
-        failure: of the bound, over the random start; 0 where the bound is certain.
+        failure: of the bound, over the random start, or of any of several bounds of which this is
+            the last; 0 where the bound is certain.
         products: with one vector, that were spent.
     """
 
