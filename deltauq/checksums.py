@@ -26,7 +26,7 @@ def checksum(x: Any, y: Any, count: Any, importance: Any) -> Array:
     """Sums over a batch that depend on which row has which label and weight, not on the order.
 
     None of them cancels, so that their rounding is small beside them. The first is the number of
-    rows; the second, of class numbers, is a whole number too, and exact as such. The seventh is about
+    rows; the second, of class numbers, is a whole number too, exact as such. The seventh is about
     the counts alone: counts and importance of one product are different data. The last six are
     made of a signed number u for every row, in which each entry of the inputs has a weight of its
     own, and of one for its label, l: with u+ and u- the positive and the negative part, the sums of

@@ -294,10 +294,10 @@ def test_l2_tune_answers_in_one_line_and_says_what_it_did():
 
 @pytest.fixture
 def bent(get_case):
-    """A fit whose curvature has one slightly negative eigenvalue, -0.02, that is kept."""
+    """A fit whose curvature has one slightly negative eigenvalue, -0.002, that is kept."""
     dm = fit(get_case("tanh"), rank="full")
     fitted = dm._fitted
-    values = np.r_[fitted.pairs.values[:-1], -0.02 / L2]
+    values = np.r_[fitted.pairs.values[:-1], -0.002 / L2]
     pairs = replace(fitted.pairs, values=values, smallest=values[-1])
     settings = replace(fitted.settings, curvature="hessian", negative_curvature="keep")
     dm._fitted = replace(fitted, pairs=pairs, settings=settings)
@@ -313,7 +313,7 @@ def test_tuning_beside_kept_negative_curvature_takes_the_peak_and_says_what_it_l
     assert float(bent.log_marginal_likelihood()) == pytest.approx(
         dense_evidence(case, matrix, np.full(64, L2)), rel=1e-9
     )
-    rates = 0.02 * np.geomspace(1 + 1e-6, 1e3, 1001)
+    rates = 0.002 * np.geomspace(1 + 1e-6, 1e3, 1001)
     truth = np.array([dense_evidence(case, matrix, np.full(64, rate)) for rate in rates])
     peaks = 1 + np.flatnonzero((truth[1:-1] > truth[:-2]) & (truth[1:-1] > truth[2:]))
     assert len(peaks) == 1
@@ -321,7 +321,7 @@ def test_tuning_beside_kept_negative_curvature_takes_the_peak_and_says_what_it_l
     tuned = bent.tune_l2()
     assert tuned.rate == pytest.approx(rates[peaks[0]], rel=0.02)
     assert np.all(np.isfinite(tuned.values))
-    assert 0.02 < L2 * tuned.factors[0] < 1.3 * 0.02
+    assert 0.002 < L2 * tuned.factors[0] < 1.3 * 0.002
     assert f"Factors under {tuned.factors[0]:.2g} were left out" in tuned.note
 
 
@@ -329,7 +329,7 @@ def test_tuning_by_held_out_likelihood_leaves_out_what_has_no_covariance(get_cas
     case = get_case("tanh")
     tuned = bent.tune_l2(case.x, case.y, case.weight)
     assert np.all(np.isfinite(tuned.values))
-    assert tuned.factors[0] > 0.02 / L2
+    assert tuned.factors[0] > 0.002 / L2
     assert tuned.factor > tuned.factors[0]
 
 
