@@ -209,8 +209,8 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
             "the sandwich covariance has no marginal likelihood",
             expected="curvature='opg', 'ggn' or 'hessian'",
             received="curvature='sandwich'",
-            remedy="pass held-out data to tune_l2; or tune another curvature of the same model, and "
-            "pass its rate as l2=...",
+            remedy="pass held-out data to tune_l2; or tune another curvature of the same model, "
+            "and pass its rate as l2=...",
         )
     free = int(np.count_nonzero(fitted.problem.rates == 0))
     if free:
