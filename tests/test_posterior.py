@@ -195,7 +195,7 @@ def test_the_bounds_of_the_evidence_are_attained(spread):
     fitted = SimpleNamespace(
         pairs=pairs,
         covariance=SimpleNamespace(noise=None),
-        problem=SimpleNamespace(data=SimpleNamespace(n_examples=40.0)),
+        problem=SimpleNamespace(rates=np.ones(3), data=SimpleNamespace(n_examples=40.0)),
         stationarity=SimpleNamespace(cost=0.7),
         settings=SimpleNamespace(curvature="ggn"),
     )
