@@ -33,6 +33,7 @@ class Case:
             self.x,
             self.y,
             self.weight,
+            weights="counts",
             likelihood=Categorical(),
             n_outputs=3,
             dtype=dtype,
