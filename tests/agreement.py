@@ -140,6 +140,8 @@ class Matter:
         y: labels as `DeltaMethod` takes them.
         weight: `[N]`, or `[N, ...]` of every prediction an input makes.
         weights: what they are, "counts" or "importance".
+        class_weight: class number -> importance, of labels that are class numbers; or None.
+        valid: of every prediction, False where a Keras mask takes it out; or None.
         outcome: what the outputs are.
         l2: as `DeltaMethod` takes it.
         rates: what that is, of every parameter, or one.
@@ -157,16 +159,26 @@ class Matter:
     batch_size: int = 3
     twin: Any = None
     weights: str = "counts"
+    class_weight: dict[int, float] | None = None
+    valid: np.ndarray | None = None
+
+    @cached_property
+    def counts(self):
+        """How often every prediction was observed, `[N ...]`."""
+        seen = self.weight if self.weights == "counts" else self.weight > 0
+        return (seen * (1 if self.valid is None else self.valid)).ravel()
+
+    @cached_property
+    def importance(self):
+        """Of every prediction, `[N ...]`."""
+        own = np.where(self.weights == "counts", 1.0, self.weight.ravel())
+        factors = [(self.class_weight or {}).get(label, 1.0) for label in self.y.ravel()]
+        return own * (factors if self.class_weight else 1.0)
 
     @property
     def n_examples(self):
         """N."""
-        return self.weight.sum() if self.weights == "counts" else np.count_nonzero(self.weight)
-
-    @property
-    def importance(self):
-        """Of every prediction, `[N ...]`."""
-        return np.where(self.weights == "counts", 1.0, self.weight.ravel())
+        return self.counts.sum()
 
     @cached_property
     def truth(self):
@@ -183,7 +195,7 @@ class Matter:
                 x,
                 y,
                 self.outcome.loss,
-                self.weight.ravel(),
+                self.counts * self.importance,
                 to_logits=self.outcome.to_logits,
                 variables=variables,
                 n_examples=self.n_examples,
@@ -201,7 +213,9 @@ class Matter:
             "weights": self.weights,
             "progress": False,
         } | options
-        return DeltaMethod(self.model, kind, **options).fit(self.x, self.y, self.weight)
+        weight = None if np.all(self.weight == 1) else self.weight
+        dm = DeltaMethod(self.model, kind, **options)
+        return dm.fit(self.x, self.y, weight, class_weight=self.class_weight)
 
     def contrasts(self, values):
         """Logits, or J, `[N, C, ...]`: of a softmax what does not change with a common constant."""
@@ -234,11 +248,15 @@ class Truth:
     @cached_property
     def covariance(self):
         """Of the means, with the GGN, `[N, M, M]`."""
+        return self.covariance_from(self.ggn)
+
+    def covariance_from(self, curvature):
+        """Of the means, with a curvature `[P, P]`: `[N, M, M]`."""
         logits, jacobian = self.logits_and_jacobian
         matter = self.matter
         rates = matter.rates * matter.outcome.rate_factor
         total = matter.n_examples
-        return covariances(self.ggn, rates, total, jacobian, logits, matter.outcome.mean)[1]
+        return covariances(curvature, rates, total, jacobian, logits, matter.outcome.mean)[1]
 
     def hessian_times(self, vector, step=1e-4):
         """By central differences with two steps, whose errors of order h^2 cancel."""
