@@ -190,7 +190,7 @@ def random_spec(seed, loops):
         everywhere=everywhere,
         masked=masked,
         positive=kind != "words" and bool(rng.random() < 0.2),
-        rank=[None, int(rng.integers(1, 8))][int(rng.random() < 0.4)],
+        rank=[None, int(rng.integers(1, 8))][int(rng.random() < 0.25)],
         dtype=one_of(["float64", "float64", "float32"]),
         l2=one_of(["one", "given", "regularizers"]),
         free_bias=rng.random() < 0.1,
