@@ -103,7 +103,16 @@ def _head(x: Any, dtype: str) -> Any:
         if any(leaf.ndim == 0 for leaf in tf.nest.flatten(nest)):
             raise empty_error(f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(nest)]}")
         return checked_inputs(tf.nest.map_structure(lambda leaf: leaf[:POOL], nest), dtype)
-    return first_rows((checked_inputs(part[0], dtype) for part in source.examples(POOL)), POOL)
+    return first_rows(_checked_parts(source, dtype), POOL)
+
+
+def _checked_parts(source: Stream, dtype: str) -> Iterator[Any]:
+    """The inputs of a dataset, batch by batch; an error counts its row from the first one."""
+    first_row = 0
+    for part in source.examples(POOL):
+        rows = checked_inputs(part[0], dtype, first_row)
+        yield rows
+        first_row += len(tf.nest.flatten(rows)[0])
 
 
 def _candidates(head: Any, noisy: Any) -> Iterator[Any]:

@@ -157,12 +157,22 @@ def test_non_finite_weights_of_the_model():
         fit(m)
 
 
-def test_a_non_finite_loss():
+def test_outputs_that_overflow():
     """Weights and inputs are finite, and their product overflows."""
     m = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     m.set_weights([np.full((4, 3), 3e38, "float32"), np.zeros(3, "float32")])
-    with raises(NumericalError, "loss is not finite", "overflow"):
+    with raises(InvalidInputError, "output is not finite on the data", "48 of 48", "overflow"):
         fit(m, x=np.abs(X) + 2)
+
+
+def test_a_non_finite_loss():
+    """Outputs overflow at a row behind those that the model is probed with."""
+    m = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    m.set_weights([np.full((4, 3), 1e37, "float32"), np.zeros(3, "float32")])
+    x = np.clip(X, -1, 1)
+    x[-1] = 100.0
+    with raises(NumericalError, "loss is not finite", "overflow"):
+        fit(m, x=x)
 
 
 @pytest.mark.parametrize(
