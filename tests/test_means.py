@@ -12,7 +12,7 @@ from marks import slow
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods import CustomLoss
+from deltauq.likelihoods import CustomLoss, Gaussian
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
@@ -87,7 +87,7 @@ OUTCOMES = {
     "softmax": (3, None, RNG.integers(0, 3, N), "categorical", softmax),
     "one sigmoid": (1, "sigmoid", RNG.integers(0, 2, N), "binary", one_sigmoid),
     "labels": (3, "sigmoid", RNG.integers(0, 2, (N, 3)), "multilabel", sigmoids),
-    "regression": (2, None, RNG.normal(size=(N, 2)), "gaussian", numbers),
+    "regression": (2, None, RNG.normal(size=(N, 2)), Gaussian(noise=[0.5, 1.5]), numbers),
     "custom": (
         3,
         None,
