@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.adapters import state_use
 from deltauq.arrays import as_nest, empty_error
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.inputs import checked_inputs, cut, first_rows
@@ -30,7 +31,14 @@ _PROOFS = 2
 POOL = 16
 
 #: What a model may raise where it cannot be called, traced or differentiated.
-_FAILURES = (ValueError, TypeError, LookupError, NotImplementedError, tf.errors.OpError)
+_FAILURES = (
+    ValueError,
+    TypeError,
+    AttributeError,  # several outputs have no last operation
+    LookupError,
+    NotImplementedError,
+    tf.errors.OpError,
+)
 
 
 def probe_rows(network: Network, x: Any) -> Any:
@@ -59,7 +67,9 @@ def probe_rows(network: Network, x: Any) -> Any:
     noisy = _noisy(head)
     try:
         derivatives = _derivatives(network, noisy)
-    except _FAILURES:  # inspecting the model on these rows says what is wrong
+    except _FAILURES:
+        derivatives = None
+    if derivatives is None:  # inspecting the model on these rows says what is wrong
         return _tensors(noisy)
     rows: list[Any] = []
     proven: list[Array] = []
@@ -150,8 +160,11 @@ def _mixed(head: Any) -> Any:
     return tf.nest.map_structure(mixed, head)
 
 
-def _derivatives(network: Network, rows: Any) -> Callable[[Any], tuple[Array, Array]]:
-    """One row -> its logits `[C]` and the size of every variable's derivative `[n]`."""
+def _derivatives(network: Network, rows: Any) -> Callable[[Any], tuple[Array, Array]] | None:
+    """One row -> its logits `[C]` and the size of every variable's derivative `[n]`.
+
+    None where a call would change the user's model, or draw from its generator.
+    """
 
     def trace(params: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
         pieces = [tf.identity(piece) for piece in network.unflatten(params)]
@@ -162,6 +175,8 @@ def _derivatives(network: Network, rows: Any) -> Callable[[Any], tuple[Array, Ar
 
     spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), rows)
     compiled = traced(trace, network.params, spec)
+    if any(state_use(compiled.graph)):
+        return None
 
     def evaluate(row: Any) -> tuple[Array, Array]:
         logits, sizes = compiled(network.params, _tensors(row))

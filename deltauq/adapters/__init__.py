@@ -18,9 +18,10 @@ from deltauq.adapters.files import open_model
 from deltauq.adapters.keras3 import KerasAdapter
 from deltauq.adapters.legacy import LegacyKerasAdapter
 from deltauq.adapters.modules import ModuleAdapter, TensorFlowVariable
+from deltauq.adapters.substitution import state_use
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 
-__all__ = ["Adapter", "TensorFlowVariable", "Values", "adapt"]
+__all__ = ["Adapter", "TensorFlowVariable", "Values", "adapt", "state_use"]
 
 
 def adapt(model: Any) -> Adapter:
