@@ -187,6 +187,7 @@ class Batches:
 
         Not of the first ones: data may come sorted.
         """
+        self.require()
         chosen = np.linspace(0, self.n_weighted - 1, min(n, self.n_weighted)).astype(int)
         picked, seen = [], 0
         for part in self._parts():
