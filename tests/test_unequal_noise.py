@@ -167,7 +167,7 @@ def test_the_noise_is_read_from_plain_mse(model):
     np.testing.assert_allclose(dm.predict(NEW).noise[0], noise)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", "hessian"])
+@pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian")])
 @pytest.mark.parametrize("rank", ["full", 20])
 def test_outputs_of_equal_noise_have_the_numbers_of_the_inverse(model, curvature, rank):
     """To rounding, and in the limit."""
@@ -223,6 +223,7 @@ def test_polishing_never_raises_what_keras_minimised(model):
     model.set_weights(weights)
 
 
+@pytest.mark.slow
 def test_a_sandwich_that_is_tuned_on_held_out_data_stays_one(model):
     """The rate that was chosen gives what a fit at that rate gives, for every sandwich."""
     for curvature, options in (("sandwich", {}), ("ggn", {})):

@@ -209,6 +209,7 @@ HALF_AT_THE_END = np.r_[np.ones(N - 1), 0.5]
         (np.full(N, 1e-17), "importance"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:the data say next to nothing")  # of weights near zero
 def test_whole_numbers_are_counts_and_others_importance(weight, taken):
     dm = fit(weight)
     n = {"counts": None if weight is None else np.sum(weight, dtype=float)}.get(taken, N)
