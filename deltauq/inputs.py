@@ -290,4 +290,4 @@ def _n_rows(nest: Any) -> int:
 
 
 def _nothing() -> None:
-    """Where nobody wants to know."""
+    """Stand in for `on_fetch` and `on_fetched` where nobody asks to be told."""

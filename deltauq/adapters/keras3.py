@@ -95,7 +95,7 @@ class _Compilation:
 
     @property
     def compiled(self) -> bool:
-        """It was."""
+        """Whether the model was compiled."""
         return bool(self._model.compiled)
 
     def get_compile_config(self) -> dict[str, Any]:

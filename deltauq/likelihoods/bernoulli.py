@@ -54,7 +54,7 @@ class Bernoulli(Likelihood):
         return tf.linalg.diag(tf.sqrt(_spread(logits)))
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
-        """P (1 - p)."""
+        """Second derivative of the loss in each logit, p_c (1 - p_c), `[B, C]`."""
         wide = logits.astype(np.float64)
         return np.asarray(scipy.special.expit(wide) * scipy.special.expit(-wide))
 

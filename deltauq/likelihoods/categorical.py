@@ -93,7 +93,7 @@ class Categorical(Likelihood):
         return np.asarray(image - p * image.sum(axis=1, keepdims=True))
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
-        """P (1 - p)."""
+        """Second derivative of the loss in each logit, p_c (1 - p_c), `[B, C]`."""
         p = scipy.special.softmax(logits.astype(np.float64), axis=1)
         return np.asarray(p * (1.0 - p))
 

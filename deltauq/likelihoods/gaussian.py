@@ -123,7 +123,7 @@ class Gaussian(Likelihood):
         return other
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
-        """1 / v."""
+        """Second derivative of the loss in each output, 1 / v_c (v: the cost's), `[B, C]`."""
         return np.broadcast_to(1.0 / self._known_variance(), logits.shape)
 
     @property
@@ -159,7 +159,7 @@ class Gaussian(Likelihood):
 
     @property
     def scaled_by_noise(self) -> bool:
-        """It is."""
+        """True: the loss is divided by the noise."""
         return True
 
     def with_noise(self, noise: Array) -> Gaussian:

@@ -70,7 +70,7 @@ class AtPositions(Wrapped):
 
     @property
     def l2_in_scores(self) -> float:
-        """As of the inner one."""
+        """Of the likelihood at one position: all positions share the noise."""
         return self.inner.l2_in_scores
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -82,7 +82,7 @@ class AtPositions(Wrapped):
         return self.inner.curvature_and_slope(*self._flat(logits, y))
 
     def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
-        """As at one position."""
+        """Whether the loss has no curvature, output by output, as at one position."""
         return self.inner.is_flat(curvature, slope, epsilon)
 
     def hessian_factor_times(
