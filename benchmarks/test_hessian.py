@@ -11,7 +11,7 @@ from setting import beside, lenet, mlp, mnist, operator, ratio
 
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import Hessian
-from deltauq.eigen import eigenpairs
+from deltauq.curvature.eigenpairs import eigenpairs
 from deltauq.likelihoods import Categorical
 
 CASES = {"LeNet": (2_000, 50, 1e-2), "MLP 784-256-128-10": (10_000, 100, 1e-3)}

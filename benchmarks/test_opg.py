@@ -12,7 +12,7 @@ from setting import beside, lenet, mnist, operator, ratio
 
 from deltauq import Network
 from deltauq.curvature import OPG
-from deltauq.eigen import eigenpairs
+from deltauq.curvature.eigenpairs import eigenpairs
 from deltauq.likelihoods import Categorical
 from deltauq.linalg import add_gram_product
 

@@ -15,7 +15,7 @@ import pytest
 from setting import layers, mnist, operator
 
 from deltauq.curvature import OPG
-from deltauq.eigen import eigenpairs
+from deltauq.curvature.eigenpairs import eigenpairs
 
 HEAD = f"""
 import json, resource, sys, time

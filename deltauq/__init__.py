@@ -19,16 +19,13 @@ if TYPE_CHECKING:
         plots,
         report,
     )
-    from deltauq.callback import DeltaUncertainty
-    from deltauq.classifier import DeltaClassifier
-    from deltauq.comparison import Comparison, compare
     from deltauq.data import Batches
     from deltauq.delta import DeltaMethod
-    from deltauq.diagnosis import Diagnosis, diagnose
     from deltauq.errors import ConvergenceWarning, DeltaUQError
+    from deltauq.estimators import DeltaClassifier, DeltaRegressor, DeltaUncertainty
+    from deltauq.evaluation import Comparison, Diagnosis, compare, diagnose
     from deltauq.network import Network
     from deltauq.prediction import Prediction
-    from deltauq.regressor import DeltaRegressor
 
 __version__ = "0.1.0"
 
@@ -59,18 +56,18 @@ __all__ = [
 #: Where each public name that is not a module of its own lives.
 _HOME = {
     "Batches": "data",
-    "Comparison": "comparison",
+    "Comparison": "evaluation",
     "ConvergenceWarning": "errors",
-    "DeltaClassifier": "classifier",
+    "DeltaClassifier": "estimators",
     "DeltaMethod": "delta",
-    "DeltaRegressor": "regressor",
+    "DeltaRegressor": "estimators",
     "DeltaUQError": "errors",
-    "DeltaUncertainty": "callback",
-    "Diagnosis": "diagnosis",
+    "DeltaUncertainty": "estimators",
+    "Diagnosis": "evaluation",
     "Network": "network",
     "Prediction": "prediction",
-    "compare": "comparison",
-    "diagnose": "diagnosis",
+    "compare": "evaluation",
+    "diagnose": "evaluation",
 }
 
 

@@ -54,9 +54,9 @@ def fit(
 
     Example: deltauq fit credit.csv --target risk --output credit.deltauq
     """
-    from deltauq.choices import check_choice
-    from deltauq.delta import CURVATURES, DeltaMethod
-    from deltauq.weights import WeightKind
+    from deltauq.data.weights import WeightKind
+    from deltauq.delta.delta_method import CURVATURES, DeltaMethod
+    from deltauq.errors import check_choice
 
     check_output(output)
     check_choice("curvature", curvature, tuple(CURVATURES))  # before a network is trained
@@ -121,7 +121,7 @@ def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
 
 
 def _facts(method: Any) -> dict[str, Any]:
-    from deltauq.regularization import range_of
+    from deltauq.network.l2 import range_of
 
     rates = sorted(set(method.l2_rates.values()))
     return {

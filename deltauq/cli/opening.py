@@ -84,7 +84,7 @@ def open_model(path: Path) -> Opened:
 
 def open_artifact(path: Path) -> tuple[Any, Opened]:
     """The `DeltaMethod` of an artifact, and its model with what it knows."""
-    from deltauq.delta import DeltaMethod
+    from deltauq.delta.delta_method import DeltaMethod
 
     if path.suffix.lower() in _KERAS:
         raise InvalidInputError(

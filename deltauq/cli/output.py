@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deltauq.errors import InvalidInputError
-from deltauq.files import written_whole
+from deltauq.runtime.whole_files import written_whole
 
 __all__ = ["check_output", "write_whole"]
 

@@ -18,7 +18,7 @@ from deltauq.cli.console import in_words, pairs_table, say
 from deltauq.cli.opening import open_artifact
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import read_examples
-from deltauq.files import written_whole
+from deltauq.runtime.whole_files import written_whole
 
 __all__ = ["predict"]
 

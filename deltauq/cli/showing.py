@@ -30,7 +30,7 @@ def demo(
 
     Example: deltauq demo --output deltauq-demo
     """
-    from deltauq.demo import run_demo
+    from deltauq.cli.demo import run_demo
 
     summary = run_demo(output, seed=seed, progress=not quiet)
     words = (
@@ -44,7 +44,7 @@ def demo(
 
 
 def _demo_table(summary: dict[str, Any]) -> Any:
-    from deltauq.tables import terminal_table
+    from deltauq.prediction.tables import terminal_table
 
     columns = {
         "curvature": "curvature",

@@ -62,9 +62,9 @@ def train(
     """
     from sklearn.preprocessing import StandardScaler
 
-    from deltauq.classifier import DeltaClassifier
+    from deltauq.estimators.classifier import DeltaClassifier
+    from deltauq.estimators.regressor import DeltaRegressor
     from deltauq.likelihoods import Categorical
-    from deltauq.regressor import DeltaRegressor
 
     x = _features(x)
     scaler = StandardScaler().fit(x)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.data import Batch
-from deltauq.jacobians import Cotangents, Factor, PerExample, assemble, evaluated
+from deltauq.data.batches import Batch
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
-from deltauq.probing import POOL, probe_rows
-from deltauq.tracing import Compiled
+from deltauq.network.graph import Compiled
+from deltauq.network.jacobians import Cotangents, Factor, PerExample, assemble, evaluated
+from deltauq.network.probe_rows import POOL, probe_rows
 
 __all__ = ["GGN", "OPG", "Gram", "SandwichMeat"]
 

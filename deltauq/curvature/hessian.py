@@ -11,8 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.jacobians import hessian_product
 from deltauq.likelihoods import Likelihood
+from deltauq.network.jacobians import hessian_product
 
 __all__ = ["Hessian", "TraceEstimate"]
 
@@ -40,7 +40,7 @@ class Hessian(CurvatureOperator):
     one is three of them: the rest is done once for the columns of a block, or once and for all
     where `buffer_bytes` has room for the activations of all the data. At a kink (ReLU) it is the
     Hessian of the smooth piece the parameters lie in. It is only as true as TensorFlow's second
-    derivatives: `DeltaMethod` asks `deltauq.audit` about them first.
+    derivatives: `DeltaMethod` asks `deltauq.network.derivative_audit` about them first.
     """
 
     positive_semidefinite = False

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.jacobians import LinearHead, find_linear_head
 from deltauq.likelihoods import Likelihood
+from deltauq.network.jacobians import LinearHead, find_linear_head
 
 __all__ = ["LinearHeadGGN"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from deltauq.curvature.gram import GGN
-from deltauq.data import Batch
+from deltauq.data.batches import Batch
 from deltauq.errors import InvalidInputError
-from deltauq.jacobians import Factor
-from deltauq.tracing import Compiled
+from deltauq.network.graph import Compiled
+from deltauq.network.jacobians import Factor
 
 __all__ = ["MonteCarloGGN"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse.linalg
 
-from deltauq.data import Batches
+from deltauq.data.batches import Batches
 from deltauq.errors import InvalidInputError, NumericalError
-from deltauq.jacobians import PerExample
 from deltauq.likelihoods import Likelihood, resolve_likelihood
-from deltauq.network import Network
+from deltauq.network.jacobians import PerExample
+from deltauq.network.network import Network
 
 __all__ = ["CurvatureOperator"]
 

@@ -11,7 +11,7 @@ from deltauq.likelihoods.custom import CustomLoss
 from deltauq.likelihoods.gaussian import Gaussian
 from deltauq.likelihoods.likelihood import Likelihood
 from deltauq.likelihoods.positions import AtPositions
-from deltauq.likelihoods.stored import likelihood_facts, likelihood_of
+from deltauq.likelihoods.serialization import likelihood_facts, likelihood_of
 
 __all__ = [
     "AtPositions",

@@ -9,7 +9,7 @@ import scipy.special
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods.labels import check_smoothing, yes_or_no
+from deltauq.likelihoods.class_numbers import check_smoothing, yes_or_no
 from deltauq.likelihoods.likelihood import Array, Likelihood, Outcome
 
 __all__ = ["Bernoulli", "Binary"]

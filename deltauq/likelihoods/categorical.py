@@ -9,7 +9,7 @@ import scipy.special
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods.labels import check_smoothing, class_numbers, numbers_of_names
+from deltauq.likelihoods.class_numbers import check_smoothing, class_numbers, numbers_of_names
 from deltauq.likelihoods.likelihood import Array, Likelihood
 
 __all__ = ["Categorical"]

@@ -1,4 +1,4 @@
-"""Linear algebra on arrays and matrix products alone; nothing here knows a network."""
+"""Linear algebra on arrays and matrix products alone: what they are of does not matter here."""
 
 from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
 from deltauq.linalg.largest import NormBound, bound_largest_eigenvalue

@@ -17,21 +17,20 @@ __all__ = ["Eigenpairs"]
 @jaxtyped(typechecker=beartype)
 @dataclass(frozen=True)
 class Eigenpairs:
-    """Leading eigenpairs of a mean data curvature A `[P, P]`, values descending.
+    """Leading eigenpairs of a symmetric matrix A `[P, P]`, values descending.
 
     Attributes:
-        values: mu `[K]`; in the prior's metric (dimensionless), or times the L2 rate where all
-            parameters have one rate: then they are A's own.
+        values: mu `[K]`.
         vectors: orthonormal columns `[P, K]`.
-        residual_norms: ||A u - mu u|| `[K]`, in the unit of the values; of OPG and GGN an upper
-            bound of it, from `left_out` or, where that was not computed, from what is left of the
-            trace.
+        residual_norms: ||A u - mu u|| `[K]`, in the unit of the values; of a Nystrom
+            approximation an upper bound of it, from `left_out` or, where that was not computed,
+            from what is left of the trace.
         trace: of A, exact; None where it was not computed.
         smallest: the smallest eigenvalue found; None where the curvature has no negative ones.
         products: products of A with one vector that were spent.
         converged: every residual met the solver's rule.
-        left_out: how large the eigenvalues of A - U diag(mu) U^T can be, for the exact Hessian
-            those of A outside U; None where it was not computed.
+        left_out: how large the eigenvalues of A - U diag(mu) U^T can be, of
+            Lanczos pairs those of A outside U; None where it was not computed.
         n_lowest: how many of the pairs, the last ones, are A's smallest; the others are its
             largest.
     """
@@ -59,7 +58,7 @@ class Eigenpairs:
                     expected=f"finite {name}",
                     received=f"{np.count_nonzero(~np.isfinite(numbers))} of {numbers.size} that "
                     "are NaN or infinite",
-                    remedy="scale the inputs, raise l2, or build the model in float64",
+                    remedy="scale the inputs, raise l2, or compute in float64",
                 )
 
     @property

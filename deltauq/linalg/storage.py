@@ -26,16 +26,18 @@ class Storage:
 
     Args:
         directory: for the files; None for memory.
+        argument: what the caller calls the directory, for messages.
 
     Raises:
         InvalidInputError: there is no such directory.
     """
 
-    def __init__(self, directory: str | Path | None = None) -> None:
+    def __init__(self, directory: str | Path | None = None, *, argument: str = "directory") -> None:
         self.directory = directory
+        self._argument = argument
         if directory is not None and not Path(directory).is_dir():
             raise InvalidInputError(
-                "vectors_dir is not a directory",
+                f"{argument} is not a directory",
                 expected="an existing directory on a disk with room for the eigenvectors",
                 received=repr(str(directory)),
                 remedy="create it, or pass None to keep the eigenvectors in memory",
@@ -62,7 +64,7 @@ class Storage:
     def _take(self, descriptor: int, size: int) -> None:
         if size > self.free:
             raise MemoryLimitError(
-                "the eigenvectors do not fit on the disk of vectors_dir",
+                f"the eigenvectors do not fit on the disk of {self._argument}",
                 expected=f"at most {self.free / 2**30:.2f} GiB, what is free there",
                 received=f"{size / 2**30:.2f} GiB for one of several such matrices",
                 remedy="ask for a smaller rank, or name a directory on a larger disk",

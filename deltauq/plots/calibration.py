@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.metrics import RiskCoverage
-from deltauq.metrics import reliability as calibrate
-from deltauq.metrics import risk_coverage as trade_off
+from deltauq.evaluation.metrics import RiskCoverage
+from deltauq.evaluation.metrics import reliability as calibrate
+from deltauq.evaluation.metrics import risk_coverage as trade_off
 from deltauq.plots.canvas import BLACK, BLUE, GREY, VERMILION, new_axes, tidy
 from deltauq.plots.points import counted, events, is_of_classes, is_of_labels, misclassified
 

@@ -11,7 +11,7 @@ from deltauq.plots.canvas import BLACK, BLUE, MAX_POINTS, VERMILION, new_axes, t
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from deltauq.comparison import Comparison
+    from deltauq.evaluation.comparison import Comparison
 
 __all__ = ["comparison"]
 

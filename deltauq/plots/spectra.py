@@ -12,8 +12,8 @@ from deltauq.plots.canvas import BLACK, BLUE, GREEN, PURPLE, VERMILION, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from deltauq.curvature.rank_curve import RankCurve
     from deltauq.linalg import Eigenpairs
-    from deltauq.rankcurve import RankCurve
 
 __all__ = ["rank_curve", "spectrum"]
 

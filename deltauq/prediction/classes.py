@@ -12,8 +12,9 @@ import scipy.stats
 from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
-from deltauq.choices import check_choice
+from deltauq.errors import check_choice
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
+from deltauq.runtime.showing import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ class VarianceSplit:
 
 @jaxtyped(typechecker=beartype)
 @dataclass(frozen=True)
-class Prediction(Estimate):
+class Prediction(Estimate, Shown):
     """Class probabilities of N inputs with their epistemic uncertainty.
 
     Probabilities `[N, C]` are the means of an `Estimate`, which has the other attributes: their
@@ -185,9 +186,7 @@ class Prediction(Estimate):
 
     def plot(self, y: Any = None, ax: Any = None) -> Any:
         """Probability against standard error of the predicted class; see `deltauq.plots`."""
-        from deltauq import plots
-
-        return plots.probability_against_error(self, y, ax=ax)
+        return self._draw("probability_against_error", y, ax=ax)
 
     def _log_odds(self) -> tuple[Array, Array]:
         """log(p_c / (1 - p_c)) and its standard error, `[N, C]` each, without dividing by zero.

@@ -14,10 +14,9 @@ import tensorflow as tf
 from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 
-from deltauq.choices import check_share
-from deltauq.errors import InvalidInputError, optional
+from deltauq.errors import InvalidInputError, check_share, optional
 from deltauq.linalg import root_diagonal
-from deltauq.tables import notebook_table, terminal_table
+from deltauq.prediction.tables import notebook_table, terminal_table
 
 if TYPE_CHECKING:
     import pandas as pd

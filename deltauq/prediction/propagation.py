@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from deltauq.covariance import ParameterCovariance
-from deltauq.directions import Directions, Shown, SomeClasses
-from deltauq.inputs import InputBatches
-from deltauq.jacobians import Workspace
+from deltauq.curvature.noise_interval import NoiseRange
+from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.data.inputs import InputBatches
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
-from deltauq.linearization import Linearization
-from deltauq.memory import ResultMemory
-from deltauq.noiserange import NoiseRange
+from deltauq.network.jacobians import Workspace
 from deltauq.prediction.classes import Prediction, SomeClassesPrediction
+from deltauq.prediction.directions import Directions, Shown, SomeClasses
 from deltauq.prediction.estimate import Array, join
 from deltauq.prediction.labels import MultiLabelPrediction
+from deltauq.prediction.linearization import Linearization
 from deltauq.prediction.quantities import RegressionPrediction
+from deltauq.prediction.result_memory import ResultMemory
 
 __all__ = ["ROUNDING", "assemble", "predict", "predict_some", "prediction_memory"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
-from deltauq.choices import check_choice
+from deltauq.errors import check_choice
 from deltauq.prediction.classes import VarianceSplit
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq import plots
-from deltauq.comparison import Run
+from deltauq.evaluation.comparison import Run
 from deltauq.linalg import Eigenpairs, relative_width
 from deltauq.report.blocks import Block, Bullets, Facts, Heading, Picture, Section, Text
-from deltauq.report.study import Study
+from deltauq.report.material import Material
 from deltauq.report.words import curvature_name, number, percent
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _NOT_COVERED = (
 )
 
 
-def certainty(study: Study) -> Section:
+def certainty(study: Material) -> Section:
     """The section."""
     run = study.require_run()
     pairs = run.eigenpairs
@@ -80,7 +80,7 @@ def certainty(study: Study) -> Section:
     return Section("How sure are the numbers?", blocks)
 
 
-def certainty_sentence(study: Study) -> str:
+def certainty_sentence(study: Material) -> str:
     """How far the standard errors are known, in a sentence or two."""
     run, prediction = study.require_run(), study.prediction
     if run.eigenpairs.rank == run.eigenpairs.n_params:
@@ -100,7 +100,7 @@ def certainty_sentence(study: Study) -> str:
     )
 
 
-def _facts(study: Study) -> list[tuple[str, str, str]]:
+def _facts(study: Material) -> list[tuple[str, str, str]]:
     run = study.require_run()
     pairs, widths = run.eigenpairs, _widths(study)
     of_all = f"of {pairs.n_params:,}, the {curvature_name(run.curvature)}'s"
@@ -112,7 +112,7 @@ def _facts(study: Study) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _kind_of_interval(study: Study) -> tuple[str, str, str]:
+def _kind_of_interval(study: Material) -> tuple[str, str, str]:
     failure = _failure(study.require_run().eigenpairs)
     if not study.prediction.certified:
         return "Kind of interval", "estimate", "not a bound"
@@ -121,7 +121,7 @@ def _kind_of_interval(study: Study) -> tuple[str, str, str]:
     return "Kind of interval", "certified", f"wrong with probability {number(failure)} at most"
 
 
-def _basis(study: Study) -> str:
+def _basis(study: Material) -> str:
     """What the intervals rest on, and what stands for the rest."""
     run, sentences = study.require_run(), []
     pairs = run.eigenpairs
@@ -161,13 +161,13 @@ def _failure(pairs: Eigenpairs) -> float:
     return 0.0 if pairs.left_out is None else pairs.left_out.failure
 
 
-def _widths(study: Study) -> npt.NDArray[Any] | None:
+def _widths(study: Material) -> npt.NDArray[Any] | None:
     """(high - low) / high of every standard error; None where there are no bounds."""
     limits = study.prediction.std_limits
     return None if limits is None else relative_width(limits[..., 0], limits[..., 1])
 
 
-def _negative(run: Run, study: Study) -> str | None:
+def _negative(run: Run, study: Material) -> str | None:
     """A sentence on negative curvature, where the smallest eigenvalue found is below zero."""
     pairs, name, l2 = run.eigenpairs, curvature_name(run.curvature), study.l2
     if pairs.smallest is None or pairs.smallest >= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from deltauq import plots
-from deltauq.comparison import Comparison
+from deltauq.evaluation.comparison import Comparison
 from deltauq.report.blocks import Block, Column, Picture, Section, Table, Text
 from deltauq.report.words import MISSING, curvature_name, fixed, number
 

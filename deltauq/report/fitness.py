@@ -6,11 +6,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from deltauq.report.blocks import Block, Callout, Column, Heading, Section, Table, Text
-from deltauq.report.study import Study
+from deltauq.report.material import Material
 from deltauq.report.words import NBSP, curvature_name, number
 
 if TYPE_CHECKING:
-    from deltauq.diagnosis import Diagnosis
+    from deltauq.evaluation.diagnosis import Diagnosis
 
 __all__ = ["diagnosis_sentence", "fitness", "stationarity_verdict"]
 
@@ -44,7 +44,7 @@ _LEVELS = {
 _NAMED = 3
 
 
-def fitness(study: Study) -> Section | None:
+def fitness(study: Material) -> Section | None:
     """The section; None where nothing is known."""
     blocks: list[Block] = []
     if study.stationarity is not None:
@@ -56,7 +56,7 @@ def fitness(study: Study) -> Section | None:
     return Section("Is the model fit for it?", blocks) if blocks else None
 
 
-def stationarity_verdict(study: Study) -> str:
+def stationarity_verdict(study: Material) -> str:
     """As training said, or by the gradient and what a step to the minimum would do."""
     found = study.stationarity
     if study.verdict is not None or found is None:
@@ -139,7 +139,7 @@ def _costs(diagnosis: Diagnosis) -> Table:
     return Table("Costs", columns, rows)
 
 
-def _stationarity_sentence(study: Study) -> str:
+def _stationarity_sentence(study: Material) -> str:
     s = study.stationarity
     assert s is not None
     side = "within" if s.ratio <= study.tolerance else "above"

@@ -16,9 +16,9 @@ from deltauq.report.classes import OfClasses
 from deltauq.report.curvatures import side_by_side
 from deltauq.report.fitness import diagnosis_sentence, fitness, stationarity_verdict
 from deltauq.report.labels import OfLabels
+from deltauq.report.material import Material
 from deltauq.report.quantities import OfQuantities
 from deltauq.report.stories import Story
-from deltauq.report.study import Study
 from deltauq.report.words import curvature_name, curvature_names
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ _METHOD = (
 )
 
 
-def figures(study: Study) -> dict[str, Figure]:
+def figures(study: Material) -> dict[str, Figure]:
     """The report's figures in its order; the names serve as file names."""
     return {picture.name: _drawn(picture) for picture in _pictures(_sections(study))}
 
 
-def to_html(study: Study, figures: dict[str, Figure] | None = None) -> str:
+def to_html(study: Material, figures: dict[str, Figure] | None = None) -> str:
     """The report as one HTML page that refers to nothing outside itself.
 
     Args:
@@ -63,7 +63,7 @@ def to_html(study: Study, figures: dict[str, Figure] | None = None) -> str:
     if figures is None:
         figures = {picture.name: _drawn(picture) for picture in _pictures(sections)}
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deltauq"),
+        loader=jinja2.PackageLoader("deltauq.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -78,7 +78,7 @@ def to_html(study: Study, figures: dict[str, Figure] | None = None) -> str:
     )
 
 
-def _sections(study: Study) -> list[Section]:
+def _sections(study: Material) -> list[Section]:
     """What there is material for, in the order of a reader's questions."""
     parts: list[Section | None] = []
     story = None if study.run is None else _STORIES[type(study.prediction)](study)
@@ -101,13 +101,13 @@ def _sections(study: Study) -> list[Section]:
     return sections
 
 
-def _lead(study: Study) -> str:
+def _lead(study: Material) -> str:
     if study.run is None:
         return "Whether a trained model is fit for standard errors by the Delta method."
     return _STORIES[type(study.prediction)].lead
 
 
-def _in_short(study: Study, story: Story) -> Section:
+def _in_short(study: Material, story: Story) -> Section:
     """The answer to each question in a sentence."""
     items = []
     if study.y is not None:
@@ -127,7 +127,7 @@ def _in_short(study: Study, story: Story) -> Section:
     return Section("In short", [Bullets(items)])
 
 
-def _asked(study: Study, story: Story) -> Section:
+def _asked(study: Material, story: Story) -> Section:
     runs = () if study.comparison is None else study.comparison.runs
     reference = study.require_run().curvature
     names = dict.fromkeys([reference, *(run.curvature for run in runs)])

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from deltauq import plots
 from deltauq.errors import InvalidInputError
-from deltauq.metrics import error_auroc
+from deltauq.evaluation.metrics import error_auroc
 from deltauq.report.blocks import Block, Column, Facts, Heading, Picture, Section, Table, Text
-from deltauq.report.study import Study
+from deltauq.report.material import Material
 from deltauq.report.words import fixed, number
 
 __all__ = ["Story", "se_range", "told_score", "uncertain_table"]
@@ -50,7 +50,7 @@ class Story(abc.ABC):
     lead: str
     question: str
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Material) -> None:
         self.study = study
         self.prediction = study.prediction
         self.names = study.names
@@ -122,7 +122,7 @@ class Story(abc.ABC):
     )
 
 
-def se_range(study: Study, rows: Array, columns: Array) -> list[str]:
+def se_range(study: Material, rows: Array, columns: Array) -> list[str]:
     """Between what the standard error from all eigenpairs lies; empty where it is not known."""
     limits = study.prediction.std_limits
     if limits is None:
@@ -131,7 +131,7 @@ def se_range(study: Study, rows: Array, columns: Array) -> list[str]:
 
 
 def uncertain_table(
-    study: Study, chosen: Array, columns: Sequence[tuple[Column, Sequence[str]]], marked: Array
+    study: Material, chosen: Array, columns: Sequence[tuple[Column, Sequence[str]]], marked: Array
 ) -> Table:
     """A table of inputs: their numbers, some columns, and their scores."""
     filled = [(column, cells) for column, cells in columns if len(cells)]
@@ -149,7 +149,7 @@ def uncertain_table(
     )
 
 
-def told_score(study: Study, baseline: Array | None) -> list[Block]:
+def told_score(study: Material, baseline: Array | None) -> list[Block]:
     """Does the score find wrong predictions, and better than the probabilities do?
 
     Args:

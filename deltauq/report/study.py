@@ -1,129 +1,37 @@
-"""`Study`: everything a report can show, and where it comes from."""
+"""`Study`: a report on a fitted method, or on a comparison, and where its parts come from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.comparison import Comparison, Run, labels_of
-from deltauq.cost import Stationarity
+from deltauq.delta.delta_method import DeltaMethod
 from deltauq.errors import InvalidInputError
+from deltauq.evaluation.comparison import Comparison, Run, labels_of
+from deltauq.evaluation.diagnosis import Diagnosis
 from deltauq.likelihoods import Categorical
-from deltauq.plots.points import checked_truth, counted, output_names
-from deltauq.prediction import (
-    MultiLabelPrediction,
-    Prediction,
-    RegressionPrediction,
-    class_numbers,
-)
-from deltauq.weights import Weighting
+from deltauq.prediction import Prediction, RegressionPrediction, class_numbers
+from deltauq.report import page
+from deltauq.report.material import TITLE, Material
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from deltauq.delta import DeltaMethod
-    from deltauq.diagnosis import Diagnosis
 
 __all__ = ["Study"]
 
 Array = npt.NDArray[Any]
 
-_TITLE = "Predictions with standard errors"
-
 
 @dataclass(frozen=True)
-class Study:
-    """Everything a report shows; what is None is left out of it.
+class Study(Material):
+    """Everything a report shows, and the report; what is None is left out of it.
 
-    Attributes:
-        title: of the page.
-        run: the predictions that the page is about, and the eigenpairs behind them.
-        y: what the inputs are in truth: class numbers `[N]`, labels or numbers `[N, C]`.
-        class_names: of the classes, labels or outputs `[C]`; None numbers them.
-        images: of the inputs, `[N, h, w]` or `[N, h, w, 3]`; of classes only.
-        feature: of a regression on one feature, its values `[N]`.
-        n_train: training examples, or the sum of their counts.
-        weighting: what their weights were taken for, as of `DeltaMethod`.
-        stationarity: how nearly the cost's gradient vanishes at the weights.
-        verdict: "stationary", "stopped at a kink" or "not converged", where training said so; None
-            compares the gradient's ratio with `tolerance`, and its shift with one standard error.
-        tolerance: of the gradient's ratio.
-        l2: the L2 rate beside the mean loss; None where there is no single one.
-        tail: what stands for the eigenpairs left out, as of `DeltaMethod`.
-        negative_curvature: what was done with it, as of `DeltaMethod`.
-        diagnosis: of the model on its training data.
-        comparison: of several curvatures.
-        rows: numbers of the predictions that are shown, out of all that were given `[N]`: those
-            that are masked are left out here, in `run`, `y`, `images` and `feature` too.
-        n_masked: how many were left out.
+    The attributes are those of `Material`.
     """
-
-    title: str = _TITLE
-    run: Run | None = None
-    y: Array | None = None
-    class_names: Sequence[str] | None = None
-    images: Array | None = None
-    feature: Array | None = None
-    n_train: float | None = None
-    weighting: Weighting = "none"
-    stationarity: Stationarity | None = None
-    verdict: str | None = None
-    tolerance: float = 0.02
-    l2: float | None = None
-    tail: str | None = None
-    negative_curvature: str = "project"
-    diagnosis: Diagnosis | None = None
-    comparison: Comparison | None = None
-    rows: Array = field(init=False, default_factory=lambda: np.arange(0))
-    n_masked: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        if self.run is None:
-            return
-        kinds = (Prediction, MultiLabelPrediction, RegressionPrediction)
-        if not isinstance(self.run.prediction, kinds):
-            raise InvalidInputError(
-                "a report cannot tell this kind of prediction",
-                expected="predictions of one of several classes, of several labels, or of numbers",
-                received=repr(self.run.prediction),
-                remedy="predict without classes=",
-            )
-        if np.all(self.prediction.masked):
-            raise InvalidInputError(
-                "there is nothing to report",
-                expected="at least one input that is not masked",
-                received=f"{len(self.prediction)} masked ones" if len(self.prediction) else "none",
-            )
-        self._leave_out_masked(self.run)
-        output_names(self.class_names, self.prediction.logits.shape[1])
-        if self.y is not None:
-            checked_truth(self.prediction, self.y)
-        if self.images is not None and not isinstance(self.prediction, Prediction):
-            raise InvalidInputError(
-                "images are shown beside the probabilities of classes",
-                expected="predictions of one of several classes, or no images",
-                received=repr(self.prediction),
-            )
-
-    def _leave_out_masked(self, run: Run) -> None:
-        """Keep what is about predictions that are not masked."""
-        everything = run.prediction
-        columns = (self.y, self.images, self.feature)
-        prediction, y, images, feature = counted(everything, *columns)
-        changed = {
-            "run": replace(run, prediction=prediction),
-            "y": y,
-            "images": images,
-            "feature": feature,
-            "rows": np.flatnonzero(~everything.masked),
-            "n_masked": len(everything) - len(prediction),
-        }
-        for name, value in changed.items():
-            object.__setattr__(self, name, value)
 
     @classmethod
     def of(
@@ -132,7 +40,7 @@ class Study:
         x: Any,
         y: Any = None,
         *,
-        title: str = _TITLE,
+        title: str = TITLE,
         class_names: Sequence[str] | None = None,
         images: Array | None = None,
         diagnosis: Diagnosis | None = None,
@@ -193,38 +101,19 @@ class Study:
             y = class_numbers(y)
         return cls(run=run, y=y, comparison=comparison, **parts)
 
-    @property
-    def prediction(self) -> Any:
-        """The predictions, an `Estimate`."""
-        return self.require_run().prediction
+    @classmethod
+    def of_diagnosis(cls, diagnosis: Diagnosis, **parts: Any) -> Study:
+        """A study of a model before a fit.
 
-    def require_run(self) -> Run:
-        """The run.
-
-        Raises:
-            InvalidInputError: there is none.
+        Args:
+            diagnosis: from `diagnose`.
+            **parts: other attributes.
         """
-        if self.run is None:
-            raise InvalidInputError(
-                "the study has no predictions", expected="one with a run", received="run=None"
-            )
-        return self.run
-
-    @property
-    def names(self) -> list[str]:
-        """Of the classes, labels or outputs."""
-        return output_names(self.class_names, self.prediction.logits.shape[1])
-
-    @property
-    def by_score(self) -> Array:
-        """Numbers of the inputs, the most uncertain first."""
-        return np.argsort(-self.prediction.score, kind="stable")
+        return cls(stationarity=diagnosis.stationarity, diagnosis=diagnosis, **parts)
 
     def figures(self) -> dict[str, Figure]:
         """The report's figures in its order; the names serve as file names."""
-        from deltauq.report.page import figures
-
-        return figures(self)
+        return page.figures(self)
 
     def to_html(self, figures: dict[str, Figure] | None = None) -> str:
         """The report as one HTML page that refers to nothing outside itself.
@@ -235,9 +124,7 @@ class Study:
         Raises:
             MissingDependencyError: without jinja2 or matplotlib.
         """
-        from deltauq.report.page import to_html
-
-        return to_html(self, figures)
+        return page.to_html(self, figures)
 
 
 def _common_rate(dm: DeltaMethod) -> float | None:

@@ -1,0 +1,165 @@
+"""The cost the weights minimise, its gradient, and how far from a minimum they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq.data.batches import Batch, Batches
+from deltauq.errors import NumericalError
+from deltauq.likelihoods import Likelihood
+from deltauq.network.graph import Compiled
+from deltauq.network.network import Network, Parameter
+
+__all__ = ["Cost", "Stationarity", "per_parameter"]
+
+Array = npt.NDArray[Any]
+
+#: Gradient norm relative to its larger part up to which weights count as a minimum.
+_MINIMUM = 0.02
+
+
+@dataclass(frozen=True)
+class Stationarity:
+    """How nearly the cost's gradient vanishes, as the Delta method needs.
+
+    Attributes:
+        cost: mean loss plus (1/2) sum_j lambda_j w_j^2.
+        gradient_norm: Euclidean norm of the cost's gradient.
+        data_norm: of its data part, the mean gradient of the loss.
+        l2_norm: of its L2 part, lambda_j w_j.
+        params_norm: of the weights.
+        shift: how far a Newton step to the minimum would move the predictions of training inputs,
+            in their standard errors: the median; None where it was not computed. Training by
+            mini-batches leaves a gradient whose norm is no small part of anything, and yet moves
+            the predictions little: this is the figure to look at.
+        least_shift: the same with the shortest step that the eigenpairs leave possible, of which
+            few tell little: with as much curvature in all other directions as there may be.
+    """
+
+    cost: float
+    gradient_norm: float
+    data_norm: float
+    l2_norm: float
+    params_norm: float
+    shift: float | None = None
+    least_shift: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The gradient's norm relative to its larger part; the parts cancel at a minimum.
+
+        Without any L2 there is nothing to cancel: then |gradient| |weights| / cost, where the cost
+        is positive, and otherwise (a density can exceed one) the nats |gradient| |weights|.
+        """
+        if self.l2_norm > 0 or self.params_norm == 0:
+            larger = max(self.data_norm, self.l2_norm)
+            return self.gradient_norm / larger if larger > 0 else 0.0
+        return self.gradient_norm * self.params_norm / (self.cost if self.cost > 0 else 1.0)
+
+    @property
+    def is_minimum(self) -> bool:
+        """The gradient has all but vanished."""
+        return self.ratio <= _MINIMUM
+
+    @property
+    def _least(self) -> float | None:
+        return self.shift if self.least_shift is None else self.least_shift
+
+    @property
+    def is_far(self) -> bool:
+        """More than a standard error from the minimum; any way from it where that is unknown.
+
+        Of the shortest step that is possible: a long one may be that of a low rank.
+        """
+        return not self.is_minimum and (self._least is None or not self._least <= 1.0)
+
+    @property
+    def shift_range(self) -> str:
+        """`least_shift` to `shift` in words, or one number where they are alike."""
+        if self.shift is None:
+            return "many"
+        low, high = f"{self._least:.2g}", f"{self.shift:.2g}"
+        return high if low == high else f"{low} to {high}"
+
+    @property
+    def is_near(self) -> bool:
+        """Within a standard error of the minimum."""
+        return self.is_minimum or (self.shift is not None and self.shift <= 1.0)
+
+
+class Cost:
+    """(1/N) sum_n c_n w_n loss_n + (1/2) sum_j lambda_j w_j^2 as a function of flat parameters.
+
+    Args:
+        network: the network.
+        likelihood: gives the loss.
+        data: the training set.
+        rates: lambda_j per parameter `[P]`.
+    """
+
+    def __init__(
+        self, network: Network, likelihood: Likelihood, data: Batches, rates: Array
+    ) -> None:
+        self._data = data
+        self._rates = rates
+        self._dtype = network.dtype
+
+        def batch_sum(params: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+            params = tf.identity(params)
+            logits = network.logits(network.unflatten(params), batch.x)
+            total = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
+            return total, tf.gradients(total, params)[0]
+
+        spec = tf.TensorSpec([network.n_params], network.dtype)
+        self._batch_sum = Compiled(batch_sum, spec, data.spec)
+
+    def evaluate(self, params: Array) -> tuple[Stationarity, Array]:
+        """The cost with the norms of its gradient, and the gradient `[P]`, float64; one pass."""
+        point = tf.constant(np.asarray(params, self._dtype))
+        loss, data_gradient = 0.0, np.zeros(len(self._rates))
+        for batch in self._data:
+            batch_loss, batch_gradient = self._batch_sum(point, batch)
+            loss += float(batch_loss)
+            data_gradient += batch_gradient.numpy()
+        data_gradient /= self._data.n_examples
+        params = np.asarray(params, np.float64)
+        l2_gradient = self._rates * params
+        gradient = data_gradient + l2_gradient
+        norms = [
+            float(np.linalg.norm(vector))
+            for vector in (gradient, data_gradient, l2_gradient, params)
+        ]
+        value = loss / self._data.n_examples + 0.5 * float(l2_gradient @ params)
+        return Stationarity(value, *norms), gradient
+
+    def stationarity(self, params: Array) -> Stationarity:
+        """Norms of the gradient and of its parts.
+
+        Raises:
+            NumericalError: the loss or its gradient is not finite.
+        """
+        return self.checked(params)[0]
+
+    def checked(self, params: Array) -> tuple[Stationarity, Array]:
+        """As `evaluate`, but refusing what is not finite as `stationarity` does."""
+        found, gradient = self.evaluate(params)
+        if not np.isfinite([found.cost, found.gradient_norm]).all():
+            raise NumericalError(
+                "the loss is not finite on the training data",
+                expected="a finite cost and gradient at the model's weights",
+                received=f"cost {found.cost}, gradient norm {found.gradient_norm}",
+                remedy="look for overflow in the model: unscaled inputs, exp or log layers, "
+                "diverged weights",
+            )
+        return found, gradient
+
+
+def per_parameter(parameters: Sequence[Parameter], rates: Array) -> Array:
+    """Rates per variable spread over its entries, `[P]`."""
+    return np.repeat(rates, [parameter.size for parameter in parameters])

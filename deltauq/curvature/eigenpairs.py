@@ -1,0 +1,227 @@
+"""From a curvature operator to its leading eigenpairs: which solver, how many, how good."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from deltauq.curvature.operator import CurvatureOperator
+from deltauq.curvature.solvers import bound_columns, make_solver, solver_columns
+from deltauq.errors import InvalidInputError, check_count
+from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
+
+__all__ = [
+    "Rank",
+    "automatic_eigenpairs",
+    "basis_columns",
+    "certificate_columns",
+    "check_rank",
+    "eigenpairs",
+    "is_dense",
+    "resolving",
+]
+
+Rank = int | Literal["auto", "full"]
+
+#: Largest P for which [P, P] matrices are formed (three of them in float64: 10 GB at 20,000).
+DENSE_LIMIT = 20_000
+
+#: P up to which `rank="auto"` takes the dense path at once: seconds, and nothing is left out.
+AUTO_DENSE_LIMIT = 3_000
+
+#: The first rank that `rank="auto"` tries.
+_AUTO_START = 64
+
+#: Largest rank that `rank="auto"` tries for the exact Hessian, whose pairs cost a pass each.
+_AUTO_LANCZOS_RANK = 256
+
+
+def check_rank(rank: Any, n_params: int) -> Rank:
+    """A usable rank, or `InvalidInputError`."""
+    named = isinstance(rank, str) and rank in ("auto", "full")
+    if named and rank == "full" and n_params > DENSE_LIMIT:
+        raise InvalidInputError(
+            "rank='full' needs matrices that are too large",
+            expected=f"at most {DENSE_LIMIT:,} parameters",
+            received=f"P = {n_params:,}: three [P, P] matrices of "
+            f"{8 * n_params**2 / 2**30:.0f} GiB each",
+            remedy="pass a number as rank, rank='auto', or fewer layers with layers=...",
+        )
+    if named:
+        return rank
+    rank = check_count("rank", rank, or_else=", 'auto' or 'full'")
+    if rank > n_params:
+        raise InvalidInputError(
+            "rank is larger than the number of parameters",
+            expected=f"at most P = {n_params:,}",
+            received=f"{rank:,}",
+            remedy="pass rank='full' to keep all eigenpairs",
+        )
+    return rank
+
+
+def eigenpairs(
+    operator: CurvatureOperator,
+    rank: int | Literal["full"],
+    *,
+    ends: Ends = "largest",
+    bounds: bool = False,
+    seed: int = 0,
+    storage: Storage | None = None,
+) -> Eigenpairs:
+    """The K leading eigenpairs of a curvature (all of them for "full").
+
+    "full" forms A and diagonalises it in float64. Otherwise a semidefinite operator is sketched
+    (Nystrom, two passes over the data), and the exact Hessian goes through block Lanczos until the
+    residuals of the K pairs meet sqrt(2) ||R||_F <= 0.1 in the operator's scale (where the prior's
+    metric was entered: 0.1 lambda). Pairs beyond that rule are left out, the innermost first, and
+    `converged` is False.
+
+    Args:
+        operator: the curvature, usually in the prior's metric.
+        rank: K, or "full".
+        ends: of the exact Hessian's spectrum, the "largest" K, the "smallest", or "both": three
+            fifths of K from the top, and the residuals of all meet 0.1 (1 + the smallest mu).
+        bounds: compute `left_out` too; takes up to five more passes over the data. It is about the
+            largest pairs only.
+        seed: of the random start.
+        storage: where vectors of length P live; None for memory ("full" is always in memory).
+
+    Raises:
+        InvalidInputError: another end than the largest of a semidefinite curvature.
+    """
+    if rank == "full":
+        return _dense(operator)
+    if ends != "largest" and operator.positive_semidefinite:
+        raise InvalidInputError(
+            f"ends={ends!r} needs a solver that semidefinite curvatures do not have",
+            expected="ends='largest' for OPG and GGN, whose smallest eigenvalues are zero",
+            received=type(operator).__name__,
+        )
+    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
+    pairs = solver.solve(rank)
+    return solver.certified(pairs) if bounds else pairs
+
+
+def automatic_eigenpairs(
+    operator: CurvatureOperator,
+    is_enough: Callable[[Eigenpairs], bool],
+    *,
+    ends: Ends = "largest",
+    bounds: bool = False,
+    max_bytes: int = 2**31,
+    seed: int = 0,
+    storage: Storage | None = None,
+) -> tuple[Eigenpairs, str | None]:
+    """Eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
+
+    What was computed for one rank is kept for the next. Few parameters (P <= 3,000, or a rank near
+    P) take the dense path.
+
+    Args:
+        operator: the curvature.
+        is_enough: judges the pairs; with bounds also without, before passes are spent on them.
+        ends: as in `eigenpairs`.
+        bounds: compute `left_out` too.
+        max_bytes: room for vectors, the limit of the rank.
+        seed: of the random start.
+        storage: where vectors of length P live; None for memory.
+
+    Returns:
+        The last pairs, and why there are no more of them, with what to do: None where they were
+        enough.
+    """
+    size = operator.shape[0]
+    if is_dense("auto", size):
+        return _dense(operator), None
+    itemsize = np.dtype(operator.network.dtype).itemsize
+    affordable = max_bytes // (3 * size * itemsize)
+    if not operator.positive_semidefinite:
+        affordable = min(affordable, _AUTO_LANCZOS_RANK)
+    limit = min(size, max(_AUTO_START, affordable))
+    rank = min(_AUTO_START, limit)
+    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
+    for step in itertools.count(1):
+        pairs = solver.solve(rank)
+        # Fewer pairs than columns were sketched for: more columns would drown in rounding too.
+        last = rank >= limit or not pairs.converged or pairs.rank < rank
+        enough = is_enough(pairs)
+        if bounds and (enough or last):
+            pairs = solver.certified(pairs, step)
+            enough = is_enough(pairs)
+        if enough or last:
+            break
+        rank = min(2 * rank, limit)
+    return pairs, None if enough else _why_no_more(operator, pairs, rank, storage)
+
+
+def _why_no_more(
+    operator: CurvatureOperator, pairs: Eigenpairs, rank: int, storage: Storage | None
+) -> str:
+    """What stopped the rank from growing, and what lets it grow."""
+    if not pairs.converged:
+        return "the next ones do not converge; curvature='ggn' has those that do"
+    if pairs.rank < rank:
+        dtype = operator.network.dtype
+        return (
+            f"the next ones drown in the rounding of {dtype}; {resolving(dtype)} has more, "
+            "a larger rank has not"
+        )
+    if not operator.positive_semidefinite and rank >= _AUTO_LANCZOS_RANK:
+        return (
+            "an exact Hessian takes more than a pass a pair; a larger rank as a number goes on, "
+            "curvature='ggn' is faster"
+        )
+    if storage is not None and storage.directory is not None:
+        return "vectors_dir has no room for more; a larger disk or fewer layers have"
+    return (
+        "the memory that is free holds no more; a larger memory_limit, vectors_dir=... on a disk, "
+        "or fewer layers make room"
+    )
+
+
+def resolving(dtype: str) -> str:
+    """What tells more eigenpairs from the rounding of a model's precision."""
+    return "a larger l2" if dtype == "float64" else "a model in float64 or a larger l2"
+
+
+def is_dense(rank: Rank, n_params: int) -> bool:
+    """Whether a `[P, P]` matrix is formed."""
+    return rank == "full" or (rank == "auto" and n_params <= AUTO_DENSE_LIMIT)
+
+
+def basis_columns(operator: type[CurvatureOperator], rank: Rank, n_params: int) -> int:
+    """Vectors of length P, at most, that a solver holds at once; "auto" at its first rank."""
+    if is_dense(rank, n_params):
+        return 6 * n_params  # three matrices in float64
+    return solver_columns(operator, _first(rank), n_params)
+
+
+def certificate_columns(rank: Rank, n_params: int) -> int:
+    """Vectors of length P, at most, that a bound on what is left out takes beside them."""
+    return 0 if is_dense(rank, n_params) else bound_columns(_first(rank))
+
+
+def _first(rank: Rank) -> int:
+    return _AUTO_START if isinstance(rank, str) else rank
+
+
+def _dense(operator: CurvatureOperator) -> Eigenpairs:
+    matrix = operator.to_dense()
+    values, vectors = np.linalg.eigh(matrix)
+    values, vectors = values[::-1], np.ascontiguousarray(vectors[:, ::-1])
+    residuals = np.linalg.norm(matrix @ vectors - vectors * values, axis=0)
+    semidefinite = operator.positive_semidefinite
+    return Eigenpairs(
+        values=np.maximum(values, 0.0) if semidefinite else values.copy(),
+        vectors=vectors,
+        residual_norms=residuals,
+        trace=float(np.trace(matrix)),
+        smallest=None if semidefinite else float(values[-1]),
+        products=len(matrix),
+        converged=True,
+        left_out=NormBound(0.0, 0.0, 0.0, 0),
+    )

@@ -1,0 +1,354 @@
+"""From eigenpairs of the curvature to the covariance of the parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq.curvature.noise_interval import NoiseRange
+from deltauq.errors import InvalidInputError, NotPositiveDefiniteError, NumericalError, check_choice
+from deltauq.linalg import Eigenpairs, LowRank
+
+__all__ = [
+    "NegativeCurvature",
+    "ParameterCovariance",
+    "Tail",
+    "dense_covariance",
+    "is_positive",
+    "low_rank_covariance",
+    "spectrum_interval",
+    "tail_interval",
+]
+
+Array = npt.NDArray[Any]
+Tail = Literal["midpoint", "l2", "trace", "none"]
+NegativeCurvature = Literal["project", "keep", "raise"]
+
+
+@dataclass(frozen=True)
+class ParameterCovariance:
+    """Sigma = (1/N) D [U diag(d) U^T + t (I - U U^T)] D, D = diag(scale).
+
+    The brackets hold the inverse of the precision in the prior's metric, where every parameter has
+    the L2 rate one; D = diag(lambda_j^-1/2) leads back.
+
+    Attributes:
+        vectors: U `[P, K]`, orthonormal.
+        spectrum: d and t.
+        scale: `[P]`.
+        n_examples: N.
+        bounds: of two matrices between which, in the semidefinite order, the covariance from all
+            eigenpairs lies; None where that is not known.
+        certified: that order is proven; otherwise the two are an estimate of how far it may lie.
+        noise: how far the estimated noise of a regression is known, at which all this is; None
+            where it was given, and of other likelihoods. `bounds` do not hold it: standard errors'
+            bounds are widened by it.
+    """
+
+    vectors: Array
+    spectrum: LowRank
+    scale: Array
+    n_examples: float
+    bounds: tuple[LowRank, LowRank] | None = None
+    certified: bool = True
+    noise: NoiseRange | None = None
+
+    def with_noise(self, noise: NoiseRange | None) -> ParameterCovariance:
+        """The same, its noise known to lie in a range."""
+        certain = noise is None or noise.certified
+        return replace(self, noise=noise, certified=self.certified and certain)
+
+    def __post_init__(self) -> None:
+        for spectrum in (self.spectrum, *(self.bounds or ())):
+            if not (np.all(np.isfinite(spectrum.weights)) and np.isfinite(spectrum.tail)):
+                raise NumericalError(
+                    "the parameters' covariance is not finite",
+                    expected="finite variances along every eigenvector, and outside them",
+                    received=f"{np.count_nonzero(~np.isfinite(spectrum.weights))} of "
+                    f"{spectrum.weights.size} are NaN or infinite, and {spectrum.tail:.3g} outside",
+                    remedy="scale the inputs, raise l2, or build the model in float64",
+                )
+
+    def project(self, along: Array, rest: Array) -> Array:
+        """J Sigma J^T `[..., C, C]` from what `Linearization.sketch` gives of J D and U."""
+        return self.spectrum.quadratic_form(along, rest) / self.n_examples
+
+    def project_bounds(self, along: Array, rest: Array) -> tuple[Array, Array] | None:
+        """The same from `bounds`, the smaller one first."""
+        if self.bounds is None:
+            return None
+        low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
+        return low / self.n_examples, high / self.n_examples
+
+    def project_between(self, along: Array, rest: Array) -> tuple[Array, tuple[Array, ...] | None]:
+        """J Sigma J^T, and matrices in whose range it lies from all eigenpairs; None where unknown.
+
+        Where the bounds are no proof the matrix itself belongs to the range.
+        """
+        middle, outer = self.project(along, rest), self.project_bounds(along, rest)
+        if outer is None or self.certified:
+            return middle, outer
+        return middle, (*outer, middle)
+
+    @property
+    def largest_std(self) -> float:
+        """The largest standard error of a row of length one in the prior's metric."""
+        high = self.spectrum if self.bounds is None else self.bounds[1]
+        return float(np.sqrt(high.largest / self.n_examples))
+
+    def times(self, vector: Array) -> Array:
+        """Sigma v of a vector `[P]`."""
+        scaled = self.scale * vector
+        along = self.vectors.T @ scaled.astype(self.vectors.dtype)
+        inside = self.vectors @ ((self.spectrum.weights - self.spectrum.tail) * along)
+        return np.asarray(self.scale * (inside + self.spectrum.tail * scaled) / self.n_examples)
+
+    def diagonal(self) -> Array:
+        """Variances of the parameters `[P]`, float64."""
+        weights = self.spectrum.weights - self.spectrum.tail
+        squares = np.square(self.vectors, dtype=np.float64) @ weights + self.spectrum.tail
+        return np.asarray(self.scale**2 * squares / self.n_examples)
+
+    def to_linear_operator(self) -> tf.linalg.LinearOperator:
+        """Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the precision of the eigenvectors.
+
+        That is float64 where all of them are known (rank="full"), else the network's.
+        """
+        dtype = self.vectors.dtype
+        weights, tail = self.spectrum.weights, self.spectrum.tail
+        root = self.scale[:, None] * self.vectors
+        positive = bool(np.all(weights > 0)) or None
+        if self.vectors.shape[0] == self.vectors.shape[1]:
+            dense = (root * (weights / self.n_examples)) @ root.T
+            return tf.linalg.LinearOperatorFullMatrix(
+                tf.constant((dense + dense.T) / 2, dtype),
+                is_self_adjoint=True,
+                is_positive_definite=positive,
+            )
+        base = tf.linalg.LinearOperatorDiag(
+            tf.constant(tail * self.scale**2 / self.n_examples, dtype)
+        )
+        return tf.linalg.LinearOperatorLowRankUpdate(
+            base,
+            u=tf.constant(root, dtype),
+            diag_update=tf.constant((weights - tail) / self.n_examples, dtype),
+            is_self_adjoint=True,
+            is_positive_definite=positive if tail > 0 else None,
+        )
+
+
+def low_rank_covariance(
+    pairs: Eigenpairs,
+    scale: Array,
+    n_examples: float,
+    *,
+    tail: Tail = "midpoint",
+    negative_curvature: NegativeCurvature = "project",
+    epsilon: float = float(np.finfo(np.float64).eps),
+) -> ParameterCovariance:
+    """The covariance from eigenpairs in the prior's metric.
+
+    Args:
+        pairs: of M = L^-1/2 A L^-1/2.
+        scale: lambda_j^-1/2, `[P]`.
+        n_examples: N.
+        tail: what stands for the inverse eigenvalues that were not computed: "l2" 1 (that is
+            1/lambda, an upper bound), "midpoint" the middle of [1/(1 + rest), 1] with
+            rest = min(mu_K, trace - sum mu), "trace" 1/(1 + the mean of what is left of the trace),
+            "none" 0, for comparison only.
+        negative_curvature: "project" sets negative eigenvalues to zero, "raise" refuses them,
+            "keep" uses them (pairs of both ends needed, the tail then lies between the innermost).
+        epsilon: relative rounding of the curvature, the network's machine epsilon.
+
+    Raises:
+        NotPositiveDefiniteError: negative curvature that must not be there, or that outweighs L2.
+        InvalidInputError: "keep" without the lowest eigenpairs, "trace" without a trace.
+    """
+    check_choice("tail", tail, get_args(Tail))
+    check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
+    complete = pairs.rank == pairs.n_params
+    if negative_curvature == "keep" and pairs.smallest is not None:
+        return _indefinite_covariance(pairs, scale, n_examples, tail=tail, epsilon=epsilon)
+    if negative_curvature == "raise":
+        _require_no_negative(pairs, epsilon, "negative_curvature='project'")
+    positive = pairs.values > 0
+    keep = slice(None) if complete or np.all(positive) else positive
+    values = np.maximum(pairs.values[keep], 0.0)
+    spectrum = LowRank(1.0 / (values + 1.0), 0.0 if complete else _tail(pairs, tail))
+    bounds = (spectrum, spectrum) if complete else _bounds(pairs, values, epsilon)
+    return ParameterCovariance(pairs.vectors[:, keep], spectrum, scale, n_examples, bounds)
+
+
+def _indefinite_covariance(
+    pairs: Eigenpairs, scale: Array, n_examples: float, *, tail: Tail, epsilon: float
+) -> ParameterCovariance:
+    """From pairs of both ends of an indefinite curvature, as they are."""
+    complete = pairs.rank == pairs.n_params
+    if not complete and not 0 < pairs.n_lowest < pairs.rank:
+        raise InvalidInputError(
+            "negative_curvature='keep' needs both ends of the spectrum",
+            expected="three eigenpairs or more, some of them the smallest, or rank='full'",
+            received=f"{pairs.rank} of {pairs.n_params} eigenpairs, {pairs.n_lowest} of them the "
+            "smallest",
+            remedy="pass a larger rank, or negative_curvature='project'",
+        )
+    _require_positive(pairs.values + 1.0, epsilon)
+    weights = 1.0 / (pairs.values + 1.0)
+    if complete:
+        low, middle, high = 0.0, 0.0, 0.0
+    else:
+        (low, high), middle = tail_interval(pairs), _tail(pairs, tail)
+    return ParameterCovariance(
+        pairs.vectors,
+        LowRank(weights, middle),
+        scale,
+        n_examples,
+        bounds=(LowRank(weights, low), LowRank(weights, high)),
+        certified=complete,
+    )
+
+
+def dense_covariance(
+    pairs: Eigenpairs,
+    penalised: Array,
+    scale: Array,
+    n_examples: float,
+    *,
+    negative_curvature: NegativeCurvature,
+    epsilon: float,
+) -> ParameterCovariance:
+    """The covariance where some parameters have no L2: A plus L2 must be positive definite.
+
+    Args:
+        pairs: all eigenpairs, in the metric where L2 is 1 or absent.
+        penalised: whether a parameter has L2, `[P]`.
+        scale: lambda_j^-1/2, and 1 where lambda_j = 0, `[P]`.
+        n_examples: N.
+        negative_curvature: "keep" uses it as it is; "raise" refuses it, and so does "project": the
+            metric to project in needs L2 on every parameter.
+        epsilon: relative rounding of the curvature, the network's machine epsilon.
+
+    Raises:
+        NotPositiveDefiniteError: otherwise.
+    """
+    check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
+    if negative_curvature != "keep":
+        _require_no_negative(
+            pairs, epsilon, "negative_curvature='keep', or an L2 rate for every variable"
+        )
+    precision = (pairs.vectors * pairs.values) @ pairs.vectors.T
+    precision[np.diag_indices_from(precision)] += penalised
+    values, vectors = np.linalg.eigh(precision)
+    _require_positive(values, epsilon)
+    spectrum = LowRank(1.0 / values, 0.0)
+    return ParameterCovariance(vectors, spectrum, scale, n_examples, (spectrum, spectrum))
+
+
+def tail_interval(pairs: Eigenpairs) -> tuple[float, float]:
+    """[low, high] of the inverse eigenvalues that were left out, in the prior's metric.
+
+    Left-out eigenvalues lie between 0 and rest = min(mu_K, delta), delta the bound on what is left
+    out or, where it was not computed, trace - sum mu; or, where pairs of both ends are there,
+    between the innermost of them. This takes the computed pairs as exact.
+    """
+    n_highest = pairs.rank - pairs.n_lowest
+    bounds = [max(0.0, float(pairs.values[n_highest - 1])) if n_highest else np.inf]
+    if pairs.left_out is not None:
+        bounds.append(pairs.left_out.bound)
+    elif pairs.remainder is not None:
+        bounds.append(pairs.remainder)
+    lowest = float(pairs.values[n_highest]) if pairs.n_lowest else 0.0
+    return 1.0 / (1.0 + min(bounds)), 1.0 / (1.0 + lowest)
+
+
+def spectrum_interval(pairs: Eigenpairs, epsilon: float) -> tuple[LowRank, LowRank]:
+    """The smallest and the largest covariance, in the prior's metric, that pairs leave possible.
+
+    Certified where it is known what they leave out; otherwise that of `tail_interval`.
+    """
+    values = pairs.values if pairs.n_lowest else np.maximum(pairs.values, 0.0)
+    low, high = tail_interval(pairs)
+    weights = 1.0 / (1.0 + values)
+    return _bounds(pairs, values, epsilon) or (LowRank(weights, low), LowRank(weights, high))
+
+
+def _bounds(pairs: Eigenpairs, values: Array, epsilon: float) -> tuple[LowRank, LowRank] | None:
+    """Bounds of the inverse of M + I from below and from above, M the (projected) curvature.
+
+    A semidefinite M has M^ <= M <= M^ + delta I with M^ = U diag(mu) U^T from a Nystrom sketch,
+    converged or not. For the Hessian's projection M_+, which moves by no more than M in the
+    Frobenius norm, U diag(mu) U^T - eps I <= M_+ <= U diag(mu) U^T + beta (I - U U^T) + eps I with
+    eps = sqrt(2) ||M U - U diag(mu)||_F and beta the bound on M outside U.
+
+    Args:
+        pairs: with `left_out`, delta or beta; None where it was not computed.
+        values: mu, negative ones left out.
+        epsilon: relative rounding of the curvature.
+    """
+    if pairs.left_out is None:
+        return None
+    beyond = pairs.left_out.bound
+    below = epsilon * float(np.max(pairs.values, initial=0.0))
+    above = beyond
+    if pairs.smallest is not None:
+        below += float(np.sqrt(2.0) * np.linalg.norm(pairs.residual_norms))
+        above, beyond = below, beyond + below
+    below = min(below, 1.0 - epsilon)
+    return (
+        LowRank(1.0 / (1.0 + values + above), 1.0 / (1.0 + beyond)),
+        LowRank(1.0 / (1.0 + values - below), 1.0 / (1.0 - below)),
+    )
+
+
+def _tail(pairs: Eigenpairs, tail: Tail) -> float:
+    if tail == "trace":
+        if pairs.remainder is None:
+            raise InvalidInputError(
+                "tail='trace' needs a trace that is known",
+                expected="curvature 'opg' or 'ggn', whose trace one pass gives exactly",
+                received="the exact Hessian",
+                remedy="pass tail='midpoint' or 'l2'",
+            )
+        mean = pairs.remainder / (pairs.n_params - pairs.rank)
+        return max(1.0 / (1.0 + mean), tail_interval(pairs)[0])
+    low, high = tail_interval(pairs)
+    return {"midpoint": (low + high) / 2, "l2": high, "none": 0.0}[tail]
+
+
+def is_positive(values: Array, epsilon: float) -> bool:
+    """Whether eigenvalues are all above what rounding can tell from 0; not where one is NaN."""
+    return bool(np.min(values) > _smallest_told(values, epsilon))
+
+
+def _smallest_told(values: Array, epsilon: float) -> float:
+    return 10 * np.sqrt(len(values)) * epsilon * float(np.max(np.abs(values)))
+
+
+def _require_positive(values: Array, epsilon: float) -> None:
+    rounding = _smallest_told(values, epsilon)
+    if not is_positive(values, epsilon):
+        raise NotPositiveDefiniteError(
+            "the curvature plus L2 is not positive definite, so it has no covariance",
+            expected=f"eigenvalues above {rounding:.1g}, what rounding can tell from 0",
+            received=f"a smallest eigenvalue of {np.min(values):.3g} (the largest is "
+            f"{np.max(values):.3g}), in the metric where L2 is 1",
+            remedy="give every variable an L2 rate (the last bias of a softmax without one is "
+            "never determined by data), raise l2, train further, or leave the exact Hessian for "
+            "'ggn' or 'opg'",
+        )
+
+
+def _require_no_negative(pairs: Eigenpairs, epsilon: float, other_remedy: str) -> None:
+    smallest = pairs.smallest
+    top = float(pairs.values[0]) if pairs.rank else 1.0
+    if smallest is not None and not smallest >= -1e3 * epsilon * top:
+        raise NotPositiveDefiniteError(
+            "the data curvature has negative eigenvalues",
+            expected="a smallest eigenvalue of 0 or more",
+            received=f"{smallest:.3g} times the L2 rate (the largest is {top:.3g} times)",
+            remedy=f"train further, use curvature='ggn' or 'opg', or {other_remedy}",
+        )

@@ -1,0 +1,278 @@
+"""The solvers behind `eigenpairs`: Nystrom for OPG and GGN, Lanczos for the exact Hessian."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature.operator import CurvatureOperator
+from deltauq.linalg import (
+    BlockLanczos,
+    Eigenpairs,
+    Ends,
+    NormBound,
+    NystromSketch,
+    RitzPairs,
+    Storage,
+    bound_largest_eigenvalue,
+    combine,
+    inner_products,
+    project_out,
+)
+
+__all__ = ["PASSES", "RESIDUAL_SHARE", "Solver", "bound_columns", "make_solver", "solver_columns"]
+
+Array = npt.NDArray[Any]
+
+#: Passes over the data of a Nystrom sketch.
+PASSES = 2
+
+#: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
+RESIDUAL_SHARE = 0.1
+
+#: The smallest mu + 1, in units of L2, that pairs of the low end are made accurate for.
+_RESOLVED = 1e-6
+
+#: Chance, over the random start, that more is left out than any of the bounds of a fit says.
+FAILURE = 1e-6
+
+#: Products with a block of vectors, at most, that the bound on what is left out may take.
+_BOUND_BLOCKS = 6
+
+#: Relative width of a standard error that a better bound must be able to win.
+_WIDTH_WON = 0.01
+
+
+class Solver(Protocol):
+    """Finds eigenpairs; what it has computed is kept between calls."""
+
+    def solve(self, rank: int) -> Eigenpairs:
+        """The K leading pairs."""
+
+    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+        """The last pairs with a bound on what they leave out.
+
+        Args:
+            pairs: as `solve` gave them last.
+            step: 1, 2, ... of ranks that are tried one after the other; None for the only one. The
+                bound of step j may fail with probability FAILURE / 2^j. What is tried next depends
+                on the bounds so far, so that the chance that is stated is the one that any of them
+                fails, at most the sum, FAILURE, however many there are.
+        """
+
+
+def make_solver(
+    operator: CurvatureOperator,
+    rank: int,
+    *,
+    bounds: bool,
+    seed: int,
+    storage: Storage | None,
+    ends: Ends = "largest",
+) -> Solver:
+    """The solver of a curvature.
+
+    Args:
+        operator: the curvature.
+        rank: K of the first call.
+        bounds: whether `certified` will be called.
+        seed: of the random start.
+        storage: where vectors of length P live; None for memory.
+        ends: of the exact Hessian's spectrum.
+    """
+    fresh = min(_bound_width(rank), operator.shape[0]) if bounds else 0
+    options: dict[str, Any] = {
+        "dtype": operator.network.dtype,
+        "seed": seed,
+        "storage": storage,
+    }
+    if operator.positive_semidefinite:
+        return _Nystrom(operator, fresh=fresh, **options)
+    return _Lanczos(operator, ends, fresh=fresh, **options)
+
+
+def solver_columns(operator: type[CurvatureOperator], rank: int, n_params: int) -> int:
+    """Vectors of length P, at most, that a solver holds at once."""
+    if operator.positive_semidefinite:
+        return min(3 * (rank + _oversampling(rank)), 3 * n_params)
+    return min(_krylov_limit(rank), n_params) + 2 * rank
+
+
+def bound_columns(rank: int) -> int:
+    """Vectors of length P, at most, that a bound on what is left out takes beside them."""
+    return (_BOUND_BLOCKS + 4) * _bound_width(rank)
+
+
+class _Nystrom:
+    """Of a semidefinite operator: two passes, and a certain lower approximation."""
+
+    def __init__(self, operator: CurvatureOperator, **options: Any) -> None:
+        self._operator = operator
+        size = operator.shape[0]
+        self._sketch = NystromSketch(operator.matmat, size, passes=PASSES, **options)
+        self._reach: Array = np.zeros(0)
+
+    def solve(self, rank: int) -> Eigenpairs:
+        self._sketch.grow(rank + _oversampling(rank))
+        trace = self._operator.trace()
+        values, vectors, self._reach = self._sketch.eigenpairs(rank)
+        left_out = max(0.0, trace - float(values.sum()))
+        return Eigenpairs(
+            values=values[:rank],
+            vectors=vectors,
+            residual_norms=left_out * self._reach,
+            trace=trace,
+            smallest=None,
+            products=self._sketch.products,
+            converged=True,
+        )
+
+    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+        def less(vectors: Array, image: Array) -> Array:
+            inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
+            return image - combine(pairs.vectors, inside)
+
+        start, image = self._sketch.fresh
+        left_out = _bound_left_out(
+            pairs,
+            lambda vectors: less(vectors, self._operator.matmat(vectors)),
+            start,
+            less(start, image),
+            step,
+        )
+        return replace(
+            pairs,
+            left_out=left_out,
+            residual_norms=left_out.bound * self._reach,
+            products=pairs.products + left_out.products - start.shape[1],
+        )
+
+
+class _Lanczos:
+    """Of the exact Hessian: pairs with small residuals, from either end."""
+
+    def __init__(
+        self,
+        operator: CurvatureOperator,
+        ends: Ends,
+        *,
+        fresh: int,
+        dtype: Any,
+        seed: int,
+        storage: Storage | None,
+    ) -> None:
+        self._operator = operator
+        self._ends = ends
+        self._fresh = fresh
+        self._rng = np.random.default_rng([seed, 1])
+        self._krylov = BlockLanczos(
+            operator.matmat,
+            operator.shape[0],
+            ends=ends,
+            dtype=dtype,
+            seed=seed,
+            storage=storage,
+        )
+
+    def solve(self, rank: int) -> Eigenpairs:
+        pairs, converged, share = self._converge(rank)
+        inward = _from_the_ends(len(pairs.values), self._ends)
+        epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms[inward] ** 2))
+        kept = np.sort(inward[epsilon <= share])
+        return Eigenpairs(
+            values=pairs.values[kept],
+            vectors=pairs.vectors if len(kept) == rank else pairs.vectors[:, kept],
+            residual_norms=pairs.residual_norms[kept],
+            trace=None,
+            smallest=pairs.smallest,
+            products=self._krylov.products,
+            converged=converged and len(kept) == rank,
+            n_lowest=int(np.count_nonzero(kept >= len(pairs.values) - pairs.n_lowest)),
+        )
+
+    def _converge(self, rank: int) -> tuple[RitzPairs, bool, float]:
+        """Pairs, whether they converged, and the share of the smallest mu + 1 they had to meet.
+
+        The pairs of the low end are there for an inverse, which is most sensitive to them.
+        """
+        share = RESIDUAL_SHARE
+        while True:
+            pairs, converged = self._krylov.converge(
+                rank, share / np.sqrt(2.0), max_columns=_krylov_limit(rank)
+            )
+            asked = RESIDUAL_SHARE * float(np.clip(1.0 + pairs.smallest, _RESOLVED, 1.0))
+            if self._ends != "both" or share <= asked or not converged:
+                return pairs, converged, share
+            share = max(asked, share / 100)
+
+    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+        if self._ends != "largest":
+            return pairs
+
+        def outside(vectors: Array) -> Array:
+            inside = project_out(pairs.vectors, vectors)
+            image = self._operator.matmat(inside)
+            return project_out(pairs.vectors, image.astype(inside.dtype, copy=False))
+
+        shape = (self._operator.shape[0], self._fresh)
+        start = self._rng.standard_normal(shape).astype(pairs.vectors.dtype)
+        left_out = _bound_left_out(pairs, outside, start, outside(start), step)
+        return replace(pairs, left_out=left_out, products=pairs.products + left_out.products)
+
+
+def _oversampling(rank: int) -> int:
+    return max(10, rank // 12)
+
+
+def _krylov_limit(rank: int) -> int:
+    return 6 * rank + 120
+
+
+def _bound_width(rank: int) -> int:
+    """Columns of a block that bounds what is left out: few beside the eigenvectors."""
+    return int(np.clip(rank // 8, 4, 16))
+
+
+def _bound_left_out(
+    pairs: Eigenpairs,
+    matmat: Callable[[Array], Array],
+    start: Array,
+    image: Array,
+    step: int | None,
+) -> NormBound:
+    """Of what the pairs leave of A; a trace that is known bounds it with certainty."""
+    largest = float(np.max(np.abs(pairs.values), initial=0.0))
+    rounding = float(np.finfo(pairs.vectors.dtype).eps) * largest
+    found = bound_largest_eigenvalue(
+        matmat,
+        start,
+        image,
+        failure=FAILURE if step is None else FAILURE / 2**step,
+        max_blocks=_BOUND_BLOCKS,
+        rounding=rounding,
+        limit=np.inf if pairs.remainder is None else pairs.remainder + rounding,
+        is_enough=_is_tight,
+    )
+    return replace(found, failure=FAILURE) if found.failure else found
+
+
+def _is_tight(at_least: float, bound: float) -> bool:
+    """Whether a better bound could change standard errors by a percent at most."""
+    widest = 1.0 / np.sqrt(1.0 + at_least) - 1.0 / np.sqrt(1.0 + bound)
+    return bool(widest <= _WIDTH_WON)
+
+
+def _from_the_ends(count: int, ends: Ends) -> Array:
+    """Places of descending values, the outermost first."""
+    from_top = np.arange(count)
+    from_bottom = from_top[::-1]
+    distance = {
+        "largest": from_top,
+        "smallest": from_bottom,
+        "both": np.minimum(from_top, from_bottom),
+    }[ends]
+    return np.argsort(distance, kind="stable")

@@ -1,0 +1,364 @@
+"""What can be asked of a fitted Delta method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from deltauq.curvature.cost import Stationarity
+from deltauq.curvature.posterior import posterior
+from deltauq.curvature.rank_curve import RankCurve, rank_curve
+from deltauq.data.batches import Batches
+from deltauq.data.grouping import group_inputs
+from deltauq.data.inputs import InputBatches
+from deltauq.data.weights import Weighting
+from deltauq.delta.fitted import Fitted, calibration_rows, with_meat
+from deltauq.delta.marginal_likelihood import Evidence, TunedL2, log_marginal_likelihood, tune_l2
+from deltauq.delta.minimum_distance import with_shift
+from deltauq.delta.noise import before_noise
+from deltauq.delta.problem import Problem
+from deltauq.delta.refinement import check_refinable, refine, row_copies
+from deltauq.errors import NotFittedError
+from deltauq.likelihoods import Likelihood
+from deltauq.linalg import Eigenpairs, Storage
+from deltauq.prediction import predict, predict_some, prediction_memory
+from deltauq.prediction.averaging import mean_memory, predict_mean
+from deltauq.prediction.directions import some_classes
+from deltauq.prediction.group_means import GroupMean
+from deltauq.prediction.joint import JointPrediction, joint_memory, predict_joint
+from deltauq.prediction.result_memory import ResultMemory, plan_prediction, prediction_batch
+from deltauq.runtime.memory import free_memory
+from deltauq.runtime.progress import progress_bar
+from deltauq.runtime.threads import refuse_lost_runtime, start, stop
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """Predictions and what stands behind them, once there is a fit.
+
+    `DeltaMethod` is one, and has what these methods are governed by: `batch_size`, `memory_limit`
+    and `progress`.
+    """
+
+    batch_size: int | None
+    memory_limit: int | str | None
+    progress: bool
+    vectors_dir: str | Path | None
+    _fitted: Fitted | None
+
+    def predict(self, x: Any, classes: str | Sequence[int] | None = None) -> Any:
+        """Predict with standard errors.
+
+        Args:
+            x: inputs as in `fit`: arrays, or a dataset that yields inputs without labels.
+            classes: of many classes, those whose covariance is wanted: "top5" (any number: the most
+                probable ones of each input) or class numbers. Exact for those, and far cheaper.
+
+        Returns:
+            A `Prediction`; of a regression a `RegressionPrediction`, of several labels a
+            `MultiLabelPrediction`, of some classes a `SomeClassesPrediction`. T predictions an
+            input (outputs `[B, T, C]`) are rows one after the other, N T in all.
+
+        Raises:
+            InvalidInputError: inputs that do not fit the training data, classes that are none.
+            MemoryLimitError: the covariances of all inputs do not fit, or the Jacobian of one.
+        """
+        fitted = self._require_fitted("predict")
+        problem = fitted.problem
+        parts = (problem.linearization, fitted.covariance)
+        if classes is None:
+            with self._batches(x, "predicting", _predictions(problem)) as inputs:
+                return predict(*parts, inputs, fitted.vectors)
+        chosen = some_classes(classes, problem.likelihood, problem.n_outputs)
+        memory = prediction_memory(len(chosen))
+        with self._batches(x, "predicting", memory, n_rows=2 * len(chosen)) as inputs:
+            return predict_some(*parts, inputs, fitted.vectors, chosen)
+
+    def predict_joint(self, x: Any) -> JointPrediction:
+        """Predict with the covariances between the inputs too.
+
+        Args:
+            x: B inputs as in `fit`; the result takes (B C)^2 numbers twice.
+
+        Raises:
+            InvalidInputError: inputs that do not fit the training data.
+            MemoryLimitError: the covariances do not fit. `predict_mean` has means and contrasts
+                over any number of inputs.
+        """
+        fitted = self._require_fitted("predict_joint")
+        problem = fitted.problem
+        parts = (problem.linearization, fitted.covariance)
+        positions = problem.likelihood.positions
+        memory = joint_memory(problem.n_outputs, positions * problem.n_shown)
+        with self._batches(x, "predicting", memory, copies=2) as inputs:
+            return predict_joint(*parts, inputs, fitted.vectors, problem.n_outputs)
+
+    def predict_mean(self, x: Any, groups: Any = None, weights: Any = None) -> GroupMean:
+        """Means of the predictions over groups of inputs, or other sums of them, in one pass.
+
+        The sum of w_n p_n over a group has the covariance J_ Sigma J_^T with J_ = sum_n w_n S_n J_n
+        its own gradient. So memory does not grow with the inputs: 8 G C P bytes for G groups of C
+        outputs and P parameters. The covariance is between all groups, and so their differences and
+        other contrasts have standard errors and bounds too: `GroupMean.difference`.
+
+        Args:
+            x: any number of inputs as in `fit`: arrays, or a dataset that yields inputs without
+                labels, in a fixed order where there are groups or weights.
+            groups: the group of every input, numbers or text `[N]`; None takes all inputs as one
+                group, named "all". Where an input makes T predictions, all of them are in its
+                group, but for those that are masked, which are in none; `[N, T]` puts each in its
+                own.
+            weights: w `[N]` (or `[N, T]`), finite and of any sign; used as they are: not divided by
+                their sum. None takes 1/n_g, n_g the number of predictions of the group, which
+                makes the sum a mean.
+
+        Raises:
+            InvalidInputError: inputs that do not fit the training data, groups or weights that do
+                not fit the inputs, groups of masked predictions alone.
+            MemoryLimitError: the gradients of so many groups do not fit.
+        """
+        fitted = self._require_fitted("predict_mean")
+        problem = fitted.problem
+        grouping = group_inputs(groups, weights, problem.likelihood.positions)
+        memory, n_groups = mean_memory(problem.n_shown, fitted.pairs), len(grouping.names)
+        with self._batches(x, "predicting", memory, n_groups=n_groups) as inputs:
+            if inputs.n_rows is not None:
+                grouping.check_length(inputs.n_rows)
+            return predict_mean(
+                problem.linearization, fitted.covariance, inputs, fitted.vectors, grouping
+            )
+
+    def refine(self, x: Any, rtol: float = 0.01) -> Any:
+        """Predict with standard errors that are known to a relative width, for chosen inputs.
+
+        Takes up to six steps for every batch of inputs, as many of them as fit in memory. A step is
+        a pass over the training data, of a sandwich two; `Prediction.data_passes` says how many.
+        Bounds of OPG and GGN are certain; those of the exact Hessian and of the sandwich are an
+        estimate, what the last two steps changed (`Prediction.certified` is False).
+
+        Args:
+            x: inputs as in `fit`, without labels.
+            rtol: (high - low) / high of every standard error.
+
+        Raises:
+            InvalidInputError: an rtol that is none, too few parameters for the steps, a loaded
+                method without its data (`attach`) or with eigenvectors in fewer bits.
+            NumericalError: rounding as large as the L2 rate.
+        """
+        fitted = self._require_fitted("refine")
+        check_refinable(fitted, rtol)
+        if fitted.pairs.rank == fitted.pairs.n_params:
+            return self.predict(x)  # nothing was left out
+        memory = _predictions(fitted.problem)
+        with self._batches(x, "refining", memory, copies=row_copies(fitted)) as inputs:
+            return refine(fitted, inputs, rtol)
+
+    def rank_curve(self, x: Any = None) -> RankCurve:
+        """How wide the bounds of the probabilities' standard errors would be with fewer eigenpairs.
+
+        Args:
+            x: inputs to measure on, of a dataset the first batch; None takes some of the
+                training inputs.
+
+        Raises:
+            InvalidInputError: eigenpairs of both ends of the spectrum; None for the inputs of a
+                loaded method without its data.
+        """
+        fitted = self._require_fitted("rank_curve")
+        some = None if x is None else self._inputs(x, fitted.problem).first()
+        rows = calibration_rows(fitted.problem, self.memory_limit, some)
+        pairs, freedom = before_noise(fitted)
+        return rank_curve(pairs, rows, fitted.problem.epsilon, freedom)
+
+    def posterior(self) -> Any:
+        """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.
+
+        Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order and
+        precision.
+
+        Raises:
+            NotPositiveDefiniteError: a covariance that is singular, as with tail="none".
+        """
+        fitted = self._require_fitted("posterior")
+        return posterior(fitted.problem.network.params, fitted.covariance)
+
+    def log_marginal_likelihood(self) -> Evidence:
+        """The log of p(y | x) in nats by Laplace's approximation, with its bounds.
+
+        Raises:
+            InvalidInputError: a sandwich, which is no posterior; the exact Hessian in low rank,
+                whose trace is not known.
+        """
+        return log_marginal_likelihood(self._require_fitted("log_marginal_likelihood"))
+
+    def tune_l2(self, x: Any = None, y: Any = None, sample_weight: Any = None) -> TunedL2:
+        """Multiply all L2 rates by the factor that a criterion prefers, without training.
+
+        The eigenpairs are used again, and `predict` then uses the new rates.
+
+        Args:
+            x: held-out inputs for the held-out likelihood; None for the marginal likelihood.
+            y: their class numbers.
+            sample_weight: their weights.
+
+        Returns:
+            What was chosen, and what it means.
+
+        Raises:
+            InvalidInputError: as `log_marginal_likelihood`; variables without L2; a loaded method
+                without its data.
+            NumericalError: a criterion without a maximum.
+        """
+        fitted = self._require_fitted("tune_l2")
+        held_out = None
+        if x is not None:
+            problem = fitted.problem
+            held_out = Batches(
+                self._inputs(x, problem).source,
+                y,
+                sample_weight,
+                likelihood=problem.likelihood,
+                n_outputs=problem.n_outputs,
+                dtype=problem.network.dtype,
+                batch_size=self.batch_size or self._prediction_batch(problem),
+                mask=problem.linearization.mask,
+            )
+        tuned, fitted = tune_l2(fitted, held_out)
+        self._fitted = with_shift(
+            with_meat(fitted, Storage(self.vectors_dir, argument="vectors_dir"))
+        )
+        return tuned
+
+    @contextmanager
+    def _batches(
+        self,
+        x: Any,
+        doing: str,
+        result: ResultMemory,
+        *,
+        copies: int = 1,
+        n_rows: int | None = None,
+        n_groups: int | None = None,
+    ) -> Iterator[InputBatches]:
+        """Inputs in batches whose Jacobians fit so many times beside a result, with progress."""
+        problem = self._require_fitted(doing).problem
+        inputs = self._inputs(x, problem, batch_size=1)
+        plan = plan_prediction(
+            result,
+            n_groups or inputs.n_rows,
+            problem.network,
+            problem.data.spec.x,
+            n_rows or problem.n_outputs,
+            free=free_memory(self.memory_limit),
+            batch_size=self.batch_size if copies == 1 else None,
+            copies=copies,
+        )
+        inputs.batch_size = plan.batch_size
+        if n_groups is None:
+            inputs.on_rows = plan.check
+        inputs.on_fetch, inputs.on_fetched = stop, start
+        with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
+            inputs.on_batch = advance
+            try:
+                yield inputs
+            finally:
+                stop()
+
+    def _inputs(self, x: Any, problem: Problem, *, batch_size: int | None = None) -> InputBatches:
+        return InputBatches(
+            x,
+            dtype=problem.network.dtype,
+            batch_size=batch_size or self.batch_size or self._prediction_batch(problem),
+            spec=problem.data.spec.x,
+            columns=problem.data.columns,
+        )
+
+    def _prediction_batch(self, problem: Problem) -> int:
+        free = free_memory(self.memory_limit)
+        return prediction_batch(problem.network, problem.data.spec.x, problem.n_outputs, free=free)
+
+    @property
+    def eigenpairs(self) -> Eigenpairs:
+        """Leading eigenpairs of the mean data curvature, the L2 rate not included.
+
+        With one L2 rate the values are the curvature's own; with several they are those of
+        L^-1/2 A L^-1/2, without a dimension.
+        """
+        return self._require_fitted("eigenpairs").eigenpairs
+
+    @property
+    def covariance(self) -> tf.linalg.LinearOperator:
+        """Covariance of the flat parameters, `[P, P]`, in the model's variable order.
+
+        It is float64 with rank="full" (and "auto" of few parameters), else of the model's
+        precision.
+        """
+        return self._require_fitted("covariance").covariance.to_linear_operator()
+
+    @property
+    def stationarity(self) -> Stationarity:
+        """Gradient norm of the cost at the weights, and of its two parts."""
+        return self._require_fitted("stationarity").stationarity
+
+    @property
+    def n_examples(self) -> float:
+        """N: training examples, or the sum of their counts."""
+        return self._require_fitted("n_examples").problem.data.n_examples
+
+    @property
+    def weighting(self) -> Weighting:
+        """What the weights of the training examples were taken for."""
+        return self._require_fitted("weighting").problem.data.weighting
+
+    @property
+    def l2_rates(self) -> dict[str, float]:
+        """Lambda of every uncertain variable by its path, beside the cost that was minimised."""
+        problem = self._require_fitted("l2_rates").problem
+        return {
+            parameter.path: float(problem.rates[parameter.start]) * problem.dispersion
+            for parameter in problem.network.parameters
+        }
+
+    @property
+    def columns(self) -> tuple[Any, ...] | None:
+        """Of the pandas frame that `fit` was called with; None of other inputs."""
+        return self._require_fitted("columns").problem.data.columns
+
+    @property
+    def input_spec(self) -> Any:
+        """`tf.TensorSpec`s of the inputs, their first axis free, in the structure of x."""
+        return self._require_fitted("input_spec").problem.data.spec.x
+
+    @property
+    def n_outputs(self) -> int:
+        """C: outputs of the model, all positions together."""
+        return self._require_fitted("n_outputs").problem.n_outputs
+
+    @property
+    def fitted_likelihood(self) -> Likelihood:
+        """As it was understood, with the noise of a regression as it was estimated."""
+        return self._require_fitted("fitted_likelihood").problem.likelihood
+
+    @property
+    def fit_seconds(self) -> float:
+        """Wall time of `fit`."""
+        return self._require_fitted("fit_seconds").seconds
+
+    def _require_fitted(self, what: str) -> Fitted:
+        refuse_lost_runtime()
+        if self._fitted is None:
+            raise NotFittedError(
+                f"{what} needs the curvature, and fit was not called (or failed)",
+                expected="fit(x, y) on the training data first",
+            )
+        return self._fitted
+
+
+def _predictions(problem: Problem) -> ResultMemory:
+    """What predictions of all outputs take."""
+    return prediction_memory(problem.n_shown, problem.likelihood.positions)

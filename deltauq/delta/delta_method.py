@@ -1,0 +1,357 @@
+"""`DeltaMethod`: wrap a trained classifier, get its predictions with standard errors."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from deltauq.curvature.eigenpairs import Rank
+from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.sandwich import Meat
+from deltauq.data.record import DataRecord
+from deltauq.data.weights import WeightKind
+from deltauq.delta.answers import Answers
+from deltauq.delta.files.fits import Saved, load_fit, save_fit
+from deltauq.delta.files.saved_model import export_fit
+from deltauq.delta.fitted import CURVATURES, Curvature, Fitted, Settings
+from deltauq.delta.problem import Problem, state_problem
+from deltauq.delta.steps import fit_problem
+from deltauq.errors import check_choice, check_count, check_share
+from deltauq.likelihoods import Likelihood
+from deltauq.linalg import Storage
+from deltauq.network.l2 import L2, check_l2, complete_l2
+from deltauq.network.network import Layers, Network
+from deltauq.runtime.progress import progress_bar
+from deltauq.runtime.threads import refuse_lost_runtime
+
+__all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
+
+#: Arguments that an artifact keeps; the others are of a process or a machine.
+_KEPT = (
+    "curvature",
+    "rank",
+    "l2",
+    "tail",
+    "rank_tol",
+    "negative_curvature",
+    "meat",
+    "weights",
+    "bounds",
+    "batch_size",
+    "seed",
+    "progress",
+)
+
+
+class DeltaMethod(Answers):
+    """Epistemic uncertainty of a trained classifier by the Delta method.
+
+    The model is linearised in its parameters, and their covariance, the inverse of the cost's
+    curvature over N, is pushed through. Nothing is trained and the model is not changed.
+
+    Args:
+        model: a built Keras 3 model, a `tf_keras` model, a `tf.Module` with a call (which has no L2
+            to be read), or the path of a `.keras` or `.h5` file; with one output `[B, C]` or
+            `[B, T, C]`.
+        curvature: "opg" (outer products of gradients: one pass is cheap; standard errors often
+            larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
+            (exact second derivative: slowest, and not positive semidefinite in general) or
+            "sandwich" (inverse Hessian, OPG, inverse Hessian: for a model that need not be true).
+        rank: eigenpairs kept: a number, "full" (all, by a dense matrix), or "auto" (grows until the
+            part of the standard errors that the tail leaves open is under `rank_tol`).
+        l2: "auto" (from the Keras regularizers), one rate, or `{glob: rate}`; the cost contains
+            (lambda / 2) * sum w^2 beside Keras' loss, a mean over labels or outputs where there are
+            several. "tune" chooses a rate by marginal likelihood, after training:
+            for models without L2; `fit` says with a warning what that means.
+        likelihood: "auto" (read from the compiled loss, label smoothing included, and checked
+            against the model's last operation); "categorical" (one of several classes),
+            "binary" (one sigmoid), "multilabel" (several), "gaussian" (a regression, its noise
+            estimated); a `Likelihood`; or a loss function of logits and labels, see
+            `deltauq.likelihoods.CustomLoss`.
+        layers: which variables are uncertain: None (all trainable), names or glob patterns, "last"
+            (the layer of the model's last variable), or a callable on variables.
+        tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or
+            "none"; see `deltauq.curvature.parameter_covariance.low_rank_covariance`.
+        rank_tol: relative width for rank="auto".
+        negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise"
+            (refuse them) or "keep" (use them, from both ends of the spectrum).
+        meat: of the sandwich: "opg" with the L2 term, as in the paper, or "scores" without it.
+        weights: what sample weights are: "counts" (a weight of 2 is the row twice; N is their sum),
+            "importance" (a factor on the row's loss, as the weights of classes are; N is the number
+            of rows that have any), or "auto": counts where all of them are whole numbers. The
+            attribute `weighting` says what they were taken for.
+        bounds: bound what the eigenpairs leave out, so that every standard error comes with an
+            interval for its own approximation error (`Prediction.std_bounds`); takes up to five
+            more passes over the data.
+        batch_size: rows a step; None chooses it from the model's size.
+        memory_limit: of the whole process, bytes or text such as "8GiB"; None uses a safe share of
+            what is free. Batches and buffers are chosen to stay under it, and `fit` refuses a rank
+            that cannot.
+        vectors_dir: a directory on a large disk: the eigenvectors and the solver's other vectors of
+            length P then live there, in files that are mapped into memory and vanish with the
+            object. Slower; for a rank times P beyond memory. None keeps them in memory.
+        seed: of the random start of the eigenvalue solvers.
+        progress: show a progress bar for work over a second.
+
+    Attributes:
+        eigenpairs: of the mean data curvature, an `Eigenpairs`.
+        covariance: of the parameters, a `tf.linalg.LinearOperator` `[P, P]`.
+        stationarity: how nearly the cost's gradient vanishes at the weights.
+        n_examples: N, the training examples: the sum of their counts, where those are weights,
+            without what is masked.
+        weighting: what the weights were taken for: "none", "counts", "importance", or "counts and
+            importance" (of samples, and of classes).
+        fit_seconds: wall time of `fit`.
+
+    Raises:
+        InvalidInputError: a curvature, tail or other choice that there is none of.
+
+    Source: G. K. Nilsen et al., arXiv 1912.00832 and 2107.01606.
+
+    >>> from sklearn.datasets import load_iris
+    >>> from deltauq import DeltaClassifier
+    >>> x, y = load_iris(return_X_y=True)
+    >>> model = DeltaClassifier(hidden_units=(4,), l2=0.1, progress=False).fit(x, y).model_
+    >>> dm = DeltaMethod(model, curvature="ggn", progress=False).fit(x, y)
+    >>> dm.predict(x[:2]).std.shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        curvature: Curvature = "opg",
+        *,
+        rank: Rank = "auto",
+        l2: L2 = "auto",
+        likelihood: str | Likelihood = "auto",
+        layers: Layers = None,
+        tail: Tail = "midpoint",
+        rank_tol: float = 0.05,
+        negative_curvature: NegativeCurvature = "project",
+        meat: Meat = "opg",
+        weights: WeightKind = "auto",
+        bounds: bool = True,
+        batch_size: int | None = None,
+        memory_limit: int | str | None = None,
+        vectors_dir: str | Path | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        check_choice("curvature", curvature, tuple(CURVATURES))
+        check_l2(l2)
+        check_choice("tail", tail, get_args(Tail))
+        check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
+        check_choice("meat", meat, get_args(Meat))
+        check_choice("weights", weights, get_args(WeightKind))
+        check_share("rank_tol", rank_tol, example=0.05)
+        check_count("seed", seed, at_least=0)
+        self.model = model
+        self.curvature = curvature
+        self.rank = rank
+        self.l2 = l2
+        self.likelihood = likelihood
+        self.layers = layers
+        self.tail = tail
+        self.rank_tol = rank_tol
+        self.negative_curvature = negative_curvature
+        self.meat = meat
+        self.weights = weights
+        self.bounds = bounds
+        self.batch_size = batch_size
+        self.memory_limit = memory_limit
+        self.vectors_dir = vectors_dir
+        self.seed = seed
+        self.progress = progress
+        self._fitted: Fitted | None = None
+
+    def __repr__(self) -> str:
+        name = getattr(self.model, "name", None) or str(self.model)
+        fit = "not fitted"
+        if self._fitted is not None:
+            pairs = self._fitted.pairs
+            weighted = "" if self.weighting == "none" else f" (weights: {self.weighting})"
+            fit = f"N = {self.n_examples:g}{weighted}, K = {pairs.rank} of P = {pairs.n_params}"
+        return f"DeltaMethod({name}, {self.curvature}: {fit})"
+
+    def fit(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
+    ) -> DeltaMethod:
+        """Compute the curvature on the training data and the parameters' covariance.
+
+        Args:
+            x: the training inputs: an array, tensor or list `[N, ...]`, a pandas frame, a list or
+                dict of arrays for several inputs; or a finite `tf.data.Dataset`, batched or not,
+                or `keras.utils.PyDataset`, of `(x, y)` or `(x, y, weight)`. A dataset is read
+                several times, and must yield the same examples each time.
+            y: labels `[N]`, in any of these forms; None beside a dataset. What the mask on the
+                model's output takes out is left out here as it is in Keras' losses; its labels may
+                be anything.
+            sample_weight: `[N]`; counts or importance, as `weights` says. A weight of zero leaves
+                the row out.
+            class_weight: `{class number: weight}`, as Keras' `fit` takes it: multiplies the
+                importance of that class's examples; classes that are left out have one.
+
+        Returns:
+            self.
+
+        Raises:
+            InvalidInputError: data or arguments that cannot be used.
+            UnsupportedModelError: a model, loss or penalty that cannot be used.
+            NotPositiveDefiniteError: no covariance exists under the asked treatment of negative
+                curvature.
+        """
+        started = time.monotonic()
+        self._fitted = None
+        storage = Storage(self.vectors_dir, argument="vectors_dir")
+        network = Network(self.model, layers=self.layers)
+        tunes = isinstance(self.l2, str) and self.l2 == "tune"
+        problem = self._state(
+            network,
+            (x, y, sample_weight, class_weight),
+            l2=complete_l2(network.variables) if tunes else self.l2,
+            likelihood=self.likelihood,
+        )
+        with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
+            problem.data.on_batch = advance
+            fitted = fit_problem(problem, self._settings(), storage, tunes_l2=tunes)
+        problem.data.on_batch = None  # the display is closed
+        self._fitted = replace(fitted, seconds=time.monotonic() - started)
+        return self
+
+    def save(
+        self, path: str | Path, *, with_model: bool = True, vectors_dtype: str | None = None
+    ) -> Saved:
+        """Write everything that predictions need to one file, an artifact.
+
+        An older file of that name stays whole until the new one is. The file is in the safetensors
+        format, holds no code, and has a checksum. Beside weights and eigenvectors it holds a few
+        rows like the first training inputs, noise added or mixed, on which derivatives are checked
+        when it is loaded, and sums by which the training data can be known again.
+
+        Args:
+            path: of the file, such as "m.deltauq".
+            with_model: put the model into the file, in Keras' own format; otherwise `load` needs
+                it, and knows it by a hash of its weights.
+            vectors_dtype: "float16" or "bfloat16" for eigenvectors in half the bytes, "float32" for
+                those of a float64 model; None keeps them as they are. Bounds are widened for what
+                it costs, which the result says.
+
+        Returns:
+            What was written.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InvalidInputError: a model that Keras cannot save, or whose weights have changed.
+            OSError: a place that cannot be written to.
+        """
+        options = {name: getattr(self, name) for name in _KEPT}
+        options["layers"] = None if callable(self.layers) else self.layers
+        fitted = self._require_fitted("save")
+        return save_fit(
+            fitted, Path(path), options, with_model=with_model, vectors_dtype=vectors_dtype
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, model: Any = None) -> Self:
+        """What `save` wrote, ready to predict.
+
+        Args:
+            path: of the file.
+            model: the model that was wrapped, with the weights it had; None for the one in the
+                file. Code of your own in it (subclasses, registered functions) must be imported.
+
+        Raises:
+            ArtifactError: no such file, a damaged or newer one, or another model.
+        """
+        refuse_lost_runtime()
+        model, fitted, options = load_fit(Path(path), model)
+        likelihood = fitted.problem.likelihood.at_one_position
+        method = cls(model, likelihood=likelihood, **options)
+        method._fitted = fitted
+        return method
+
+    def export(
+        self, path: str | Path, *, level: float = 0.95, batch_size: int | None = None
+    ) -> None:
+        """Write a SavedModel that predicts with standard errors where there is TensorFlow alone.
+
+        The signature "serving_default" gives `probabilities` `[B, C]` (of a regression `mean`),
+        `std`, `std_low`, `std_high`, `lower` and `upper` of the interval, and `score` `[B]`, in
+        float64; `masked` `[B]`, where the score is NaN; of a regression `observation_lower` and
+        `observation_upper` too. The signature "mean" gives the first of them, at the cost of the
+        model itself. The input is named `x`, several are named as in their dict, or `x_0`, `x_1`,
+        ... A call holds `[B, C, P]` numbers.
+
+        Args:
+            path: a directory that does not exist yet.
+            level: of the intervals.
+            batch_size: B; None for any.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InvalidInputError: a directory that exists, a level outside (0, 1).
+        """
+        fitted = self._require_fitted("export")
+        export_fit(fitted, Path(path), level=level, batch_size=batch_size)
+
+    def attach(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
+    ) -> Self:
+        """Give the training data back to a loaded method, for `refine` and other further passes.
+
+        Args:
+            x: as `fit` had it, and so the others; the order of the examples does not matter.
+            y: labels.
+            sample_weight: weights.
+            class_weight: weights of classes.
+
+        Returns:
+            self.
+
+        Raises:
+            InvalidInputError: other data than those.
+        """
+        fitted = self._require_fitted("attach")
+        problem, record = fitted.problem, fitted.problem.data
+        training = (x, y, sample_weight, class_weight)
+        stated = self._state(
+            problem.network, training, l2=1.0, likelihood=problem.likelihood.at_one_position
+        )
+        if isinstance(record, DataRecord):
+            record.check_same(stated.data)
+        stated = stated.with_likelihood(problem.likelihood, problem.rates)
+        self._fitted = replace(fitted, problem=stated)
+        return self
+
+    def _state(
+        self, network: Network, training: tuple[Any, Any, Any, Any], *, l2: L2, likelihood: Any
+    ) -> Problem:
+        return state_problem(
+            network,
+            training,
+            l2=l2,
+            likelihood=likelihood,
+            rank=self.rank,
+            bounds=self.bounds,
+            operators=CURVATURES[self.curvature],
+            batch_size=self.batch_size,
+            memory_limit=self.memory_limit,
+            weights=self.weights,
+            vectors_in_files=self.vectors_dir is not None,
+        )
+
+    def _settings(self) -> Settings:
+        return Settings(
+            curvature=self.curvature,
+            rank=self.rank,
+            tail=self.tail,
+            rank_tol=self.rank_tol,
+            negative_curvature=self.negative_curvature,
+            meat=self.meat,
+            bounds=self.bounds,
+            memory_limit=self.memory_limit,
+            seed=self.seed,
+        )

@@ -1,0 +1,1 @@
+"""A fit in files: artifacts, eigenvectors in fewer bits, and a SavedModel that serves it."""

@@ -1,0 +1,326 @@
+"""A fit as the content of an artifact, and an artifact's content as a fit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq import __version__
+from deltauq.curvature.cost import Stationarity, per_parameter
+from deltauq.curvature.noise_interval import NoiseRange
+from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.data.batches import Batch, spec_of
+from deltauq.data.record import DataRecord
+from deltauq.delta.files import artifact
+from deltauq.delta.files.rounding import restored, round_covariance, round_pairs, rounded
+from deltauq.delta.fitted import Fitted, Settings
+from deltauq.delta.problem import recall_problem
+from deltauq.errors import ArtifactError, InvalidInputError
+from deltauq.likelihoods import likelihood_facts, likelihood_of
+from deltauq.linalg import Eigenpairs, LowRank, NormBound
+from deltauq.network.adapters import adapt
+from deltauq.network.adapters.files import open_model
+from deltauq.network.network import Network
+
+__all__ = ["Saved", "load_fit", "save_fit"]
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+
+#: The arrays of an artifact by what they are.
+_MODEL, _VECTORS, _OWN_VECTORS = "model.keras", "eigenpairs/vectors", "covariance/vectors"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        vectors_dtype: the precision of the eigenvectors in it.
+        std_error: the largest relative change of any standard error, from eigenvectors in fewer
+            bits than they were computed in; 0 where they are as they were.
+    """
+
+    path: Path
+    bytes: int
+    vectors_dtype: str
+    std_error: float
+
+
+def save_fit(
+    fitted: Fitted,
+    path: Path,
+    options: Mapping[str, Any],
+    *,
+    with_model: bool,
+    vectors_dtype: str | None,
+) -> Saved:
+    """Write a fit to a file; see `DeltaMethod.save`.
+
+    Args:
+        fitted: the fit.
+        path: the file.
+        options: the arguments of the `DeltaMethod`, as far as a file can hold them.
+        with_model: put the Keras model into the file.
+        vectors_dtype: of the eigenvectors in the file; None for the network's.
+    """
+    network = fitted.problem.network
+    fingerprint = network.fingerprint()
+    arrays: Arrays = {}
+    if with_model:
+        arrays[_MODEL] = _model_bytes(network.model, fingerprint, network)
+    fitted, error = _round(fitted, arrays, vectors_dtype)
+    facts = {
+        "versions": {
+            "deltauq": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "fingerprint": fingerprint,
+        "options": dict(options),
+        "settings": asdict(fitted.settings) | {"memory_limit": None},
+        "network": _network_facts(network),
+        "rates": [float(fitted.problem.rates[p.start]) for p in network.parameters],
+        "likelihood": likelihood_facts(fitted.problem.likelihood),
+        "pairs": _pack_pairs(fitted.pairs, arrays),
+        "covariance": _pack_covariance(fitted.covariance, arrays),
+        "stationarity": asdict(fitted.stationarity),
+        "seconds": fitted.seconds,
+        "rounded": fitted.rounded,
+        "vectors_dtype": vectors_dtype,
+        "data": _pack_data(fitted, arrays),
+    }
+    artifact.write(path, arrays, facts)
+    return Saved(path, path.stat().st_size, str(arrays[_VECTORS].dtype), error)
+
+
+def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, dict[str, Any]]:
+    """The model, the fit and the arguments of the `DeltaMethod` in a file.
+
+    Args:
+        path: the file.
+        model: the model that was wrapped; None for the one in the file.
+
+    Raises:
+        ArtifactError: a file that cannot be used, or another model.
+    """
+    arrays, facts = artifact.read(path)
+    model = _embedded(arrays, path) if model is None else model
+    network = _same_network(model, facts)
+    probe = tf.nest.map_structure(lambda k: tf.constant(arrays[f"probe/{k}"]), facts["data"]["x"])
+    problem = recall_problem(
+        network,
+        likelihood_of(facts["likelihood"]),
+        _unpack_data(facts["data"], probe),
+        per_parameter(network.parameters, np.array(facts["rates"])),
+        probe,
+    )
+    if facts["vectors_dtype"] is not None:
+        for name in arrays.keys() & {_VECTORS, _OWN_VECTORS}:
+            arrays[name] = restored(arrays[name], network.dtype)
+    fitted = Fitted(
+        problem,
+        Settings(**facts["settings"]),
+        _unpack_pairs(facts["pairs"], arrays),
+        _unpack_covariance(facts["covariance"], arrays, problem.scale),
+        Stationarity(**facts["stationarity"]),
+        facts["seconds"],
+        facts["rounded"],
+    )
+    options = {"weights": "counts"} | facts["options"]  # format 1 knew no others
+    if options["layers"] is None and len(network.variables) < facts["network"]["n_trainable"]:
+        options["layers"] = [parameter.path for parameter in network.parameters]  # of a callable
+    return network.model, fitted, options
+
+
+def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, float]:
+    """The fit that the file will give back, and what rounding costs; adds vectors to the arrays."""
+    pairs, covariance, network = fitted.pairs, fitted.covariance, fitted.problem.network
+    shared = covariance.vectors is pairs.vectors or np.array_equal(
+        covariance.vectors, pairs.vectors
+    )
+    if dtype is None:
+        arrays[_VECTORS] = pairs.vectors
+        if not shared:
+            arrays[_OWN_VECTORS] = covariance.vectors
+        return fitted, 0.0
+    arrays[_VECTORS] = rounded(pairs.vectors, dtype)
+    back = restored(arrays[_VECTORS], network.dtype)
+    own = back
+    if not shared:
+        arrays[_OWN_VECTORS] = rounded(covariance.vectors, dtype)
+        own = restored(arrays[_OWN_VECTORS], network.dtype)
+    covariance, error = round_covariance(covariance, own)
+    pairs = round_pairs(pairs, back)
+    return replace(fitted, pairs=pairs, covariance=covariance, rounded=True), error
+
+
+def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:
+    """A `.keras` file of the model, which must be as it was when the curvature was computed."""
+    if not isinstance(model, keras.Model):
+        raise InvalidInputError(
+            "only Keras 3 models can be put into an artifact",
+            expected="a keras.Model",
+            received=f"a {type(model).__module__}.{type(model).__qualname__}",
+            remedy="save(path, with_model=False), and give the model to load(path, model)",
+        )
+    chosen = {id(variable) for variable in network.variables}
+    now = Network(model, layers=lambda variable: id(variable) in chosen)
+    if now.fingerprint() != fingerprint:
+        raise InvalidInputError(
+            "the model has other weights than when fit was called",
+            expected="the weights that the curvature was computed at",
+            received="a model that was trained further, or changed",
+            remedy="call fit again, or save the artifact before training on",
+        )
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / _MODEL
+        try:
+            keras.saving.save_model(model, path)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise InvalidInputError(
+                "Keras cannot save the model",
+                expected="a model that keras.saving.save_model takes",
+                received=str(error),
+                remedy="save(path, with_model=False), and give the model to load(path, model)",
+            ) from error
+        return np.fromfile(path, np.uint8)
+
+
+def _embedded(arrays: Arrays, path: Path) -> Any:
+    if _MODEL not in arrays:
+        raise ArtifactError(
+            "the artifact holds no model",
+            expected="load(path, model) with the model that was wrapped",
+            received=f"{path.name}, saved with with_model=False",
+        )
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / _MODEL
+        arrays[_MODEL].tofile(file)
+        return open_model(file)[0]
+
+
+def _network_facts(network: Network) -> dict[str, Any]:
+    """Which of the trainable variables are uncertain, by their place: Keras renames layers."""
+    chosen = {id(variable) for variable in network.variables}
+    trainable = network.adapter.trainable
+    return {
+        "n_trainable": len(trainable),
+        "uncertain": [k for k, variable in enumerate(trainable) if id(variable) in chosen],
+    }
+
+
+def _same_network(model: Any, facts: Mapping[str, Any]) -> Network:
+    """The model with the same variables uncertain, if it is the one the artifact is about."""
+    trainable, known = adapt(model).trainable, facts["network"]
+    if len(trainable) == known["n_trainable"]:
+        variables = [getattr(trainable[k], "variable", trainable[k]) for k in known["uncertain"]]
+        chosen = {id(variable) for variable in variables}
+        network = Network(model, layers=lambda variable: id(variable) in chosen)
+        if network.fingerprint() == facts["fingerprint"]:
+            return network
+    raise ArtifactError(
+        "the model is not the one that the artifact is about",
+        expected="the model as it was when fit was called: the same architecture, weights and "
+        "frozen layers",
+        received="other values or numbers of variables",
+        remedy="load(path) gives the model in the file, where it was saved with one",
+    )
+
+
+def _pack_pairs(pairs: Eigenpairs, arrays: Arrays) -> dict[str, Any]:
+    arrays["eigenpairs/values"] = pairs.values
+    arrays["eigenpairs/residual_norms"] = pairs.residual_norms
+    names = ("trace", "smallest", "products", "converged", "n_lowest")
+    left_out = None if pairs.left_out is None else asdict(pairs.left_out)
+    return {name: getattr(pairs, name) for name in names} | {"left_out": left_out}
+
+
+def _unpack_pairs(facts: dict[str, Any], arrays: Arrays) -> Eigenpairs:
+    left_out = facts.pop("left_out")
+    return Eigenpairs(
+        values=arrays["eigenpairs/values"],
+        vectors=arrays[_VECTORS],
+        residual_norms=arrays["eigenpairs/residual_norms"],
+        left_out=None if left_out is None else NormBound(**left_out),
+        **facts,
+    )
+
+
+def _pack_covariance(covariance: ParameterCovariance, arrays: Arrays) -> dict[str, Any]:
+    spectra = {"middle": covariance.spectrum}
+    if covariance.bounds is not None:
+        spectra["low"], spectra["high"] = covariance.bounds
+    for name, spectrum in spectra.items():
+        arrays[f"covariance/{name}"] = spectrum.weights
+    return {
+        "tails": {name: spectrum.tail for name, spectrum in spectra.items()},
+        "n_examples": covariance.n_examples,
+        "certified": covariance.certified,
+        "noise": None if covariance.noise is None else _noise_facts(covariance.noise),
+    }
+
+
+def _noise_facts(noise: NoiseRange) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return asdict(noise) | {"high": noise.high if np.isfinite(noise.high) else None}
+
+
+def _noise_of(facts: Mapping[str, Any] | None) -> NoiseRange | None:
+    if facts is None:
+        return None
+    return NoiseRange(**dict(facts) | {"high": np.inf if facts["high"] is None else facts["high"]})
+
+
+def _unpack_covariance(
+    facts: Mapping[str, Any], arrays: Arrays, scale: Array
+) -> ParameterCovariance:
+    spectra = {
+        name: LowRank(arrays[f"covariance/{name}"], tail) for name, tail in facts["tails"].items()
+    }
+    return ParameterCovariance(
+        arrays.get(_OWN_VECTORS, arrays[_VECTORS]),
+        spectra["middle"],
+        scale,
+        facts["n_examples"],
+        (spectra["low"], spectra["high"]) if "low" in spectra else None,
+        facts["certified"],
+        _noise_of(facts.get("noise")),
+    )
+
+
+def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
+    """What is remembered of the training data, and rows like its first ones as a probe."""
+    data, probe = fitted.problem.data, fitted.problem.per_example.probe
+    leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(probe)]
+    arrays.update({f"probe/{k}": leaf for k, leaf in enumerate(leaves)})
+    named = data.columns is not None and all(isinstance(name, str) for name in data.columns)
+    return {
+        "n_rows": data.n_rows,
+        "n_examples": data.n_examples,
+        "weighting": data.weighting,
+        "columns": list(data.columns or ()) if named else None,
+        "sums": data.sums,
+        "x": tf.nest.pack_sequence_as(probe, list(range(len(leaves)))),
+    }
+
+
+def _unpack_data(facts: Mapping[str, Any], probe: Any) -> DataRecord:
+    return DataRecord(
+        n_rows=facts["n_rows"],
+        n_examples=facts["n_examples"],
+        weighting=facts.get("weighting", "counts"),  # format 1 knew no others
+        spec=Batch(spec_of(probe), None, None, None),
+        columns=None if facts["columns"] is None else tuple(facts["columns"]),
+        sums=np.array(facts["sums"]),
+    )

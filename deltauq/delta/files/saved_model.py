@@ -1,0 +1,199 @@
+"""Predictions with standard errors as a SavedModel, which needs TensorFlow alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deltauq.data.inputs import check_batch_size
+from deltauq.delta.fitted import Fitted
+from deltauq.errors import InvalidInputError
+from deltauq.linalg import LowRank
+from deltauq.network.graph import traced
+from deltauq.network.jacobians import rows_by_example
+from deltauq.prediction import ROUNDING, normal_quantile
+from deltauq.prediction.directions import AllOutputs, Shown
+
+__all__ = ["export_fit"]
+
+Tensors = dict[str, tf.Tensor]
+
+
+def export_fit(fitted: Fitted, path: Path, *, level: float, batch_size: int | None) -> None:
+    """Write a SavedModel; see `DeltaMethod.export`.
+
+    It is written beside its place and moved there once it is whole.
+    """
+    if path.exists():
+        raise InvalidInputError(
+            "the directory to export to exists already",
+            expected="a path where nothing is",
+            received=str(path),
+            remedy="remove it, or choose another version's directory",
+        )
+    if not path.parent.is_dir():
+        raise InvalidInputError(
+            "the directory above the export does not exist",
+            expected="an existing directory",
+            received=str(path.parent),
+            remedy="create it first",
+        )
+    rows = None if batch_size is None else check_batch_size(batch_size)
+    served = _Served(fitted, level)
+    names, specs = _named_inputs(fitted.problem.data.spec.x, rows)
+    signatures = {
+        "serving_default": _signature(served.everything, names, specs),
+        "mean": _signature(served.mean_alone, names, specs),
+    }
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
+        beside = Path(directory) / "model"
+        tf.saved_model.save(served, str(beside), signatures, options)
+        shutil.move(beside, path)
+
+
+class _Served(tf.Module):
+    """A fit as functions of inputs, everything large in variables."""
+
+    def __init__(self, fitted: Fitted, level: float) -> None:
+        super().__init__()
+        self._network = fitted.problem.network.in_variables()
+        self._kept = tf.nest.flatten([self._network.params, *self._network.fixed_values()])
+        self._vectors = tf.Variable(fitted.vectors, trainable=False)
+        self._covariance = fitted.covariance
+        self._likelihood = fitted.problem.likelihood
+        self._directions = AllOutputs(self._likelihood)
+        self._mask = fitted.problem.linearization.mask
+        self._scale = fitted.problem.scale
+        self._quantile = normal_quantile(level)
+
+    def mean_alone(self, x: Any) -> Tensors:
+        """Probabilities, or the means of a regression, without their uncertainty."""
+        logits = self._network.logits(self._network.unflatten(self._network.params), x)
+        return {self._mean_name: self._directions.symbolic(logits).mean}
+
+    def everything(self, x: Any) -> Tensors:
+        """Means, standard errors with their bounds, intervals and scores."""
+        pieces = [tf.identity(p) for p in self._network.unflatten(self._network.params)]
+        logits = self._network.logits(pieces, x)
+        shown = self._directions.symbolic(logits)
+        along, rest = self._sketch(pieces, x, logits)
+        covariance = self._covariance
+        middle = _form(covariance.spectrum, along, rest) / covariance.n_examples
+        std = _roots(shown.slope, middle)
+        masked = self._masked(pieces, x, shown)
+        score = tf.sqrt(tf.reduce_sum(tf.square(std), axis=1))
+        found = {
+            self._mean_name: shown.mean,
+            "std": std,
+            "score": tf.where(masked, tf.constant(np.nan, score.dtype), score),
+            "masked": masked,
+        } | self._interval(shown, middle, std)
+        if covariance.bounds is not None:
+            ends = [_form(end, along, rest) / covariance.n_examples for end in covariance.bounds]
+            if not covariance.certified:
+                ends.append(middle)
+            roots = tf.stack([_roots(shown.slope, end) for end in ends])
+            rounding = ROUNDING[self._network.dtype]
+            low, high = (1.0, 1.0) if covariance.noise is None else covariance.noise.on_std
+            most = tf.reduce_max(roots, axis=0) * (1.0 + rounding)
+            found["std_low"] = tf.reduce_min(roots, axis=0) * ((1.0 - rounding) * low)
+            found["std_high"] = tf.where(most > 0, tf.where(most > 0, most, 1.0) * high, most)
+        return found
+
+    @property
+    def _mean_name(self) -> str:
+        return "mean" if self._likelihood.outcome == "quantities" else "probabilities"
+
+    def _masked(self, pieces: list[tf.Tensor], x: Any, shown: Shown) -> tf.Tensor:
+        """Which predictions the mask on the model's output takes out, one row each."""
+        if self._mask is None:
+            return shown.masked
+        return ~tf.reshape(self._mask.symbolic(self._network.output(pieces, x)), [-1])
+
+    def _sketch(
+        self, pieces: list[tf.Tensor], x: Any, logits: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """J D U `[B, R, K]` and the Gram matrix of what J D has outside U, `[B, R, R]`, float64.
+
+        The part outside is formed itself: as a difference it might cancel.
+        """
+        cotangents = self._directions.cotangents(logits)
+        parameters = self._network.parameters
+        found = rows_by_example(self._network, pieces, x, cotangents, list(range(len(parameters))))
+        rows = [found[i] * self._scale[p.start] for i, p in enumerate(parameters)]
+        n_rows = cotangents.shape[1] // self._directions.positions
+        flat = tf.reshape(tf.concat(rows, axis=2), [-1, self._network.n_params])
+        inside = flat @ self._vectors
+        outside = flat - tf.matmul(inside, self._vectors, transpose_b=True)
+        along = tf.reshape(inside, [-1, n_rows, self._vectors.shape[1]])
+        outside = tf.reshape(outside, [-1, n_rows, self._network.n_params])
+        rest = tf.matmul(outside, outside, transpose_b=True)
+        return tf.cast(along, tf.float64), tf.cast(rest, tf.float64)
+
+    def _interval(self, shown: Shown, middle: tf.Tensor, std: tf.Tensor) -> Tensors:
+        """Of the means, as the predictions' `interval` has it; of observations too."""
+        q = self._quantile
+        outcome = self._likelihood.outcome
+        if outcome == "quantities":
+            noise = tf.constant(self._likelihood.noise_variance(), tf.float64)
+            wide = tf.sqrt(tf.square(std) + noise)
+            return {
+                "lower": shown.mean - q * std,
+                "upper": shown.mean + q * std,
+                "observation_lower": shown.mean - q * wide,
+                "observation_upper": shown.mean + q * wide,
+            }
+        centre, gradient = shown.logits, shown.back
+        if outcome == "classes":
+            centre, of_logits = _log_odds(shown.logits)
+            gradient = of_logits @ shown.back
+        spread = q * _roots(gradient, middle)
+        return {"lower": tf.sigmoid(centre - spread), "upper": tf.sigmoid(centre + spread)}
+
+
+def _form(spectrum: LowRank, along: tf.Tensor, rest: tf.Tensor) -> tf.Tensor:
+    """X (U W U^T + t (I - U U^T)) X^T, as `LowRank.quadratic_form`."""
+    weights = tf.constant(spectrum.weights, tf.float64)
+    weighted = along * weights if spectrum.weights.ndim == 1 else along @ weights
+    return tf.matmul(weighted, along, transpose_b=True) + spectrum.tail * rest
+
+
+def _roots(left: tf.Tensor, middle: tf.Tensor) -> tf.Tensor:
+    """The roots of the diagonal of L M L^T."""
+    variance = tf.reduce_sum((left @ middle) * left, axis=2)
+    return tf.sqrt(tf.maximum(variance, 0.0))
+
+
+def _log_odds(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """log(p_c / (1 - p_c)) `[B, C]` and its derivative in the logits `[B, C, C]`."""
+    own = tf.eye(logits.shape[1], dtype=logits.dtype)
+    others = tf.where(own > 0, tf.constant(-np.inf, logits.dtype), logits[:, None, :])
+    return logits - tf.reduce_logsumexp(others, axis=2), own - tf.nn.softmax(others)
+
+
+def _named_inputs(spec: Any, rows: int | None) -> tuple[Any, dict[str, tf.TensorSpec]]:
+    """The inputs' structure with a name in place of each, and the names' specs."""
+    if isinstance(spec, dict):
+        names: Any = {key: str(key) for key in spec}
+    elif isinstance(spec, list):
+        names = [f"x_{k}" for k in range(len(spec))]
+    else:
+        names = "x"
+    specs = {
+        name: tf.TensorSpec([rows, *leaf.shape[1:]], leaf.dtype, name)
+        for name, leaf in zip(tf.nest.flatten(names), tf.nest.flatten(spec), strict=True)
+    }
+    return names, specs
+
+
+def _signature(function: Any, names: Any, specs: dict[str, tf.TensorSpec]) -> Any:
+    def of_named(**inputs: tf.Tensor) -> Tensors:
+        return function(tf.nest.map_structure(lambda name: inputs[name], names))
+
+    return traced(of_named, **specs)

@@ -1,0 +1,389 @@
+"""From a stated problem to the parameters' covariance: which eigenpairs, how many, how combined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq import curvature as curvatures
+from deltauq.curvature import CurvatureOperator
+from deltauq.curvature.cost import Stationarity
+from deltauq.curvature.effective_parameters import Freedom
+from deltauq.curvature.eigenpairs import Rank, automatic_eigenpairs, eigenpairs, resolving
+from deltauq.curvature.parameter_covariance import (
+    NegativeCurvature,
+    ParameterCovariance,
+    Tail,
+    dense_covariance,
+    low_rank_covariance,
+)
+from deltauq.curvature.rank_curve import TailWidth
+from deltauq.curvature.sandwich import Meat, sandwich_covariance
+from deltauq.delta.problem import Problem
+from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
+from deltauq.linalg import Eigenpairs, Ends, Storage
+from deltauq.prediction.directions import SomeClasses, most_probable
+from deltauq.prediction.result_memory import prediction_batch
+from deltauq.runtime.memory import free_memory
+
+__all__ = [
+    "CURVATURES",
+    "Curvature",
+    "Fitted",
+    "Settings",
+    "calibration_inputs",
+    "calibration_rows",
+    "covariance_of",
+    "freedom_of",
+    "is_sandwich",
+    "make_operator",
+    "meat_pairs",
+    "slices_and_meat",
+    "solve",
+    "weight_covariance",
+    "with_meat",
+]
+
+Curvature = Literal["hessian", "opg", "ggn", "sandwich"]
+
+#: What each curvature is made of; the last one is what a sandwich has between its slices.
+CURVATURES: dict[str, tuple[type[CurvatureOperator], ...]] = {
+    "hessian": (curvatures.Hessian,),
+    "opg": (curvatures.OPG,),
+    "ggn": (curvatures.GGN,),
+    "sandwich": (curvatures.Hessian, curvatures.SandwichMeat),
+}
+
+#: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
+_RESOLUTION = 0.1
+
+#: What is left of the trace, in L2 rates and of the whole, that rounding or nothing explains.
+_LEFT, _TRACE_ROUNDING = 0.01, 3e-6
+
+#: Inputs on which `rank="auto"` measures what the tail leaves open.
+_CALIBRATION = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a covariance is to be computed; the arguments of `DeltaMethod` of these names."""
+
+    curvature: Curvature
+    rank: Rank
+    tail: Tail
+    rank_tol: float
+    negative_curvature: NegativeCurvature
+    meat: Meat
+    bounds: bool
+    memory_limit: int | str | None
+    seed: int
+
+    @property
+    def l2_in_meat(self) -> bool:
+        """What is between the slices of a sandwich has the L2 term."""
+        return self.curvature != "sandwich" or self.meat == "opg"
+
+    @property
+    def ends(self) -> Ends:
+        """Of the exact Hessian's spectrum: its smallest eigenvalues dominate an inverse."""
+        both = CURVATURES[self.curvature][0] is curvatures.Hessian
+        return "both" if both and self.negative_curvature == "keep" else "largest"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind.
+
+    Attributes:
+        problem: what was asked.
+        settings: how.
+        pairs: eigenpairs in the prior's metric.
+        covariance: of the parameters.
+        stationarity: of the cost at the weights.
+        seconds: wall time.
+        rounded: the eigenvectors were kept in fewer bits, so that what rests on them being those of
+            the curvature itself is no longer certain.
+    """
+
+    problem: Problem
+    settings: Settings
+    pairs: Eigenpairs
+    covariance: ParameterCovariance
+    stationarity: Stationarity
+    seconds: float
+    rounded: bool = False
+
+    @property
+    def eigenpairs(self) -> Eigenpairs:
+        """The pairs of A itself where all parameters have one rate."""
+        unit = self.problem.common_rate
+        return self.pairs.rescaled(unit) if unit else self.pairs
+
+    def require_own_vectors(self, what: str) -> None:
+        """`InvalidInputError` where the eigenvectors were kept in fewer bits."""
+        if self.rounded:
+            raise InvalidInputError(
+                f"{what} needs the eigenvectors as they were computed",
+                expected="an artifact that was saved without vectors_dtype, or a new fit",
+                received="eigenvectors that were kept in fewer bits",
+            )
+
+    @cached_property
+    def vectors(self) -> npt.NDArray[Any]:
+        """The covariance's vectors as predictions read them; as a rule not a copy."""
+        return np.ascontiguousarray(self.covariance.vectors, self.problem.network.dtype)
+
+
+def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
+    """A curvature in the prior's metric, in the form that is cheapest for the network."""
+    problem.data.require()
+    options: dict[str, Any] = {
+        "scale": problem.scale,
+        "per_example": problem.per_example,
+        "buffer_bytes": problem.plan.buffer,
+    }
+    if kind is curvatures.GGN and problem.head is not None:
+        kind, options["head"] = curvatures.LinearHeadGGN, problem.head
+    return kind(problem.network, problem.likelihood, problem.data, **options)
+
+
+def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
+    """The eigenpairs that were asked for; of a sandwich those of its slices."""
+    return _eigenpairs(problem, settings, CURVATURES[settings.curvature][0], storage)
+
+
+def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
+    """The curvature, and where the covariance is a sandwich what is between its inverses.
+
+    It is a sandwich where that was asked for; and where the cost that was minimised is not the
+    log-likelihood of the labels, as the mean square of outputs with unequal noise is not. Between
+    is then the same curvature of `Likelihood.of_scores`.
+    """
+    kinds = CURVATURES[settings.curvature]
+    operators = [make_operator(problem, kinds[0])]
+    if is_sandwich(problem, settings):
+        scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+        operators.append(make_operator(scores, kinds[-1]))
+    return operators
+
+
+def is_sandwich(problem: Problem, settings: Settings) -> bool:
+    """The covariance is not the inverse of the curvature alone."""
+    several = len(CURVATURES[settings.curvature]) > 1
+    return several or problem.likelihood.of_scores is not problem.likelihood
+
+
+def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
+    """Eigenpairs of what is between the slices of a sandwich; None where the covariance is none."""
+    problem, settings, pairs = fitted.problem, fitted.settings, fitted.pairs
+    if not is_sandwich(problem, settings):
+        return None
+    rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
+    scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+    kind = CURVATURES[settings.curvature][-1]
+    return _eigenpairs(scores, replace(settings, rank=rank), kind, storage)
+
+
+def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
+    """The same fit with the covariance of the weights, where it is more than an inverse."""
+    inner = meat_pairs(fitted, storage)
+    covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, inner, storage)
+    return replace(fitted, covariance=covariance.with_noise(fitted.covariance.noise))
+
+
+def weight_covariance(
+    problem: Problem,
+    settings: Settings,
+    pairs: Eigenpairs,
+    inner: Eigenpairs | None,
+    storage: Storage | None = None,
+) -> ParameterCovariance:
+    """The covariance of the weights, from eigenpairs of a curvature and of a sandwich's meat."""
+    bread = covariance_of(problem, settings, pairs)
+    if inner is None:
+        return bread
+    penalised, share = problem.rates > 0, problem.likelihood.l2_in_scores
+    if settings.curvature == "sandwich":
+        meat = settings.meat
+        return sandwich_covariance(
+            bread, inner, penalised, meat=meat, l2_share=share, storage=storage
+        )
+    # The meat is treated as the slices are, so that outputs of equal noise leave their inverse.
+    if np.all(penalised) and settings.negative_curvature != "keep":
+        inner = replace(inner, values=np.maximum(inner.values, 0.0))
+    rest = None
+    if inner.rank < inner.n_params:
+        tail = covariance_of(problem, settings, inner).spectrum.tail
+        rest = 1.0 / tail - 1.0 if tail > 0 else 0.0
+    return sandwich_covariance(bread, inner, penalised, l2_share=share, rest=rest, storage=storage)
+
+
+def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
+    """The inverse of the curvature plus L2, over N."""
+    if not np.all(problem.rates > 0):
+        return dense_covariance(
+            pairs,
+            problem.rates > 0,
+            problem.scale,
+            problem.data.n_examples,
+            negative_curvature=settings.negative_curvature,
+            epsilon=problem.epsilon,
+        )
+    return low_rank_covariance(
+        pairs,
+        problem.scale,
+        problem.data.n_examples,
+        tail=settings.tail,
+        negative_curvature=settings.negative_curvature,
+        epsilon=problem.epsilon,
+    )
+
+
+def freedom_of(problem: Problem, settings: Settings) -> Freedom:
+    """What the noise of a regression is estimated from, beside eigenpairs of the bread."""
+    kind = CURVATURES[settings.curvature][0]
+    most_rank = len(problem.rates)
+    if kind.positive_semidefinite:
+        each = kind.rows_per_example(problem.likelihood, problem.n_outputs)
+        most_rank = min(most_rank, problem.data.n_rows * each)
+    return Freedom(
+        problem.data.n_examples * len(problem.likelihood.noise_variance()),
+        most_rank,
+        _noise_power(problem, settings),
+        problem.epsilon,
+    )
+
+
+def _noise_power(problem: Problem, settings: Settings) -> int:
+    """How the parameters' covariance goes with the noise, see `NoiseRange`."""
+    if not problem.likelihood.scaled_by_noise:
+        return 0
+    if not settings.l2_in_meat:
+        return 0  # the scores' covariance between two inverses holds no noise of its own
+    return 2 if settings.curvature == "opg" else 1
+
+
+def calibration_rows(
+    problem: Problem, memory_limit: int | str | None, x: Any = None
+) -> npt.NDArray[Any]:
+    """Jacobians `[B, C, P]` of the means of `calibration_inputs`, in the prior's metric.
+
+    Raises:
+        InvalidInputError: inputs whose predictions are all masked.
+    """
+    rows = problem.linearization.rows(*calibration_inputs(problem, memory_limit, x))
+    counted = ~rows.shown.masked
+    if not np.any(counted):
+        raise InvalidInputError(
+            "there is nothing to measure on: all predictions of these inputs are masked",
+            expected="inputs that are not padding throughout",
+            received=f"{len(counted)} masked predictions",
+        )
+    values = rows.values if np.all(counted) else rows.values[counted]
+    return np.asarray(rows.shown.slope[counted].astype(values.dtype) @ values)
+
+
+def calibration_inputs(
+    problem: Problem, memory_limit: int | str | None, x: Any = None
+) -> tuple[Any, SomeClasses | None]:
+    """The first of some inputs, or of training some; and of many classes which to look at."""
+    free = free_memory(memory_limit)
+    spec = problem.data.spec.x
+    some_classes = most_probable(problem.likelihood, problem.n_outputs)
+    n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
+    count = prediction_batch(problem.network, spec, n_rows, free=free)
+    count = min(_CALIBRATION, count)
+    x = problem.data.spread(count).x if x is None else x
+    return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x), some_classes
+
+
+def _eigenpairs(
+    problem: Problem, settings: Settings, kind: type[CurvatureOperator], storage: Storage
+) -> Eigenpairs:
+    operator = make_operator(problem, kind)
+    ends = "largest" if operator.positive_semidefinite else settings.ends
+    if settings.rank == "auto":
+        pairs = _automatic_eigenpairs(problem, settings, operator, ends, storage)
+    else:
+        pairs = eigenpairs(
+            operator,
+            settings.rank,
+            ends=ends,
+            bounds=settings.bounds,
+            seed=settings.seed,
+            storage=storage,
+        )
+        if not pairs.converged:
+            warn(
+                f"the {settings.rank} eigenpairs of the {settings.curvature} did not all "
+                f"converge: {pairs.rank} are good enough and are used, the rest belongs to the "
+                "tail. Ask for a smaller rank, or use curvature='ggn'.",
+                ConvergenceWarning,
+            )
+        _warn_if_cut(pairs, settings, problem.network.dtype)
+    _warn_beyond_precision(pairs, problem.epsilon)
+    return pairs
+
+
+def _warn_if_cut(pairs: Eigenpairs, settings: Settings, dtype: str) -> None:
+    """Say when rounding, not the data, is why there are fewer pairs than were asked for."""
+    asked = settings.rank if isinstance(settings.rank, int) else pairs.rank
+    if pairs.rank >= asked or not pairs.converged or pairs.trace is None:
+        return
+    left = pairs.remainder or 0.0
+    if not left <= max(_LEFT, _TRACE_ROUNDING * pairs.trace):
+        warn(
+            f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {asked} that "
+            f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
+            f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds: "
+            f"{resolving(dtype)} keeps more.",
+            ConvergenceWarning,
+        )
+
+
+def _automatic_eigenpairs(
+    problem: Problem,
+    settings: Settings,
+    operator: CurvatureOperator,
+    ends: Ends,
+    storage: Storage,
+) -> Eigenpairs:
+    """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
+    rows = calibration_rows(problem, settings.memory_limit)
+    knows_noise = not problem.estimates_noise or not operator.positive_semidefinite
+    freedom = None if knows_noise else freedom_of(problem, settings)
+    width = TailWidth(rows, problem.epsilon, freedom)
+    room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
+    pairs, why_no_more = automatic_eigenpairs(
+        operator,
+        lambda pairs: width(pairs) <= settings.rank_tol,
+        ends=ends,
+        bounds=settings.bounds,
+        max_bytes=room // 2,
+        seed=settings.seed,
+        storage=storage,
+    )
+    if why_no_more is not None:
+        warn(
+            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, which "
+            f"leave {width(pairs):.1%} of the median standard error open, above "
+            f"rank_tol={settings.rank_tol:.1%}: {why_no_more}.",
+            ConvergenceWarning,
+        )
+    return pairs
+
+
+def _warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
+    largest = float(pairs.values[0]) if pairs.rank else 0.0
+    if not largest * epsilon <= _RESOLUTION:
+        warn(
+            f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
+            f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "
+            "rounding. Scale the inputs, raise l2, or build the model in float64.",
+            ConvergenceWarning,
+        )

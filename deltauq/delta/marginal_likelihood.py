@@ -1,0 +1,351 @@
+"""The marginal likelihood of a Laplace approximation, and the L2 rate that it prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+import tensorflow as tf
+
+from deltauq.curvature.noise_interval import NoiseRange
+from deltauq.curvature.parameter_covariance import ParameterCovariance, is_positive
+from deltauq.data.batches import Batch
+from deltauq.delta.fitted import (
+    Fitted,
+    covariance_of,
+    freedom_of,
+    meat_pairs,
+    weight_covariance,
+)
+from deltauq.errors import InvalidInputError, NumericalError
+from deltauq.linalg import Eigenpairs, Storage
+from deltauq.network.jacobians import Workspace
+
+__all__ = [
+    "Evidence",
+    "TunedL2",
+    "held_out_likelihood",
+    "log_marginal_likelihood",
+    "tune_l2",
+    "with_l2_times",
+]
+
+Array = npt.NDArray[Any]
+
+#: Factors on the L2 rates that are tried, and their number.
+_FACTORS = (1e-8, 1e8)
+_GRID = 161
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """log p(y | x), the weights integrated out by Laplace's approximation, in nats.
+
+    Attributes:
+        value: with the upper bound of the log-determinant; what to compare models by.
+        low: the approximation with all eigenpairs is not below this (the same number, where no
+            noise was estimated; minus infinity where the noise has no upper bound).
+        high: nor above this.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __float__(self) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class TunedL2:
+    """An L2 rate chosen after training.
+
+    Attributes:
+        factor: by which all rates were multiplied.
+        rate: the L2 rate now; None where variables have different ones.
+        criterion: "marginal likelihood" or "held-out likelihood".
+        factors: that were tried, ascending `[n]`; those at which there is a covariance.
+        values: of the criterion at each `[n]`, in nats: in total, or the mean of the held-out ones.
+        note: what it means for the standard errors.
+    """
+
+    factor: float
+    rate: float | None
+    criterion: str
+    factors: Array
+    values: Array
+    note: str
+
+
+def log_marginal_likelihood(fitted: Fitted) -> Evidence:
+    """The log of p(y | x) by Laplace's approximation, with bounds for the low rank.
+
+    -N cost - (1/2) log det(M + I) in the prior's metric, where the prior's normalisation cancels
+    sum_j log(N lambda_j). The log-determinant is at least sum_k log(1 + mu_k), and at most that
+    plus (P - K) log(1 + t / (P - K)) with t what is left of the trace (MacKay 1992, "A practical
+    Bayesian framework for backpropagation networks"; the upper bound is Jensen's inequality).
+
+    The noise of a regression is part of the model: where it was estimated, the value is that of the
+    estimate, and the bounds hold for each in its range.
+
+    Raises:
+        InvalidInputError: a sandwich, which is no posterior; a trace that is not known; a parameter
+            without L2, whose prior has no normalisation.
+    """
+    costs = fitted.problem.data.n_examples * fitted.stationarity.cost
+    values, left = _spectrum(fitted)
+    noise, times = fitted.covariance.noise, np.ones(2)
+    least, most = costs, costs
+    if noise is not None and noise.power > 0:
+        least, most = _costs_in_range(fitted, noise, costs)
+        times = np.array([noise.low, noise.high]) ** (noise.power - 1)
+    low, high = _log_determinants(values, left, fitted.pairs.n_params, times)
+    middle = _log_determinants(values, left, fitted.pairs.n_params, np.ones(1))[1]
+    return Evidence(
+        -costs - float(middle[0]) / 2, -most - float(high[0]) / 2, -least - float(low[1]) / 2
+    )
+
+
+def _costs_in_range(fitted: Fitted, noise: NoiseRange, costs: float) -> tuple[float, float]:
+    """N times the cost at least and at most, for each noise in its range.
+
+    At g times the noise it is a + b log(g) + c / g, with b = N C / 2 and c what is left without the
+    logarithms of the noise: it falls until g = c / b and grows from there.
+    """
+    problem = fitted.problem
+    one = problem.likelihood.at_one_position
+    nothing = tf.zeros([1, problem.n_outputs // problem.likelihood.positions], tf.float64)
+    n_examples = problem.data.n_examples
+    rest = costs - n_examples * float(one.loss(nothing, nothing)[0])
+    half = 0.5 * freedom_of(problem, fitted.settings).n_observations
+    noises = np.array([noise.low, noise.high, np.clip(rest / half, noise.low, noise.high)])
+    found = costs - rest + half * np.log(noises) + rest / noises
+    return float(np.min(found)), float(np.max(found))
+
+
+def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
+    """The factor on all L2 rates that a criterion prefers, with the same weights and eigenpairs.
+
+    Where negative curvature is kept, A plus L2 is positive definite above a factor only, and below
+    it there is neither a covariance nor a criterion: those factors are left out. Just above it the
+    marginal likelihood grows without bound, as log det goes to minus infinity while Laplace's
+    approximation is worth nothing: its maximum is the largest of those between two smaller values.
+
+    Args:
+        fitted: of the present rates.
+        held_out: data for the held-out likelihood; None for the marginal likelihood.
+
+    Returns:
+        What was chosen, and the fit with it.
+
+    Raises:
+        InvalidInputError: as `log_marginal_likelihood`; a parameter without L2.
+        NumericalError: the criterion has no maximum in 16 decades, or is not finite.
+    """
+    if not np.all(fitted.problem.rates > 0):
+        raise InvalidInputError(
+            "tune_l2 multiplies the L2 rates by one factor, and some are zero",
+            expected="an L2 rate for every variable",
+            received=f"{int(np.count_nonzero(fitted.problem.rates == 0))} parameters without one",
+            remedy="pass l2='tune' or a rate for all variables to DeltaMethod",
+        )
+    fitted.require_own_vectors("tune_l2")
+    fitted.problem.data.require()
+    factors = np.geomspace(*_FACTORS, _GRID)
+    factors = factors[[_has_covariance(fitted, factor) for factor in factors]]
+    if held_out is None:
+        criterion, values = "marginal likelihood", _evidence(fitted, factors)
+    else:
+        held_out = list(held_out)
+        criterion, values = "held-out likelihood", held_out_likelihood(fitted, held_out, factors)
+    factor = _maximum(fitted, held_out, factors, values, criterion)
+    tuned = with_l2_times(fitted, factor)
+    rate = tuned.problem.common_rate
+    if rate is not None:
+        rate *= tuned.problem.dispersion
+    note = (
+        f"The L2 rate {f'is {rate:.3g}' if rate else f'was multiplied by {factor:.3g}'}, chosen by "
+        f"{criterion} after training. The weights were trained with another, so they are no "
+        "minimum of the cost with this one: the standard errors are those of weights like these "
+        "under this rate."
+    )
+    if len(factors) < _GRID:
+        note += (
+            f" Factors under {factors[0]:.2g} were left out: with negative_curvature='keep' the "
+            "curvature plus L2 is not positive definite there."
+        )
+    return TunedL2(factor, rate, criterion, factors, values, note), tuned
+
+
+def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
+    """The same weights and eigenpairs with all L2 rates times a factor, the meat left out."""
+    problem = fitted.problem
+    problem = replace(
+        problem,
+        rates=problem.rates * factor,
+        linearization=problem.linearization.rescaled(factor**-0.5),
+    )
+    pairs = fitted.pairs.rescaled(1.0 / factor)
+    return replace(
+        fitted,
+        problem=problem,
+        pairs=pairs,
+        covariance=covariance_of(problem, fitted.settings, pairs).with_noise(
+            fitted.covariance.noise
+        ),
+        stationarity=problem.cost.stationarity(problem.network.params.numpy()),
+    )
+
+
+def _spectrum(fitted: Fitted) -> tuple[Array, float]:
+    """Eigenvalues in the prior's metric, and what is left of the trace."""
+    pairs: Eigenpairs = fitted.pairs
+    if fitted.settings.curvature == "sandwich":
+        raise InvalidInputError(
+            "the sandwich covariance has no marginal likelihood",
+            expected="curvature='opg', 'ggn' or 'hessian'",
+            received="curvature='sandwich'",
+            remedy="pass held-out data to tune_l2; or tune another curvature of the same model, "
+            "and pass its rate as l2=...",
+        )
+    free = int(np.count_nonzero(fitted.problem.rates == 0))
+    if free:
+        raise InvalidInputError(
+            "the marginal likelihood needs a prior for every parameter",
+            expected="an L2 rate for every variable",
+            received=f"{free} parameters without one, whose prior has no normalisation",
+            remedy="pass a rate for all variables to DeltaMethod, or l2='tune'",
+        )
+    if pairs.trace is None:
+        raise InvalidInputError(
+            "the marginal likelihood needs the trace of the curvature",
+            expected="curvature 'opg' or 'ggn', whose trace one pass gives exactly, or rank='full'",
+            received=f"the exact Hessian with {pairs.rank} of {pairs.n_params} eigenpairs",
+            remedy="pass curvature='ggn', or rank='full' where P is small",
+        )
+    if pairs.rank == pairs.n_params:
+        keep = fitted.settings.negative_curvature == "keep"
+        return (pairs.values if keep else np.maximum(pairs.values, 0.0)), 0.0
+    return pairs.values, float(pairs.remainder or 0.0)
+
+
+def _has_covariance(fitted: Fitted, factor: float) -> bool:
+    """Whether A plus L2 times a factor is positive definite, where negative curvature is kept."""
+    pairs = fitted.pairs
+    if fitted.settings.negative_curvature != "keep" or pairs.smallest is None:
+        return True
+    return is_positive(pairs.values / factor + 1.0, fitted.problem.epsilon)
+
+
+def _log_determinants(
+    values: Array, left: float, n_params: int, factors: Array
+) -> tuple[Array, Array]:
+    """Bounds of log det(M / s + I) for some factors s, `[n]` each."""
+    low = np.sum(np.log1p(values / factors[:, None]), axis=1)
+    rest = n_params - len(values)
+    return low, low + (rest * np.log1p(left / (rest * factors)) if rest else 0.0)
+
+
+def _evidence(fitted: Fitted, factors: Array) -> Array:
+    """The marginal likelihood for L2 rates times some factors, the weights as they are."""
+    values, left = _spectrum(fitted)
+    problem = fitted.problem
+    params = problem.network.params.numpy().astype(np.float64)
+    penalty = 0.5 * float(problem.rates @ params**2)
+    cost = fitted.stationarity.cost + (factors - 1.0) * penalty
+    _, high = _log_determinants(values, left, fitted.pairs.n_params, factors)
+    return np.asarray(-problem.data.n_examples * cost - high / 2)
+
+
+def held_out_likelihood(fitted: Fitted, held_out: Iterable[Batch], factors: Array) -> Array:
+    """Mean log probability of held-out labels, the logits' variance taken into account."""
+    problem = fitted.problem
+    workspace = Workspace(fitted.vectors.dtype)
+    totals, weight = np.zeros(len(factors)), 0.0
+    for vectors, covariances in _at_factors(fitted, factors):
+        weight = 0.0
+        for batch in held_out:
+            found = problem.linearization.sketch(batch.x, vectors, workspace)
+            back, logits = found.shown.back, found.shown.logits
+            y, w = batch.y.numpy(), batch.weight.numpy().ravel()
+            for k, covariance in covariances.items():
+                middle = covariance.project(found.along, found.rest) / factors[k]
+                variance = np.einsum("nci,nij,ncj->nc", back, middle, back, optimize=True)
+                found_log = problem.likelihood.log_predictive(logits, np.maximum(variance, 0.0), y)
+                totals[k] += float(w @ found_log)
+            weight += float(np.sum(w))
+    return totals / weight
+
+
+def _at_factors(
+    fitted: Fitted, factors: Array
+) -> Iterator[tuple[Array, dict[int, ParameterCovariance]]]:
+    """Covariances with the L2 rates times each factor, by its number, and the vectors they share.
+
+    An inverse has its eigenvectors at any rate, a sandwich others at each.
+    """
+    inner = meat_pairs(fitted, Storage())
+
+    def at(factor: float) -> ParameterCovariance:
+        pairs = fitted.pairs.rescaled(1.0 / factor)
+        meat = None if inner is None else inner.rescaled(1.0 / factor)
+        return weight_covariance(fitted.problem, fitted.settings, pairs, meat)
+
+    found = ({k: at(factor)} for k, factor in enumerate(factors))
+    together = [{k: each for one in found for k, each in one.items()}] if inner is None else found
+    for covariances in together:
+        first = next(iter(covariances.values()))
+        yield np.ascontiguousarray(first.vectors, fitted.vectors.dtype), covariances
+
+
+def _maximum(
+    fitted: Fitted,
+    held_out: Iterable[Batch] | None,
+    factors: Array,
+    values: Array,
+    criterion: str,
+) -> float:
+    """The factor of the largest value, between the grid's points too."""
+    if not np.all(np.isfinite(values)):
+        raise NumericalError(
+            f"the {criterion} is not finite",
+            expected="a number at every factor on the L2 rate",
+            received=f"NaN or infinity at {np.sum(~np.isfinite(values))} of {len(values)}",
+            remedy="look for labels that the model gives no probability; or give l2=... yourself",
+        )
+    best = _peak(values, unbounded_below=held_out is None and len(values) < _GRID)
+    if best in (0, len(values) - 1):
+        raise NumericalError(
+            f"the {criterion} has no maximum over the L2 rate",
+            expected=f"one between {factors[0]:.2g} and {factors[-1]:.2g} times the present rate",
+            received=f"a value that still rises at {factors[best]:.2g} times the rate"
+            + (", under which there is no covariance" if len(values) < _GRID and not best else ""),
+            remedy="give l2=... yourself"
+            + (", or pass negative_curvature='project'" if len(values) < _GRID else ""),
+        )
+
+    def loss(log_factor: float) -> float:
+        at = np.exp([log_factor])
+        value = (
+            _evidence(fitted, at) if held_out is None else held_out_likelihood(fitted, held_out, at)
+        )
+        return -float(value[0])
+
+    edges = np.log(factors[[best - 1, best + 1]])
+    found: Any = scipy.optimize.minimize_scalar(loss, bounds=tuple(edges), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _peak(values: Array, *, unbounded_below: bool) -> int:
+    """The place of the largest value; of the largest peak where values have a pole under them."""
+    if not unbounded_below:
+        return int(np.argmax(values))
+    inner = values[1:-1]
+    peaks = 1 + np.flatnonzero((inner > values[:-2]) & (inner > values[2:]))
+    places = np.append(peaks, len(values) - 1)
+    best = int(places[np.argmax(values[places])])
+    return best if len(peaks) else int(np.argmax(values))

@@ -1,0 +1,119 @@
+"""How much memory a fit takes, known before it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deltauq.curvature import CurvatureOperator
+from deltauq.curvature.eigenpairs import Rank, basis_columns, certificate_columns, is_dense
+from deltauq.errors import MemoryLimitError
+from deltauq.likelihoods import Likelihood
+from deltauq.network.network import Network
+from deltauq.prediction.result_memory import comfortable_batch
+from deltauq.runtime.memory import gib
+
+__all__ = ["MemoryPlan", "plan_memory"]
+
+#: Bytes of the buffer in which rows are gathered, and rows it should hold where memory allows.
+_BUFFER_BYTES = 2**29
+_BUFFER_ROWS = 256
+
+#: Bytes of activations that products of the exact Hessian may keep from one to the next.
+_KEPT_BYTES = 2**32
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a fit takes beyond what the process holds already.
+
+    Attributes:
+        vectors: tall matrices of the eigenvalue solver, `[P, m]` each, those in files left out.
+        buffer: per-example rows that are multiplied together, or activations that are kept.
+        batch: activations and rows of one batch.
+        batch_size: examples a step.
+    """
+
+    vectors: int
+    buffer: int
+    batch: int
+    batch_size: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.vectors + self.buffer + self.batch
+
+
+def plan_memory(
+    network: Network,
+    spec: Any,
+    operators: Sequence[type[CurvatureOperator]],
+    likelihood: Likelihood,
+    n_outputs: int,
+    rank: Rank,
+    *,
+    free: int,
+    batch_size: int | None,
+    n_rows: int | None = None,
+    bounds: bool = False,
+    vectors_in_files: bool = False,
+) -> MemoryPlan:
+    """Choose batches and buffers that fit, or say what is missing.
+
+    Args:
+        network: the network.
+        spec: of its inputs.
+        operators: the curvatures, which are computed one after the other.
+        likelihood: of the labels.
+        n_outputs: C.
+        rank: eigenpairs asked for; "auto" is taken at its start.
+        free: bytes that may be taken.
+        batch_size: examples a step, where the user chose.
+        n_rows: of all the data, whose activations are all that can be kept; None if not known.
+        bounds: what the eigenpairs leave out is bounded too.
+        vectors_in_files: tall matrices take no memory; dense ones do.
+
+    Raises:
+        MemoryLimitError: even the smallest batches do not fit.
+    """
+    itemsize = np.dtype(network.dtype).itemsize
+    per_example = max(operator.rows_per_example(likelihood, n_outputs) for operator in operators)
+    row = network.n_params * itemsize
+    activations = network.activation_bytes(spec)
+    columns = max(basis_columns(operator, rank, network.n_params) for operator in operators)
+    mapped = vectors_in_files and not is_dense(rank, network.n_params)
+    vectors = 0 if mapped else columns * row
+    if bounds:
+        vectors += certificate_columns(rank, network.n_params) * row
+
+    kept = _KEPT_BYTES if n_rows is None else min(_KEPT_BYTES, 2 * n_rows * activations)
+
+    def plan(size: int) -> MemoryPlan:
+        rows = size * per_example * row
+        batch = rows + (2 + per_example) * size * activations
+        spare = free - vectors - batch
+        wanted = max(_BUFFER_BYTES, _BUFFER_ROWS * row) if per_example else kept
+        buffer = max(rows, min(wanted, spare))
+        return MemoryPlan(vectors, buffer, batch, size)
+
+    size = batch_size or comfortable_batch(network, spec, per_example)
+    found = plan(size)
+    while batch_size is None and found.total > free and size > 1:
+        size //= 2
+        found = plan(size)
+    if found.total > free:
+        raise MemoryLimitError(
+            "the eigenpairs do not fit in memory",
+            expected=f"at most {gib(free)}, what the limit or the machine leaves",
+            received=f"{gib(found.total)}: {gib(vectors)} for vectors of "
+            f"{network.n_params:,} parameters, {gib(found.buffer + found.batch)} for batches of "
+            f"{size}",
+            remedy="ask for a smaller rank, select fewer layers with layers=..., keep the vectors "
+            "in memory-mapped files with vectors_dir=..., or pass a smaller batch_size or a larger "
+            "memory_limit",
+        )
+    return found

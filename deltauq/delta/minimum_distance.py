@@ -1,0 +1,97 @@
+"""How far from the minimum are the weights, in standard errors of the predictions?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature.parameter_covariance import ParameterCovariance, tail_interval
+from deltauq.delta.fitted import Fitted, calibration_inputs, covariance_of
+from deltauq.linalg import Eigenpairs, LowRank, root_diagonal
+from deltauq.network.jacobians import Workspace
+from deltauq.prediction.directions import Directions
+from deltauq.prediction.linearization import Linearization
+
+__all__ = ["newton_shifts", "newton_step", "with_shift"]
+
+Array = npt.NDArray[Any]
+
+
+def with_shift(fitted: Fitted) -> Fitted:
+    """The same fit with the stationarity of its weights, shift included; a pass over the data."""
+    problem, covariance = fitted.problem, fitted.covariance
+    found, gradient = problem.cost.evaluate(problem.network.params.numpy())
+    # The standard errors may be those of a sandwich, which is no inverse of a curvature.
+    inverse = covariance_of(problem, fitted.settings, fitted.pairs)
+    steps = [
+        newton_step(each, gradient, problem.data.n_examples)
+        for each in (inverse, _with_least_tail(inverse, fitted.pairs))
+    ]
+    some, directions = calibration_inputs(problem, fitted.settings.memory_limit)
+    shifts = newton_shifts(problem.linearization, covariance, steps, some, directions)
+    shift, least = (None, None) if shifts is None else (shifts[0], min(shifts))
+    return replace(fitted, stationarity=replace(found, shift=shift, least_shift=least))
+
+
+def _with_least_tail(covariance: ParameterCovariance, pairs: Eigenpairs) -> ParameterCovariance:
+    """With as little variance in the directions that were not computed as the pairs allow."""
+    if pairs.rank == pairs.n_params:
+        return covariance
+    spectrum = LowRank(covariance.spectrum.weights, tail_interval(pairs)[0])
+    return replace(covariance, spectrum=spectrum)
+
+
+def newton_step(covariance: ParameterCovariance, gradient: Array, n_examples: float) -> Array:
+    """To the minimum of the cost, dw = -(A + L)^-1 g = -N Sigma g `[P]`.
+
+    Args:
+        covariance: Sigma = (A + L)^-1 / N, not a sandwich.
+        gradient: g of the cost `[P]`.
+        n_examples: N.
+    """
+    return -n_examples * covariance.times(gradient)
+
+
+def newton_shifts(
+    linearization: Linearization,
+    covariance: ParameterCovariance,
+    steps: Sequence[Array],
+    x: Any,
+    directions: Directions | None = None,
+) -> list[float] | None:
+    """Medians over predictions and outputs of |J dw| / std: what steps do to the means.
+
+    By Cauchy and Schwarz a Newton step moves no mean by more than N sqrt(g^T Sigma g) standard
+    errors; most move by far less.
+
+    Args:
+        linearization: of the network.
+        covariance: of its parameters, which gives the standard errors.
+        steps: dw `[P]` each.
+        x: inputs.
+        directions: as for `Linearization.sketch`.
+
+    Returns:
+        The median of each step, masked predictions left out; None where no mean has a standard
+        error.
+    """
+    dtype = linearization.network.dtype
+    workspace = Workspace(dtype)
+    vectors = np.ascontiguousarray(covariance.vectors, dtype)
+    found = linearization.sketch(x, vectors, workspace, directions)
+    slope = found.shown.slope
+    middle = covariance.project(found.along, found.rest)
+    std = root_diagonal(slope @ middle @ np.swapaxes(slope, 1, 2))
+    known = (std > 0) & ~found.shown.masked[:, None]
+    if not np.any(known):
+        return None
+    scaled = np.stack(steps, axis=1) / covariance.scale[:, None]  # the rows are those of J D
+    sizes = np.linalg.norm(scaled, axis=0)
+    units = (scaled / np.where(sizes > 0, sizes, 1.0)).astype(dtype)
+    along = linearization.sketch(x, units, workspace, directions).along
+    moved = sizes * np.abs(slope @ along)
+    return [float(np.median(each[known] / std[known])) for each in np.moveaxis(moved, 2, 0)]

@@ -1,0 +1,62 @@
+"""How many parameters the data determine by the exact Hessian, sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.stats
+
+from deltauq.delta.fitted import CURVATURES, Fitted, make_operator
+from deltauq.linalg import Krylov, bound_matrix_forms, project_out
+
+__all__ = ["sampled_effective_parameters"]
+
+Array = npt.NDArray[Any]
+
+#: Random vectors, and products with each.
+_PROBES, _STEPS = 8, 6
+
+#: Probability of the interval, as far as the samples are normal.
+_LEVEL = 0.99
+
+
+def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
+    """An interval of gamma = trace(A (A + I)^-1) in which it lies as a rule; six products.
+
+    Over the eigenpairs it is summed. Of the directions outside, U_, trace f(A) is the mean of
+    z^T U_ f(A) U_^T z over random signs z (Hutchinson 1990), each form by Gauss quadrature from a
+    few steps of block Lanczos (Golub and Meurant 2010, Matrices, Moments and Quadrature).
+
+    Args:
+        fitted: of the exact Hessian, or a sandwich with it, in low rank.
+    """
+    pairs, settings = fitted.pairs, fitted.settings
+    operator = make_operator(fitted.problem, CURVATURES[settings.curvature][0])
+
+    def share(values: Array) -> Array:
+        kept = values if settings.negative_curvature == "keep" else np.maximum(values, 0.0)
+        return np.asarray(kept / (1.0 + kept))
+
+    def outside(vectors: Array) -> Array:
+        image = operator.matmat(vectors).astype(vectors.dtype, copy=False)
+        return project_out(pairs.vectors, image, overwrite=True)
+
+    def forms(krylov: Krylov) -> tuple[Array, Array]:
+        start = np.swapaxes(krylov.first, 1, 2)
+        form = krylov.apply(share)[:, :, : start.shape[1]] @ start
+        return form, form
+
+    probes = min(_PROBES, pairs.n_params // (_STEPS + 1))
+    rng = np.random.default_rng([settings.seed, 2])
+    signs = rng.choice([-1.0, 1.0], (pairs.n_params, probes)).astype(pairs.vectors.dtype)
+    rows = np.ascontiguousarray(project_out(pairs.vectors, signs).T)[None]
+    found = bound_matrix_forms(
+        outside, rows, forms, is_enough=lambda low, *_: np.zeros(len(low), bool), max_steps=_STEPS
+    )
+    samples = np.diag(found.low[0])
+    inside = float(np.sum(share(pairs.values)))
+    error = scipy.stats.t.ppf((1 + _LEVEL) / 2, probes - 1) * scipy.stats.sem(samples)
+    middle = inside + float(np.mean(samples))
+    return middle - float(error), middle + float(error)

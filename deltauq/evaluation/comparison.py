@@ -1,0 +1,226 @@
+"""Exact Hessian, OPG and GGN side by side on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.data.arrays import as_labels
+from deltauq.delta.delta_method import CURVATURES, Curvature, DeltaMethod
+from deltauq.errors import InvalidInputError, optional
+from deltauq.evaluation.metrics import Agreement, agreement, error_auroc
+from deltauq.linalg import Eigenpairs
+from deltauq.prediction import Estimate, Prediction
+from deltauq.prediction.tables import notebook_table, terminal_table
+from deltauq.runtime.showing import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import rich.table
+
+__all__ = ["Comparison", "Run", "compare", "labels_of"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One curvature's results.
+
+    Attributes:
+        curvature: its name.
+        prediction: on the evaluation inputs, an `Estimate` of the likelihood's kind.
+        eigenpairs: of the data curvature.
+        fit_seconds: wall time of the eigenpairs.
+    """
+
+    curvature: str
+    prediction: Any
+    eigenpairs: Eigenpairs
+    fit_seconds: float
+
+    def __repr__(self) -> str:
+        return f"{self.curvature}: K = {self.eigenpairs.rank}, {self.prediction!r}"
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that the eigenvectors take afterwards."""
+        return int(self.eigenpairs.vectors.nbytes)
+
+
+@dataclass(frozen=True)
+class Comparison(Shown):
+    """Curvatures compared on the same inputs; the first is the reference.
+
+    Attributes:
+        runs: one per curvature, the reference first.
+        y: labels of the evaluation inputs, class numbers `[N]` as a rule; or None. What is masked
+            stays out of all figures.
+    """
+
+    runs: tuple[Run, ...]
+    y: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(map(repr, self.runs))})"
+
+    def __getitem__(self, curvature: str) -> Run:
+        """The run of one curvature."""
+        for run in self.runs:
+            if run.curvature == curvature:
+                return run
+        raise InvalidInputError(
+            f"{curvature!r} was not compared",
+            expected=f"one of {[run.curvature for run in self.runs]}",
+            received=repr(curvature),
+        )
+
+    @property
+    def reference(self) -> Run:
+        """What the others are compared with."""
+        return self.runs[0]
+
+    def agreement(self, curvature: str) -> Agreement:
+        """How the standard errors of the probabilities follow the reference's."""
+        runs = (self.reference, self[curvature])
+        return agreement(*(run.prediction.unmasked.std for run in runs))
+
+    def auroc(self, curvature: str) -> float | None:
+        """AUROC of the score for misclassification; None without labels, errors or classes."""
+        prediction = self[curvature].prediction
+        wrong = None if self.y is None else prediction.is_wrong(self.y)
+        return None if wrong is None else _auroc(prediction, prediction.score, wrong)
+
+    def baseline_auroc(self) -> float | None:
+        """AUROC of 1 - max p, which needs no curvature at all; None where there are no classes."""
+        prediction = self.reference.prediction
+        if self.y is None or not isinstance(prediction, Prediction):
+            return None
+        unsure = 1 - prediction.probabilities.max(axis=1)
+        return _auroc(prediction, unsure, prediction.is_wrong(self.y))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: one dictionary per curvature."""
+        table = []
+        for run in self.runs:
+            fit = self.agreement(run.curvature)
+            table.append(
+                {
+                    "curvature": run.curvature,
+                    "rank": run.eigenpairs.rank,
+                    "median_std": float(np.median(run.prediction.unmasked.std)),
+                    "slope": fit.slope,
+                    "r_squared": fit.r_squared,
+                    "spearman": fit.spearman,
+                    "median_ratio": fit.median_ratio,
+                    "auroc": self.auroc(run.curvature),
+                    "seconds": run.fit_seconds,
+                    "kept_megabytes": run.kept_bytes / 2**20,
+                }
+            )
+        return table
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a pandas frame, indexed by curvature."""
+        frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
+        return frames.DataFrame(self.rows()).set_index("curvature")
+
+    def _repr_html_(self) -> str | None:
+        """The table in a notebook; the text without pandas."""
+        return notebook_table(self._caption, self.to_frame)
+
+    def __rich__(self) -> rich.table.Table:
+        """The table for a terminal: `rich.print(comparison)`."""
+        rows = self.rows()
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        return terminal_table(self._caption, columns)
+
+    @property
+    def _caption(self) -> str:
+        return f"Standard errors against curvature={self.reference.curvature!r}"
+
+    def plot(self, curvature: str | None = None, ax: Any = None) -> Any:
+        """Standard errors of one curvature against the reference's; see `deltauq.plots`."""
+        return self._draw("comparison", curvature or self.runs[-1].curvature, ax=ax)
+
+    def to_html(self, title: str = "Curvatures compared", **parts: Any) -> str:
+        """A report on the reference's predictions and on the comparison, as one HTML page.
+
+        Args:
+            title: of the page.
+            **parts: other attributes of `deltauq.report.Study`: class_names, images, ...
+        """
+        return self._page("of_comparison", title=title, **parts)
+
+
+def compare(
+    model: Any,
+    x: Any,
+    y: Any,
+    x_eval: Any,
+    y_eval: Any = None,
+    *,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    curvatures: Sequence[Curvature] = ("hessian", "opg"),
+    **options: Any,
+) -> Comparison:
+    """Fit several curvatures to one model and predict the same inputs with each.
+
+    Args:
+        model: as for `DeltaMethod`.
+        x: the training inputs, `[N, ...]` or a dataset.
+        y: class numbers `[N]`, or None with a dataset.
+        x_eval: the inputs to predict.
+        y_eval: their class numbers, for the AUROC of the score for misclassification; or None.
+        sample_weight: of the training inputs, as `DeltaMethod.fit` takes them.
+        class_weight: as `DeltaMethod.fit` takes them.
+        curvatures: names, the reference first.
+        **options: as for `DeltaMethod`: rank, l2, tail, ...
+
+    Returns:
+        A `Comparison`.
+    """
+    single = isinstance(curvatures, str) or not isinstance(curvatures, Iterable)
+    names: list[Any] = [curvatures] if single else list(curvatures)
+    if len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(CURVATURES):
+        raise InvalidInputError(
+            "curvatures cannot be compared",
+            expected=f"two or more different names out of {list(CURVATURES)}",
+            received=repr(names),
+        )
+    runs = []
+    for name in names:
+        dm = DeltaMethod(model, name, **options).fit(x, y, sample_weight, class_weight)
+        prediction = dm.predict(x_eval)
+        labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
+        runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))
+    return Comparison(tuple(runs), labels)
+
+
+def _auroc(prediction: Estimate, score: Array, wrong: Array) -> float | None:
+    """Of the predictions that are not masked."""
+    return error_auroc(score[~prediction.masked], wrong[~prediction.masked])
+
+
+def labels_of(y_eval: Any, prediction: Estimate, dm: DeltaMethod) -> Array:
+    """Labels of evaluation inputs as the likelihood's `check_labels` gives them, one a prediction.
+
+    Raises:
+        InvalidInputError: they are none of the likelihood, or of another number.
+    """
+    n_inputs = len(prediction)
+    likelihood = dm.fitted_likelihood
+    labels = likelihood.check_labels(as_labels(y_eval, counted=~prediction.masked), dm.n_outputs)
+    labels = labels.reshape(-1, *labels.shape[likelihood.observed_axes :])  # one a prediction
+    if len(labels) != n_inputs:
+        raise InvalidInputError(
+            "y_eval has the wrong shape",
+            expected=f"labels of {n_inputs} predictions, one for every row of x_eval",
+            received=f"labels of {len(labels)}",
+        )
+    return labels

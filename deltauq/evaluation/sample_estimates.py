@@ -1,0 +1,217 @@
+"""What a fit would take and find, from a part of the data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature import GGN, OPG, CurvatureOperator, Hessian
+from deltauq.curvature.eigenpairs import eigenpairs, is_dense
+from deltauq.curvature.parameter_covariance import low_rank_covariance
+from deltauq.curvature.sandwich import sandwich_covariance
+from deltauq.data.batches import Batches
+from deltauq.delta.memory_plan import plan_memory
+from deltauq.delta.minimum_distance import newton_shifts, newton_step
+from deltauq.likelihoods import Likelihood
+from deltauq.linalg import BlockLanczos, Eigenpairs
+from deltauq.network.jacobians import PerExample
+from deltauq.network.masks import OutputMask
+from deltauq.network.network import Network
+from deltauq.prediction.directions import most_probable
+from deltauq.prediction.linearization import Linearization
+
+__all__ = [
+    "CostEstimate",
+    "Sample",
+    "curvatures_of",
+    "estimate_costs",
+    "estimate_shift",
+    "extreme_eigenvalues",
+    "sample",
+]
+
+Array = npt.NDArray[Any]
+
+#: Activations of the examples that estimates are made on, and their number.
+_SAMPLE_BYTES = 2**28
+_SAMPLE_ROWS = 1024
+
+#: Rows of the curvature for each parameter from which the distance to a minimum is estimated (fewer
+#: leave directions undetermined and make it too long); inputs on which it is measured.
+_ROWS_PER_PARAM, _SHIFT_INPUTS = 8, 32
+
+#: Products for the extreme eigenvalues, at most.
+_PRODUCTS = 24
+
+#: Products that an eigenpair of the exact Hessian takes, as a rule; passes for the others.
+_PRODUCTS_PER_PAIR = 2.5
+_PASSES = 2
+
+#: Columns of the products that are timed, and of those with the exact Hessian.
+_COLUMNS, _BLOCK = 8, 2
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """What a number of eigenpairs of a curvature would take, without bounds.
+
+    Attributes:
+        curvature: its name.
+        rank: the number of eigenpairs.
+        n_bytes: memory beyond what the process holds.
+        seconds: wall time, extrapolated from products on a part of the data.
+    """
+
+    curvature: str
+    rank: int
+    n_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some examples, as data of their own.
+
+    Attributes:
+        data: those examples.
+        share: how many of them go into all rows.
+    """
+
+    data: Batches
+    share: float
+
+
+def sample(network: Network, data: Batches, at_most: int = _SAMPLE_ROWS) -> Sample:
+    """As many examples as products are quick on, evenly spread: data may come sorted."""
+    rows = _SAMPLE_BYTES // network.activation_bytes(data.spec.x)
+    rows = min(data.n_weighted, at_most, max(16, rows))
+    some = data.sample(rows)
+    return Sample(some, data.n_rows / some.n_rows)
+
+
+def curvatures_of(
+    network: Network, likelihood: Likelihood, some: Sample, *, second_derivatives: bool
+) -> dict[str, CurvatureOperator]:
+    """The curvatures of a sample that can be formed, by name."""
+    kinds: dict[str, type[CurvatureOperator]] = {"opg": OPG, "ggn": GGN}
+    if second_derivatives:
+        kinds["hessian"] = Hessian
+    return {name: kind(network, likelihood, some.data) for name, kind in kinds.items()}
+
+
+def extreme_eigenvalues(operator: CurvatureOperator) -> tuple[float, float]:
+    """The smallest and the largest Ritz value from a few products."""
+    size = operator.shape[0]
+    krylov = BlockLanczos(operator.matmat, size, dtype=operator.network.dtype)
+    pairs, _ = krylov.converge(1, tolerance=0.0, max_columns=min(_PRODUCTS, size))
+    return pairs.smallest, float(pairs.values[0])
+
+
+def estimate_shift(
+    network: Network,
+    likelihood: Likelihood,
+    data: Batches,
+    probe: Any,
+    rates: Array,
+    gradient: Array,
+    n_outputs: int,
+    mask: OutputMask | None = None,
+) -> float | None:
+    """How far a step to the minimum would move predictions, as by `newton_shifts`.
+
+    By the dense GGN of as many examples as determine it, or the OPG where the loss has no GGN.
+
+    Args:
+        network: the network.
+        likelihood: of the labels.
+        data: the training set.
+        probe: rows on which rules for the Jacobian are checked.
+        rates: lambda_j `[P]`, beside the mean of the likelihood's loss.
+        gradient: of the cost `[P]`.
+        n_outputs: C.
+        mask: which predictions count; None where all do.
+
+    Returns:
+        The median; None without L2 on every parameter, for more parameters than are quick, and
+        where examples are too large for enough of them.
+    """
+    if not np.all(rates > 0) or not is_dense("auto", network.n_params):
+        return None
+    kind: type[CurvatureOperator] = GGN if likelihood.convex else OPG
+    rows = _ROWS_PER_PARAM * network.n_params // kind.rows_per_example(likelihood, n_outputs)
+    wanted = min(data.n_weighted, max(_SHIFT_INPUTS, rows))
+    some = sample(network, data, wanted).data
+    if some.n_rows < wanted:
+        return None
+    scale, per_example = rates**-0.5, PerExample(network, probe)
+    options: dict[str, Any] = {"scale": scale, "per_example": per_example}
+
+    def pairs(likelihood: Likelihood) -> Eigenpairs:
+        return eigenpairs(kind(network, likelihood, some, **options), "full")
+
+    inverse = low_rank_covariance(pairs(likelihood), scale, data.n_examples)
+    covariance = inverse
+    if likelihood.of_scores is not likelihood:
+        covariance = sandwich_covariance(
+            inverse, pairs(likelihood.of_scores), rates > 0, l2_share=likelihood.l2_in_scores
+        )
+    linearization = Linearization(network, likelihood, data.spec.x, per_example, scale, mask)
+    step = newton_step(inverse, gradient, data.n_examples)
+    few = most_probable(likelihood, n_outputs)
+    inputs = some.spread(_SHIFT_INPUTS).x
+    shifts = newton_shifts(linearization, covariance, [step], inputs, few)
+    return None if shifts is None else shifts[0]
+
+
+def estimate_costs(
+    operators: dict[str, CurvatureOperator], share: float, n_outputs: int, rank: int
+) -> list[CostEstimate]:
+    """Memory and time of a number of eigenpairs of each curvature.
+
+    Args:
+        operators: the curvatures of a sample, by name.
+        share: how many of the samples go into all rows.
+        n_outputs: C.
+        rank: the number of eigenpairs.
+    """
+    estimates = []
+    for name, operator in operators.items():
+        network = operator.network
+        some = min(rank, network.n_params)
+        plan = plan_memory(
+            network,
+            operator.data.spec.x,
+            (type(operator),),
+            operator.likelihood,
+            n_outputs,
+            some,
+            free=2**62,
+            batch_size=None,
+            n_rows=round(share * operator.data.n_rows),
+        )
+        seconds = share * _seconds(operator, some)
+        estimates.append(CostEstimate(name, some, plan.total, seconds))
+    return estimates
+
+
+def _seconds(operator: CurvatureOperator, rank: int) -> float:
+    """Time of all products on the operator's data; that of one grows with its columns."""
+    if not operator.positive_semidefinite:
+        return _PRODUCTS_PER_PAIR * rank * _timed(operator, _BLOCK) / _BLOCK
+    one, some = (_timed(operator, columns) for columns in (1, _COLUMNS))
+    return _PASSES * (one + (rank - 1) * max(0.0, some - one) / (_COLUMNS - 1))
+
+
+def _timed(operator: CurvatureOperator, columns: int) -> float:
+    """Seconds of a product with so many columns, compilation left out."""
+    rng = np.random.default_rng(0)
+    shape = (operator.shape[0], columns)
+    vectors: Any = rng.standard_normal(shape).astype(operator.network.dtype)
+    operator.matmat(vectors)
+    started = time.perf_counter()
+    operator.matmat(vectors)
+    return time.perf_counter() - started

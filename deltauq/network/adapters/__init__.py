@@ -1,0 +1,65 @@
+"""Models of every origin, called in one way: with tensors in place of their variables.
+
+A Keras 3 model has a stateless call. A `tf_keras` model and a `tf.Module` are traced with their
+variables' reads replaced. Nothing else of the package knows the difference.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.network.adapters.adapter import Adapter, Values
+from deltauq.network.adapters.files import open_model
+from deltauq.network.adapters.keras3 import KerasAdapter
+from deltauq.network.adapters.legacy import LegacyKerasAdapter
+from deltauq.network.adapters.modules import ModuleAdapter, TensorFlowVariable
+from deltauq.network.adapters.substitution import state_use
+
+__all__ = ["Adapter", "TensorFlowVariable", "Values", "adapt", "state_use"]
+
+
+def adapt(model: Any) -> Adapter:
+    """The adapter for a model, or for a Keras file.
+
+    Raises:
+        UnsupportedModelError: nothing that can be called with other values of its variables, or
+            quantized weights.
+        InvalidInputError: the model has no variables yet, or its file cannot be opened.
+    """
+    if isinstance(model, (str, Path)):
+        opened, compilation = open_model(model)
+        return KerasAdapter(opened, compilation)
+    legacy = sys.modules.get("tf_keras")  # the user has loaded it if the model is one of its
+    if isinstance(model, keras.Model):
+        _check_built(model)
+        return KerasAdapter(model)
+    if legacy is not None and isinstance(model, legacy.Model):
+        _check_built(model)
+        return LegacyKerasAdapter(model, legacy)
+    if isinstance(model, tf.Module) and callable(model):
+        _check_built(model)
+        return ModuleAdapter(model)
+    raise UnsupportedModelError(
+        "the model is not one that can be linearised",
+        expected="a built keras.Model, a tf_keras.Model, a tf.Module with a call, or a file",
+        received=f"{type(model).__module__}.{type(model).__qualname__}",
+        remedy="put a layer into keras.Sequential, and a function into the __call__ of a tf.Module "
+        "that holds its variables",
+    )
+
+
+def _check_built(model: Any) -> None:
+    variables = model.variables if getattr(model, "built", True) else []
+    if not variables:
+        raise InvalidInputError(
+            "the model is not built",
+            expected="a trained model whose variables exist",
+            received=f"{model.name!r} with {len(variables)} variables",
+            remedy="train or load it first, or call it once on a batch",
+        )

@@ -1,0 +1,104 @@
+"""Keras 3 models, by their stateless call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from deltauq.errors import UnsupportedModelError
+from deltauq.network.adapters.adapter import Values, compute_dtypes, kept, modes, own_loss
+from deltauq.network.graph import traced
+
+__all__ = ["KerasAdapter"]
+
+
+class KerasAdapter:
+    """A Keras 3 model; see `Adapter`.
+
+    Args:
+        model: the model.
+        compilation: what it was compiled with; None for what it says itself.
+
+    Raises:
+        UnsupportedModelError: its weights are quantized.
+    """
+
+    def __init__(self, model: Any, compilation: Any = None) -> None:
+        self.model = model
+        self.compilation = _Compilation(model) if compilation is None else compilation
+        self.trainable = list(model.trainable_variables)
+        self.non_trainable = list(model.non_trainable_variables)
+        self._modes = modes(model.call)
+        _refuse_quantized(model)
+
+    def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
+        """The output in inference mode, and the new values of `non_trainable`."""
+        output, state, _ = self._stateless(values, x, training=False)
+        return output, state
+
+    def check(self, values: Values, x: Any) -> None:
+        """Keras vouches for its stateless call."""
+
+    def compute_dtypes(self) -> dict[str, str]:
+        """By layer."""
+        containers = (keras.layers.InputLayer, keras.Model)
+        return compute_dtypes(self.model._flatten_layers(), containers)
+
+    def terms_added(self, values: Values, x: Any) -> list[str]:
+        """Layers with an activity regularizer or `add_loss`; traced in training mode, not run."""
+        found: list[str] = []
+
+        def trace(x: Any) -> None:
+            found[:] = self._stateless(values, x, training=True)[2]
+
+        traced(trace, x)
+        return found
+
+    def _stateless(
+        self, values: Values, x: Any, *, training: bool
+    ) -> tuple[Any, list[Any], list[str]]:
+        # Variables that came later, such as the metrics of `evaluate`, have no part in the output.
+        trainable = [values.get(id(v), v) for v in self.model.trainable_variables]
+        state = [values.get(id(v), v) for v in self.model.non_trainable_variables]
+        layers = self.model._flatten_layers()
+        collections = [c for layer in layers for c in (layer._losses, layer._loss_ids)]
+        with kept(collections):
+            output, new, *_ = self.model.stateless_call(
+                trainable, state, x, return_losses=training, **dict.fromkeys(self._modes, training)
+            )
+            added = [layer.name for layer in layers if layer._loss_ids]
+        by_id = dict(zip(map(id, self.model.non_trainable_variables), new, strict=True))
+        return output, [by_id.get(id(v)) for v in self.non_trainable], added
+
+
+def _refuse_quantized(model: Any) -> None:
+    quantized = {
+        layer.name: layer.quantization_mode
+        for layer in model._flatten_layers()
+        if getattr(layer, "quantization_mode", None) is not None
+    }
+    if quantized:
+        raise UnsupportedModelError(
+            "the model's weights are quantized",
+            expected="weights that the loss can be differentiated by",
+            received=f"layers {quantized}",
+            remedy="use the model as it was before quantize()",
+        )
+
+
+class _Compilation:
+    """What a model was compiled with."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the model was compiled."""
+        return bool(self._model.compiled)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """As Keras writes it; of a loss of the user's own, which it may fail to write, the name."""
+        own = own_loss(self._model.loss, keras.losses)
+        return {"loss": own} if own else dict(self._model.get_compile_config())

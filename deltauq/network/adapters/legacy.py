@@ -1,0 +1,120 @@
+"""Models of `tf_keras`, the Keras before version 3; never imported here."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from deltauq.network.adapters.adapter import Values, compute_dtypes, own_loss
+from deltauq.network.adapters.modules import TensorFlowAdapter, TensorFlowVariable
+from deltauq.network.graph import traced
+
+__all__ = ["LegacyKerasAdapter"]
+
+#: Where `tf_keras` makes the penalty on a weight.
+_OF_WEIGHT = "Layer._handle_weight_regularization."
+
+
+class LegacyKerasAdapter(TensorFlowAdapter):
+    """A `tf_keras` model; its variables are named as they are, without the ":0".
+
+    Args:
+        model: the model.
+        package: `tf_keras`.
+    """
+
+    def __init__(self, model: Any, package: Any) -> None:
+        self._package = package
+        self._layers = list(model._flatten_layers())
+        penalties, self._own_terms = _penalties(self._layers)
+
+        def named(variables: list[Any]) -> list[TensorFlowVariable]:
+            return [
+                TensorFlowVariable(v, v.name.removesuffix(":0"), penalties.get(id(v)))
+                for v in variables
+            ]
+
+        super().__init__(
+            model,
+            named(model.trainable_variables),
+            named(model.non_trainable_variables),
+            model.call,
+        )
+        self.compilation = _Compilation(model, package)
+
+    def compute_dtypes(self) -> dict[str, str]:
+        """By layer."""
+        containers = (self._package.layers.InputLayer, self._package.Model)
+        return compute_dtypes(self._layers, containers)
+
+    def terms_added(self, values: Values, x: Any) -> list[str]:
+        """Layers with an activity regularizer or `add_loss`; traced in training mode, not run."""
+        found: list[str] = []
+
+        def trace(x: Any) -> None:
+            with self.replaced(values):
+                found[:] = self._run(x, training=True)[1]
+
+        traced(trace, x)
+        return self._own_terms + found
+
+    def run(self, x: Any, *, training: bool = False) -> Any:
+        """A call of the model as it stands."""
+        return self._run(x, training=training)[0]
+
+    def _run(self, x: Any, *, training: bool) -> tuple[Any, list[str]]:
+        """The output, and the layers that add a loss; the losses of the user's last call stay."""
+        before = [layer._eager_losses for layer in self._layers]
+        try:
+            output = super().run(x, training=training)
+            return output, [layer.name for layer in self._layers if layer._eager_losses]
+        finally:
+            for layer, losses in zip(self._layers, before, strict=True):
+                layer._thread_local._eager_losses = losses
+
+
+def _penalties(layers: list[Any]) -> tuple[dict[int, Any], list[str]]:
+    """Regularizers by the `id` of their variable, and layers whose loss is something else."""
+    penalties: dict[int, Any] = {}
+    others: list[str] = []
+    for layer in layers:
+        for loss in layer._callable_losses:
+            # A penalty on a weight is its regularizer, in a closure, applied to the variable.
+            term: Any = loss.args[0] if isinstance(loss, functools.partial) and loss.args else None
+            function: Any = getattr(term, "func", None)
+            if getattr(function, "__qualname__", "").startswith(_OF_WEIGHT):
+                held = inspect.getclosurevars(function).nonlocals
+                penalties[id(term.args[0])] = held["regularizer"]
+            else:
+                others.append(layer.name)
+    return penalties, others
+
+
+class _Compilation:
+    """What a model was compiled with, written as Keras 3 writes it."""
+
+    def __init__(self, model: Any, package: Any) -> None:
+        self._losses = package.losses
+        settings = getattr(getattr(model, "_compile_config", None), "config", None)
+        self._settings: dict[str, Any] = settings or {"loss": getattr(model, "loss", None)}
+        self.compiled = bool(model._is_compiled)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """The loss and its weights."""
+        weights = self._settings.get("loss_weights")
+        loss = self._settings.get("loss")
+        written = own_loss(loss, self._losses) or _written(loss)
+        return {"loss": written, "loss_weights": weights}
+
+
+def _written(loss: Any) -> Any:
+    """A loss as Keras 3 writes it; `tf_keras` means the mean where it says "auto"."""
+    if hasattr(loss, "get_config"):
+        config = dict(loss.get_config())
+        if config.get("reduction") == "auto":
+            config["reduction"] = "sum_over_batch_size"
+        return {"class_name": type(loss).__name__, "config": config}
+    if callable(loss):
+        return {"class_name": "function", "config": loss.__name__}
+    return loss

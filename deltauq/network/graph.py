@@ -1,0 +1,205 @@
+"""Reading a traced TensorFlow graph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from deltauq.runtime.threads import refuse_lost_runtime
+
+__all__ = ["Compiled", "Staged", "bytes_reached_from", "copies", "reached_from", "traced"]
+
+
+def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
+    """All tensors that depend on some, those included, by their references."""
+    reached: dict[Any, tf.Tensor] = {}
+    pending = list(tensors)
+    while pending:
+        tensor = pending.pop()
+        if tensor.ref() not in reached:
+            reached[tensor.ref()] = tensor
+            pending.extend(out for op in tensor.consumers() for out in op.outputs)
+    return reached
+
+
+def bytes_reached_from(tensors: Sequence[tf.Tensor]) -> int:
+    """Bytes of all those tensors whose shape the graph knows."""
+    return sum(
+        tensor.dtype.size * tensor.shape.num_elements()
+        for tensor in reached_from(tensors).values()
+        if tensor.shape.is_fully_defined()
+    )
+
+
+def traced(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """The `ConcreteFunction` of a function for some arguments: tensors, or specs of them.
+
+    AutoGraph is not asked, as Keras 3 does not ask it: it takes most of the time of a trace, and
+    hides errors in one of its own.
+    """
+    return tf.function(function, autograph=False).get_concrete_function(*arguments, **named)
+
+
+def copies(
+    results: Sequence[tf.Tensor], source: tf.Tensor, values: Sequence[tf.Tensor]
+) -> Iterator[list[tf.Tensor]]:
+    """What some results of a tensor would be of others: copies of the graph between them.
+
+    Tracing the same again for each of the values takes many times as long.
+
+    Args:
+        results: tensors of the current graph; those that do not depend on the source stay as they
+            are.
+        source: a tensor of it.
+        values: tensors to stand in its place, like it in shape and dtype.
+    """
+    if not values:
+        return
+    late = reached_from([source])
+    between = {tensor.op.name for tensor in late.values()} - {source.op.name}
+    definition = _only_data(source.graph.as_graph_def())
+    nodes = [node for node in definition.node if node.name in between]
+    part = tf.compat.v1.GraphDef(node=nodes, versions=definition.versions)
+    operations = [source.graph.get_operation_by_name(name) for name in between]
+    given = {t.name: t for op in operations for t in op.inputs if t.op.name not in between}
+    wanted = [tensor for tensor in results if tensor.ref() in late and tensor is not source]
+    for value in values:
+        found = tf.graph_util.import_graph_def(
+            part, given | {source.name: value}, [tensor.name for tensor in wanted], name="copy"
+        )
+        copied = {source.ref(): value}
+        for tensor, copy in zip(wanted, found, strict=True):
+            copy.set_shape(tensor.shape)
+            copied[tensor.ref()] = copy
+        yield [copied.get(tensor.ref(), tensor) for tensor in results]
+
+
+class Compiled:
+    """A function compiled for one signature, at the first call.
+
+    `tf.function` counts traces by the place of the function in the code, and warns of those of one
+    model after another; what is made of it here is not counted, and made as by `traced`.
+
+    Args:
+        function: of tensors, or of nests of them.
+        signature: a `tf.TensorSpec`, or a nest of them, for each argument.
+    """
+
+    def __init__(self, function: Callable[..., Any], *signature: Any) -> None:
+        self._compiled = tf.function(function, input_signature=signature, autograph=False)
+
+    @functools.cached_property
+    def traced(self) -> Any:
+        """The `ConcreteFunction`."""
+        return self._compiled.get_concrete_function()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Of tensors, as the signature has them."""
+        refuse_lost_runtime()
+        return self.traced(*arguments)
+
+
+class Staged:
+    """A function compiled in two stages: what its last argument does not change, and the rest.
+
+    Args:
+        function: of tensors, or of nests of them.
+        signature: a `tf.TensorSpec`, or a nest of them, for each argument; the last is one spec.
+    """
+
+    def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
+        graph = Compiled(function, *signature).traced.graph
+        *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
+        self._definition = _only_data(graph.as_graph_def())
+        self._captured = graph.captures
+        self._value = graph.outputs[0]
+        self._point = _needed_by(graph, before, self._last)
+        self._second: dict[int, Any] = {}
+        self._first = Compiled(
+            lambda *values: self._run(before, values, self._point),
+            *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in before),
+        )
+
+    def first(self, *arguments: Any) -> list[tf.Tensor]:
+        """All arguments but the last -> the tensors that the second stage needs of them."""
+        return list(self._first(*tf.nest.flatten(arguments)))
+
+    def second(self, point: Sequence[tf.Tensor], stack: tf.Tensor) -> tf.Tensor:
+        """The function's values, stacked, for several last arguments `[b, ...]`."""
+        count = stack.shape[0]
+        if count not in self._second:
+            # Side by side rather than stacked: TensorFlow then runs them on all processors.
+            self._second[count] = Compiled(
+                lambda *values: tf.stack(
+                    [
+                        self._run([*self._point, self._last], [*values[:-1], each], [self._value])
+                        for each in tf.unstack(values[-1])
+                    ]
+                )[:, 0],
+                *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self._point),
+                tf.TensorSpec([count, *self._last.shape], self._last.dtype),
+            )
+        return self._second[count](*point, stack)
+
+    def over(self, points: Sequence[Sequence[tf.Tensor]]) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The sum of `second` over some points as one call, stack -> float64 `[b, ...]`."""
+
+        def total(stack: tf.Tensor) -> tf.Tensor:
+            result = tf.zeros(stack.shape, tf.float64)
+            for point in points:
+                # One after the other: side by side they would drive each other from the cache.
+                with tf.control_dependencies([result]):
+                    result += tf.cast(self.second(point, tf.identity(stack)), tf.float64)
+            return result
+
+        @functools.cache
+        def compiled(count: int) -> Callable[[tf.Tensor], tf.Tensor]:
+            spec = tf.TensorSpec([count, *self._last.shape], self._last.dtype)
+            return traced(total, spec)
+
+        return lambda stack: compiled(stack.shape[0])(stack)
+
+    def _run(
+        self, feeds: Sequence[tf.Tensor], values: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """The part of the graph between some tensors, which get values, and some others."""
+        here = tf.compat.v1.get_default_graph()
+        outside = {inner.name: here.capture(outer) for outer, inner in self._captured}
+        fed = {tensor.name: value for tensor, value in zip(feeds, values, strict=True)}
+        return list(
+            tf.graph_util.import_graph_def(
+                self._definition,
+                input_map=outside | fed,
+                return_elements=[tensor.name for tensor in fetches],
+                name="",
+            )
+        )
+
+
+def _only_data(definition: Any) -> Any:
+    """A graph definition whose nodes wait for nothing but their data, wherever they stand.
+
+    TensorFlow's gradients let constants, and what they make of the forward pass, wait for values of
+    the other stage, to save memory; the functions staged here have no side effects, so that no
+    order is lost.
+    """
+    for node in definition.node:
+        data = [name for name in node.input if not name.startswith("^")]
+        del node.input[:]
+        node.input.extend(data)
+        node.attr.pop("_class", None)  # beside which other node it is to run
+    return definition
+
+
+def _needed_by(graph: Any, before: Sequence[tf.Tensor], last: tf.Tensor) -> list[tf.Tensor]:
+    """Tensors made of some inputs that are read where the last input has a part."""
+    early, late = reached_from(before), reached_from([last])
+    used = list(graph.outputs)
+    for operation in graph.get_operations():
+        if any(tensor.ref() in late for tensor in operation.outputs):
+            used.extend(operation.inputs)
+    needed = {t.ref(): t for t in used if t.ref() in early and t.ref() not in late}
+    return list(needed.values())

@@ -1,0 +1,125 @@
+"""What a model's outputs mean: its likelihood, checked against its last operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deltauq.data.batches import Batches
+from deltauq.errors import UnsupportedModelError
+from deltauq.likelihoods import (
+    AtPositions,
+    Likelihood,
+    Training,
+    read_likelihood,
+    resolve_likelihood,
+)
+from deltauq.network.graph import Compiled
+from deltauq.network.masks import OutputMask, find_mask
+from deltauq.network.network import Inspection, Network
+
+__all__ = ["InterpretedModel", "interpret", "outputs"]
+
+Array = npt.NDArray[Any]
+
+#: Operations whose result is bounded or one-sided, so that it cannot be a logit.
+_NOT_LOGITS = frozenset({"Tanh", "Relu", "Relu6", "Softplus", "Exp", "Softsign"})
+
+
+@dataclass(frozen=True)
+class InterpretedModel:
+    """A model whose outputs have a meaning: which likelihood, with which of them left out.
+
+    Attributes:
+        network: the model, its logits taken before the link function of the likelihood.
+        inspection: what a look at it on a few rows found.
+        likelihood: of its labels, at every position.
+        reduction: of the losses of a training batch, see `Training`.
+        mask: which predictions count; None where all do.
+    """
+
+    network: Network
+    inspection: Inspection
+    likelihood: Likelihood
+    reduction: str
+    mask: OutputMask | None
+
+    @property
+    def n_outputs(self) -> int:
+        """C, all positions together."""
+        return self.inspection.n_outputs
+
+
+def interpret(network: Network, inspection: Inspection, likelihood: Any) -> InterpretedModel:
+    """Find the likelihood of a model's labels.
+
+    Args:
+        network: the network.
+        inspection: what a look at it on a few rows found.
+        likelihood: "auto" (from the compiled loss and the last operation), a name, a `Likelihood`,
+            or a loss function.
+
+    Raises:
+        InvalidInputError: a likelihood that does not fit the outputs.
+        UnsupportedModelError: a compiled loss, a last operation or a mask that cannot be used.
+    """
+    n_outputs = inspection.output.shape[-1]
+    if isinstance(likelihood, str) and likelihood == "auto":
+        compiled = network.compiled_config()
+        training = read_likelihood(compiled, inspection.link, n_outputs)
+    else:
+        training = Training(resolve_likelihood(likelihood, n_outputs=n_outputs))
+    found = training.likelihood
+    found.check_outputs(n_outputs)
+    _check_link(found, inspection)
+    if found.link is None:
+        network = network.without_link()
+    if inspection.positions:
+        found = AtPositions(found, inspection.positions)
+    mask = find_mask(network, inspection)
+    return InterpretedModel(network, inspection, found, training.reduction, mask)
+
+
+def outputs(network: Network, data: Batches) -> Any:
+    """Logits `[B, C]`, labels and weights of one batch after the other, once through the data."""
+
+    def logits(params: tf.Tensor, x: Any) -> tf.Tensor:
+        return network.logits(network.unflatten(params), x)
+
+    spec = tf.TensorSpec([network.n_params], network.dtype)
+    compiled = Compiled(logits, spec, data.spec.x)
+    for batch in data:
+        yield compiled(network.params, batch.x), batch.y, batch.weight
+
+
+def _check_link(likelihood: Likelihood, inspection: Inspection) -> None:
+    """Refuse outputs that are not what the likelihood takes, as far as that can be seen."""
+    if likelihood.link is None or likelihood.link == inspection.link:
+        return
+    if inspection.link is not None:
+        raise UnsupportedModelError(
+            f"the likelihood {likelihood.name!r} does not fit the model's last operation",
+            expected=f"logits, or a {likelihood.link.lower()}",
+            received=f"a {inspection.link.lower()}",
+            remedy="pass likelihood='multilabel' (or 'binary' for one output) for sigmoids, "
+            "'categorical' for a softmax",
+        )
+    values = inspection.output
+    distribution = (
+        likelihood.link == "Softmax"
+        and bool(np.all(values >= 0))
+        and np.allclose(values.sum(axis=-1), 1.0, atol=1e-4)
+    )
+    if inspection.last in _NOT_LOGITS or distribution:
+        raise UnsupportedModelError(
+            "the model's output is neither logits nor a link function that can be traced back",
+            expected=f"a last operation that gives logits, or a {likelihood.link.lower()}",
+            received=f"a last operation {inspection.last!r}"
+            + (" whose rows are probabilities" if distribution else ""),
+            remedy="end the model in Dense(n_classes), or in "
+            f"Dense(n_classes, activation={likelihood.link.lower()!r})",
+        )

@@ -1,0 +1,83 @@
+"""Which variables are uncertain, and where each stands in the flat parameter vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deltauq.errors import InvalidInputError
+from deltauq.network.l2 import matches
+
+__all__ = ["Layers", "Parameter", "lay_out", "select"]
+
+Layers = str | Sequence[str] | Callable[[Any], bool] | None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One variable's place in the flat parameter vector: `params[start:stop]`."""
+
+    path: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.stop - self.start
+
+
+def select(trainable: list[Any], layers: Layers) -> list[Any]:
+    """The variables that `layers` names; `InvalidInputError` where it names none."""
+    if layers is None:
+        chosen = trainable
+    elif callable(layers):
+        chosen = [v for v in trainable if layers(getattr(v, "variable", v))]
+    elif (
+        isinstance(layers, str)
+        and layers == "last"
+        and not any(matches(v.path, "last") for v in trainable)
+    ):
+        chosen = _last_layer(trainable)
+    else:
+        single = isinstance(layers, str) or not isinstance(layers, Iterable)
+        patterns: list[Any] = [layers] if single else list(layers)
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not any(
+                matches(variable.path, pattern) for variable in trainable
+            ):
+                raise InvalidInputError(
+                    f"layers has the pattern {pattern!r}, which matches no trainable variable",
+                    expected="names or glob patterns of layers or variables",
+                    received=f"trainable variables {[variable.path for variable in trainable]}",
+                )
+        chosen = [v for v in trainable if any(matches(v.path, p) for p in patterns)]
+    if not chosen:
+        raise InvalidInputError(
+            "no variable is left to be uncertain",
+            expected="at least one trainable variable",
+            received=f"layers={layers!r} on trainable variables {[v.path for v in trainable]}",
+            remedy="select other layers, or set layer.trainable = True",
+        )
+    return chosen
+
+
+def _last_layer(trainable: list[Any]) -> list[Any]:
+    """The variables that share a layer with the last one."""
+    layer = trainable[-1].path.rpartition("/")[0]
+    return [variable for variable in trainable if variable.path.rpartition("/")[0] == layer]
+
+
+def lay_out(variables: Sequence[Any]) -> tuple[Parameter, ...]:
+    """The places of variables one after the other."""
+    parameters, start = [], 0
+    for variable in variables:
+        shape = tuple(int(n) for n in variable.shape)
+        stop = start + int(np.prod(shape, dtype=int))
+        parameters.append(Parameter(variable.path, shape, start, stop))
+        start = stop
+    return tuple(parameters)

@@ -1,0 +1,74 @@
+"""What the variables of a model must be like for a curvature of the cost to describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deltauq.errors import UnsupportedModelError
+from deltauq.network.adapters import Adapter
+
+__all__ = ["check_constraints", "check_finite_weights", "check_single_output", "common_dtype"]
+
+
+def common_dtype(adapter: Adapter, variables: Sequence[Any]) -> str:
+    """The one precision of the uncertain variables and of all layers: "float32" or "float64"."""
+    dtypes = {str(variable.dtype) for variable in variables}
+    others = {
+        name: dtype for name, dtype in adapter.compute_dtypes().items() if dtype not in dtypes
+    }
+    if len(dtypes) != 1 or not dtypes <= {"float32", "float64"} or others:
+        raise UnsupportedModelError(
+            "the model mixes precisions, or uses one that curvature cannot be computed in",
+            expected="float32 everywhere, or float64 everywhere",
+            received=f"variables of {sorted(dtypes)}"
+            + (f", layers computing in {others}" if others else ""),
+            remedy="copy the weights into the same model built with one dtype in every layer, "
+            "those without weights included",
+        )
+    return dtypes.pop()
+
+
+def check_finite_weights(variables: Sequence[Any]) -> None:
+    """Refuse NaN and infinity."""
+    for variable in variables:
+        value = variable.numpy()
+        if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
+            raise UnsupportedModelError(
+                f"the weights in {variable.path!r} hold NaN or infinity",
+                expected="finite weights",
+                received=f"{np.count_nonzero(~np.isfinite(value))} of {value.size} not finite",
+                remedy="the training diverged; train again with a smaller learning rate",
+            )
+
+
+def check_constraints(variables: Sequence[Any]) -> None:
+    """Refuse uncertain variables that training kept within a set: the cost may fall outside it."""
+    constrained = {
+        variable.path: type(variable.constraint).__name__
+        for variable in variables
+        if variable.constraint is not None
+    }
+    if constrained:
+        raise UnsupportedModelError(
+            "some weights were trained under a constraint",
+            expected="weights at a minimum of the cost, not at the edge of what is allowed",
+            received=f"{constrained}",
+            remedy="train without the constraint, or hold those variables fixed by selecting the "
+            "others with layers=...",
+        )
+
+
+def check_single_output(output: Any) -> None:
+    """Refuse a model with several outputs, or with one in a list or a dict."""
+    if isinstance(output, (list, tuple, dict)):
+        names = list(output) if isinstance(output, dict) else range(len(output))
+        raise UnsupportedModelError(
+            "the model has several outputs, or one that is no plain tensor",
+            expected="one tensor [B, C]",
+            received=f"a {type(output).__name__} of {len(output)}: {list(names)}",
+            remedy="wrap the one output that is wanted: keras.Model(model.inputs, "
+            "model.outputs[0]), or a subclass or tf.Module whose call returns it",
+        )

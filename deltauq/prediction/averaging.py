@@ -1,0 +1,177 @@
+"""From the predictions of any number of inputs to the means of groups, by one gradient a group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.data.grouping import Grouping
+from deltauq.data.inputs import InputBatches
+from deltauq.errors import InvalidInputError
+from deltauq.linalg import Eigenpairs, inner_products, split
+from deltauq.prediction.group_means import CovarianceLimits, GroupMean
+from deltauq.prediction.linearization import Linearization, Rows
+from deltauq.prediction.propagation import ROUNDING
+from deltauq.prediction.result_memory import ResultMemory
+
+__all__ = ["mean_memory", "predict_mean"]
+
+Array = npt.NDArray[Any]
+
+#: Groups that a message names.
+_SHOWN = 10
+
+#: Rounding of a row of the Jacobian, in machine epsilons of its norm.
+_ROW_EPSILONS = 10.0
+
+#: Matrices of all groups and outputs that are in memory at once.
+_MATRICES = 6
+
+#: Parameters of a block that is projected in memory of its own, at most.
+_BLOCK = 8192
+
+#: Rows that are added up in the network's precision; their sums are added up in float64.
+_TERMS = 4096
+
+
+def mean_memory(n_outputs: int, pairs: Eigenpairs) -> ResultMemory:
+    """What the gradients of groups take, and the covariances between them.
+
+    Args:
+        n_outputs: C.
+        pairs: of the fit, `[P, K]`.
+    """
+    row = pairs.n_params + 2 * min(pairs.n_params, _BLOCK) + 2 * pairs.rank
+    return ResultMemory(
+        f"means of {n_outputs} outputs, their gradients of {pairs.n_params:,} parameters and the "
+        "covariances between all groups",
+        "ask for at most {most} groups in a call (a difference needs both of its groups in one), "
+        "for fewer parameters with layers=..., or pass a larger memory_limit",
+        each=8 * n_outputs * row,
+        square=8 * _MATRICES * n_outputs**2,
+        unit="groups",
+    )
+
+
+def predict_mean(
+    linearization: Linearization,
+    covariance: ParameterCovariance,
+    inputs: InputBatches,
+    vectors: Array,
+    grouping: Grouping,
+) -> GroupMean:
+    """Sums sum_n w_n p_n over the inputs of every group, with J_ Sigma J_^T of their gradients.
+
+    The sum is linear in the predictions, so J_g = sum_n w_n S_n J_n `[C, P]` is all that its
+    covariance needs: memory is 8 G C P bytes however many inputs there are.
+
+    Args:
+        linearization: of the network.
+        covariance: of its parameters.
+        inputs: read once.
+        vectors: the covariance's vectors, C-contiguous and in the network's precision.
+        grouping: of the inputs, with their weights.
+
+    Raises:
+        InvalidInputError: another number of inputs than groups or weights were given for.
+    """
+    sums = _Sums(len(grouping.names))
+    start = 0
+    for x in inputs:
+        rows = linearization.rows(x)
+        stop = start + len(rows.values) // grouping.positions
+        sums.add(rows, *grouping.rows(start, stop))
+        start = stop
+    grouping.check_length(start)
+    _refuse_masked(grouping.names[sums.counts == 0])
+    if grouping.weights is None:
+        sums.divide()
+    n_groups, n_outputs, n_params = sums.gradients.shape
+    inside, rest = split(vectors, sums.gradients.reshape(-1, n_params).T, overwrite=True)
+    middle, outer = covariance.project_between(inside.T, inner_products(rest, rest))
+    shape = (n_groups, n_outputs, n_groups, n_outputs)
+    limits = None
+    if outer is not None:
+        epsilon = float(np.finfo(vectors.dtype).eps)
+        rounding = _ROW_EPSILONS * epsilon * covariance.largest_std * sums.norms
+        matrices = np.stack(outer).reshape(-1, *shape)
+        share = ROUNDING[vectors.dtype.name]
+        limits = CovarianceLimits(matrices, rounding, share, covariance.noise)
+    return GroupMean(
+        grouping.names,
+        sums.means,
+        middle.reshape(shape),
+        sums.counts,
+        limits,
+        covariance.certified,
+    )
+
+
+def _refuse_masked(names: Array) -> None:
+    if len(names):
+        raise InvalidInputError(
+            "there are groups of masked predictions alone",
+            expected="a prediction that is not padding in every group",
+            received=f"the groups {names[:_SHOWN].tolist()}",
+            remedy="give padding the group of its input",
+        )
+
+
+class _Sums:
+    """Weighted sums over the inputs of each group, in float64.
+
+    Attributes:
+        gradients: of the means times D, `[G, C, P]`.
+        means: `[G, C]`.
+        norms: of |w| times a bound on the norm of each mean's gradient, `[G, C]`.
+        counts: predictions `[G]`.
+    """
+
+    gradients: Array
+    means: Array
+    norms: Array
+
+    def __init__(self, n_groups: int) -> None:
+        self.counts = np.zeros(n_groups, np.int64)
+
+    def add(self, rows: Rows, codes: Array, weights: Array) -> None:
+        """Add predictions with their groups and weights, `[B]`; not those that are masked."""
+        n_groups, n_outputs = len(self.counts), rows.shown.mean.shape[1]
+        if not hasattr(self, "means"):
+            self.means = np.zeros((n_groups, n_outputs))
+            self.norms = np.zeros((n_groups, n_outputs))
+            self.gradients = np.zeros((n_groups, n_outputs, rows.values.shape[2]))
+        slope = weights[:, None, None] * rows.shown.slope
+        lengths = np.sqrt(np.einsum("brp,brp->br", rows.values, rows.values))
+        norms = np.einsum("bcr,br->bc", np.abs(slope), lengths)
+        counted = ~rows.shown.masked
+        for g in np.unique(codes[counted]):
+            some = counted & (codes == g)
+            chosen = slice(None) if np.all(some) else some
+            self.counts[g] += np.count_nonzero(some)
+            self.means[g] += weights[chosen] @ rows.shown.mean[chosen]
+            self.norms[g] += norms[chosen].sum(axis=0)
+            _add_product(slope[chosen], rows.values[chosen], self.gradients[g])
+
+    def divide(self) -> None:
+        """Make means of the sums."""
+        self.means /= self.counts[:, None]
+        self.norms /= self.counts[:, None]
+        self.gradients /= self.counts[:, None, None]
+
+
+def _add_product(slope: Array, values: Array, total: Array) -> None:
+    """Add sum_b S_b J_b to a total in float64, S `[B, C, R]`, J `[B, R, P]` in its own precision.
+
+    Each output's coefficients are brought to the range of that precision first.
+    """
+    left = np.moveaxis(slope, 1, 0).reshape(slope.shape[1], -1)
+    sizes = np.max(np.abs(left), axis=1, keepdims=True)
+    left = (left / np.where(sizes > 0, sizes, 1.0)).astype(values.dtype)
+    right = values.reshape(-1, values.shape[2])
+    for start in range(0, len(right), _TERMS):
+        some = slice(start, start + _TERMS)
+        total += sizes * (left[:, some] @ right[some])

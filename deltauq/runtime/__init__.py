@@ -1,0 +1,1 @@
+"""What the library takes of the machine: memory, threads, files, the terminal."""

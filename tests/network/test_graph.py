@@ -1,0 +1,50 @@
+"""Copies of a part of a graph are what tracing it again would give."""
+
+import numpy as np
+import tensorflow as tf
+
+from deltauq.network.graph import copies, traced
+
+VALUES = np.array([[0.5, 1.0], [1.5, -2.0], [0.1, 3.0]], np.float32)
+
+
+def looped(x, beside):
+    """x^8 times a tensor from outside, by a loop."""
+    return tf.while_loop(lambda k, _: k < 3, lambda k, z: (k + 1, z * z), (0, x))[1] * beside
+
+
+def of_copies(x):
+    source = tf.identity(x[0])
+    beside = tf.exp(x[2])
+    result = looped(source, beside)
+    results = [result, tf.gradients(result, source)[0], beside, source]
+    return [results, *copies(results, source, [x[1], x[2]])]
+
+
+def test_copies_are_what_tracing_again_gives():
+    for value, found in zip(VALUES, traced(of_copies, VALUES)(tf.constant(VALUES)), strict=True):
+        beside = np.exp(VALUES[2])
+        expected = [value**8 * beside, 8 * value**7 * beside, beside, value]
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_only_what_depends_on_the_source_is_copied():
+    def trace(x):
+        results, *others = of_copies(x)
+        for copied in others:
+            assert copied[2] is results[2]
+            assert copied[0] is not results[0]
+            assert copied[0].shape == results[0].shape
+        return results
+
+    traced(trace, VALUES)
+
+
+def test_of_no_values_there_are_no_copies():
+    def trace(x):
+        source = tf.identity(x[0])
+        assert not list(copies([tf.exp(source)], source, []))
+        return source
+
+    traced(trace, VALUES)
