@@ -1,4 +1,8 @@
-"""Linear algebra on arrays and matrix products alone: what they are of does not matter here."""
+"""Linear algebra on NumPy arrays and on operators that are known by their matrix products alone.
+
+Solvers take a function V -> A V and a size P, so what A stands for plays no part here. Tall arrays
+`[P, m]` may be float32; sums and small `[m, m]` algebra are float64.
+"""
 
 from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
 from deltauq.linalg.largest import NormBound, bound_largest_eigenvalue

@@ -1,4 +1,4 @@
-"""Eigenpairs at the ends of a symmetric operator's spectrum: block Lanczos."""
+"""Eigenpairs at the ends of a symmetric operator's spectrum, by block Lanczos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHECK_STEPS = 4
 
 @dataclass(frozen=True)
 class RitzPairs:
-    """Approximate eigenpairs from a Krylov space, values descending.
+    """Approximate eigenpairs from a Krylov space, values descending, as `BlockLanczos` gives them.
 
     Attributes:
         values: Ritz values theta `[K]`, of the ends that were asked for.
@@ -38,7 +38,7 @@ class RitzPairs:
         smallest: the smallest Ritz value. The smallest eigenvalue is not above it, and some
             eigenvalue lies within `smallest_residual` of it.
         smallest_residual: the residual norm of that pair.
-        n_lowest: how many of the pairs, the last ones, are of the low end.
+        n_lowest: how many of the pairs, the last ones, belong to the low end of the spectrum.
     """
 
     values: Array
@@ -50,7 +50,7 @@ class RitzPairs:
 
 
 class BlockLanczos:
-    """A growing Krylov basis Q of a symmetric operator, and the Ritz pairs it holds.
+    """A growing Krylov basis Q of a symmetric operator A, and the Ritz pairs that it holds.
 
     The basis is reorthogonalised in full, twice, so that no ghost eigenvalues appear, and the
     projected matrix T = Q^T A Q is kept in full. With A Q = Q T + W S E^T (W orthonormal, E the
@@ -60,12 +60,12 @@ class BlockLanczos:
     Args:
         matmat: V `[P, b]` -> A V `[P, b]`.
         size: P.
-        block: columns a product.
-        ends: which eigenvalues count: the largest, the smallest, or both, of K three fifths from
-            the top, where a curvature has more to tell apart.
+        block: columns b of one product.
+        ends: which eigenvalues count: the largest, the smallest, or both. Of K pairs of both, three
+            fifths come from the top.
         dtype: of the basis; T is float64.
         seed: of the random start.
-        start: `[P, b]` instead of a random one.
+        start: first block `[P, b]` in place of a random one.
         storage: where the basis and the vectors live.
 
     Attributes:
@@ -130,7 +130,7 @@ class BlockLanczos:
         return pairs, met
 
     def _reach(self, rank: int, tolerance: float, max_columns: int) -> bool:
-        """Extend until the residuals of the K outermost pairs are small, or the limit."""
+        """Extend the basis until the K outermost residuals are small, or say that it is full."""
         limit = min(self._size, max_columns)
         self._reserve(min(limit, 3 * rank))  # mostly enough; a column not used costs nothing
         while self._columns < min(rank, limit):
@@ -148,16 +148,17 @@ class BlockLanczos:
                     self._extend()
 
     def _may_hide_copies(self, pairs: RitzPairs, tolerance: float) -> bool:
-        """Whether as many pairs are equal as the basis could hold of one eigenvalue."""
+        """Whether as many pairs are equal as the basis could hold copies of one eigenvalue."""
         if self._columns >= self._size:
             return False
         values = pairs.values
+        # Descending values: theta_k - theta_k+b-1 is how far b neighbours lie apart.
         spread = values[: len(values) - self._starts + 1] - values[self._starts - 1 :]
         equal = np.maximum(tolerance, _EQUAL * np.abs(values[self._starts - 1 :]))
         return bool(np.any(spread <= equal))
 
     def _hides(self, pairs: RitzPairs, tolerance: float) -> bool:
-        """Whether (I - U U^T) A (I - U U^T) has a value beyond them, from a fresh random vector."""
+        """Whether (I - U U^T) A (I - U U^T) reaches beyond the pairs, by a fresh random vector."""
         vectors = pairs.vectors
 
         def outside(block: Array) -> Array:
@@ -187,7 +188,11 @@ class BlockLanczos:
         self._coupling = np.vstack([self._coupling, np.zeros((count, self._coupling.shape[1]))])
 
     def pairs(self, rank: int) -> RitzPairs:
-        """The K outermost Ritz pairs of the present basis, and its smallest Ritz value."""
+        """The K outermost Ritz pairs of the basis as it is now, whether or not they have converged.
+
+        Args:
+            rank: K; fewer pairs come back where the basis has fewer columns.
+        """
         theta, v, residuals = self._ritz()
         top = self._outermost(len(theta), rank)
         out = self._storage.empty((self._size, len(top)), self._memory.dtype)
@@ -201,29 +206,33 @@ class BlockLanczos:
         )
 
     def _counts(self, rank: int) -> tuple[int, int]:
-        """How many of K pairs are of the low end, and of the high one."""
+        """How many of K pairs belong to the low end of the spectrum, and how many to the high."""
         low = {"largest": 0, "smallest": rank, "both": 2 * rank // 5}[self._ends]
         return low, rank - low
 
     def _outermost(self, count: int, rank: int) -> Array:
-        """Places of the K outermost of so many ascending values, from the largest down."""
+        """Indices of the K outermost among `count` ascending values, the largest first."""
         low, high = self._counts(min(rank, count))
         places = np.arange(count)
         return np.concatenate([places[:low], places[count - high :]])[::-1]
 
     def _ritz(self) -> tuple[Array, Array, Array]:
-        """Ritz values (ascending), their vectors in the basis, and residual norms."""
+        """Ritz values (ascending), their vectors in the basis, and residual norms ||S E^T v||."""
+        # A Q v - theta Q v = W S E^T v: only the last block of the small vector v is left over.
         theta, v = np.linalg.eigh((self._projected + self._projected.T) / 2)
         return theta, v, np.linalg.norm(self._coupling @ v[len(v) - self._last_width :], axis=0)
 
     @property
     def _basis(self) -> Array:
+        """The filled columns Q `[P, k]` of the memory that is reserved for the basis."""
         return self._memory[:, : self._columns]
 
     def _random(self, count: int) -> Array:
+        """Standard normal columns `[P, count]` in the precision of the basis."""
         return self._rng.standard_normal((self._size, count)).astype(self._memory.dtype)
 
     def _extend(self) -> None:
+        """Take the next block into the basis, multiply it by A, and find the block after it."""
         done, width = self._columns, self._next.shape[1]
         if not width:
             return
@@ -248,6 +257,7 @@ class BlockLanczos:
         if np.min(left, initial=np.inf) < max(_LOST * np.linalg.norm(image), removed):
             following = orthonormal_basis(project_out(basis, following))
         self._next = following
+        # T grows by Q^T A of the new block as columns and, A being symmetric, as rows.
         projected = np.zeros((self._columns, self._columns))
         projected[:done, :done] = self._projected
         projected[:, done:] = coefficients
@@ -255,6 +265,7 @@ class BlockLanczos:
         self._projected = projected
 
     def _reserve(self, columns: int) -> None:
+        """Make room for so many columns, at least doubling it so that copies stay rare."""
         if columns > self._memory.shape[1]:
             shape = (max(columns, 2 * self._columns), self._size)
             grown = self._storage.empty(shape, self._memory.dtype).T

@@ -36,14 +36,14 @@ _MARGIN = 1.25
 
 @dataclass(frozen=True)
 class NormBound:
-    """How large the largest eigenvalue of an operator can be.
+    """How large the largest eigenvalue of an operator can be, with the probability of being wrong.
 
     Attributes:
-        bound: it is not above this, but for a probability of `failure`.
-        at_least: it is not below this.
-        failure: of the bound, over the random start, or of any of several bounds of which this is
-            the last; 0 where the bound is certain.
-        products: with one vector, that were spent.
+        bound: the eigenvalue is not above this, but for a probability of `failure`.
+        at_least: the eigenvalue is not below this, which is certain.
+        failure: probability over the random start that the bound is too small, or that any is of
+            several bounds of which this is the last; 0 where the bound is certain.
+        products: products with one vector that were spent.
     """
 
     bound: float
@@ -52,7 +52,7 @@ class NormBound:
     products: int
 
     def rescaled(self, unit: float) -> NormBound:
-        """The same of the operator times a number > 0."""
+        """The bound of the operator times a number `unit` > 0."""
         return replace(self, bound=self.bound * unit, at_least=self.at_least * unit)
 
 
@@ -79,33 +79,38 @@ def bound_largest_eigenvalue(
     so ||c||^2 <= 1 / lambda_min(G(lambda)): the matrix Christoffel function of Z's spectral
     measure. The chance that ||c||^2, a chi-square variable of b degrees, is under its `failure`
     quantile q is `failure`, for any number of steps and whatever E's spectrum. The bound is the
-    largest x with lambda_min(G(x)) <= 1 / q. (For Christoffel functions see Nevai 1986, J. Approx.
-    Theory 48; for block Lanczos, Golub and Meurant 2010, Matrices, Moments and Quadrature, 4.)
+    largest x with lambda_min(G(x)) <= 1 / q.
+
+    For Christoffel functions see Nevai 1986, J. Approx. Theory 48; for block Lanczos, Golub and
+    Meurant 2010, Matrices, Moments and Quadrature, 4. Kuczynski and Wozniakowski 1992, SIAM J.
+    Matrix Anal. Appl. 13, bound the same error before a run, for the worst spectrum; this bound
+    reads the spectrum that the run has seen.
 
     Args:
         matmat: V `[P, b]` -> E V.
         start: Z `[P, b]`, independent standard normal entries, independent of E.
         image: E Z, known already.
-        failure: probability.
+        failure: probability that the bound may be too small, over the draw of Z.
         max_blocks: of the basis, that is products of E with blocks, `image` included.
         rounding: of a product with a unit vector; the bound includes it.
         limit: a certain bound, such as the trace of a semidefinite E.
         is_enough: whether to stop, from a certain lower bound and the upper bound so far.
     """
     quantile = float(scipy.stats.chi2.ppf(failure, start.shape[1]))
+    # Z = Q_1 (Q_1^T Z), so F_1 = C_11 = (Q_1^T Z)^-1, and E Q_1 follows from E Z.
     basis = orthonormal_basis(start)
     inverse = np.linalg.inv(inner_products(basis, start))
     image = combine(image, inverse)
-    chain = _Chain(inverse)
+    recurrence = _Recurrence(inverse)
     bound, projected = limit, np.zeros((0, 0))
     for blocks in itertools.count(1):
         coefficients, rest = split(basis, image)
         projected = bordered(projected, coefficients)
         ritz = np.linalg.eigvalsh(projected)
-        following = chain.extend(projected, basis, rest, rounding)
+        following = recurrence.extend(projected, basis, rest, rounding)
         at_least = max(0.0, float(ritz[-1]))
         low = max(at_least, _NEAR * float(np.max(np.abs(ritz))))
-        bound = min(bound, _smallest_excluded(chain, low, limit, quantile) + rounding)
+        bound = min(bound, _smallest_excluded(recurrence, low, limit, quantile) + rounding)
         chance = failure if bound < limit else 0.0
         found = NormBound(max(bound, at_least), at_least, chance, len(projected))
         full = not following.shape[1] or basis.shape[1] + following.shape[1] > len(basis)
@@ -116,7 +121,7 @@ def bound_largest_eigenvalue(
     return found
 
 
-class _Chain:
+class _Recurrence:
     """The recurrence of the polynomials F_j: E Q_j = Q_j-1 B_j-1^T + Q_j A_j + Q_j+1 B_j.
 
     Q_j+1 and B_j follow from E Q_j without another product. Where the Krylov space ends in some
@@ -129,7 +134,7 @@ class _Chain:
 
     def __init__(self, first: Array) -> None:
         self._first = first
-        self._links: list[_Link] = []
+        self._steps: list[_RecurrenceStep] = []
 
     def extend(self, projected: Array, basis: Array, rest: Array, rounding: float) -> Array:
         """Take in E Q_j, from Q^T E Q and what E Q_j has outside Q; return Q_j+1."""
@@ -141,8 +146,8 @@ class _Chain:
         following = combine(following, left[:, going])
         following = orthonormal_basis(project_out(basis, following))
         coupling = inner_products(following, rest)
-        self._links.append(
-            _Link(
+        self._steps.append(
+            _RecurrenceStep(
                 diagonal=projected[-width:, -width:],
                 coupling=coupling,
                 inverse=np.linalg.pinv(coupling),
@@ -152,7 +157,7 @@ class _Chain:
         return following
 
     def smallest(self, x: Array) -> Array:
-        """lambda_min(G) at some x, from the singular values of all F_j side by side.
+        """lambda_min(G) at some x `[n]`, from the singular values of all F_j side by side.
 
         Not from G itself: where directions have ended it is as large as 1 / rounding^2, and its
         smallest eigenvalue would drown in that.
@@ -160,17 +165,19 @@ class _Chain:
         x = x[:, None, None]
         f = self._first + 0.0 * x
         parts, before = [f], np.zeros_like(f)
-        for link in self._links:
-            ahead = x * f - f @ link.diagonal - before
-            before, f = f @ link.coupling.T, ahead @ link.inverse
-            parts += [f, ahead @ link.ended]
+        for step in self._steps:
+            # The recurrence of the Q_j holds for the polynomials too, x in the place of E:
+            # F_j+1 B_j = W_j = x F_j - F_j A_j - F_j-1 B_j-1^T.
+            ahead = x * f - f @ step.diagonal - before
+            before, f = f @ step.coupling.T, ahead @ step.inverse
+            parts += [f, ahead @ step.ended]
         values = np.linalg.svd(np.concatenate(parts, axis=-1), compute_uv=False)
         return np.asarray(values[:, -1] ** 2)
 
 
 @dataclass(frozen=True)
-class _Link:
-    """A_j, B_j, its right inverse, and N over the rounding."""
+class _RecurrenceStep:
+    """One step of the recurrence: A_j, B_j, its right inverse, and N divided by the rounding."""
 
     diagonal: Array
     coupling: Array
@@ -178,13 +185,15 @@ class _Link:
     ended: Array
 
 
-def _smallest_excluded(chain: _Chain, low: float, limit: float, quantile: float) -> float:
+def _smallest_excluded(recurrence: _Recurrence, low: float, limit: float, quantile: float) -> float:
     """The smallest candidate from which on all, up to the limit, are excluded; else the limit."""
     if not 0 < low < limit:
         return limit
+    # x is excluded where lambda_min(G(x)) > 1 / q. From the far end down to the first that is not:
+    # between Ritz values G may be large as well, and there it excludes nothing above.
     count = int(np.ceil(np.log(min(limit / low, _FAR)) / np.log(_STEP)))
     candidates = low * _STEP ** np.arange(count + 1)
-    excluded = chain.smallest(candidates) > _MARGIN / quantile
+    excluded = recurrence.smallest(candidates) > _MARGIN / quantile
     if not excluded[-1]:
         return limit
     first = 0 if excluded.all() else count + 1 - int(np.argmin(excluded[::-1]))

@@ -15,23 +15,23 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LowRank:
-    """U W U^T + t (I - U U^T), U `[P, K]` orthonormal.
+    """A symmetric matrix U W U^T + t (I - U U^T), without its orthonormal columns U `[P, K]`.
 
     Attributes:
         weights: W `[K, K]`, symmetric, or its diagonal `[K]` where it has no more.
-        tail: t.
+        tail: t, the eigenvalue of every direction outside U.
     """
 
     weights: Array
     tail: float
 
     def times(self, factor: float) -> LowRank:
-        """The same times a number."""
+        """The matrix multiplied by a number, with the same U."""
         return LowRank(self.weights * factor, self.tail * factor)
 
     @property
     def largest(self) -> float:
-        """The largest eigenvalue, or the tail where nothing is beside it."""
+        """The largest eigenvalue, the tail's included; the tail itself where K is 0."""
         inside = self.weights if self.weights.ndim == 1 else np.linalg.eigvalsh(self.weights)
         return float(np.max(inside, initial=self.tail))
 
@@ -48,6 +48,7 @@ class LowRank:
         Returns:
             `[..., C, C]`, symmetric.
         """
+        # X U W U^T X^T + t R R^T, then the mean with its transpose: symmetric to the bit.
         along = np.asarray(along, np.float64)
         weighted = along * self.weights if self.weights.ndim == 1 else along @ self.weights
         result = weighted @ np.swapaxes(along, -1, -2)
@@ -58,10 +59,13 @@ class LowRank:
 
 
 def root_diagonal(covariance: Array) -> Array:
-    """Standard errors `[N, C]` of covariances `[N, C, C]`; rounding below zero counts as zero."""
+    """Standard errors `[N, C]` of covariances `[N, C, C]`; a variance below zero counts as zero."""
     return np.asarray(np.sqrt(np.maximum(np.einsum("ncc->nc", covariance), 0.0)))
 
 
 def relative_width(low: Array, high: Array) -> Array:
-    """(high - low) / high; 0 where both are 0, and 1 where there is no upper end."""
+    """Width of an interval relative to its upper end, (high - low) / high, elementwise.
+
+    It is 0 where both ends are 0, and 1 where the upper end is infinite.
+    """
     return np.asarray(np.where(high > 0, 1.0 - low / np.where(high > 0, high, 1.0), 0.0))

@@ -1,4 +1,4 @@
-"""Leading eigenpairs of a positive semidefinite operator from few passes: the Nystrom method."""
+"""Leading eigenpairs of a positive semidefinite operator from few passes, by the Nystrom method."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class NystromSketch:
     matrix from streaming data"). Columns can be added later; what was computed is kept.
 
     Args:
-        matmat: V `[P, m]`, out `[P, m]` -> None; puts A V there. One call is one pass over the
-            data.
+        matmat: V `[P, m]`, out `[P, m]` -> None; puts A V there. One call is one pass over what A
+            is made of.
         size: P.
         passes: calls of `matmat` for every block of columns; two give leading eigenvalues to about
             1e-3 where one gives 1e-1.
@@ -72,14 +72,22 @@ class NystromSketch:
 
     @property
     def columns(self) -> int:
-        """Columns of the sketch, an upper limit of its rank."""
+        """Number of columns of the sketch so far, an upper limit of its rank."""
         return int(self._q.shape[1])
 
     def grow(self, columns: int) -> None:
-        """Sketch more columns until there are so many (at most P)."""
+        """Sketch further columns until there are as many as asked for, at most P.
+
+        Costs `passes` calls of `matmat` with the columns that are new.
+
+        Args:
+            columns: how many the sketch should have in all; fewer than it has change nothing.
+        """
         count = min(columns, self._size) - self.columns
         if count <= 0:
             return
+        # Subspace iteration from a random start (Halko, Martinsson, Tropp 2011, SIAM Review 53):
+        # a basis between two products, without which every column would turn to the first vector.
         block = self._random(count)
         for _ in range(self._passes - 1):
             block = self._multiply(self._new_directions(block))
@@ -106,21 +114,27 @@ class NystromSketch:
             ||u - Q Q^T u|| `[K]`.
         """
         epsilon = np.finfo(self._dtype).eps
+        # A^ = B B^T with B = Y (Q^T Y)^-1/2 (Tropp et al. 2017), the root from eigenvalues in place
+        # of a shifted Cholesky factor: what drowns in rounding drops out, and no shift is to be
+        # paid back.
         core = inner_products(self._q, self._y)
         theta, v = np.linalg.eigh((core + core.T) / 2)
         floor = 10 * np.sqrt(self.columns) * epsilon * max(float(theta[-1]), 0.0)
         keep = theta > floor
         half = v[:, keep] / np.sqrt(theta[keep])
+        # The eigenvalues of B B^T are those of the small B^T B, and u = B w / sqrt(s).
         s, w = np.linalg.eigh(half.T @ inner_products(self._y, self._y) @ half)
         order = np.argsort(s)[::-1]
         order = order[s[order] > floor]
         top = order[:rank]
         out = self._storage.empty((self._size, len(top)), self._dtype)
         vectors = combine(self._y, half @ (w[:, top] / np.sqrt(s[top])), out=out)
+        # ||u - Q Q^T u||^2 = 1 - ||Q^T u||^2, no nearer to zero than rounding can tell.
         inside = np.sum(inner_products(self._q, vectors) ** 2, axis=0)
         return s[order], vectors, np.sqrt(np.maximum(1.0 - inside, epsilon))
 
     def _random(self, count: int) -> Array:
+        """Standard normal columns `[P, count]`, drawn in float32 block by block to save memory."""
         block = self._storage.empty((self._size, count), self._dtype)
         for rows in blocks(self._size):
             some = block[rows]
@@ -137,12 +151,14 @@ class NystromSketch:
         return block
 
     def _multiply(self, block: Array) -> Array:
+        """A times a block `[P, m]`, counted as m products."""
         self.products += block.shape[1]
         image = self._storage.empty(block.shape, self._dtype)
         self._matmat(block, image)
         return image
 
     def _beside(self, left: Array, right: Array) -> Array:
+        """Two blocks of columns side by side, without a copy where one of them has none."""
         if not left.shape[1] or not right.shape[1]:
             return right if right.shape[1] else left
         shape = (self._size, left.shape[1] + right.shape[1])

@@ -36,12 +36,12 @@ _RESOLVED = 1e-7
 
 
 def add_gram_product(rows: Array, vectors: Array, total: Array) -> None:
-    """Total += R^T (R V), in place and in one precision.
+    """Add R^T (R V) to a running total, in place and in one precision, by two BLAS calls.
 
     Args:
         rows: R `[n, P]`, C-contiguous.
         vectors: V `[P, m]`, C-contiguous.
-        total: `[P, m]`, C-contiguous.
+        total: `[P, m]`, C-contiguous; changed.
     """
     gemm = scipy.linalg.get_blas_funcs("gemm", (rows, vectors, total))
     image = gemm(1.0, vectors.T, rows.T)  # (R V)^T: BLAS reads C order as the transpose
@@ -49,7 +49,7 @@ def add_gram_product(rows: Array, vectors: Array, total: Array) -> None:
 
 
 def inner_products(x: Array, y: Array) -> Array:
-    """X^T Y in float64, `[P, m]`, `[P, n]` -> `[m, n]`."""
+    """X^T Y summed in float64, from `[P, m]` and `[P, n]` of any precision to `[m, n]`."""
     total = np.zeros((x.shape[1], y.shape[1]))
     for rows in blocks(len(x)):
         left = x[rows].astype(np.float64)
@@ -58,12 +58,12 @@ def inner_products(x: Array, y: Array) -> Array:
 
 
 def combine(x: Array, coefficients: Array, out: Array | None = None) -> Array:
-    """X C summed in float64, `[P, m]`, `[m, n]` -> `[P, n]` in X's precision.
+    """Linear combinations X C of tall columns, summed in float64 and returned in X's precision.
 
     Args:
         x: `[P, m]`.
-        coefficients: `[m, n]`.
-        out: where to put it; may be X itself where n <= m.
+        coefficients: C `[m, n]`.
+        out: where to put the result `[P, n]`; may be X itself where n <= m.
     """
     if out is None:
         out = np.empty((len(x), coefficients.shape[1]), x.dtype)
@@ -90,6 +90,7 @@ def orthonormal_basis(y: Array, *, overwrite: bool = False) -> Array:
     """
     if not y.shape[1]:
         return y
+    # Columns of unit length first: their lengths, which may differ by decades, then cost no digits.
     gram = inner_products(y, y)
     norms = np.sqrt(np.diag(gram))
     norms = np.where(norms > 0, norms, 1.0)
@@ -98,6 +99,7 @@ def orthonormal_basis(y: Array, *, overwrite: bool = False) -> Array:
         return _householder(y, y if overwrite else None)
     root = (z / np.sqrt(squares) / norms[:, None])[:, ::-1]
     q = combine(y, root, out=y if overwrite else None)
+    # Q^T Q = L L^T is nearly the identity now, so that Q L^-T is orthonormal to rounding.
     try:
         factor = np.linalg.cholesky(inner_products(q, q))
     except np.linalg.LinAlgError:
@@ -106,12 +108,20 @@ def orthonormal_basis(y: Array, *, overwrite: bool = False) -> Array:
 
 
 def project_out(q: Array, y: Array, *, overwrite: bool = False) -> Array:
-    """(I - Q Q^T) Y, twice: once leaves a remainder when Y lies nearly inside Q's span."""
+    """What tall columns have outside a basis, (I - Q Q^T) Y, projected twice.
+
+    Once would leave a remainder where Y lies nearly inside Q's span.
+
+    Args:
+        q: orthonormal columns `[P, m]`.
+        y: `[P, n]`, in Q's precision.
+        overwrite: put the result where Y is.
+    """
     return split(q, y, overwrite=overwrite)[1]
 
 
 def split(q: Array, y: Array, *, rounds: int = 2, overwrite: bool = False) -> tuple[Array, Array]:
-    """Y = Q C + R with R orthogonal to Q's orthonormal columns.
+    """Take tall columns apart, Y = Q C + R with R orthogonal to Q's orthonormal columns.
 
     Args:
         q: `[P, m]`.
@@ -143,11 +153,12 @@ def split(q: Array, y: Array, *, rounds: int = 2, overwrite: bool = False) -> tu
 
 
 def blocks(size: int) -> Iterator[slice]:
-    """A tall matrix's rows, a few thousand at a time."""
+    """Slices that go through the `size` rows of a tall matrix, a few thousand rows each."""
     return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
 def _householder(y: Array, out: Array | None) -> Array:
+    """Orthonormal columns by Householder QR in float64, returned in Y's precision."""
     q: Array = scipy.linalg.qr(np.asarray(y, dtype=np.float64), mode="economic")[0]
     if out is None:
         return q.astype(y.dtype)

@@ -1,4 +1,4 @@
-"""Eigenpairs of a symmetric operator, and what is known about the rest of it."""
+"""Eigenpairs of a symmetric operator, and what is known about the rest of its spectrum."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Eigenpairs:
             approximation an upper bound of it, from `left_out` or, where that was not computed,
             from what is left of the trace.
         trace: of A, exact; None where it was not computed.
-        smallest: the smallest eigenvalue found; None where the curvature has no negative ones.
+        smallest: the smallest eigenvalue found; None where A is positive semidefinite by its form.
         products: products of A with one vector that were spent.
         converged: every residual met the solver's rule.
-        left_out: how large the eigenvalues of A - U diag(mu) U^T can be, of
-            Lanczos pairs those of A outside U; None where it was not computed.
+        left_out: how large the eigenvalues of A - U diag(mu) U^T can be; of Lanczos pairs, those
+            of A outside U. None where it was not computed.
         n_lowest: how many of the pairs, the last ones, are A's smallest; the others are its
             largest.
     """
@@ -63,21 +63,24 @@ class Eigenpairs:
 
     @property
     def rank(self) -> int:
-        """K."""
+        """Number of pairs K, in the letters of the documentation."""
         return len(self.values)
 
     @property
     def n_params(self) -> int:
-        """P."""
+        """Size P of the matrix that the pairs belong to, and of its eigenvectors."""
         return int(self.vectors.shape[0])
 
     @property
     def remainder(self) -> float | None:
-        """trace(A) - sum(mu): a certain bound on what a semidefinite A has left; or None."""
+        """What the pairs leave of the trace, trace(A) - sum(mu), clipped at zero from below.
+
+        Of a semidefinite A it bounds every eigenvalue that is left; None without the trace.
+        """
         return None if self.trace is None else max(0.0, self.trace - float(self.values.sum()))
 
     def rescaled(self, unit: float) -> Eigenpairs:
-        """The same pairs with all values times a number > 0."""
+        """The pairs of A times a number `unit` > 0: the vectors stay, everything else scales."""
         return replace(
             self,
             values=self.values * unit,

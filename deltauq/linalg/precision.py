@@ -24,6 +24,7 @@ def nearest_orthonormal(v: Array) -> Array:
     Args:
         v: `[P, K]`.
     """
+    # V^T V = Z diag(squares) Z^T, whose symmetric inverse root moves the columns least.
     squares, z = np.linalg.eigh(inner_products(v, v))
     return combine(v, (z / np.sqrt(squares)) @ z.T)
 
@@ -31,8 +32,9 @@ def nearest_orthonormal(v: Array) -> Array:
 def relative_range(u: Array, v: Array, spectrum: LowRank) -> tuple[float, float]:
     """(least, most) of x^T S_V x / x^T S_U x over all x, S_U = U W U^T + t (I - U U^T).
 
-    Outside the span of U and V both are t. Inside it, with V = U C + Q R and Q orthogonal to U,
-    they are small matrices in the basis (U, Q), of which only R^T R is needed:
+    It says how far a low-rank matrix moves when its columns U are replaced by others V. Outside
+    the span of U and V both are t. Inside it, with V = U C + Q R and Q orthogonal to U, they are
+    small matrices in the basis (U, Q), of which only R^T R is needed:
     (V - U C)^T (V - U C), formed without the cancellation of I - C^T C.
 
     Args:
@@ -40,9 +42,11 @@ def relative_range(u: Array, v: Array, spectrum: LowRank) -> tuple[float, float]
         v: as many others, `[P, K]`.
         spectrum: W and t, both positive.
     """
+    # C = U^T V, and R = (R^T R)^1/2 up to a rotation, which may be counted to Q.
     along = inner_products(u, v)
     squares, z = np.linalg.eigh(_rest_gram(u, v, along))
     outside = (z * np.sqrt(np.maximum(squares, 0.0))) @ z.T
+    # In the basis (U, Q): S_U = t I + (W - t I) on U, S_V = t I + (C; R) (W - t I) (C; R)^T.
     weights = np.diag(spectrum.weights) if spectrum.weights.ndim == 1 else spectrum.weights
     k = len(weights)
     before = spectrum.tail * np.eye(2 * k)
@@ -55,7 +59,7 @@ def relative_range(u: Array, v: Array, spectrum: LowRank) -> tuple[float, float]
 
 
 def _rest_gram(u: Array, v: Array, along: Array) -> Array:
-    """(V - U C)^T (V - U C), block by block."""
+    """(V - U C)^T (V - U C) in float64, summed block by block."""
     total = np.zeros((v.shape[1], v.shape[1]))
     for rows in blocks(len(v)):
         rest = v[rows].astype(np.float64) - u[rows].astype(np.float64) @ along

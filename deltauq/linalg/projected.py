@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 def bordered(matrix: Array, columns: Array) -> Array:
-    """Symmetric matrices with some more last columns, and rows alike.
+    """Symmetric matrices grown by b last columns, and by the same numbers as last rows.
 
     Args:
         matrix: `[..., k, k]`.

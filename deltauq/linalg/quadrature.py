@@ -1,4 +1,7 @@
-"""X f(T) X^T from few products with a symmetric T, for many blocks X at once: block Lanczos."""
+"""Bounds of X f(T) X^T from few products with a symmetric T, for many blocks X of rows at once.
+
+Block Lanczos on every X gives a small matrix T_k; quadrature rules turn it into bounds.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ class MatrixForms:
     """Bounds, in the semidefinite order, of a form X f(T) X^T for each block X of rows.
 
     Attributes:
-        low: `[B, C, C]`.
-        high: `[B, C, C]`.
+        low: lower bounds `[B, C, C]`.
+        high: upper bounds `[B, C, C]`.
         steps: products with T that each block took `[B]`.
         enough: whether the bounds were close enough `[B]`.
     """
@@ -56,7 +59,7 @@ class Krylov:
     basis: list[Array]
 
     def apply(self, function: Callable[[Array], Array], *, drop: int = 0) -> Array:
-        """C with X f(T) nearly C Q from all steps but the last ones, `[b, C, k C]`.
+        """Coefficients C `[b, C, k C]` with X f(T) nearly C Q, from all steps but the last ones.
 
         Without a step T counts as zero, and X f(T) as f(0) X; before that, as zero.
 
@@ -71,12 +74,20 @@ class Krylov:
         projected = self.projected.copy()
         used = size - drop * width
         projected[:, used:], projected[:, :, used:] = 0.0, 0.0
+        # X f(T) is nearly L E_1^T f(T_k) Q, with f(T_k) from its eigenpairs.
         values, vectors = np.linalg.eigh(projected)
         start = self.first @ vectors[:, :width]
         return np.asarray((start * function(values)[:, None]) @ np.swapaxes(vectors, 1, 2))
 
     def combine(self, coefficients: Array) -> Array:
-        """C Q, `[..., b, C, k C]` -> `[..., b, C, P]`."""
+        """Rows in the full space of coefficients in the basis: C Q.
+
+        Args:
+            coefficients: C `[..., b, C, k C]`.
+
+        Returns:
+            `[..., b, C, P]`.
+        """
         parts = np.split(coefficients.astype(self.basis[0].dtype), len(self.basis), axis=-1)
         total = parts[0] @ self.basis[0]
         for part, block in zip(parts[1:], self.basis[1:], strict=True):
@@ -92,7 +103,7 @@ def bound_matrix_forms(
     is_enough: Callable[[Array, Array, Array], Array],
     max_steps: int,
 ) -> MatrixForms:
-    """Bound a form X f(T) X^T for several blocks X, each until it is close enough.
+    """Bound a form X f(T) X^T for several blocks X, each until its bounds are close enough.
 
     Args:
         matmat: V `[P, m]` -> T V.
@@ -109,6 +120,7 @@ def bound_matrix_forms(
     basis: list[Array] = []
     projected = np.zeros((count, 0, 0))
     for step in range(1, max_steps + 1):
+        # One step for all blocks that are not close enough yet: they share a product with T.
         basis.append(following)
         image = _apply(matmat, following)
         coefficients, image = _split(basis, image)
@@ -143,10 +155,12 @@ def gauss_radau(krylov: Krylov, node: float) -> tuple[Array, Array]:
     """
     first, projected, coupling = krylov.first, krylov.projected, krylov.coupling
     width = first.shape[1]
+    # First and last block columns of T_k^-1 by one solve: [.]_11, [.]_k1 and [.]_kk.
     ends = np.zeros((projected.shape[1], 2 * width))
     ends[:width, :width] = ends[-width:, width:] = np.eye(width)
     inverse = np.linalg.solve(projected, ends)
-    low = first @ inverse[:, :width, :width] @ np.swapaxes(first, 1, 2)
+    low = first @ inverse[:, :width, :width] @ np.swapaxes(first, 1, 2)  # Gauss
+    # Gauss-Radau: the least Schur complement that T - a I >= 0 allows.
     shifted = projected - node * np.eye(projected.shape[1])
     from_node = np.linalg.solve(shifted, ends[:, width:])
     gain = from_node[:, -width:] - inverse[:, -width:, width:]
@@ -163,7 +177,7 @@ def _orthonormal(rows: Array) -> tuple[Array, Array]:
 
 
 def _following(basis: list[Array], image: Array) -> tuple[Array, Array]:
-    """X = L Q as `_orthonormal`, Q orthogonal to the basis even where X is rank-deficient."""
+    """L and Q as from `_orthonormal`, Q orthogonal to the basis even where X is rank-deficient."""
     left, following = _orthonormal(image)
     pivots = np.abs(np.einsum("bcc->bc", left))
     if np.any(pivots < _LOST * np.max(pivots)):
@@ -181,7 +195,7 @@ def _apply(matmat: Callable[[Array], Array], blocks: Array) -> Array:
 def _split(basis: list[Array], image: Array) -> tuple[Array, Array]:
     """Coefficients of the image in the basis, `[B, k C, C]`, and what is outside it."""
     totals = [np.zeros((len(image), image.shape[1], image.shape[1])) for _ in basis]
-    for _ in range(2):
+    for _ in range(2):  # twice: the second round removes what rounding left in the first
         for block, total in zip(basis, totals, strict=True):
             inside = block @ np.swapaxes(image, 1, 2)
             image = image - np.swapaxes(inside, 1, 2) @ block
@@ -190,4 +204,5 @@ def _split(basis: list[Array], image: Array) -> tuple[Array, Array]:
 
 
 def _symmetric(matrices: Array) -> Array:
+    """The symmetric part of each of some matrices."""
     return (matrices + np.swapaxes(matrices, 1, 2)) / 2

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class Storage:
-    """Makes arrays without values, in memory or in files of a directory.
+    """A source of arrays without values, in memory or in files of a directory.
 
     A file has no name and vanishes with its array. Its space is taken at once where the system can,
     because a disk that fills up under a mapped file kills the process.
@@ -45,11 +45,15 @@ class Storage:
 
     @property
     def free(self) -> int:
-        """Bytes that are free in the directory."""
+        """Bytes that are free on the disk of the directory, which must have been given."""
         return shutil.disk_usage(str(self.directory)).free
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array in C order whose values are not set.
+        """An array in C order whose values are not set, in memory or in a file of its own.
+
+        Args:
+            shape: of the array.
+            dtype: of its entries.
 
         Raises:
             MemoryLimitError: the disk is full.
@@ -62,6 +66,7 @@ class Storage:
             return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
 
     def _take(self, descriptor: int, size: int) -> None:
+        """Claim the file's space on the disk, or refuse where there is too little."""
         if size > self.free:
             raise MemoryLimitError(
                 f"the eigenvectors do not fit on the disk of {self._argument}",
