@@ -1,4 +1,4 @@
-"""What the outputs mean: the loss of one example and its first two derivatives in the logits.
+"""What the outputs of a network mean: the loss of one example and its derivatives in the logits.
 
 A likelihood is an object of pure TensorFlow functions on logits `[B, C]`, usable inside and outside
 `tf.function`. A new one is a subclass of `Likelihood`.

@@ -1,4 +1,4 @@
-"""Yes or no: several labels of an input, or one, which makes two classes."""
+"""Likelihoods of yes or no: several labels of an input, or one that makes two classes."""
 
 from __future__ import annotations
 
@@ -36,52 +36,57 @@ class Bernoulli(Likelihood):
         self.label_smoothing = check_smoothing(label_smoothing)
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """Numbers from 0 to 1, `[N, C]`."""
+        """Labels as numbers from 0 (no) to 1 (yes), `[N, C]`, int32 or float64."""
         return yes_or_no(np.asarray(y), n_outputs)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Sum_c softplus(z_c) - y_c z_c, `[B]`."""
+        """Binary cross-entropy summed over the labels, sum_c softplus(z_c) - y_c z_c, `[B]`."""
         target = self._target(y, logits)
         each = tf.nn.sigmoid_cross_entropy_with_logits(target, logits)
         return tf.reduce_sum(each, axis=1)
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """P - y, `[B, C]`."""
+        """Gradient of the loss in the logits, sigmoid(z) - y with the labels smoothed, `[B, C]`."""
         return tf.sigmoid(logits) - self._target(y, logits)
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """diag(sqrt(p (1 - p))), `[B, C, C]`."""
+        """Square root of the loss's second derivative, diag(sqrt(p (1 - p))), `[B, C, C]`."""
         return tf.linalg.diag(tf.sqrt(_spread(logits)))
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
-        """Second derivative of the loss in each logit, p_c (1 - p_c), `[B, C]`."""
+        """Second derivative of the loss in each logit, p_c (1 - p_c), `[B, C]`, float64."""
         wide = logits.astype(np.float64)
         return np.asarray(scipy.special.expit(wide) * scipy.special.expit(-wide))
 
     def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
-        """Where a probability is zero or one to rounding."""
+        """Whether a probability is 0 or 1 up to rounding, so that its loss has no curvature."""
         return np.asarray(curvature <= epsilon)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """sigmoid(z), `[B, C]`."""
+        """Probability of each label, sigmoid(z), `[B, C]`."""
         return tf.sigmoid(logits)
 
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """diag(p (1 - p)), `[B, C, C]`."""
+        """Derivative of the probabilities in the logits, diag(p (1 - p)), `[B, C, C]`."""
         return tf.linalg.diag(_spread(logits))
 
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """E sigmoid(z) is approximated by sigmoid(z / sqrt(1 + (pi / 8) Var z)) (Gibbs 1997)."""
+        """Log-likelihood of the labels with normal logits integrated out, in nats, `[B]`.
+
+        E sigmoid(z) is approximated by sigmoid(z / sqrt(1 + (pi / 8) Var z)) (MacKay 1992, "The
+        evidence framework applied to classification networks"; Gibbs 1997). Labels are summed.
+        """
         z = logits / np.sqrt(1.0 + np.pi / 8 * variance)
         target = self._target(tf.constant(y), tf.constant(z)).numpy()
         log_p = target * scipy.special.log_expit(z) + (1 - target) * scipy.special.log_expit(-z)
         return np.asarray(log_p.sum(axis=1))
 
     def dispersion(self, n_outputs: int) -> float:
-        """1 / C: Keras' loss is the mean over the labels."""
+        """Keras' cost over the mean of this loss, 1 / C: Keras takes the mean over the labels."""
         return 1.0 / n_outputs
 
     def _target(self, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Labels after smoothing, (1 - epsilon) y + epsilon / 2, in the precision of the logits."""
         smoothing = self.label_smoothing
         return (1.0 - smoothing) * tf.cast(y, logits.dtype) + smoothing / 2
 
@@ -101,7 +106,11 @@ class Binary(Bernoulli):
     outcome: ClassVar[Outcome] = "classes"
 
     def check_outputs(self, n_outputs: int) -> None:
-        """One."""
+        """Refuse a model with more than one output, and say which likelihood fits it.
+
+        Raises:
+            InvalidInputError: the model has several outputs.
+        """
         if n_outputs != 1:
             raise InvalidInputError(
                 "the likelihood 'binary' needs one output",
@@ -112,23 +121,23 @@ class Binary(Bernoulli):
             )
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """(1 - p, p), `[B, 2]`."""
+        """Probabilities of both classes, (1 - p, p) with p = sigmoid(z), `[B, 2]`."""
         return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=1)
 
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """P (1 - p) times (-1, 1)^T, `[B, 2, 1]`."""
+        """Derivative of both probabilities in the one logit, p (1 - p) (-1, 1)^T, `[B, 2, 1]`."""
         spread = _spread(logits)
         return tf.stack([-spread, spread], axis=1)
 
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """Of class 1's logit."""
+        """Log-likelihood of the labels, as for `Bernoulli`, by class 1's logit alone, `[B]`."""
         return super().log_predictive(logits[:, 1:], variance[:, 1:], y)
 
     def shown_logits(self, n_outputs: int) -> Array:
-        """(0, z)."""
+        """The matrix `[2, 1]` that makes the two shown logits (0, z) from the network's one."""
         return np.array([[0.0], [1.0]])
 
 
 def _spread(logits: tf.Tensor) -> tf.Tensor:
-    """P (1 - p), without the cancellation of 1 - p."""
+    """Variance of a yes or no, sigmoid(z) sigmoid(-z), without the cancellation of 1 - p."""
     return tf.sigmoid(logits) * tf.sigmoid(-logits)

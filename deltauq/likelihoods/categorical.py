@@ -1,4 +1,4 @@
-"""One of several classes."""
+"""The likelihood of a classifier: softmax over several classes, of which one is true."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ class Categorical(Likelihood):
         self.classes = None if classes is None else tuple(classes)
 
     def check_outputs(self, n_outputs: int) -> None:
-        """Two or more."""
+        """Refuse a model with a single output, and say which likelihood fits it.
+
+        Raises:
+            InvalidInputError: the model has one output.
+        """
         if n_outputs < 2:
             raise InvalidInputError(
                 "the likelihood 'categorical' needs two outputs or more",
@@ -56,24 +60,27 @@ class Categorical(Likelihood):
             )
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """Class numbers `[N]` as int32, or distributions `[N, C]` as floats."""
+        """Labels as class numbers `[N]`, int32, or as distributions `[N, C]` where soft."""
         y = numbers_of_names(np.asarray(y), self.classes, n_outputs)
         if y.ndim == 2 and y.shape[1] == n_outputs and y.dtype.kind in "fiub":
             return _distributions(y)
         return class_numbers(y, n_outputs)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """-sum_c q_c log p_c, `[B]`."""
+        """Cross-entropy of each example in nats, -sum_c q_c log p_c, `[B]`."""
         if y.shape.rank == 1 and not self.label_smoothing:
             return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
         return tf.nn.softmax_cross_entropy_with_logits(self._target(y, logits), logits)
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """P - q, `[B, C]`."""
+        """Gradient of the loss in the logits, softmax(z) - q with the labels smoothed, `[B, C]`."""
         return tf.nn.softmax(logits) - self._target(y, logits)
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """F = diag(r) - p r^T with r = sqrt(p), `[B, C, C]`; F F^T = S because r^T r = 1."""
+        """Square root of S = diag(p) - p p^T: F = diag(r) - p r^T with r = sqrt(p), `[B, C, C]`.
+
+        F F^T = S because r^T r = 1.
+        """
         p = tf.nn.softmax(logits)
         root = tf.sqrt(p)
         return tf.linalg.diag(root) - p[:, :, None] * root[:, None, :]
@@ -81,46 +88,47 @@ class Categorical(Likelihood):
     def hessian_factor_times(
         self, logits: tf.Tensor, y: tf.Tensor, vectors: tf.Tensor
     ) -> tf.Tensor:
-        """F v = r v - p (r^T v), without a `[C, C]` matrix."""
+        """Product F v = r v - p (r^T v), r = sqrt(p), of the factor without a `[C, C]` matrix."""
         p = tf.nn.softmax(logits)[:, :, None]
         scaled = tf.sqrt(p) * vectors
         return scaled - p * tf.reduce_sum(scaled, axis=1, keepdims=True)
 
     def hessian_times(self, logits: Array, y: tf.Tensor, vectors: Array) -> Array:
-        """S v = p v - p (p^T v), without a `[C, C]` matrix."""
+        """Product S v = p v - p (p^T v) of the second derivative without a `[C, C]` matrix."""
         p = scipy.special.softmax(logits, axis=1)[:, :, None]
         image = p * vectors
         return np.asarray(image - p * image.sum(axis=1, keepdims=True))
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
-        """Second derivative of the loss in each logit, p_c (1 - p_c), `[B, C]`."""
+        """Second derivative of the loss in each logit, p_c (1 - p_c), `[B, C]`, float64."""
         p = scipy.special.softmax(logits.astype(np.float64), axis=1)
         return np.asarray(p * (1.0 - p))
 
     def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
-        """Where a probability is one to rounding."""
+        """Whether a class has probability 1 up to rounding, so that the loss has no curvature."""
         return np.asarray(curvature <= epsilon)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """softmax(z), `[B, C]`."""
+        """Class probabilities, softmax(z), `[B, C]`."""
         return tf.nn.softmax(logits)
 
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """S = diag(p) - p p^T, `[B, C, C]`."""
+        """Derivative of the probabilities in the logits, S = diag(p) - p p^T, `[B, C, C]`."""
         p = tf.nn.softmax(logits)
         return tf.linalg.diag(p) - p[:, :, None] * p[:, None, :]
 
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """E softmax(z) is approximated by softmax(z / sqrt(1 + (pi / 8) Var z)).
+        """Log-likelihood of the labels in nats with normal logits integrated out, `[B]`.
 
-        Source: Gibbs 1997, "Bayesian Gaussian processes for regression and classification".
+        E softmax(z) is approximated by softmax(z / sqrt(1 + (pi / 8) Var z)) (Gibbs 1997,
+        "Bayesian Gaussian processes for regression and classification").
         """
         log_p = scipy.special.log_softmax(logits / np.sqrt(1.0 + np.pi / 8 * variance), axis=1)
         target = self._target(tf.constant(y), tf.constant(log_p)).numpy()
         return np.asarray(np.sum(target * log_p, axis=1))
 
     def _target(self, y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Q `[B, C]`, smoothed."""
+        """Labels as distributions q over the classes `[B, C]`, smoothed."""
         n_classes = logits.shape[-1]
         q = tf.one_hot(y, n_classes, dtype=logits.dtype) if y.shape.rank == 1 else y
         smoothing = self.label_smoothing

@@ -1,4 +1,4 @@
-"""Labels as users have them, checked."""
+"""Checks that turn labels as users have them into what likelihoods take, or say what is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ __all__ = ["check_smoothing", "class_numbers", "numbers_of_names", "yes_or_no"]
 
 
 def class_numbers(y: Array, n_classes: int) -> Array:
-    """Whole numbers `[N]` or `[N, 1]` in range, as int32 `[N]`."""
+    """Check that labels are whole numbers from 0 to C - 1, and give them as int32 `[N]`.
+
+    Args:
+        y: `[N]` or `[N, 1]`, of any numeric dtype.
+        n_classes: C.
+
+    Raises:
+        InvalidInputError: another shape, fractions, or numbers out of range.
+    """
     column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     whole = column.dtype.kind in "iub" or (
         column.dtype.kind == "f" and bool(np.all(column == np.floor(column)))
@@ -40,7 +48,16 @@ def class_numbers(y: Array, n_classes: int) -> Array:
 
 
 def numbers_of_names(y: Array, names: Sequence[str] | None, n_classes: int) -> Array:
-    """Names of classes as their places among the names; anything else as it is."""
+    """Replace names of classes by their numbers; labels that are no text come back as they are.
+
+    Args:
+        y: labels of any shape.
+        names: of the classes in the order of the model's outputs; None leaves all labels alone.
+        n_classes: C.
+
+    Raises:
+        InvalidInputError: names that are not C different ones, or labels that are none of them.
+    """
     if names is None or y.dtype.kind not in "OUST":
         return y
     places = {name: k for k, name in enumerate(names)}
@@ -61,7 +78,18 @@ def numbers_of_names(y: Array, names: Sequence[str] | None, n_classes: int) -> A
 
 
 def yes_or_no(y: Array, n_labels: int) -> Array:
-    """Labels from 0 (no) to 1 (yes) `[N, C]`; `[N]` for a single one."""
+    """Check that labels are numbers from 0 (no) to 1 (yes), and give them as `[N, C]`.
+
+    Args:
+        y: `[N, C]`; `[N]` will do for a single label.
+        n_labels: C.
+
+    Returns:
+        int32 for whole numbers and booleans, float64 for floats.
+
+    Raises:
+        InvalidInputError: another shape, text, or numbers outside of [0, 1].
+    """
     wide = y[:, None] if y.ndim == 1 and n_labels == 1 else y
     numeric = wide.dtype.kind in "fiub"
     if wide.ndim != 2 or wide.shape[1] != n_labels or not numeric:
@@ -84,7 +112,11 @@ def yes_or_no(y: Array, n_labels: int) -> Array:
 
 
 def check_smoothing(label_smoothing: Any) -> float:
-    """A share in [0, 1), or `InvalidInputError`."""
+    """Check that a label smoothing lies in [0, 1), and give it as a float.
+
+    Raises:
+        InvalidInputError: it does not, or it is no number.
+    """
     if not isinstance(label_smoothing, numbers.Real) or not 0 <= float(label_smoothing) < 1:
         raise InvalidInputError(
             "label_smoothing is no share",

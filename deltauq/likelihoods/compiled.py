@@ -33,7 +33,7 @@ _OF_KERAS = "keras.losses"
 
 @dataclass(frozen=True)
 class Training:
-    """What the weights were trained to.
+    """What the weights of a model were trained to: a likelihood, and how a batch was reduced.
 
     Attributes:
         likelihood: of the labels.
@@ -47,10 +47,11 @@ class Training:
 
 
 def resolve_likelihood(likelihood: Any, *, n_outputs: int | None = None) -> Likelihood:
-    """A likelihood by name, the object itself, or a loss function made one.
+    """Turn what a user passes as `likelihood=` into a `Likelihood`.
 
     Args:
-        likelihood: a name, a `Likelihood`, or a function of logits and labels.
+        likelihood: a name, a `Likelihood`, which is returned, or a loss function of logits and
+            labels, of which a `CustomLoss` is made.
         n_outputs: of the model, for what a function's labels and means are: two classes of one
             sigmoid where there is one output, those of a softmax otherwise.
 
@@ -72,7 +73,7 @@ def resolve_likelihood(likelihood: Any, *, n_outputs: int | None = None) -> Like
 
 
 def read_likelihood(compiled: dict[str, Any] | None, link: str | None, n_outputs: int) -> Training:
-    """What a model was trained to, by its compiled loss and its last operation.
+    """Read what a model was trained to from its compiled loss and its last operation.
 
     A model that was never compiled is taken by its last operation: a softmax, or several outputs
     without one, for classes; a sigmoid for yes or no.
@@ -104,6 +105,7 @@ def read_likelihood(compiled: dict[str, Any] | None, link: str | None, n_outputs
 
 
 def _by_link(link: str | None, n_outputs: int) -> Likelihood:
+    """The likelihood of a model without a compiled loss, by its last operation."""
     if link == "Sigmoid":
         return Binary() if n_outputs == 1 else Bernoulli()
     if n_outputs > 1:
@@ -117,7 +119,7 @@ def _by_link(link: str | None, n_outputs: int) -> Likelihood:
 
 
 def _unusual(compiled: dict[str, Any], config: dict[str, Any]) -> str | None:
-    """What a likelihood has no part for."""
+    """What the compiled loss does that no likelihood has a part for; None for nothing."""
     if compiled.get("loss_weights") not in (None, 1, 1.0, [1], [1.0]):
         return f"the loss was compiled with loss_weights={compiled['loss_weights']}"
     if config.get("ignore_class") is not None:
@@ -132,7 +134,7 @@ def _unusual(compiled: dict[str, Any], config: dict[str, Any]) -> str | None:
 def _contradiction(
     name: str, config: dict[str, Any], link: str | None, n_outputs: int
 ) -> str | None:
-    """Why the loss does not fit the model's last operation."""
+    """Why the loss does not fit the model's last operation; None where it does."""
     if name in _SQUARES:
         if link == "Softmax":
             return f"the loss {name!r} was compiled for a softmax, whose labels have no such noise"
@@ -155,6 +157,7 @@ def _contradiction(
 
 
 def _refuse(problem: str, loss: Any) -> None:
+    """Raise `UnsupportedModelError` for a loss, with what to say instead."""
     raise UnsupportedModelError(
         problem,
         expected="mean (sparse) categorical or binary cross-entropy, or mean squared error, that "

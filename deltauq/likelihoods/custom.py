@@ -1,4 +1,4 @@
-"""A loss of the user's own on the logits."""
+"""A likelihood made of a loss function of the user's own on the logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUNDING = {"float32": 1e-5, "float64": 1e-12}
 
 
 class CustomLoss(Wrapped):
-    """A differentiable loss on logits, such as a focal loss; labels and means are those of another.
+    """A differentiable loss on logits, such as a focal loss, with the labels and means of another.
 
     It is taken for a negative log-likelihood: the weights' covariance is the inverse of its
     curvature over N. The exact Hessian and OPG need nothing more. The GGN takes the loss's second
@@ -53,7 +53,11 @@ class CustomLoss(Wrapped):
         self._dispersion = dispersion
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """The function's values, `[B]`."""
+        """Values of the user's function, one an example, `[B]`.
+
+        Raises:
+            InvalidInputError: the function does not give one number an example.
+        """
         values = tf.convert_to_tensor(self.function(logits, y))
         if values.shape.rank != 1 or values.dtype != logits.dtype:
             raise InvalidInputError(
@@ -65,14 +69,17 @@ class CustomLoss(Wrapped):
         return values
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """The loss's gradient in the logits, `[B, C]`."""
+        """Gradient of the function in the logits, by automatic differentiation, `[B, C]`."""
         with tf.GradientTape() as tape:
             tape.watch(logits)
             total = tf.reduce_sum(self.loss(logits, y))
         return tape.gradient(total, logits, unconnected_gradients="zero")
 
     def second_derivative(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """The loss's second derivative in the logits, `[B, C, C]`, symmetric."""
+        """Second derivative of the function in the logits, by differentiating twice, `[B, C, C]`.
+
+        It is made symmetric, and may be indefinite.
+        """
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(logits)
             columns = tf.unstack(self.residual(logits, y), axis=1)
@@ -83,23 +90,34 @@ class CustomLoss(Wrapped):
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """V diag(sqrt(d)) of the second derivative V diag(d) V^T, `[B, C, C]`.
 
-        `check_convex` was called with all the data before.
+        Negative d count as zero: `check_convex` has refused any beyond rounding before.
         """
         values, vectors = tf.linalg.eigh(self.second_derivative(logits, y))
         return vectors * tf.sqrt(tf.nn.relu(values))[:, None, :]
 
     def curvature_and_slope(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[Array, Array]:
-        """The largest entry of each row of d^2 loss / dz^2, and (d loss / dz)^2, `[B, C]`."""
+        """Size of the curvature in each output and the squared slope, `[B, C]` each, float64.
+
+        The curvature is the largest absolute entry of each row of d^2 loss / dz^2, the slope
+        d loss / dz.
+        """
         second = self.second_derivative(logits, y).numpy().astype(np.float64)
         slope = self.residual(logits, y).numpy().astype(np.float64)
         return np.max(np.abs(second), axis=2), np.square(slope)
 
     def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
-        """Under sqrt(epsilon) of the squared slope, which sqrt(e^2) for |e| leaves of it."""
+        """Whether the curvature is below sqrt(epsilon) of the squared slope.
+
+        A kink such as |e|, coded as sqrt(e^2), leaves about that much of rounding.
+        """
         return np.asarray(curvature <= np.sqrt(epsilon) * slope)
 
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
-        """`NotPositiveDefiniteError` at a negative eigenvalue beyond rounding."""
+        """Refuse the loss as not convex where an eigenvalue of its second derivative is negative.
+
+        Raises:
+            NotPositiveDefiniteError: an eigenvalue is negative beyond rounding.
+        """
         values = np.linalg.eigvalsh(self.second_derivative(logits, y).numpy())
         limit = _ROUNDING[logits.dtype.name] * max(float(np.abs(values).max(initial=0)), 1.0)
         if not np.min(values, initial=0.0) >= -limit:
@@ -111,21 +129,21 @@ class CustomLoss(Wrapped):
             )
 
     def dispersion(self, n_outputs: int) -> float:
-        """As given."""
+        """Minimised cost over the mean of this loss, as it was given to the constructor."""
         return self._dispersion
 
     @property
     def scaled_by_noise(self) -> bool:
-        """The function does not know of it: it is that of observations alone."""
+        """Always False: the user's function does not contain the noise of a regression."""
         return False
 
     def with_noise(self, noise: Array) -> CustomLoss:
-        """The same with variances `[C]` in the other likelihood."""
+        """This loss with noise variances `[C]` in the likelihood that gives its means."""
         inner = self.inner.with_noise(noise)
         return CustomLoss(self.function, inner, dispersion=self._dispersion)
 
     def n_rows(self, n_outputs: int) -> int:
-        """One an output."""
+        """Columns R of `hessian_factor`, one for every output, as its factor is square."""
         return n_outputs
 
     def __repr__(self) -> str:

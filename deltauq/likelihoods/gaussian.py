@@ -1,4 +1,4 @@
-"""Numbers with normal noise."""
+"""The likelihood of a regression: numbers with normal noise."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Gaussian(Likelihood):
             self._cost_variance = np.full_like(self.noise, np.mean(self.noise))
 
     def check_outputs(self, n_outputs: int) -> None:
-        """One variance, or one for every output."""
+        """Refuse variances that are neither one number nor one for every output of the model."""
         if self.noise is not None and len(self.noise) not in (1, n_outputs):
             raise InvalidInputError(
                 "noise has the wrong length",
@@ -67,7 +67,7 @@ class Gaussian(Likelihood):
             )
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """Finite numbers as float64 `[N, C]`."""
+        """Labels as finite numbers, float64 `[N, C]`."""
         y = np.asarray(y)
         wide = y[:, None] if y.ndim == 1 and n_outputs == 1 else y
         if wide.ndim != 2 or wide.shape[1] != n_outputs or wide.dtype.kind not in "fiub":
@@ -88,32 +88,37 @@ class Gaussian(Likelihood):
         return wide.astype(np.float64)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """(1/2) sum_c [(z_c - y_c)^2 / v_c + log(2 pi v_c)], `[B]`."""
+        """Negative log density in nats, `[B]`.
+
+        (1/2) sum_c [(z_c - y_c)^2 / v_c + log(2 pi v_c)], v the variances the cost divides by.
+        """
         variance = self._variance(logits)
         squares = tf.square(logits - tf.cast(y, logits.dtype)) / variance
         return 0.5 * tf.reduce_sum(squares + tf.math.log(2 * np.pi * variance), axis=1)
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """(z - y) / v, `[B, C]`."""
+        """Gradient of the loss in the outputs, (z - y) / v, `[B, C]`."""
         return (logits - tf.cast(y, logits.dtype)) / self._variance(logits)
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """diag(v^-1/2), `[B, C, C]`."""
+        """Square root of the loss's second derivative, diag(v^-1/2), `[B, C, C]`."""
         return tf.linalg.diag(tf.ones_like(logits) * tf.math.rsqrt(self._variance(logits)))
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """(z - y) / sqrt(s v), `[B, 1, C]`: then OPG estimates the curvature, diag(1 / v) between.
+        """Rows (z - y) / sqrt(s v), `[B, 1, C]`, with which OPG estimates the GGN.
 
-        The residuals themselves would estimate diag(s / v^2).
+        Their mean square is diag(1 / v). The residuals (z - y) / v themselves would give
+        diag(s / v^2) instead.
         """
         spread = tf.constant(np.sqrt(self.noise_variance() * self._known_variance()), logits.dtype)
         return ((logits - tf.cast(y, logits.dtype)) / spread)[:, None, :]
 
     @property
     def of_scores(self) -> Gaussian:
-        """That of v' = v^2 / s: its curvature, diag(s / v^2) between, is the scores' covariance.
+        """The regression of variance v^2 / s, whose curvature is the covariance of the scores.
 
-        The scores are J^T (z - y) / v. Of `score_factor` it makes the residuals (z - y) / v.
+        The scores are J^T (z - y) / v, of covariance J^T diag(s / v^2) J. The `score_factor` of the
+        regression returned is the residuals (z - y) / v.
         """
         variance, noise = self._known_variance(), self.noise_variance()
         if np.all(variance == noise):
@@ -128,7 +133,7 @@ class Gaussian(Likelihood):
 
     @property
     def l2_in_scores(self) -> float:
-        """The least s / v: 1 where the noise is equal.
+        """The smallest s / v over the outputs, which is 1 where the noise is equal.
 
         L2 does not vary with the labels. Counted in full it would drown the scores of outputs whose
         noise is far below the mean that the cost divides by.
@@ -136,38 +141,45 @@ class Gaussian(Likelihood):
         return float(np.min(self.noise_variance() / self._known_variance()))
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """The outputs themselves."""
+        """The outputs themselves, which are the means of the labels, `[B, C]`."""
         return tf.identity(logits)
 
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """The identity, `[B, C, C]`."""
+        """The identity for every example, `[B, C, C]`, as the means are the outputs."""
         return tf.eye(logits.shape[1], batch_shape=[tf.shape(logits)[0]], dtype=logits.dtype)
 
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """Normal, its variance that of the output and of the noise together."""
+        """Log density of the labels in nats, variances of output and noise together, `[B]`."""
         total = variance + self.noise_variance()
         return np.asarray(-0.5 * np.sum((y - logits) ** 2 / total + np.log(2 * np.pi * total), 1))
 
     def dispersion(self, n_outputs: int) -> float:
-        """2 s / C with s the mean variance: Keras' loss is the mean square."""
+        """Keras' cost over the mean of this loss, 2 s / C with s the mean variance of the noise.
+
+        Keras' loss is the mean square over the outputs.
+        """
         return 2.0 * float(np.mean(self.noise_variance())) / n_outputs
 
     @property
     def needs_noise(self) -> bool:
-        """It was not given."""
+        """Whether the noise was left out, so that a fit has to estimate it first."""
         return self.noise is None
 
     @property
     def scaled_by_noise(self) -> bool:
-        """True: the loss is divided by the noise."""
+        """Always True: the loss divides by the noise, so twice the noise halves its squares."""
         return True
 
     def with_noise(self, noise: Array) -> Gaussian:
-        """The same with the variances `[C]`."""
+        """This regression with the variances `[C]` for its noise."""
         return Gaussian(noise, pooled=self.pooled)
 
     def noise_variance(self) -> Array:
-        """S `[C]`, or one for all outputs."""
+        """The variances s of the noise `[C]`, or `[1]` where one holds for all outputs.
+
+        Raises:
+            InvalidInputError: the noise is still to be estimated.
+        """
         if self.noise is None:
             raise InvalidInputError(
                 "the noise of a regression is not known yet",
@@ -177,12 +189,13 @@ class Gaussian(Likelihood):
         return self.noise
 
     def _known_variance(self) -> Array:
-        """V `[C]`, once the noise is known."""
+        """The variances v `[C]` by which the cost divides, once the noise is known."""
         self.noise_variance()
         assert self._cost_variance is not None
         return self._cost_variance
 
     def _variance(self, logits: tf.Tensor) -> tf.Tensor:
+        """The variances v by which the cost divides, in the precision of the logits."""
         return tf.constant(self._known_variance(), logits.dtype)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a likelihood is: the distribution of a label given the outputs of the network."""
+"""The base class of likelihoods: the distribution of a label given the outputs of the network."""
 
 from __future__ import annotations
 
@@ -43,27 +43,38 @@ class Likelihood(abc.ABC):
     observed_axes: int = 1
 
     def check_outputs(self, n_outputs: int) -> None:
-        """`InvalidInputError` where a model with C outputs cannot have this likelihood."""
+        """Refuse a model whose number of outputs C does not go with this likelihood.
+
+        Raises:
+            InvalidInputError: the model has another number of outputs.
+        """
 
     @abc.abstractmethod
     def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """The labels `[N, ...]` as the other methods take them.
+        """Labels `[N, ...]` in the form that the other methods take, checked.
+
+        Args:
+            y: labels as the user has them.
+            n_outputs: C.
 
         Raises:
-            InvalidInputError: labels that are none of this likelihood.
+            InvalidInputError: labels that do not go with this likelihood.
         """
 
     @abc.abstractmethod
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Negative log-likelihood of each example, `[B]`."""
+        """Negative log-likelihood of each example in nats, `[B]`, or `[B, T]` at T positions."""
 
     @abc.abstractmethod
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """D loss / d logits, `[B, C]`."""
+        """Gradient of the loss in the logits, d loss / d z, `[B, C]`."""
 
     @abc.abstractmethod
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """F `[B, C, R]` with F F^T = d^2 loss / d logits^2 (R is static)."""
+        """A factor F `[B, C, R]` of the loss's second derivative, F F^T = d^2 loss / d z^2.
+
+        R is static: see `n_rows`.
+        """
 
     @abc.abstractmethod
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
@@ -71,72 +82,81 @@ class Likelihood(abc.ABC):
 
     @abc.abstractmethod
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """D mean / d logits, `[B, M, C]`."""
+        """Derivative of the mean in the logits, d mean / d z, `[B, M, C]`."""
 
     @abc.abstractmethod
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """The log of p(y) with normal logits of that variance integrated out, `[B]`, in nats.
+        """Log of p(y) with normally distributed logits integrated out, `[B]`, in nats.
 
         Args:
             logits: means, as `shown_logits` gives them, `[B, M]`.
-            variance: `[B, M]`.
+            variance: of the logits, `[B, M]`.
             y: labels.
         """
 
     def hessian_factor_times(
         self, logits: tf.Tensor, y: tf.Tensor, vectors: tf.Tensor
     ) -> tf.Tensor:
-        """F V `[B, C, D]` of vectors `[B, R, D]`, F as `hessian_factor` gives it."""
+        """Products F V `[B, C, D]` with vectors V `[B, R, D]`, F as `hessian_factor` gives it."""
         return self.hessian_factor(logits, y) @ vectors
 
     def hessian_times(self, logits: Array, y: tf.Tensor, vectors: Array) -> Array:
-        """D^2 loss / d logits^2 times vectors `[B, C, b]`."""
+        """Products of the loss's second derivative d^2 loss / d z^2 with vectors `[B, C, b]`."""
         factor = self.hessian_factor(tf.constant(logits), y).numpy()
         return np.asarray(factor @ (np.swapaxes(factor, 1, 2) @ vectors))
 
     def hessian_diagonal(self, logits: Array, y: tf.Tensor) -> Array:
-        """The diagonal of d^2 loss / d logits^2, `[B, C]`, float64."""
+        """Diagonal of the loss's second derivative d^2 loss / d z^2, `[B, C]`, float64."""
         factor = self.hessian_factor(tf.constant(logits), y).numpy()
         return np.asarray(np.sum(np.square(factor, dtype=np.float64), axis=2))
 
     def curvature_and_slope(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[Array, Array]:
-        """Of each output the size of d^2 loss / dz^2, and (d loss / dz)^2, `[B, C]`, float64.
+        """Size of the curvature in each output and the squared slope, `[B, C]` each, float64.
 
-        Where an input makes several predictions, of one of them a row.
+        Curvature is d^2 loss / dz^2, slope d loss / dz. Where an input makes several predictions,
+        each of them is a row. `is_flat` judges what is given here.
         """
         slope = self.residual(logits, y).numpy().astype(np.float64)
         return self.hessian_diagonal(logits.numpy(), y), np.square(slope)
 
     def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
-        """Whether what `curvature_and_slope` gives is no curvature, but for rounding `[B, C]`.
+        """Whether a curvature from `curvature_and_slope` is zero but for rounding, elementwise.
 
         Args:
-            curvature: the one, of the outputs, or summed over those that make one distribution.
-            slope: the other.
+            curvature: of the outputs, or summed over those that make one distribution.
+            slope: the squared slope, likewise.
             epsilon: relative rounding of the logits.
         """
         return np.asarray(curvature <= 0)
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """S `[B, R, C]`, one row for every observation: the residuals of which OPG is made."""
+        """Residuals of which OPG is made, `[B, R, C]`: a row for every observation of an input."""
         return self.residual(logits, y)[:, None, :]
 
     @property
     def of_scores(self) -> Likelihood:
         """The likelihood whose curvature is the covariance of this one's gradients.
 
-        Itself, where the loss is the log-likelihood of the labels: then the inverse curvature is
-        the covariance of the weights. Otherwise that is a sandwich with this between its slices.
+        This object itself, where the loss is the log-likelihood of the labels: then the inverse
+        curvature is the covariance of the weights. Otherwise that is a sandwich, with the curvature
+        of the likelihood returned between its slices.
         """
         return self
 
     @property
     def l2_in_scores(self) -> float:
-        """What the L2 term counts beside that covariance: 1 where it is the curvature itself."""
+        """What the L2 term counts beside the covariance of the gradients, as a factor from 0 to 1.
+
+        1 where that covariance is the curvature itself.
+        """
         return 1.0
 
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
-        """`NotPositiveDefiniteError` where the loss is not convex in the logits of an example."""
+        """Refuse a loss that is not convex in the logits of an example; nothing by default.
+
+        Raises:
+            NotPositiveDefiniteError: the second derivative has a negative eigenvalue.
+        """
 
     def dispersion(self, n_outputs: int) -> float:
         """The cost that was minimised, without L2, divided by the mean of `loss`.
@@ -147,25 +167,29 @@ class Likelihood(abc.ABC):
 
     @property
     def at_one_position(self) -> Likelihood:
-        """That of one prediction, where an input makes several."""
+        """The likelihood of one prediction, where an input makes several; else this object."""
         return self
 
     @property
     def needs_noise(self) -> bool:
-        """The noise of a regression is to be estimated before anything is computed."""
+        """Whether the noise of a regression is to be estimated before anything else is computed."""
         return False
 
     @property
     def scaled_by_noise(self) -> bool:
-        """The loss is the log-likelihood of that noise: twice the noise halves its squares."""
+        """Whether the loss divides by a regression's noise: twice the noise halves its squares."""
         return False
 
     def with_noise(self, noise: Array) -> Likelihood:
-        """The same with variances `[C]` of the noise of a regression."""
+        """This likelihood with variances `[C]` for the noise, where it is of a regression."""
         return self
 
     def noise_variance(self) -> Array:
-        """Of an observation around its mean, where that is a number of its own, `[C]`."""
+        """Variance of an observation around its mean, `[C]`, where that is a number of its own.
+
+        Raises:
+            UnsupportedModelError: the likelihood is no regression.
+        """
         raise UnsupportedModelError(
             f"the likelihood {self.name!r} has no noise apart from its mean",
             expected="a regression",
@@ -173,11 +197,11 @@ class Likelihood(abc.ABC):
         )
 
     def shown_logits(self, n_outputs: int) -> Array:
-        """The matrix `[M, C]` that makes the logits that a prediction shows of the network's."""
+        """The matrix `[M, C]` that makes the logits a prediction shows of those of the network."""
         return np.eye(n_outputs)
 
     def n_rows(self, n_outputs: int) -> int:
-        """R: the columns of `hessian_factor`."""
+        """The number R of columns of `hessian_factor`, and so of GGN rows of an example."""
         return n_outputs
 
     def __repr__(self) -> str:

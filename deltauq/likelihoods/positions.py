@@ -1,4 +1,4 @@
-"""Several predictions of one input: positions of a sequence, pixels of an image."""
+"""The likelihood of several predictions an input: positions of a sequence, pixels of an image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ class AtPositions(Wrapped):
         self.positions = int(np.prod(shape))
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """Labels `[N, T]` or `[N, T, C]` of the other likelihood."""
+        """Labels of every position `[N, T]` or `[N, T, C]`, as the likelihood at one takes them.
+
+        Args:
+            y: labels in the shape of the positions, or with all positions in one row.
+            n_outputs: T C.
+
+        Raises:
+            InvalidInputError: labels of another shape, or that the likelihood refuses.
+        """
         y = np.asarray(y)
         axes = 1 + len(self.shape)
         if y.shape[1:axes] != self.shape and y.shape[1:2] == (self.positions,):
@@ -50,86 +58,87 @@ class AtPositions(Wrapped):
         return checked.reshape(len(y), self.positions, *checked.shape[1:])
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Of every position, `[B, T]`."""
+        """Negative log-likelihood of every position in nats, `[B, T]`."""
         return self._apart(self.inner.loss(*self._flat(logits, y)))
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Of all positions side by side, `[B, T C]`."""
+        """Gradients of the positions' losses in their logits, side by side, `[B, T C]`."""
         return tf.reshape(self.inner.residual(*self._flat(logits, y)), tf.shape(logits))
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """One row a position, zero outside of it, `[B, T, T C]`."""
+        """One row of residuals for every position, zero at all other positions, `[B, T, T C]`."""
         scores = self.inner.score_factor(*self._flat(logits, y))
         return tf.linalg.matrix_transpose(self._blocks(tf.linalg.matrix_transpose(scores)))
 
     @property
     def of_scores(self) -> AtPositions:
-        """The same with the inner one's."""
+        """The likelihood of the scores at one position, at all of these positions."""
         inner = self.inner.of_scores
         return self if inner is self.inner else AtPositions(inner, self.shape)
 
     @property
     def l2_in_scores(self) -> float:
-        """Of the likelihood at one position: all positions share the noise."""
+        """What L2 counts in the scores at one position, as all positions share the noise."""
         return self.inner.l2_in_scores
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Those of the positions along the diagonal, `[B, T C, T R]`."""
+        """Factors of the positions' second derivatives as diagonal blocks, `[B, T C, T R]`."""
         return self._blocks(self.inner.hessian_factor(*self._flat(logits, y)))
 
     def curvature_and_slope(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[Array, Array]:
-        """Of every position, `[B T, C]`."""
+        """Size of the curvature and the squared slope, one position a row, `[B T, C]`, float64."""
         return self.inner.curvature_and_slope(*self._flat(logits, y))
 
     def is_flat(self, curvature: Array, slope: Array, epsilon: float) -> Array:
-        """Whether the loss has no curvature, output by output, as at one position."""
+        """Whether the loss has no curvature, output by output, as at a single position."""
         return self.inner.is_flat(curvature, slope, epsilon)
 
     def hessian_factor_times(
         self, logits: tf.Tensor, y: tf.Tensor, vectors: tf.Tensor
     ) -> tf.Tensor:
-        """Position by position, without the zeros between them."""
+        """Products with the factor position by position, without the zeros between the blocks."""
         n_draws = vectors.shape[2]
         apart = tf.reshape(vectors, [-1, vectors.shape[1] // self.positions, n_draws])
         columns = self.inner.hessian_factor_times(*self._flat(logits, y), apart)
         return tf.reshape(columns, [-1, logits.shape[1], n_draws])
 
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
-        """At every position."""
+        """Refuse a loss that is not convex in the logits of some position."""
         self.inner.check_convex(*self._flat(logits, y))
 
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """Of one position a row, labels `[B, T, ...]`: `[B T]`."""
+        """Log-likelihood of the labels `[B, T, ...]` in nats, one position a row, `[B T]`."""
         return self.inner.log_predictive(logits, variance, y.reshape(-1, *y.shape[2:]))
 
     def dispersion(self, n_outputs: int) -> float:
-        """That of one position: Keras' losses are means over the positions."""
+        """Minimised cost over the mean loss at one position: Keras' losses are means over them."""
         return self.inner.dispersion(n_outputs // self.positions)
 
     @property
     def at_one_position(self) -> Likelihood:
-        """The inner one."""
+        """The likelihood at one of the positions, which was given as `inner`."""
         return self.inner
 
     def with_noise(self, noise: Array) -> AtPositions:
-        """The same with variances `[C]`, those of every position."""
+        """The same positions with variances `[C]` of the noise, which all of them share."""
         return AtPositions(self.inner.with_noise(noise), self.shape)
 
     def n_rows(self, n_outputs: int) -> int:
-        """Those of all positions."""
+        """Columns R of the factors of all positions together."""
         return self.positions * self.inner.n_rows(n_outputs // self.positions)
 
     def _flat(self, logits: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One position a row."""
+        """Logits `[B T, C]` and labels `[B T, ...]` with one position a row."""
         n_outputs = logits.shape[1] // self.positions
         rest = y.shape[2:].as_list()
         return tf.reshape(logits, [-1, n_outputs]), tf.reshape(y, [-1, *rest])
 
     def _apart(self, values: tf.Tensor) -> tf.Tensor:
+        """Rows of positions `[B T, ...]` brought back to their inputs, `[B, T, ...]`."""
         return tf.reshape(values, [-1, self.positions, *values.shape[1:].as_list()])
 
     def _blocks(self, values: tf.Tensor) -> tf.Tensor:
-        """`[B T, C, R]` as the diagonal blocks of `[B, T C, T R]`."""
+        """Matrices of the positions `[B T, C, R]` as the diagonal blocks of `[B, T C, T R]`."""
         rows, columns = values.shape[1:]
         positions = self.positions
         diagonal = tf.eye(positions, dtype=values.dtype)[None, :, None, :, None]

@@ -1,4 +1,4 @@
-"""Likelihoods as facts that can be written to a file, and back."""
+"""Likelihoods as plain facts that can be written to a file, and read back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ _KINDS = {kind.__name__: kind for kind in _ARGUMENTS}
 
 
 def likelihood_facts(likelihood: Likelihood) -> dict[str, Any]:
-    """What `likelihood_of` makes the same likelihood of; of one position where there are several.
+    """Plain facts from which `likelihood_of` makes the same likelihood again.
+
+    Args:
+        likelihood: any of `deltauq.likelihoods`; where it has several positions, the facts are of
+            the likelihood at one of them.
+
+    Returns:
+        The kind by its name, and the arguments of its constructor.
 
     Raises:
         UnsupportedModelError: a class of the user's own.
@@ -48,7 +55,13 @@ def likelihood_facts(likelihood: Likelihood) -> dict[str, Any]:
 
 
 def likelihood_of(facts: Mapping[str, Any]) -> Likelihood:
-    """The likelihood; a custom loss without its function, which predictions do not need."""
+    """The likelihood that `likelihood_facts` has described.
+
+    A custom loss comes back without its function, which predictions do not need.
+
+    Args:
+        facts: the kind by its name, and the arguments of its constructor.
+    """
     arguments = {name: value for name, value in facts.items() if name != "kind"}
     if facts["kind"] == "CustomLoss":
         return _LostLoss(likelihood_of(arguments["like"]), arguments["dispersion"])
@@ -62,7 +75,7 @@ class _LostLoss(CustomLoss):
         super().__init__(like.loss, like, dispersion=dispersion)
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """Refused."""
+        """Refuse all labels, because the loss function is not there."""
         raise InvalidInputError(
             "the custom loss is not in the file, and this needs it",
             expected="a method that was fitted with the loss in this process",

@@ -1,18 +1,18 @@
-"""A likelihood that is another one but for some of its parts."""
+"""The base of likelihoods that are another one but for some of their parts."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import tensorflow as tf
 
-from deltauq.likelihoods.likelihood import Array, Likelihood
+from deltauq.likelihoods.likelihood import Array, Likelihood, Outcome
 
 __all__ = ["Wrapped"]
 
 
 class Wrapped(Likelihood):
-    """Everything is asked of another likelihood, unless a subclass answers itself.
+    """A likelihood that asks another one for everything, unless a subclass answers itself.
 
     Args:
         inner: the other likelihood.
@@ -25,82 +25,82 @@ class Wrapped(Likelihood):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """That of the other one."""
+        """Name of the inner likelihood, as `likelihood=` takes it."""
         return self.inner.name
 
     @property
-    def outcome(self) -> Any:  # type: ignore[override]
-        """That of the other one."""
+    def outcome(self) -> Outcome:  # type: ignore[override]
+        """What the inner likelihood predicts: "classes", "labels" or "quantities"."""
         return self.inner.outcome
 
     @property
-    def link(self) -> Any:  # type: ignore[override]
-        """That of the other one."""
+    def link(self) -> Literal["Softmax", "Sigmoid"] | None:  # type: ignore[override]
+        """The operation at the end of a model for the inner likelihood, or None."""
         return self.inner.link
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
-        """That of the other one."""
+        """Whether the inner likelihood's mean stays when all logits move alike."""
         return self.inner.shift_invariant
 
     def check_outputs(self, n_outputs: int) -> None:
-        """As the other one."""
+        """Refuse a number of outputs that the inner likelihood refuses."""
         self.inner.check_outputs(n_outputs)
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
-        """As the other one."""
+        """Labels as the inner likelihood checks and takes them, `[N, ...]`."""
         return self.inner.check_labels(y, n_outputs)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """That of the other one."""
+        """Negative log-likelihood of each example in nats by the inner likelihood, `[B]`."""
         return self.inner.loss(logits, y)
 
     def residual(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """That of the other one."""
+        """Gradient of the inner likelihood's loss in the logits, `[B, C]`."""
         return self.inner.residual(logits, y)
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """That of the other one."""
+        """Factor F `[B, C, R]` of the second derivative of the inner likelihood's loss."""
         return self.inner.hessian_factor(logits, y)
 
     def check_convex(self, logits: tf.Tensor, y: tf.Tensor) -> None:
-        """As the other one."""
+        """Refuse a loss that the inner likelihood finds not convex in the logits."""
         self.inner.check_convex(logits, y)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """That of the other one."""
+        """Mean of the label by the inner likelihood, `[B, M]`."""
         return self.inner.mean(logits)
 
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:
-        """That of the other one."""
+        """Derivative of the inner likelihood's mean in the logits, `[B, M, C]`."""
         return self.inner.mean_jacobian(logits)
 
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
-        """That of the other one."""
+        """Log of p(y) in nats by the inner likelihood, normal logits integrated out, `[B]`."""
         return self.inner.log_predictive(logits, variance, y)
 
     def dispersion(self, n_outputs: int) -> float:
-        """That of the other one."""
+        """Minimised cost over the mean of the inner likelihood's loss."""
         return self.inner.dispersion(n_outputs)
 
     @property
     def needs_noise(self) -> bool:
-        """As the other one."""
+        """Whether the inner likelihood's noise is still to be estimated."""
         return self.inner.needs_noise
 
     @property
     def scaled_by_noise(self) -> bool:
-        """As the other one."""
+        """Whether the inner likelihood's loss divides by the noise."""
         return self.inner.scaled_by_noise
 
     def noise_variance(self) -> Array:
-        """That of the other one."""
+        """Noise variances of the inner likelihood, `[C]`; it raises where it has none."""
         return self.inner.noise_variance()
 
     def shown_logits(self, n_outputs: int) -> Array:
-        """As the other one."""
+        """The matrix `[M, C]` that makes the inner likelihood's shown logits from the network's."""
         return self.inner.shown_logits(n_outputs)
 
     def n_rows(self, n_outputs: int) -> int:
-        """Those of the other one."""
+        """The number R of columns of the inner likelihood's `hessian_factor`."""
         return self.inner.n_rows(n_outputs)
