@@ -1,4 +1,4 @@
-"""Arguments and options that several commands take."""
+"""The arguments and options that several commands of the command line take, with their help."""
 
 from __future__ import annotations
 

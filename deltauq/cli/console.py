@@ -10,12 +10,15 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ParamSpec, TextIO, get_type_hints
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from typer.models import OptionInfo
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["as_options", "in_words", "note", "pairs_table", "say"]
 
@@ -35,7 +38,10 @@ _ARGUMENT = re.compile(
 
 
 def in_words(command: Callable[P, None]) -> Callable[P, None]:
-    """A command whose errors and warnings are paragraphs; a user's mistake exits with 1."""
+    """Make a command print its errors and warnings as paragraphs.
+
+    A user's mistake (`DeltaUQError`, `OSError`) exits with 1.
+    """
     _COMMANDS.append(command)
 
     @functools.wraps(command)
@@ -56,15 +62,21 @@ def in_words(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def say(summary: Mapping[str, Any], text: Any, *, as_json: bool) -> None:
-    """The result of a command: what `rich` prints, or JSON for machines."""
+    """Print the result of a command on standard output: for people, or as JSON for machines.
+
+    Args:
+        summary: what JSON shows.
+        text: what `rich` prints otherwise.
+        as_json: which of the two.
+    """
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
         Console().print(text)
 
 
-def pairs_table(title: str, facts: Mapping[str, Any]) -> Any:
-    """Names and values, one pair a line."""
+def pairs_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """A table of names and values for the terminal, one pair a line."""
     from rich.table import Table
 
     table = Table(title=title, show_header=False, title_justify="left")
@@ -75,12 +87,12 @@ def pairs_table(title: str, facts: Mapping[str, Any]) -> Any:
 
 
 def note(text: str) -> None:
-    """Something worth knowing beside the result."""
+    """Print something worth knowing beside the result, on standard error."""
     _paragraph("[bold cyan]Note:[/]", text)
 
 
 def as_options(text: str) -> str:
-    """Advice in Python's words in those of the commands: l2='tune' becomes --l2 tune.
+    """Translate advice from Python's words into the commands': l2='tune' becomes --l2 tune.
 
     So does an object that an option makes: likelihood=Categorical(classes=[...]) becomes
     --classes ... An argument that no command has is left as it is, and named as one of Python's.
@@ -121,10 +133,12 @@ def _options(command: Callable[..., None]) -> Iterator[tuple[str, str]]:
 
 
 def _is_long(text: Any) -> bool:
+    """Whether a declaration of an option is its long name, with two dashes."""
     return isinstance(text, str) and text.startswith("--")
 
 
 def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    """Names of the arguments that a function takes."""
     return frozenset(inspect.signature(function).parameters)
 
 
@@ -148,6 +162,7 @@ def _show(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    """Print a warning of this package as a paragraph, in place of `warnings.showwarning`."""
     del filename, lineno, file, line  # a place in our code says nothing to a user
     # Those of other packages are about their own code, and of no use at a terminal.
     if category.__module__.startswith("deltauq."):
@@ -155,4 +170,5 @@ def _show(
 
 
 def _paragraph(label: str, text: str) -> None:
+    """Print a labelled paragraph on standard error."""
     Console(stderr=True).print(f"{label} {escape(text)}", highlight=False)

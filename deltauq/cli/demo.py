@@ -73,6 +73,7 @@ def run_demo(directory: Path, *, seed: int = 0, progress: bool = True) -> dict[s
 
 
 def _summary(clf: DeltaClassifier, comparison: Comparison, y: npt.NDArray[Any]) -> dict[str, Any]:
+    """The figures of the demo as they stand in `summary.json`."""
     prediction = comparison.reference.prediction
     return {
         "test_accuracy": float(np.mean(prediction.labels == y)),
@@ -91,6 +92,7 @@ def _summary(clf: DeltaClassifier, comparison: Comparison, y: npt.NDArray[Any]) 
 def _write(
     directory: Path, study: report.Study, summary: dict[str, Any], rows: npt.NDArray[Any]
 ) -> None:
+    """Write the page, the plots, the table and the summary to a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     figures = study.figures()
     for name, figure in figures.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,10 @@ from deltauq.cli.console import as_options, in_words, note, say
 from deltauq.cli.opening import l2_rate, open_model
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import read_examples
+
+if TYPE_CHECKING:
+    from deltauq.evaluation.checks import Finding
+    from deltauq.evaluation.diagnosis import Diagnosis
 
 __all__ = ["diagnose"]
 
@@ -63,13 +67,14 @@ def diagnose(
         raise typer.Exit(3)
 
 
-def _told(finding: Any) -> Any:
-    """A finding in the words of the commands."""
-    words = {name: as_options(getattr(finding, name)) for name in ("what", "why", "remedy")}
-    return replace(finding, **words)
+def _told(finding: Finding) -> Finding:
+    """A finding with Python's arguments written as options of the commands."""
+    what, why, remedy = map(as_options, (finding.what, finding.why, finding.remedy))
+    return replace(finding, what=what, why=why, remedy=remedy)
 
 
-def _write_polished(found: Any, path: Path) -> None:
+def _write_polished(found: Diagnosis, path: Path) -> None:
+    """Save the model whose cost was minimised further, and say where it is."""
     model = found.apply_polished()
     model.save(path)
     note(f"the polished model is in {path}")

@@ -1,10 +1,10 @@
-"""`deltauq fit`: from training data, with a model or without, to an artifact."""
+"""`deltauq fit`: from training data, with a model or without one, to an artifact."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -14,6 +14,9 @@ from deltauq.cli.opening import Opened, l2_rate, open_model, whole_number_or_wor
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import Examples, encoded, names_in, read_examples
 from deltauq.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from deltauq.delta.delta_method import DeltaMethod
 
 __all__ = ["fit"]
 
@@ -89,7 +92,7 @@ def fit(
 def _trained(
     examples: Examples, likelihood: str, settings: dict[str, Any], facts: dict[str, Any]
 ) -> tuple[Opened, Any]:
-    """A network for the examples, and its inputs."""
+    """Train a network for the examples; return it, and the inputs as it takes them."""
     from deltauq.cli.training import train
 
     x, text = encoded(examples.x) if examples.is_table else (examples.x, [])
@@ -120,7 +123,8 @@ def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
     return replace(opened, options=options, classes=names)
 
 
-def _facts(method: Any) -> dict[str, Any]:
+def _facts(method: DeltaMethod) -> dict[str, Any]:
+    """What is printed of a fit: numbers of examples and parameters, rates, the minimum."""
     from deltauq.network.l2 import range_of
 
     rates = sorted(set(method.l2_rates.values()))
@@ -140,5 +144,6 @@ def _facts(method: Any) -> dict[str, Any]:
 
 
 def _widths(text: str) -> tuple[int, ...]:
+    """Widths of hidden layers from text such as '32,16'."""
     widths = [whole_number_or_word("--hidden-units", part, ()) for part in names_in(text)]
     return tuple(int(width) for width in widths)

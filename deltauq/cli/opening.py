@@ -1,10 +1,10 @@
-"""Model files: Keras' own, or artifacts, with what an artifact knows of inputs and labels."""
+"""Model files of Keras and artifacts, opened with what they know of inputs and labels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from deltauq.cli.console import note
 from deltauq.cli.tables import Examples, encoded_like
 from deltauq.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from deltauq.delta.delta_method import DeltaMethod
 
 __all__ = ["Opened", "as_names", "l2_rate", "open_artifact", "open_model", "whole_number_or_word"]
 
@@ -22,13 +25,13 @@ _KERAS = (".keras", ".h5", ".hdf5")
 
 @dataclass(frozen=True)
 class Opened:
-    """A model and how it is to be asked.
+    """A model from a file, with the settings and the table columns that the file knows.
 
     Attributes:
         model: what `DeltaMethod` takes.
         options: arguments of `DeltaMethod` that the file gives.
         columns: of the table it was fitted to, or None.
-        classes: their names, or None.
+        classes: names of the classes, or None.
         spec: of the inputs, where it is known.
     """
 
@@ -41,12 +44,16 @@ class Opened:
     def asked(
         self, *, l2: float | str = "auto", likelihood: str = "auto", weights: str = "auto"
     ) -> dict[str, Any]:
-        """The options, those of the command line in place of the file's where they are given."""
+        """Arguments of `DeltaMethod` from the file, overruled by options that are not "auto"."""
         given = {"l2": l2, "likelihood": likelihood, "weights": weights}
         return self.options | {name: value for name, value in given.items() if value != "auto"}
 
     def inputs(self, examples: Examples) -> Any:
-        """The inputs as the model takes them; columns that it does not know are named."""
+        """Inputs as the model takes them; columns that it does not use are named in a note.
+
+        Raises:
+            InvalidInputError: the model takes no table, or the table does not fit.
+        """
         if not examples.is_table:
             return examples.x
         if self.columns is None:
@@ -59,7 +66,7 @@ class Opened:
         return table
 
     def labels(self, examples: Examples) -> Array | None:
-        """The labels; as text where that names the classes, otherwise numbers stay numbers."""
+        """Labels as the likelihood takes them: text where that names the classes, or unchanged."""
         y = examples.y
         if y is None or self.classes is None or y.ndim > 1:
             return y
@@ -69,21 +76,25 @@ class Opened:
 
 
 def as_names(y: Array) -> Array:
-    """Labels as text; whole numbers without a point."""
+    """Labels as text, whole numbers without a point, so that 1.0 and 1 are one name."""
     if y.dtype.kind == "f" and np.all(y == np.round(y)):
         y = y.astype(np.int64)
     return y.astype(str)
 
 
 def open_model(path: Path) -> Opened:
-    """A model of a Keras file or of an artifact."""
+    """Open a model from Keras' file, or from an artifact that `deltauq fit` wrote."""
     if path.suffix.lower() in _KERAS:
         return Opened(str(path), {})
     return open_artifact(path)[1]
 
 
-def open_artifact(path: Path) -> tuple[Any, Opened]:
-    """The `DeltaMethod` of an artifact, and its model with what it knows."""
+def open_artifact(path: Path) -> tuple[DeltaMethod, Opened]:
+    """Open an artifact: its fitted `DeltaMethod`, and its model with what it knows of data.
+
+    Raises:
+        InvalidInputError: the file is a Keras model.
+    """
     from deltauq.delta.delta_method import DeltaMethod
 
     if path.suffix.lower() in _KERAS:
@@ -120,7 +131,11 @@ def _refuse_tables(spec: Any) -> None:
 
 
 def whole_number_or_word(option: str, text: str, words: tuple[str, ...]) -> int | str:
-    """An option that is a whole number or one of some words."""
+    """Parse an option that is a whole number >= 1 or one of some words.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
     if text in words:
         return text
     if text.isdecimal() and int(text) >= 1:
@@ -133,7 +148,11 @@ def whole_number_or_word(option: str, text: str, words: tuple[str, ...]) -> int 
 
 
 def l2_rate(text: str) -> float | str:
-    """--l2 as a number or one of its words."""
+    """Parse --l2, which is a number or "auto" or "tune".
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
     if text in ("auto", "tune"):
         return text
     try:

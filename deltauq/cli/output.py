@@ -1,4 +1,4 @@
-"""Files that a command writes, whole or not at all."""
+"""Files that commands write, whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ __all__ = ["check_output", "write_whole"]
 
 
 def check_output(path: Path, *suffixes: str) -> Path:
-    """The path, if it can be written to: asked before the work, not after it.
+    """Check that a file can be written, before the work rather than after it.
+
+    Args:
+        path: of the file, which is returned.
+        *suffixes: that its name may have; none for any.
 
     Raises:
         InvalidInputError: another kind of file, or no such directory.
@@ -33,6 +37,6 @@ def check_output(path: Path, *suffixes: str) -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there."""
+    """Write text to a file, beside its place first, so that it is there whole or not at all."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -90,23 +90,26 @@ def _named(columns: Columns, classes: tuple[str, ...] | None) -> Columns:
 
 
 def _as_json(columns: Columns) -> str:
+    """Rows of a table as a JSON list of objects."""
     return json.dumps([dict(zip(columns, row, strict=True)) for row in _rows(columns)], indent=2)
 
 
 def _as_csv(columns: Columns) -> str:
+    """A table as the text of a .csv file."""
     text = io.StringIO()
     _write_csv(columns, text)
     return text.getvalue()
 
 
 def _write_csv(columns: Columns, file: TextIO) -> None:
+    """Write a table to an open file as .csv, row by row."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(_rows(columns))
 
 
 def _rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
-    """Row by row, some at a time: numbers of Python take four times the memory."""
+    """Rows of a table, some converted at a time: numbers of Python take four times the memory."""
     for start in range(0, len(next(iter(columns.values()))), _ROWS):
         some = slice(start, start + _ROWS)
         yield from zip(*(values[some].tolist() for values in columns.values()), strict=True)

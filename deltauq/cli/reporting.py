@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from deltauq.cli.console import in_words, pairs_table, say
 from deltauq.cli.opening import Opened, open_artifact
 from deltauq.cli.output import check_output, write_whole
 from deltauq.cli.tables import read_examples
+
+if TYPE_CHECKING:
+    from deltauq.evaluation.diagnosis import Diagnosis
 
 __all__ = ["report"]
 
@@ -60,7 +63,10 @@ def report(
     say(facts, pairs_table("Reported", facts), as_json=as_json)
 
 
-def _diagnosis(opened: Opened, training: Path, weights: str | None, read: dict[str, Any]) -> Any:
+def _diagnosis(
+    opened: Opened, training: Path, weights: str | None, read: dict[str, Any]
+) -> Diagnosis:
+    """The diagnosis of the model on its training data, for the report."""
     import deltauq
 
     examples = read_examples(training, needs_target=True, weights=weights, **read)

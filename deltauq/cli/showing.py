@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
 
 from deltauq.cli import arguments as takes
 from deltauq.cli.console import in_words, note, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["demo"]
 
@@ -43,7 +46,8 @@ def demo(
     note(f"open {output / 'report.html'}")
 
 
-def _demo_table(summary: dict[str, Any]) -> Any:
+def _demo_table(summary: dict[str, Any]) -> Table:
+    """The demo's comparison of curvatures as a table for the terminal."""
     from deltauq.prediction.tables import terminal_table
 
     columns = {

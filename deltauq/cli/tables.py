@@ -1,4 +1,4 @@
-"""Data files as inputs and labels: tables with named columns, or NumPy's arrays."""
+"""Reading data files as inputs and labels: tables with named columns, or NumPy's arrays."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError, optional
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Examples", "encoded", "encoded_like", "names_in", "read_examples"]
 
@@ -20,7 +23,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Examples:
-    """What a file holds.
+    """Inputs, labels and weights that were read from a file.
 
     Attributes:
         x: inputs: a pandas frame, an array, or a dict of arrays.
@@ -34,12 +37,12 @@ class Examples:
 
     @property
     def is_table(self) -> bool:
-        """The inputs are named columns."""
+        """Whether the inputs are a table with named columns rather than arrays."""
         return hasattr(self.x, "columns")
 
 
 def names_in(text: str | None) -> list[str]:
-    """The names in 'one,two'."""
+    """Names in a list with commas such as 'one,two'; none of no text."""
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
@@ -52,7 +55,7 @@ def read_examples(
     weights: str | None = None,
     ignore: str | None = None,
 ) -> Examples:
-    """Read a data file.
+    """Read inputs, labels and weights from a data file.
 
     Args:
         path: `.csv`, `.parquet` or `.npz`.
@@ -83,8 +86,10 @@ def read_examples(
     return _of_columns(content, path, target, weights, names_in(ignore), needs_target=needs_target)
 
 
-def encoded(frame: Any) -> tuple[Any, list[str]]:
-    """A table of numbers: columns of text become one column of 0 and 1 a value, `name=value`.
+def encoded(frame: DataFrame) -> tuple[DataFrame, list[str]]:
+    """Turn a table into numbers: a column of text becomes a column of 0 and 1 for each value.
+
+    These are called `name=value`.
 
     Returns:
         The table, and the names of the columns of text.
@@ -97,11 +102,15 @@ def encoded(frame: Any) -> tuple[Any, list[str]]:
     return wide.astype("float64"), text
 
 
-def encoded_like(frame: Any, columns: Sequence[str]) -> tuple[Any, list[str]]:
-    """The same columns as another table had once it was encoded.
+def encoded_like(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, list[str]]:
+    """Turn a table into the same columns of numbers that another table became by `encoded`.
+
+    Args:
+        frame: the table.
+        columns: of the other one, encoded.
 
     Returns:
-        The table, and the names of the columns that have no part in it.
+        The table, and the names of its columns that have no part in it.
 
     Raises:
         InvalidInputError: a column that is missing, or a text that was not there then.
@@ -138,10 +147,12 @@ def encoded_like(frame: Any, columns: Sequence[str]) -> tuple[Any, list[str]]:
 
 
 def _text_of(name: str) -> str:
+    """The column of text that an encoded column `name=value` was made of."""
     return name.partition("=")[0]
 
 
-def _as_floats(table: Any) -> Any:
+def _as_floats(table: DataFrame) -> DataFrame:
+    """A table with every column as float64, or `InvalidInputError` where one is no number."""
     try:
         return table.astype("float64")
     except (TypeError, ValueError) as error:
@@ -152,7 +163,8 @@ def _as_floats(table: Any) -> Any:
         ) from error
 
 
-def _refuse_missing(frame: Any) -> None:
+def _refuse_missing(frame: DataFrame) -> None:
+    """Refuse a table with missing values, and count them by column."""
     counts = frame.isna().sum()
     if counts.any():
         named = {str(name): int(count) for name, count in counts[counts > 0].items()}
@@ -164,7 +176,8 @@ def _refuse_missing(frame: Any) -> None:
         )
 
 
-def _read_csv(path: Path) -> Any:
+def _read_csv(path: Path) -> DataFrame:
+    """A .csv file as a pandas frame."""
     pandas = optional("pandas", needed_by=".csv files need pandas", extra="report")
     try:
         return pandas.read_csv(path)
@@ -172,7 +185,8 @@ def _read_csv(path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
-def _read_parquet(path: Path) -> Any:
+def _read_parquet(path: Path) -> DataFrame:
+    """A .parquet file as a pandas frame."""
     pandas = optional("pandas", needed_by=".parquet files need pandas", extra="parquet")
     optional("pyarrow", needed_by=".parquet files need pyarrow", extra="parquet")
     try:
@@ -182,6 +196,7 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file by their names."""
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
@@ -190,6 +205,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _unreadable(path: Path, error: Exception) -> InvalidInputError:
+    """The error for a file that its reader refuses."""
     return InvalidInputError(
         "the data file cannot be read",
         expected=f"a {path.suffix} file",
@@ -206,6 +222,7 @@ def _of_arrays(
     *,
     needs_target: bool,
 ) -> Examples:
+    """Examples from named arrays."""
     label = target or ("y" if "y" in arrays or needs_target else None)
     names = names_in(inputs)
     _check_there([*names, *filter(None, (label, weights))], arrays, path, "arrays")
@@ -226,6 +243,7 @@ def _of_columns(
     *,
     needs_target: bool,
 ) -> Examples:
+    """Examples from a table: the target and the weights are columns, all others inputs."""
     frame = frame.rename(columns=str)
     if target is None and needs_target:
         raise InvalidInputError(
@@ -245,6 +263,7 @@ def _of_columns(
 
 
 def _check_there(names: Iterable[str], known: Iterable[str], path: Path, kind: str) -> None:
+    """Refuse names that are not among those of the file."""
     missing = [name for name in names if name not in known]
     if missing:
         raise InvalidInputError(

@@ -1,16 +1,20 @@
-"""A network for a table, where the user has none."""
+"""Training a network for a table, where the user has no model."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltauq.cli.opening import as_names
 from deltauq.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import keras
+    from sklearn.preprocessing import StandardScaler
 
 __all__ = ["Trained", "train"]
 
@@ -30,8 +34,8 @@ class Trained:
     Attributes:
         model: `keras.Sequential` on inputs that are not scaled.
         likelihood: for `DeltaMethod`.
-        classes: names of the classes in the order of the outputs, or None.
-        verdict: of the training.
+        classes: names of the classes in the order of the outputs, or None for numbers.
+        verdict: on the training: whether it reached the minimum.
         l2: the rate it was trained with.
         score: accuracy on the training data, or R^2 of numbers.
     """
@@ -47,7 +51,7 @@ class Trained:
 def train(
     x: Any, y: Array, weight: Array | None, *, likelihood: str, settings: dict[str, Any]
 ) -> Trained:
-    """Train a dense network on scaled inputs.
+    """Train a dense network on scaled inputs, its L2 rate chosen where it is not given.
 
     Args:
         x: inputs `[N, F]`.
@@ -89,7 +93,7 @@ def train(
 
 
 def _best_l2(estimator: Any, x: Array, y: Array, weight: Array | None) -> float:
-    """By cross-validation: of the likelihood of held-out labels, or of R^2."""
+    """The L2 rate by cross-validation, by the likelihood of held-out labels or by R^2."""
     from sklearn.base import clone, is_classifier
     from sklearn.model_selection import GridSearchCV
 
@@ -103,7 +107,8 @@ def _best_l2(estimator: Any, x: Array, y: Array, weight: Array | None) -> float:
     return float(search.best_params_["l2"])
 
 
-def _on_raw_inputs(model: Any, scaler: Any) -> Any:
+def _on_raw_inputs(model: keras.Model, scaler: StandardScaler) -> keras.Sequential:
+    """The trained network behind a layer that scales its inputs."""
     import keras
 
     n_features = len(scaler.mean_)
@@ -116,6 +121,7 @@ def _on_raw_inputs(model: Any, scaler: Any) -> Any:
 
 
 def _features(x: Any) -> Array:
+    """Inputs as float64 `[N, F]`, or `InvalidInputError` where they are no rows of numbers."""
     if isinstance(x, dict) or np.ndim(x) != 2:
         raise InvalidInputError(
             "a network can be trained here on rows of numbers only",
@@ -127,6 +133,7 @@ def _features(x: Any) -> Array:
 
 
 def _class_names(y: Array, likelihood: str) -> Array:
+    """Labels as names of classes, or `InvalidInputError` where they look like numbers."""
     if y.ndim > 1 or likelihood not in ("auto", "categorical", "binary"):
         raise InvalidInputError(
             "a network can be trained here for one label an example",

@@ -1,4 +1,4 @@
-"""Are the probabilities right, and does setting uncertain inputs aside avoid errors?"""
+"""Plots of whether probabilities are right, and of whether setting uncertain inputs aside helps."""
 
 from __future__ import annotations
 
@@ -78,8 +78,9 @@ def risk_coverage(
 ) -> Axes:
     """The error rate among the inputs kept when those with the highest score are set aside.
 
-    Beside it that of 1 - max p, which needs no standard errors, and the best that any order could
-    do. The number in the legend is the area under each curve: the less the better.
+    Of a classification there is a second curve for 1 - max p, which needs no standard errors. The
+    dotted curve is the best that any order could do. The number in the legend is the area under
+    each curve: the less the better.
 
     Args:
         prediction: of N inputs.
@@ -111,9 +112,11 @@ def risk_coverage(
 
 
 def _add_curve(ax: Axes, curve: RiskCoverage, name: str, **style: Any) -> None:
+    """Draw a risk-coverage curve as steps, its area in the legend."""
     options: dict[str, Any] = {"linewidth": 1.4, "drawstyle": "steps-post"} | style
     ax.plot(curve.coverage, curve.risk, label=f"{name}: area {curve.area:.3g}", **options)
 
 
 def _short_count(n: int) -> str:
+    """A number of inputs in a few letters, thousands as "12k"."""
     return f"{n}" if n < 10_000 else f"{n / 1000:.0f}k"

@@ -1,4 +1,4 @@
-"""Where plots are drawn, and in what colours."""
+"""Figures and axes that plots draw on, and the colours they draw in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ MAX_POINTS = 5_000
 
 
 def new_figure(**options: Any) -> Figure:
-    """A figure that needs no display; in a notebook one of pyplot's, which the notebook shows."""
+    """A figure that needs no display; in a notebook one of pyplot's, which the notebook shows.
+
+    Args:
+        **options: of matplotlib's `Figure`, such as `figsize`.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     figures = optional("matplotlib.figure", needed_by="plots need matplotlib", extra="plots")
     if "ipykernel" in sys.modules:
         from matplotlib import pyplot
@@ -44,19 +51,24 @@ def new_figure(**options: Any) -> Figure:
     return figures.Figure(layout="constrained", **options)
 
 
-def unshown(figure: Any) -> Any:
-    """The figure, taken from those that a notebook shows."""
+def unshown(figure: Figure) -> Figure:
+    """Take a figure out of those that a notebook shows by itself, and give it back."""
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)
     return figure
 
 
 def new_axes(ax: Axes | None, figsize: tuple[float, float] = (6.4, 4.4)) -> Axes:
-    """The axes given, or those of a new figure."""
+    """The axes given, or those of a new figure where none were given.
+
+    Args:
+        ax: where to draw, or None.
+        figsize: of the new figure, width and height in inches.
+    """
     return new_figure(figsize=figsize).add_subplot() if ax is None else ax
 
 
 def tidy(ax: Axes) -> Axes:
-    """The axes without a frame at the top and the right."""
+    """Remove the frame at the top and the right of axes, and give them back."""
     ax.spines[["top", "right"]].set_visible(False)
     return ax

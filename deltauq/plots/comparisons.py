@@ -1,4 +1,4 @@
-"""One curvature against another."""
+"""Plots of one curvature's standard errors against another's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["comparison"]
 
 
 def comparison(comparison: Comparison, curvature: str, *, ax: Axes | None = None) -> Axes:
-    """One curvature's standard errors against the reference's, one point a probability.
+    """Scatter one curvature's standard errors against the reference's, one point a probability.
 
     Slope and R^2 are of all points; more than 5,000 are thinned for drawing, the same ones every
     time.

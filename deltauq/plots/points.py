@@ -1,4 +1,4 @@
-"""What is drawn of a prediction: its points, its truth, its names, checked against each other."""
+"""What plots take from a prediction: points, truth and names, checked against each other."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _LETTERS = 24
 
 
 def is_of_classes(prediction: Any) -> bool:
-    """Is it of one of several classes?"""
+    """Whether a prediction is of one of several classes."""
     from deltauq.prediction import Prediction  # not at the top: TensorFlow comes with it
 
     return isinstance(prediction, Prediction)
 
 
 def is_of_labels(prediction: Any) -> bool:
-    """Is it of several labels?"""
+    """Whether a prediction is of several yes-or-no labels."""
     from deltauq.prediction import MultiLabelPrediction
 
     return isinstance(prediction, MultiLabelPrediction)
@@ -70,7 +70,7 @@ def predicted(prediction: Prediction | MultiLabelPrediction) -> tuple[Array, Arr
 
 
 def events(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> tuple[Array, Array]:
-    """Probabilities, and whether what they are about came true."""
+    """Probabilities, and whether what they are about came true, `[N]` each, of labels `[N C]`."""
     truth = checked_truth(prediction, y)
     if is_of_labels(prediction):
         return prediction.probabilities.ravel(), truth.ravel() > 0.5
@@ -78,12 +78,16 @@ def events(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> t
 
 
 def misclassified(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> Array:
-    """Whether each input was misclassified `[N]`."""
+    """Whether the prediction of each input was wrong `[N]`, given the truth."""
     return prediction.is_wrong(checked_truth(prediction, y))
 
 
 def checked_truth(prediction: Estimate, y: npt.ArrayLike) -> Array:
-    """Labels as the prediction is about them: class numbers `[N]`; else `[N, C]`.
+    """Labels in the form that the prediction has: class numbers `[N]`, otherwise `[N, C]`.
+
+    Args:
+        prediction: of N inputs.
+        y: `[N]`, `[N, 1]` or `[N, C]`; of classes, one-hot rows will do.
 
     Raises:
         InvalidInputError: they do not fit the prediction.
@@ -109,7 +113,11 @@ def checked_truth(prediction: Estimate, y: npt.ArrayLike) -> Array:
 
 
 def output_names(class_names: Sequence[Any] | None, n_outputs: int) -> list[str]:
-    """The names of classes, labels or outputs; their numbers where there are none."""
+    """Names of classes, labels or outputs as text; their numbers where no names are given.
+
+    Raises:
+        InvalidInputError: another number of names than of outputs.
+    """
     names = range(n_outputs) if class_names is None else class_names
     if len(names) != n_outputs:
         raise InvalidInputError(
@@ -129,7 +137,11 @@ def shortened(name: str) -> str:
 
 
 def checked_index(index: int, prediction: Estimate) -> int:
-    """The number of an input, from the end if negative."""
+    """The number of an input as a place from 0 to N - 1; a negative one counts from the end.
+
+    Raises:
+        InvalidInputError: there is no such input.
+    """
     n = len(prediction)
     if not -n <= index < n:
         raise InvalidInputError(

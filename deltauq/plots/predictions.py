@@ -1,4 +1,4 @@
-"""Predictions and their standard errors."""
+"""Plots of classifications and their standard errors, for all inputs and for single ones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def probability_against_error(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Probability of the predicted class against its standard error, one point an input.
+    """Scatter the predicted class's probability against its standard error, one point an input.
 
     Of several labels, one point a label of an input.
 
@@ -96,7 +96,7 @@ def class_bars(
     y: npt.ArrayLike | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Class probabilities of one input as bars, with their intervals as whiskers.
+    """Draw one input's class probabilities as bars, with their intervals as whiskers.
 
     With more than 20 classes only the ten most probable ones and the true one get a bar.
 
@@ -146,7 +146,7 @@ def gallery(
     level: float = 0.95,
     ax: Axes | None = None,
 ) -> Axes:
-    """Some inputs as pictures, each beside its class probabilities, two pairs a row.
+    """Show some inputs as pictures, each beside its class probabilities, two pairs a row.
 
     A title gives the probability of the predicted class and its standard error.
 
@@ -203,12 +203,14 @@ def _in_place_of(ax: Axes) -> SubFigure:
 
 
 def _wrong_points(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> Array:
+    """Which points of a scatter plot are wrong predictions `[N]`, or `[N C]` of labels."""
     if is_of_labels(prediction):
         return np.asarray(prediction.labels != (checked_truth(prediction, y) > 0.5)).ravel()
     return misclassified(prediction, y)
 
 
 def _shown_classes(p: Array, true: int | None) -> list[int]:
+    """The classes that get a bar: all, or the most probable ones and the true one."""
     if len(p) <= _MAX_BARS:
         return list(range(len(p)))
     top = {int(c) for c in np.argsort(-p, kind="stable")[:_TOP_BARS]}
@@ -218,6 +220,7 @@ def _shown_classes(p: Array, true: int | None) -> list[int]:
 def _title(
     prediction: Prediction, index: int, names: Sequence[str], y: npt.ArrayLike | None
 ) -> str:
+    """Title of a picture: predicted class, its probability and standard error, true class."""
     c = int(prediction.labels[index])
     p, se = float(prediction.probabilities[index, c]), float(prediction.std[index, c])
     digits = int(np.clip(np.ceil(-np.log10(se)), 2, 4)) if se > 0 else 4

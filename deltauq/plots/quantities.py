@@ -1,4 +1,4 @@
-"""Regressions: predicted numbers, their standard errors and their bands."""
+"""Plots of regressions: predicted numbers, their standard errors and their bands."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def regression_band(
     level: float = 0.95,
     ax: Axes | None = None,
 ) -> Axes:
-    """The mean along one feature, with its interval and that of a new observation.
+    """Draw the predicted mean along one feature, with its interval and an observation's.
 
     A curve where the inputs differ in this feature alone: it is the only one, or the inputs are a
     grid along it.
@@ -97,7 +97,7 @@ def mean_against_error(
     level: float = 0.95,
     ax: Axes | None = None,
 ) -> Axes:
-    """Predicted number against its standard error, one point an input.
+    """Scatter the predicted number against its standard error, one point an input.
 
     Args:
         prediction: of N inputs.
@@ -132,6 +132,7 @@ def mean_against_error(
 
 
 def _checked_output(output: int, prediction: RegressionPrediction) -> int:
+    """The number of an output, or `InvalidInputError` where the regression has none such."""
     n_outputs = prediction.mean.shape[1]
     if not 0 <= output < n_outputs:
         raise InvalidInputError(

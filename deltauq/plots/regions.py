@@ -1,4 +1,4 @@
-"""Where a classifier of two features changes its mind, and where it is unsure."""
+"""Plots of where a classifier of two features changes its mind, and where it is unsure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def decision_regions(
     resolution: int = 100,
     ax: Axes | None = None,
 ) -> Axes:
-    """The most probable class of every point of the plane, paler where the score is higher.
+    """Colour the plane by the most probable class, paler where the score is higher.
 
     Contours give the score, sqrt(trace of the probabilities' covariance). Classes differ in colour,
     hatch and marker.
@@ -95,6 +95,7 @@ def _around(column: Array, resolution: int) -> Array:
 
 
 def _predict(source: Any, inputs: Array) -> Prediction:
+    """Predictions of the source at some inputs; `InvalidInputError` if it is no classifier."""
     predict = getattr(source, "predict_uncertainty", None) or getattr(source, "predict", None)
     prediction: Any = predict(inputs) if predict else None
     if not is_of_classes(prediction):
@@ -107,6 +108,7 @@ def _predict(source: Any, inputs: Array) -> Prediction:
 
 
 def _class_numbers(y: npt.ArrayLike, n: int, classes: Any, n_classes: int) -> Array:
+    """Labels of the points as places among the known classes."""
     labels, known = np.asarray(y), np.arange(n_classes) if classes is None else np.asarray(classes)
     if labels.shape != (n,) or not np.isin(labels, known).all():
         raise InvalidInputError(
@@ -166,6 +168,7 @@ def _style(c: int) -> tuple[str, str, str]:
 def _add_points(
     ax: Axes, inputs: Array, numbers: Array | None, names: list[str], shown: Array
 ) -> None:
+    """Draw the points in the colours and markers of their classes, with a legend."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

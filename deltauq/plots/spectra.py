@@ -1,4 +1,4 @@
-"""Spectra, and what more eigenpairs would win."""
+"""Plots of eigenvalue spectra, and of what more eigenpairs would win."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def spectrum(
     label: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Eigenvalues against their index, on a log scale; call again with `ax` to add a curvature.
+    """Draw eigenvalues against their index on a log scale; call again with `ax` to add a curvature.
 
     Negative eigenvalues are drawn as absolute values with a hollow marker, and counted.
 
@@ -83,7 +83,7 @@ def spectrum(
 
 
 def rank_curve(curve: RankCurve, *, width: float | None = 0.05, ax: Axes | None = None) -> Axes:
-    """Width of the bounds of the standard errors against the number of eigenpairs, log-log.
+    """Draw the width of the standard errors' bounds against the number of eigenpairs, log-log.
 
     Args:
         curve: from `DeltaMethod.rank_curve`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltauq import __version__
 from deltauq.errors import InvalidInputError, optional
@@ -152,8 +152,11 @@ def _pictures(sections: list[Section]) -> list[Picture]:
     return [block for block in blocks if isinstance(block, Picture)]
 
 
-def _drawn(picture: Picture) -> Any:
-    return unshown(picture.draw().get_figure(root=True))
+def _drawn(picture: Picture) -> Figure:
+    """The figure of a picture, drawn; a notebook does not show it beside the page."""
+    figure = picture.draw().get_figure(root=True)
+    assert figure is not None, "axes that are drawn on belong to a figure"
+    return unshown(figure)
 
 
 def _embedded(figure: Figure) -> str:

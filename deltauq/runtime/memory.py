@@ -1,4 +1,4 @@
-"""What the process may take of the machine: a container may leave it less than there is."""
+"""How much memory the process may take: a container may leave it less than the machine has."""
 
 from __future__ import annotations
 
@@ -91,6 +91,7 @@ def _left(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
 
 
 def _bytes(limit: int | str) -> int:
+    """A limit given as a number or as text with a unit, in bytes."""
     if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
         return limit
     match = (
@@ -107,5 +108,5 @@ def _bytes(limit: int | str) -> int:
 
 
 def gib(n_bytes: int) -> str:
-    """So many bytes in GiB, for messages."""
+    """A number of bytes as text in GiB, such as "1.50 GiB", for messages."""
     return f"{n_bytes / 2**30:.2f} GiB"

@@ -19,11 +19,13 @@ _PATIENCE = 1.0
 def progress_bar(
     description: str, *, total: float | None = None, enabled: bool = True
 ) -> Iterator[Callable[[float], None]]:
-    """Yield a function that takes steps done; the bar appears after a second and then vanishes.
+    """Show a progress bar around work that lasts longer than a second; it vanishes at the end.
+
+    Yields a function that takes the number of examples done since its last call.
 
     Args:
         description: what is going on.
-        total: steps in all; None where that is not known beforehand.
+        total: examples in all; None where that is not known beforehand.
         enabled: False shows nothing; nor does a stream that is no terminal.
     """
     console = Console(stderr=True)

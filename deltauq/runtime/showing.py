@@ -8,7 +8,10 @@ draws is loaded before something is drawn.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Shown"]
 
@@ -21,8 +24,8 @@ class Shown:
 
     __slots__ = ()
 
-    def _draw(self, function: str, *args: Any, **options: Any) -> Any:
-        """What a function of `deltauq.plots` draws of this result: a matplotlib `Axes`."""
+    def _draw(self, function: str, *args: Any, **options: Any) -> Axes:
+        """The axes on which a function of `deltauq.plots`, given by name, has drawn this result."""
         draw = getattr(importlib.import_module("deltauq.plots"), function)
         return draw(self, *args, **options)
 

@@ -50,13 +50,16 @@ class _Workers:
         return threadpoolctl.ThreadpoolController()
 
     def start(self) -> None:
-        """This thread multiplies, on all threads of BLAS, until `stop`; once no other forms."""
+        """Wait until no thread forms rows; from then until `stop` this one may multiply.
+
+        It has all threads of BLAS.
+        """
         with self._turn:
             self._turn.wait_for(lambda: not self._forming and not self._waiting)
             self._multiplying.add(threading.get_ident())
 
     def stop(self) -> None:
-        """It does not, as far as it did."""
+        """This thread has done with multiplying, if it was; others may form rows."""
         with self._turn:
             self._multiplying.discard(threading.get_ident())
             self._turn.notify_all()
@@ -90,7 +93,7 @@ class _Workers:
                 self.start()
 
     def restore(self) -> None:
-        """Leave BLAS as it was, and to others."""
+        """Give BLAS the number of threads back that it had, for others to use."""
         if self._limit is not None:
             self._limit.__exit__(None, None, None)
             self._limit = None
@@ -113,17 +116,21 @@ if hasattr(os, "register_at_fork"):
 
 
 def side_by_side(function: Callable[..., Any], *arguments: Any) -> None:
-    """A function of each of some arguments, on several threads, each with one thread of BLAS.
+    """Call a function for each of some arguments, on several threads with one of BLAS each.
 
     A thread that waits for another one within a small product waits long, because TensorFlow's own
     keep busy after each call.
+
+    Args:
+        function: called for its effect; what it returns is dropped, what it raises is raised here.
+        *arguments: as for `map`.
     """
     with _workers.one_thread_of_blas():
         list(_workers.pool.map(function, *arguments))
 
 
 def start() -> None:
-    """From here on this thread multiplies: it waits until no other one forms rows.
+    """Begin to multiply on this thread, once no other one forms rows.
 
     Until `stop`, products come out to the bit as where there are no other threads.
     """
@@ -131,12 +138,16 @@ def start() -> None:
 
 
 def stop() -> None:
-    """It does not any longer; nothing where it did not."""
+    """End what `start` began on this thread; nothing happens where it has not."""
     _workers.stop()
 
 
 def refuse_lost_runtime() -> None:
-    """`ForkedProcessError` in a child of a fork in which every call of TensorFlow would hang."""
+    """Refuse to go on in a forked process in which every call of TensorFlow would hang.
+
+    Raises:
+        ForkedProcessError: TensorFlow ran in the process that this one was forked from.
+    """
     if _workers.lost_runtime:
         raise ForkedProcessError(
             "this process was forked from one in which TensorFlow was running",
