@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,15 @@ import tensorflow as tf
 from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.errors import NotPositiveDefiniteError
 
+if TYPE_CHECKING:
+    from tensorflow_probability.python.distributions import Distribution
+
 __all__ = ["RootOperator", "posterior"]
 
 Array = npt.NDArray[Any]
 
 
-def posterior(params: tf.Tensor, covariance: ParameterCovariance) -> Any:
+def posterior(params: tf.Tensor, covariance: ParameterCovariance) -> Distribution:
     """N(w^, Sigma), a `tfp.distributions.MultivariateNormalLinearOperator` `[P]`.
 
     It is of the precision of the weights, float32 as a rule, so that its samples can be assigned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from deltauq.curvature.parameter_covariance import spectrum_interval
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, relative_width, root_diagonal
 from deltauq.runtime.showing import Shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["RankCurve", "TailWidth", "rank_curve"]
 
@@ -87,7 +90,7 @@ class RankCurve(Shown):
         reached = self.ranks[self.widths <= width]
         return int(reached[0]) if len(reached) else None
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Width against rank; see `deltauq.plots`."""
         return self._draw("rank_curve", ax=ax)
 

@@ -1,4 +1,4 @@
-"""Predictions with their epistemic uncertainty."""
+"""Predictions with their epistemic uncertainty, and how a parameter covariance becomes theirs."""
 
 from deltauq.prediction.classes import (
     DifferenceTest,

@@ -1,4 +1,4 @@
-"""From the predictions of any number of inputs to the means of groups, by one gradient a group."""
+"""Means of predictions over groups of any number of inputs, from one gradient a group."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TERMS = 4096
 
 
 def mean_memory(n_outputs: int, pairs: Eigenpairs) -> ResultMemory:
-    """What the gradients of groups take, and the covariances between them.
+    """What the gradients of groups take in memory, and the covariances between the groups.
 
     Args:
         n_outputs: C.
@@ -63,10 +63,10 @@ def predict_mean(
     vectors: Array,
     grouping: Grouping,
 ) -> GroupMean:
-    """Sums sum_n w_n p_n over the inputs of every group, with J_ Sigma J_^T of their gradients.
+    """Sum predictions over the inputs of every group, with the covariance of the sums.
 
-    The sum is linear in the predictions, so J_g = sum_n w_n S_n J_n `[C, P]` is all that its
-    covariance needs: memory is 8 G C P bytes however many inputs there are.
+    The sum_n w_n p_n is linear in the predictions, so J_g = sum_n w_n S_n J_n `[C, P]` is all that
+    its covariance J_g Sigma J_h^T needs: memory is 8 G C P bytes however many inputs there are.
 
     Args:
         linearization: of the network.
@@ -111,6 +111,7 @@ def predict_mean(
 
 
 def _refuse_masked(names: Array) -> None:
+    """Refuse groups that hold nothing but masked predictions."""
     if len(names):
         raise InvalidInputError(
             "there are groups of masked predictions alone",

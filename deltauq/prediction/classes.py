@@ -1,4 +1,4 @@
-"""Predictions of one of several classes."""
+"""Predictions of one of several classes: for all classes, or for some classes of many."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from deltauq.runtime.showing import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 __all__ = [
     "DifferenceTest",
@@ -31,13 +32,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DifferenceTest:
-    """Is the most probable class separable from the second? One entry an input.
+    """Test of whether the most probable class is separable from the second, one entry an input.
 
     Attributes:
         first: the most probable class `[N]`.
         second: the runner-up `[N]`.
         difference: of their logits, the log of their odds `[N]`.
-        std: its standard error `[N]`, from the covariance of the two.
+        std: standard error of the difference `[N]`, from the covariance of the two.
         z: difference / std `[N]`.
         p_value: two-sided, of "the two are equally probable" `[N]`.
     """
@@ -52,12 +53,12 @@ class DifferenceTest:
 
 @dataclass(frozen=True)
 class VarianceSplit:
-    """Where the variance of the class indicators comes from, `[N, C]` each.
+    """Where the variance of an outcome comes from, the weights or the labels, `[N, C]` each.
 
     Attributes:
-        total: p (1 - p).
-        epistemic: from the weights: Var(p), which more data would remove.
-        aleatoric: from the labels: what is left.
+        total: p (1 - p) of a class's or label's indicator; Var of an observation of a regression.
+        epistemic: from the weights, Var(p), which more data would remove.
+        aleatoric: from the labels, what is left.
     """
 
     total: Array
@@ -81,16 +82,20 @@ class Prediction(Estimate, Shown):
 
     @property
     def probabilities(self) -> Array:
-        """P `[N, C]`."""
+        """Probability p of every class for every input `[N, C]`; rows sum to one."""
         return self.mean
 
     @cached_property
     def labels(self) -> Array:
-        """The most probable class `[N]`."""
+        """The most probable class of every input `[N]`, as class numbers."""
         return np.asarray(np.argmax(self.logits, axis=1))
 
     def is_wrong(self, y: Array) -> Array:
-        """Whether the most probable class is not the label's `[N]`."""
+        """Whether the most probable class is another than the label `[N]`.
+
+        Args:
+            y: labels, as the likelihood's `check_labels` gives them.
+        """
         return np.asarray(self.labels != class_numbers(y))
 
     @cached_property
@@ -116,7 +121,7 @@ class Prediction(Estimate, Shown):
         return np.clip(0.5 * (centred - mean), 0.0, self.entropy)
 
     def variance_split(self) -> VarianceSplit:
-        """The variance of each class's indicator, divided by the law of total variance.
+        """Divide the variance of each class's indicator by the law of total variance.
 
         p (1 - p) = Var(p) + E[p (1 - p)] (Kwon et al. 2020, "Uncertainty quantification using
         Bayesian neural networks in classification"). Where the linearisation gives a Var(p) beyond
@@ -184,8 +189,13 @@ class Prediction(Estimate, Shown):
             columns[f"se_{c}"] = self.std[:, c]
         return columns
 
-    def plot(self, y: Any = None, ax: Any = None) -> Any:
-        """Probability against standard error of the predicted class; see `deltauq.plots`."""
+    def plot(self, y: Any = None, ax: Axes | None = None) -> Axes:
+        """Draw the predicted class's probability against its standard error, one point an input.
+
+        Args:
+            y: labels: wrong predictions are drawn differently; None for none.
+            ax: matplotlib axes; None makes a figure.
+        """
         return self._draw("probability_against_error", y, ax=ax)
 
     def _log_odds(self) -> tuple[Array, Array]:
@@ -234,13 +244,18 @@ class SomeClassesPrediction(Estimate):
 
     @property
     def probabilities(self) -> Array:
-        """P `[N, k]`."""
+        """Probability p of every chosen class for every input `[N, k]`."""
         return self.mean
 
     def interval(
         self, level: float = 0.95, method: Literal["logit", "normal"] = "logit"
     ) -> tuple[Array, Array]:
-        """(lower, upper), each `[N, k]`, as `Prediction.interval`."""
+        """Intervals (lower, upper) of the chosen classes' probabilities, each `[N, k]`.
+
+        Args:
+            level: in (0, 1).
+            method: as for `Prediction.interval`.
+        """
         return interval_of(self, self.log_odds, self.log_odds_std, level, method)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
@@ -268,7 +283,7 @@ class SomeClassesPrediction(Estimate):
 
 
 def class_numbers(y: Array) -> Array:
-    """Labels as class numbers `[N]`.
+    """Turn checked labels of any form into class numbers `[N]`, the most probable where soft.
 
     Args:
         y: class numbers `[N]` or `[N, 1]`, a weight for every class `[N, C]`, or of two classes the
@@ -283,7 +298,15 @@ def class_numbers(y: Array) -> Array:
 def interval_of(
     estimate: Estimate, log_odds: Array, log_odds_std: Array, level: float, method: str
 ) -> tuple[Array, Array]:
-    """Intervals of probabilities, by their log odds or by themselves."""
+    """Intervals of probabilities at a confidence level, by their log odds or by themselves.
+
+    Args:
+        estimate: has the probabilities and their standard errors, `[N, C]`.
+        log_odds: log(p / (1 - p)) `[N, C]`.
+        log_odds_std: standard errors of the log odds, `[N, C]`.
+        level: in (0, 1).
+        method: "logit" or "normal", as for `Prediction.interval`.
+    """
     check_choice("method", method, ("logit", "normal"))
     q = normal_quantile(level)
     if method == "normal":

@@ -25,7 +25,7 @@ _MANY, _FEW = 100, 10
 
 
 class Shown(NamedTuple):
-    """What a prediction shows, and how it moves with the rows; float64.
+    """What a prediction shows, and how it moves with the rows of the Jacobian; float64.
 
     Attributes:
         logits: `[B, M]`.
@@ -47,21 +47,29 @@ class Shown(NamedTuple):
 
 
 class Directions(Protocol):
-    """R combinations of the logits of an input; predictions it makes, one for each position."""
+    """A choice of R combinations of an input's logits, along which its predictions are taken.
+
+    Attributes:
+        positions: T, the predictions an input makes.
+    """
 
     @property
     def positions(self) -> int:
-        """T."""
+        """Number T of predictions that an input makes, one for each position."""
 
     def cotangents(self, logits: tf.Tensor) -> tf.Tensor:
-        """Of logits `[B, C]`, `[B, R, C]` with R static; inside a `tf.function`."""
+        """Combinations `[B, R, C]`, R static, at logits `[B, C]`; inside a `tf.function`."""
 
     def shown(self, logits: Array) -> Shown:
-        """Of logits `[B, C]` in the network's precision; one row for each position, none masked."""
+        """What is shown at logits `[B, C]`, one row for each position, none masked.
+
+        Args:
+            logits: in the network's precision.
+        """
 
 
 class AllOutputs:
-    """All logits, along the rows of an orthogonal matrix.
+    """Directions that span all logits: the rows of an orthogonal matrix.
 
     A softmax does not see the direction in which all logits move alike, whose variance can be huge:
     kept apart it cannot drown the others in its rounding. So the rows are Helmert's contrasts of
@@ -76,18 +84,18 @@ class AllOutputs:
         self.positions = likelihood.positions
 
     def cotangents(self, logits: tf.Tensor) -> tf.Tensor:
-        """The matrix, at every position."""
+        """The orthogonal matrix for every input, in blocks for its positions, `[B, R, C]`."""
         one = self._matrix(int(logits.shape[1]) // self.positions)
         matrix = tf.constant(np.kron(np.eye(self.positions), one), logits.dtype)
         return tf.broadcast_to(matrix, [tf.shape(logits)[0], *matrix.shape])
 
     def shown(self, logits: Array) -> Shown:
-        """All logits and means."""
+        """Logits and means of all outputs, one row for each position."""
         shown = self.symbolic(tf.constant(logits))
         return Shown(*(np.asarray(part) for part in shown[:5]))
 
     def symbolic(self, logits: tf.Tensor) -> Shown:
-        """The same as tensors, inside a `tf.function` too."""
+        """Logits and means of all outputs as tensors, inside a `tf.function` too."""
         likelihood = self._likelihood
         n_outputs = logits.shape[1] // self.positions
         logits = tf.cast(tf.reshape(logits, [-1, n_outputs]), tf.float64)
@@ -101,6 +109,7 @@ class AllOutputs:
         return Shown(logits @ to_shown.T, likelihood.mean(logits), back, slope, masked)
 
     def _matrix(self, n_outputs: int) -> Array:
+        """The orthogonal matrix `[C, C]`: Helmert's contrasts for a softmax, else the identity."""
         if not self._likelihood.shift_invariant:
             return np.eye(n_outputs)
         return np.asarray(scipy.linalg.helmert(n_outputs, full=True))
@@ -108,7 +117,7 @@ class AllOutputs:
 
 @dataclass(frozen=True)
 class SomeClasses:
-    """The logits and the log odds of some classes of many.
+    """Directions of some classes of many: their logits and their log odds.
 
     For k classes there are 2 k rows, however many classes the model has: the logits z_c, and the
     log odds log(p_c / (1 - p_c)), whose derivative in the logits is e_c - q with q the
@@ -125,19 +134,19 @@ class SomeClasses:
         return self.chosen if isinstance(self.chosen, int) else len(self.chosen)
 
     def classes(self, logits: Any) -> tf.Tensor:
-        """The chosen classes of each input, `[B, k]`."""
+        """Numbers of the chosen classes of each input, `[B, k]`."""
         if isinstance(self.chosen, int):
             return tf.math.top_k(logits, self.chosen).indices
         return tf.broadcast_to(tf.constant(self.chosen, tf.int32), [tf.shape(logits)[0], len(self)])
 
     def cotangents(self, logits: tf.Tensor) -> tf.Tensor:
-        """e_c, then e_c - q."""
+        """Derivatives of the logits, e_c, and of the log odds, e_c - q, `[B, 2 k, C]`."""
         ones = tf.one_hot(self.classes(logits), logits.shape[1], dtype=logits.dtype)
         others = tf.where(ones > 0, logits.dtype.min, logits[:, None, :])
         return tf.concat([ones, ones - tf.nn.softmax(others)], axis=1)
 
     def shown(self, logits: Array) -> Shown:
-        """The chosen classes alone, the most probable first where those are asked for."""
+        """Logits and probabilities of the chosen classes, the most probable first if asked for."""
         classes = self.classes(logits).numpy()
         wide = logits.astype(np.float64)
         own = np.take_along_axis(wide, classes, axis=1)
@@ -150,7 +159,7 @@ class SomeClasses:
 
 
 def most_probable(likelihood: Likelihood, n_outputs: int) -> SomeClasses | None:
-    """The classes that stand for all where there are many; None for all outputs."""
+    """The classes that stand for all of a softmax where there are many; None for all outputs."""
     softmax = likelihood.shift_invariant and likelihood.positions == 1
     return SomeClasses(_FEW) if softmax and n_outputs > _MANY else None
 
@@ -158,10 +167,10 @@ def most_probable(likelihood: Likelihood, n_outputs: int) -> SomeClasses | None:
 def some_classes(
     classes: str | Sequence[int], likelihood: Likelihood, n_outputs: int
 ) -> SomeClasses:
-    """The classes that a user names: "top5", or numbers.
+    """Understand the classes that a user names: "top5", or class numbers.
 
     Raises:
-        InvalidInputError: no classes of this model.
+        InvalidInputError: they are no classes of this model, or it has no softmax.
     """
     if not likelihood.shift_invariant or likelihood.positions > 1:
         raise InvalidInputError(

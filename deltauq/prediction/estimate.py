@@ -1,4 +1,4 @@
-"""What all predictions have in common: means with covariances, and bounds of the errors."""
+"""What all predictions have in common: means with covariances, and bounds of their errors."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from deltauq.prediction.tables import notebook_table, terminal_table
 if TYPE_CHECKING:
     import pandas as pd
     import rich.table
+    from tensorflow_probability.python.distributions import Distribution
 
 __all__ = ["NONE_MASKED", "Array", "Estimate", "join", "normal_quantile"]
 
@@ -80,22 +81,22 @@ class Estimate:
 
     @property
     def unmasked(self) -> Self:
-        """The prediction without those that are masked."""
+        """This prediction without the inputs or positions that the model's mask takes out."""
         return self[~self.masked] if np.any(self.masked) else self
 
     @cached_property
     def std(self) -> Array:
-        """Standard error of each mean `[N, C]`."""
+        """Standard error of each mean, the root of its variance, `[N, C]`."""
         return root_diagonal(self.covariance)
 
     @cached_property
     def logit_std(self) -> Array:
-        """Standard error of each logit `[N, C]`."""
+        """Standard error of each logit, the root of its variance, `[N, C]`."""
         return root_diagonal(self.logit_covariance)
 
     @property
     def std_bounds(self) -> tuple[Array, Array]:
-        """(low, high), each `[N, C]`: the standard errors from all eigenpairs lie between them.
+        """Bounds (low, high), each `[N, C]`, of the standard errors that all eigenpairs would give.
 
         OPG and GGN: with the probability that `eigenpairs.left_out` states. They are about what
         the low rank costs, not about the Delta method itself. Where `certified` is False they are
@@ -108,12 +109,15 @@ class Estimate:
 
     @property
     def logit_std_bounds(self) -> tuple[Array, Array]:
-        """The same for the standard errors of the logits."""
+        """Bounds (low, high) of the logits' standard errors, as `std_bounds` of the means'."""
         return _unstacked(self.logit_std_limits, "logit_std_bounds")
 
     @cached_property
     def score(self) -> Array:
-        """One number an input: sqrt(trace of the means' covariance) `[N]`; NaN where masked."""
+        """Uncertainty of each input in one number `[N]`: sqrt(trace of the means' covariance).
+
+        NaN where a prediction is masked.
+        """
         return self._unless_masked(np.sqrt(np.sum(self.std**2, axis=1)))
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
@@ -135,7 +139,7 @@ class Estimate:
         return {name: values[np.repeat(~self.masked, each)] for name, values in columns.items()}
 
     def _columns(self, level: float) -> dict[str, Array]:
-        """Of all predictions, those that are masked included."""
+        """Columns of the table by name, for all predictions, masked ones included."""
         columns = {}
         for c in range(self.mean.shape[1]):
             columns[f"mean_{c}"], columns[f"se_{c}"] = self.mean[:, c], self.std[:, c]
@@ -157,6 +161,7 @@ class Estimate:
 
     @property
     def _caption(self) -> str:
+        """Title of a table that shows the first predictions."""
         many = np.count_nonzero(~self.masked) > _SHOWN
         return f"{self!r}, the first {_SHOWN}" if many else repr(self)
 
@@ -178,7 +183,7 @@ class Estimate:
         """
         return None
 
-    def distribution(self) -> Any:
+    def distribution(self) -> Distribution:
         """The normal distribution of the logits, `tfp.distributions`, batch `[N]`, event `[C]`.
 
         The link function of its samples gives samples of the means.
@@ -193,15 +198,18 @@ class Estimate:
 
 
 def join(parts: Sequence[Kind]) -> Kind:
-    """One prediction of the inputs of several."""
+    """Put predictions of several batches of inputs together to one, in their order."""
     return _each_column(np.concatenate, *parts)
 
 
 def normal_quantile(level: float) -> float:
-    """Q of the central interval +- q that a standard normal lies in with a probability.
+    """The q for which a standard normal lies in -q to q with a given probability.
+
+    Args:
+        level: the probability, in (0, 1).
 
     Raises:
-        InvalidInputError: the level is none.
+        InvalidInputError: the level is not between 0 and 1.
     """
     return float(scipy.stats.norm.ppf(0.5 + check_share("level", level, example=0.95) / 2))
 
@@ -216,6 +224,7 @@ def _each_column(function: Callable[[list[Array]], Array], *parts: Kind) -> Kind
 
 
 def _unstacked(limits: Array | None, name: str) -> tuple[Array, Array]:
+    """Limits `[..., 2]` as (low, high), or `InvalidInputError` where there are none."""
     if limits is None:
         raise InvalidInputError(
             f"{name} needs a bound on what the eigenpairs leave out",

@@ -1,4 +1,4 @@
-"""`GroupMean`: means of predictions over groups of inputs, and contrasts between them."""
+"""Means of predictions over groups of inputs, and contrasts between the groups."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CovarianceLimits:
     noise: NoiseRange | None = None
 
     def std_bounds(self) -> tuple[Array, Array]:
-        """(low, high) of the standard errors, each `[G, C]`."""
+        """Bounds (low, high) of the standard errors, each `[G, C]`, rounding and noise included."""
         roots = root_diagonal(_flat(self.covariances)).reshape(-1, *self.rounding.shape)
         low, high = roots.min(axis=0), roots.max(axis=0)
         low = np.maximum(low * (1.0 - self.share) - self.rounding, 0.0)
@@ -58,7 +58,11 @@ class CovarianceLimits:
         return limits[..., 0], limits[..., 1]
 
     def combined(self, coefficients: Array) -> CovarianceLimits:
-        """Of combinations of the groups, `[H, G]`."""
+        """Limits for linear combinations of the groups.
+
+        Args:
+            coefficients: `[H, G]`, a row for each combination.
+        """
         covariances = [_combined(each, coefficients) for each in self.covariances]
         rounding = np.abs(coefficients) @ self.rounding
         return CovarianceLimits(np.stack(covariances), rounding, self.share, self.noise)
@@ -105,20 +109,20 @@ class GroupMean:
 
     @property
     def probabilities(self) -> Array:
-        """The means `[G, C]`, where they are probabilities."""
+        """Mean probabilities of the groups `[G, C]`; of a regression the means of its numbers."""
         return self.mean
 
     @cached_property
     def std(self) -> Array:
-        """Standard error of each mean `[G, C]`."""
+        """Standard error of each group's mean `[G, C]`."""
         return root_diagonal(_flat(self.covariance[None])).reshape(self.mean.shape)
 
     @property
     def std_bounds(self) -> tuple[Array, Array]:
-        """(low, high), each `[G, C]`: the standard errors from all eigenpairs lie between them.
+        """Bounds (low, high), each `[G, C]`, of the standard errors that all eigenpairs would give.
 
-        As of `Prediction.std_bounds`; those of a contrast come from the covariances' bounds, not
-        from the bounds of its groups.
+        They mean what `Prediction.std_bounds` do; those of a contrast come from the covariances'
+        bounds, not from the bounds of its groups.
 
         Raises:
             InvalidInputError: the curvature was computed without them, or these are means of
@@ -179,7 +183,7 @@ class GroupMean:
         return frames.DataFrame(self.to_dict(level))
 
     def to_dict(self, level: float = 0.95) -> dict[str, Array]:
-        """The columns of `to_frame` by name, without pandas."""
+        """The columns of `to_frame` by name, as arrays, without pandas."""
         n_groups, n_outputs = self.mean.shape
         lower, upper = self.interval(level)
         columns = {
@@ -206,9 +210,11 @@ class GroupMean:
 
     @property
     def _caption(self) -> str:
+        """Title of a table that shows the first groups."""
         return f"{self!r}, the first {_SHOWN}" if len(self) > _SHOWN else repr(self)
 
     def _number(self, name: Any) -> int:
+        """Index of the group of a name, or `InvalidInputError` where no group has it."""
         found = np.flatnonzero(self.groups == name)
         if len(found) != 1:
             raise InvalidInputError(
@@ -220,6 +226,7 @@ class GroupMean:
         return int(found[0])
 
     def _combined(self, matrix: Array, names: Any) -> GroupMean:
+        """Means of combinations of the groups, one for each row of a matrix `[H, G]`."""
         return GroupMean(
             np.asarray(names),
             matrix @ self.mean,
@@ -231,13 +238,13 @@ class GroupMean:
 
 
 def _flat(matrices: Array) -> Array:
-    """`[L, G, C, G, C]` as `[L, G C, G C]`."""
+    """Matrices `[L, G, C, G, C]` as `[L, G C, G C]`."""
     size = matrices.shape[1] * matrices.shape[2]
     return matrices.reshape(-1, size, size)
 
 
 def _combined(covariance: Array, coefficients: Array) -> Array:
-    """Of combinations `[H, G]` of the groups, `[H, C, H, C]`."""
+    """Covariance `[H, C, H, C]` of combinations `[H, G]` of the groups."""
     return np.asarray(
         np.einsum("hg,gcde,kd->hcke", coefficients, covariance, coefficients, optimize=True)
     )

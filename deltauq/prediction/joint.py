@@ -1,4 +1,4 @@
-"""Covariances between the predictions of several inputs."""
+"""Predictions of several inputs together, with the covariances between them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class JointPrediction:
 
 
 def joint_memory(n_outputs: int, n_shown: int) -> ResultMemory:
-    """What the covariances between B inputs take while the second of the two is made.
+    """What the covariances between B inputs take in memory while the second of the two is made.
 
     Args:
         n_outputs: of the model, all positions of an input together.
@@ -111,7 +111,7 @@ def predict_joint(
     vectors: Array,
     n_outputs: int,
 ) -> JointPrediction:
-    """J Sigma J^T over all rows of all inputs.
+    """Predict some inputs with the covariance J Sigma J^T between all of them.
 
     The rows of two batches are held at a time: with more than one batch, those of the later ones
     are formed again for every earlier one.

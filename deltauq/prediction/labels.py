@@ -1,4 +1,4 @@
-"""Predictions of several labels, each there or not."""
+"""Predictions of several labels for each input, each label there or not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MultiLabelPrediction(Estimate):
 
     @property
     def probabilities(self) -> Array:
-        """P `[N, C]`."""
+        """Probability p of every label for every input `[N, C]`; rows need not sum to one."""
         return self.mean
 
     @property
@@ -39,7 +39,11 @@ class MultiLabelPrediction(Estimate):
         return np.asarray(self.logits > 0)
 
     def is_wrong(self, y: Array) -> Array:
-        """Whether any of the labels is wrong `[N]`."""
+        """Whether any of an input's labels is predicted wrong `[N]`.
+
+        Args:
+            y: labels, as the likelihood's `check_labels` gives them.
+        """
         return np.asarray(np.any(self.labels != (y > 0.5), axis=1))
 
     @cached_property
@@ -52,7 +56,7 @@ class MultiLabelPrediction(Estimate):
 
     @property
     def _entropies(self) -> Array:
-        """Of each label `[N, C]`."""
+        """Entropy of each label by itself in nats `[N, C]`."""
         p, rest = self.mean, scipy.special.expit(-self.logits)
         return np.asarray(scipy.special.entr(p) + scipy.special.entr(rest))
 
@@ -68,14 +72,19 @@ class MultiLabelPrediction(Estimate):
         return self._unless_masked(np.sum(np.minimum(second_order, self._entropies), axis=1))
 
     def variance_split(self) -> VarianceSplit:
-        """The variance of each label's indicator, divided as `Prediction.variance_split` does."""
+        """Divide the variance of each label's indicator as `Prediction.variance_split` does."""
         total = self.mean * scipy.special.expit(-self.logits)
         return VarianceSplit(total, self.std**2, total - self.std**2)
 
     def interval(
         self, level: float = 0.95, method: Literal["logit", "normal"] = "logit"
     ) -> tuple[Array, Array]:
-        """(lower, upper) of the probabilities, each `[N, C]`, as `Prediction.interval`."""
+        """Intervals (lower, upper) of the labels' probabilities, each `[N, C]`.
+
+        Args:
+            level: in (0, 1).
+            method: as for `Prediction.interval`.
+        """
         return interval_of(self, self.logits, self.logit_std, level, method)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:

@@ -59,13 +59,17 @@ class Linearization:
         self._compiled: dict[Directions, Any] = {}
 
     def rescaled(self, factor: float) -> Linearization:
-        """The same with D times a factor."""
+        """This linearisation with the scale D times a factor."""
         other = copy.copy(self)
         other._rates = [rate * factor for rate in self._rates]
         return other
 
     def rows(self, x: Any, directions: Directions | None = None) -> Rows:
-        """The rows of J D themselves, along some directions of the logits; None for all outputs.
+        """Form the rows of J D for a batch of inputs, along some directions of the logits.
+
+        Args:
+            x: the batch.
+            directions: None for all outputs.
 
         Raises:
             NumericalError: logits or derivatives that are not finite.
@@ -82,7 +86,7 @@ class Linearization:
     def sketch(
         self, x: Any, vectors: Array, workspace: Workspace, directions: Directions | None = None
     ) -> Sketch:
-        """What the covariances of a batch are made of, along some directions of the logits.
+        """Form what the covariances of a batch are made of, along some directions of the logits.
 
         The part of J D outside U is J J^T less the part inside, as long as the difference leaves
         enough of it; where it would cancel, the part outside is formed on its own.
@@ -130,7 +134,9 @@ class Linearization:
         shown = directions.shown(logits)
         return shown if self.mask is None else shown._replace(masked=~self.mask(x).ravel())
 
-    def _variables(self, factors: list[Factor], vectors: Array) -> Iterator[Any]:
+    def _variables(
+        self, factors: list[Factor], vectors: Array
+    ) -> Iterator[tuple[Factor, Array, float]]:
         """Each variable's rows, its part of U, and its entry of D."""
         parts = (vectors[p.start : p.stop] for p in self.network.parameters)
         return zip(factors, parts, self._rates, strict=True)
@@ -166,7 +172,7 @@ class Linearization:
 
 @dataclass(frozen=True)
 class Sketch:
-    """What the covariances of B predictions are made of; float64.
+    """The small matrices of which the covariances of B predictions are made; float64.
 
     Attributes:
         shown: logits and means, and how they move with the R rows.
@@ -181,7 +187,7 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Rows:
-    """The Jacobians of B predictions.
+    """The Jacobians of B predictions in full, in the prior's metric.
 
     Attributes:
         shown: logits and means, and how they move with the R rows.

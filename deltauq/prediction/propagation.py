@@ -1,4 +1,4 @@
-"""From a parameter covariance to the covariance of every prediction."""
+"""From a parameter covariance to the covariance of every prediction, by the linearised network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltauq.linalg import root_diagonal
 from deltauq.network.jacobians import Workspace
 from deltauq.prediction.classes import Prediction, SomeClassesPrediction
 from deltauq.prediction.directions import Directions, Shown, SomeClasses
-from deltauq.prediction.estimate import Array, join
+from deltauq.prediction.estimate import Array, Estimate, join
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.linearization import Linearization
 from deltauq.prediction.quantities import RegressionPrediction
@@ -32,7 +32,7 @@ _COLUMNS = 9
 
 
 def prediction_memory(n_outputs: int, positions: int = 1) -> ResultMemory:
-    """What predictions take: two covariances each, twice while batches are put together.
+    """What predictions take in memory: two covariances each, twice while batches are joined.
 
     Args:
         n_outputs: C, those of a position, or the classes that are predicted.
@@ -52,7 +52,7 @@ def predict(
     covariance: ParameterCovariance,
     inputs: InputBatches,
     vectors: Array,
-) -> Any:
+) -> Estimate:
     """Push a parameter covariance through the linearised network, batch by batch.
 
     Cov(z) = J Sigma J^T and Cov(p) = S Cov(z) S^T with S the mean's Jacobian. J is never multiplied
@@ -82,7 +82,17 @@ def predict_some(
     vectors: Array,
     classes: SomeClasses,
 ) -> SomeClassesPrediction:
-    """The same for some classes of many, exact for those: 2 k rows an input, not C."""
+    """Push a parameter covariance through to some classes of many, exact for those.
+
+    Takes 2 k rows an input for k classes, where `predict` takes C.
+
+    Args:
+        linearization: of the network.
+        covariance: of its parameters.
+        inputs: the inputs.
+        vectors: the covariance's vectors, C-contiguous and in the network's precision.
+        classes: the classes that are asked for.
+    """
     parts, dtype = [], vectors.dtype.name
     for shown, middle, outer in _covariances(linearization, covariance, inputs, vectors, classes):
         of_log_odds = slice(len(classes), None)
@@ -119,8 +129,8 @@ def assemble(
     outer: Sequence[Array] | None,
     dtype: str,
     noise: NoiseRange | None = None,
-) -> Any:
-    """A prediction from covariances of the rows of the Jacobian.
+) -> Estimate:
+    """Make a prediction of the likelihood's kind from covariances of the Jacobian's rows.
 
     Args:
         likelihood: says what kind of prediction it is.
@@ -149,7 +159,7 @@ def _moments(
     outer: Sequence[Array] | None,
     dtype: str,
     noise: NoiseRange | None = None,
-) -> tuple[Any, ...]:
+) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
     """The first six fields of an `Estimate`."""
     return (
         shown.logits,

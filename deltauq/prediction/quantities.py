@@ -1,4 +1,4 @@
-"""Predictions of numbers: a regression."""
+"""Predictions of numbers, as a regression makes them, and of new observations."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class RegressionPrediction(Estimate):
 
     @property
     def observation_std(self) -> Array:
-        """Standard error of a new observation: of its mean and of the noise together `[N, C]`."""
+        """Standard error of a new observation `[N, C]`, of its mean and the noise together."""
         return np.asarray(np.sqrt(self.std**2 + self.noise))
 
     @property
     def noise_bounds(self) -> tuple[Array, Array]:
-        """(low, high), each `[N, C]`: the noise that all eigenpairs would give lies between them.
+        """Bounds (low, high), each `[N, C]`, of the noise variance that all eigenpairs would give.
 
         Both are the noise itself where it was given, or where nothing was left out.
         """
@@ -55,7 +55,9 @@ class RegressionPrediction(Estimate):
 
     @property
     def observation_std_bounds(self) -> tuple[Array, Array]:
-        """(low, high) of `observation_std`, from `std_bounds` and `noise_bounds`.
+        """Bounds (low, high) of `observation_std`, each `[N, C]`.
+
+        They are made of `std_bounds` and `noise_bounds`.
 
         Raises:
             InvalidInputError: the curvature was computed without bounds.
@@ -67,13 +69,13 @@ class RegressionPrediction(Estimate):
         return low, high
 
     def variance_split(self) -> VarianceSplit:
-        """The variance of a new observation: epistemic from the weights, aleatoric the noise."""
+        """Divide a new observation's variance: epistemic from the weights, aleatoric the noise."""
         return VarianceSplit(self.std**2 + self.noise, self.std**2, self.noise)
 
     def interval(
         self, level: float = 0.95, of: Literal["mean", "observation"] = "mean"
     ) -> tuple[Array, Array]:
-        """Normal intervals at a confidence level.
+        """Normal intervals of the mean or of a new observation at a confidence level.
 
         Args:
             level: in (0, 1).

@@ -33,7 +33,7 @@ class ResultMemory:
     """Bytes that a result of n inputs, or groups, takes while it is made: each n + square n^2.
 
     Attributes:
-        what: the result holds, in words.
+        what: what the result holds, in words.
         remedy: what to do when it does not fit; `{most}` in it becomes the number that fits.
         each: bytes an input.
         square: bytes for each pair of inputs.
@@ -47,11 +47,11 @@ class ResultMemory:
     unit: str = "inputs"
 
     def n_bytes(self, count: int) -> int:
-        """Of so many."""
+        """Bytes that the result of so many inputs, or groups, takes."""
         return self.each * count + self.square * count**2
 
     def most(self, n_bytes: int) -> int:
-        """The largest number whose result takes at most so many bytes."""
+        """The largest number of inputs, or groups, whose result takes at most `n_bytes`."""
         if not self.square:
             return n_bytes // self.each
         root = math.isqrt(self.each**2 + 4 * self.square * n_bytes)
@@ -60,12 +60,12 @@ class ResultMemory:
 
 @dataclass(frozen=True)
 class PredictionPlan:
-    """How inputs are predicted within a limit.
+    """How many inputs are predicted at a time within a limit, and what may come of all of them.
 
     Attributes:
         batch_size: inputs a step.
         result: what is made of them.
-        free: bytes that it may take.
+        free: bytes that the result may take.
     """
 
     batch_size: int
@@ -73,7 +73,11 @@ class PredictionPlan:
     free: int
 
     def check(self, count: int) -> None:
-        """`MemoryLimitError` where the result of so many does not fit."""
+        """Refuse so many inputs, or groups, as give a result that does not fit.
+
+        Raises:
+            MemoryLimitError: the result of `count` takes more than is free.
+        """
         most = self.result.most(self.free)
         if count > most:
             raise MemoryLimitError(
@@ -88,7 +92,7 @@ class PredictionPlan:
 def prediction_batch(
     network: Network, spec: Any, n_outputs: int, *, free: int, copies: int = 1
 ) -> int:
-    """Inputs a step at which their Jacobians `[B, C, P]` fit.
+    """Number of inputs a step at which their Jacobians `[B, C, P]` fit in memory.
 
     Args:
         network: the network.
@@ -157,13 +161,19 @@ def plan_prediction(
 
 
 def _jacobian_bytes(network: Network, spec: Any, n_outputs: int, copies: int) -> int:
-    """What an input takes while its rows are formed."""
+    """Bytes that one input takes while its rows are formed."""
     row = network.n_params * np.dtype(network.dtype).itemsize
     return int(copies * n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec))
 
 
 def comfortable_batch(network: Network, spec: Any, rows_per_example: int) -> int:
-    """Examples a step at which activations and rows are small."""
+    """Number of examples a step that keeps activations and rows small, without any limit.
+
+    Args:
+        network: the network.
+        spec: of its inputs.
+        rows_per_example: rows of length P that are formed of an example; 0 for none.
+    """
     if not rows_per_example:
         return int(np.clip(_VARIABLE_BYTES // network.activation_bytes(spec), 16, 4096))
     largest = max(parameter.size for parameter in network.parameters)

@@ -20,7 +20,9 @@ _WIDE, _NARROW = 14, 7
 
 
 def notebook_table(caption: str, make_frame: Callable[[], Any]) -> str | None:
-    """A pandas frame as HTML; None, for which a notebook shows the text, without pandas.
+    """Render a result as an HTML table for a notebook; None without pandas.
+
+    A notebook shows the text of a result for which this gives None.
 
     Args:
         caption: above it.
@@ -37,7 +39,12 @@ def notebook_table(caption: str, make_frame: Callable[[], Any]) -> str | None:
 
 
 def terminal_table(caption: str, columns: Mapping[str, Any]) -> rich.table.Table:
-    """Columns of equal length as a `rich` table; of many the first ones."""
+    """Render columns of equal length as a `rich` table; of many columns only the first ones.
+
+    Args:
+        caption: above it.
+        columns: by name.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -52,7 +59,7 @@ def terminal_table(caption: str, columns: Mapping[str, Any]) -> rich.table.Table
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: four digits of a number, a dash for None."""
+    """Text of a value in a table: four digits of a number, a dash for None."""
     if value is None:
         return "-"
     whole = isinstance(value, (bool, numbers.Integral))
