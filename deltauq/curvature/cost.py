@@ -1,4 +1,4 @@
-"""The cost the weights minimise, its gradient, and how far from a minimum they are."""
+"""The cost that the weights minimise, its gradient, and how far from a minimum they are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MINIMUM = 0.02
 
 @dataclass(frozen=True)
 class Stationarity:
-    """How nearly the cost's gradient vanishes, as the Delta method needs.
+    """How nearly the cost's gradient vanishes at the weights, as the Delta method needs.
 
     Attributes:
         cost: mean loss plus (1/2) sum_j lambda_j w_j^2.
@@ -52,7 +52,7 @@ class Stationarity:
 
     @property
     def ratio(self) -> float:
-        """The gradient's norm relative to its larger part; the parts cancel at a minimum.
+        """Norm of the gradient relative to its larger part; the two parts cancel at a minimum.
 
         Without any L2 there is nothing to cancel: then |gradient| |weights| / cost, where the cost
         is positive, and otherwise (a density can exceed one) the nats |gradient| |weights|.
@@ -64,7 +64,7 @@ class Stationarity:
 
     @property
     def is_minimum(self) -> bool:
-        """The gradient has all but vanished."""
+        """Whether the gradient has all but vanished, by `ratio`."""
         return self.ratio <= _MINIMUM
 
     @property
@@ -73,15 +73,16 @@ class Stationarity:
 
     @property
     def is_far(self) -> bool:
-        """More than a standard error from the minimum; any way from it where that is unknown.
+        """Whether the weights are more than a standard error from the minimum.
 
-        Of the shortest step that is possible: a long one may be that of a low rank.
+        By the shortest step that is possible, as a long one may be that of a low rank; weights that
+        are no minimum count as far where no step was computed.
         """
         return not self.is_minimum and (self._least is None or not self._least <= 1.0)
 
     @property
     def shift_range(self) -> str:
-        """`least_shift` to `shift` in words, or one number where they are alike."""
+        """Text for `least_shift` to `shift`, or for one number where they are alike."""
         if self.shift is None:
             return "many"
         low, high = f"{self._least:.2g}", f"{self.shift:.2g}"
@@ -89,12 +90,12 @@ class Stationarity:
 
     @property
     def is_near(self) -> bool:
-        """Within a standard error of the minimum."""
+        """Whether the weights are at the minimum, or within a standard error of it."""
         return self.is_minimum or (self.shift is not None and self.shift <= 1.0)
 
 
 class Cost:
-    """(1/N) sum_n c_n w_n loss_n + (1/2) sum_j lambda_j w_j^2 as a function of flat parameters.
+    """The cost (1/N) sum_n c_n w_n loss_n + (1/2) sum_j lambda_j w_j^2 of flat parameters.
 
     Args:
         network: the network.
@@ -120,7 +121,14 @@ class Cost:
         self._batch_sum = Compiled(batch_sum, spec, data.spec)
 
     def evaluate(self, params: Array) -> tuple[Stationarity, Array]:
-        """The cost with the norms of its gradient, and the gradient `[P]`, float64; one pass."""
+        """Evaluate the cost with the norms of its gradient, and the gradient; one pass.
+
+        Args:
+            params: the point, `[P]`.
+
+        Returns:
+            The cost and norms, and the gradient `[P]`, float64.
+        """
         point = tf.constant(np.asarray(params, self._dtype))
         loss, data_gradient = 0.0, np.zeros(len(self._rates))
         for batch in self._data:
@@ -139,7 +147,7 @@ class Cost:
         return Stationarity(value, *norms), gradient
 
     def stationarity(self, params: Array) -> Stationarity:
-        """Norms of the gradient and of its parts.
+        """Norms of the cost's gradient and of its parts at a point `[P]`; one pass over the data.
 
         Raises:
             NumericalError: the loss or its gradient is not finite.
@@ -147,7 +155,11 @@ class Cost:
         return self.checked(params)[0]
 
     def checked(self, params: Array) -> tuple[Stationarity, Array]:
-        """As `evaluate`, but refusing what is not finite as `stationarity` does."""
+        """Evaluate the cost and its gradient as `evaluate` does, and refuse what is not finite.
+
+        Raises:
+            NumericalError: the loss or its gradient is not finite.
+        """
         found, gradient = self.evaluate(params)
         if not np.isfinite([found.cost, found.gradient_norm]).all():
             raise NumericalError(
@@ -161,5 +173,5 @@ class Cost:
 
 
 def per_parameter(parameters: Sequence[Parameter], rates: Array) -> Array:
-    """Rates per variable spread over its entries, `[P]`."""
+    """Spread rates `[n]` of variables over all entries of each, `[P]`."""
     return np.repeat(rates, [parameter.size for parameter in parameters])

@@ -1,4 +1,4 @@
-"""How many parameters the data determine: gamma, as far as eigenpairs tell."""
+"""How many parameters the data determine: an interval of gamma, as far as eigenpairs tell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRACE_ROUNDING = 32.0
 
 @dataclass(frozen=True)
 class Freedom:
-    """What the noise of a regression is estimated from, beside eigenpairs.
+    """What the noise of a regression is estimated from, beside eigenpairs of its curvature.
 
     Attributes:
         n_observations: N C.
@@ -37,7 +37,7 @@ class Freedom:
     epsilon: float
 
     def noise(self, pairs: Eigenpairs) -> NoiseRange | None:
-        """The noise's range; None where the pairs leave no observation for it.
+        """Range of the noise that eigenpairs leave open; None where no observation is left for it.
 
         Args:
             pairs: in the prior's metric, of the noise that is the residuals' mean square.
@@ -46,16 +46,17 @@ class Freedom:
         return noise_range(gamma, self.n_observations, power=self.power)
 
     def noisier(self, pairs: Eigenpairs, noise: NoiseRange) -> Eigenpairs:
-        """The same pairs at the noise that was estimated."""
+        """Eigenpairs of the curvature at the estimated noise, from those at the mean square."""
         return pairs.rescaled(1.0 / noise.factor) if self.power == 2 else pairs
 
 
 def effective_parameters(pairs: Eigenpairs, most_rank: int, epsilon: float) -> tuple[float, float]:
-    """An interval of gamma = trace(A (A + I)^-1), A the curvature in the prior's metric.
+    """Bound the number of parameters that the data determine, gamma = trace(A (A + I)^-1).
 
-    gamma = sum f(eigenvalues) with f(x) = x / (1 + x), which grows and is concave. Of a
-    semidefinite A = A^ + E, with A^ = U diag(mu) U^T from a sketch, E >= 0, trace(E) = t,
-    ||E|| <= delta and rank(E) <= m, Rotfel'd's inequality gives
+    A is the curvature in the prior's metric; gamma is that of MacKay 1992, "A practical Bayesian
+    framework for backpropagation networks". It is sum f(eigenvalues) with f(x) = x / (1 + x), which
+    grows and is concave. Of a semidefinite A = A^ + E, with A^ = U diag(mu) U^T from a sketch,
+    E >= 0, trace(E) = t, ||E|| <= delta and rank(E) <= m, Rotfel'd's inequality gives
 
         gamma <= sum f(mu) + m f(t / m).
 
@@ -70,6 +71,9 @@ def effective_parameters(pairs: Eigenpairs, most_rank: int, epsilon: float) -> t
         pairs: in the prior's metric.
         most_rank: of A, at most.
         epsilon: relative rounding of the curvature.
+
+    Returns:
+        The lower and the upper end of the interval.
     """
     if pairs.n_lowest:  # an estimate of both ends, as of the covariance that keeps them
         inside = float(np.sum(_share(pairs.values)))
@@ -88,18 +92,19 @@ def effective_parameters(pairs: Eigenpairs, most_rank: int, epsilon: float) -> t
 
 
 def _with_tail(pairs: Eigenpairs, inside: tuple[float, float], doubt: float) -> tuple[float, float]:
-    """The same with each eigenvalue that was left out in `tail_interval`, moved by some doubt."""
+    """The sum over the pairs with that over all eigenvalues left out, each in `tail_interval`."""
     left = pairs.n_params - pairs.rank
     low, high = tail_interval(pairs)
     return inside[0] + left * (1.0 - high), inside[1] + left * min(1.0, 1.0 - low + doubt)
 
 
 def _of_semidefinite(pairs: Eigenpairs, most_rank: int, epsilon: float) -> tuple[float, float]:
-    """What the directions that were left out add to the sum over the pairs."""
+    """What the directions that were left out add to the sum over the pairs, (least, most)."""
     assert pairs.trace is not None
     rounding = _TRACE_ROUNDING * epsilon * pairs.trace
     remainder = pairs.remainder or 0.0
     most, least = remainder + rounding, max(0.0, remainder - rounding)
+    # Above, Rotfel'd and concavity: trace f(E) <= m f(t / m) = m t / (m + t).
     highest = most_rank * most / (most_rank + most) if most_rank else 0.0
     if pairs.left_out is None:
         return 0.0, highest
@@ -108,6 +113,7 @@ def _of_semidefinite(pairs: Eigenpairs, most_rank: int, epsilon: float) -> tuple
     coupling = float(np.sum(squares))
     if not (delta > 0 and coupling < 1):
         return 0.0, highest
+    # Below, f(x) >= x / (1 + delta) on [0, delta] for the trace outside U, less the coupling.
     inside = coupling / delta
     lost = 2.0 * float(np.sum(squares / (1.0 + pairs.values))) / (1.0 - coupling)
     lowest = max(0.0, (least - inside) / (1.0 + delta) - lost)
@@ -115,5 +121,5 @@ def _of_semidefinite(pairs: Eigenpairs, most_rank: int, epsilon: float) -> tuple
 
 
 def _share(values: Array) -> Array:
-    """What the data determine of directions, x / (1 + x)."""
+    """Share that the data determine of directions with eigenvalues x: x / (1 + x)."""
     return np.asarray(values / (1.0 + values))

@@ -40,7 +40,15 @@ _AUTO_LANCZOS_RANK = 256
 
 
 def check_rank(rank: Any, n_params: int) -> Rank:
-    """A usable rank, or `InvalidInputError`."""
+    """Check that a rank can be used: "auto", "full", or a number up to P.
+
+    Args:
+        rank: as the user gave it.
+        n_params: P.
+
+    Raises:
+        InvalidInputError: it is none of these, or needs matrices that are too large.
+    """
     named = isinstance(rank, str) and rank in ("auto", "full")
     if named and rank == "full" and n_params > DENSE_LIMIT:
         raise InvalidInputError(
@@ -72,7 +80,7 @@ def eigenpairs(
     seed: int = 0,
     storage: Storage | None = None,
 ) -> Eigenpairs:
-    """The K leading eigenpairs of a curvature (all of them for "full").
+    """Compute the K leading eigenpairs of a curvature (all of them for "full").
 
     "full" forms A and diagonalises it in float64. Otherwise a semidefinite operator is sketched
     (Nystrom, two passes over the data), and the exact Hessian goes through block Lanczos until the
@@ -116,7 +124,7 @@ def automatic_eigenpairs(
     seed: int = 0,
     storage: Storage | None = None,
 ) -> tuple[Eigenpairs, str | None]:
-    """Eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
+    """Compute eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
 
     What was computed for one rank is kept for the next. Few parameters (P <= 3,000, or a rank near
     P) take the dense path.
@@ -184,32 +192,45 @@ def _why_no_more(
 
 
 def resolving(dtype: str) -> str:
-    """What tells more eigenpairs from the rounding of a model's precision."""
+    """Advice on what tells more eigenpairs from the rounding of a model's precision."""
     return "a larger l2" if dtype == "float64" else "a model in float64 or a larger l2"
 
 
 def is_dense(rank: Rank, n_params: int) -> bool:
-    """Whether a `[P, P]` matrix is formed."""
+    """Whether a rank, or "auto" at this P, means that a `[P, P]` matrix is formed."""
     return rank == "full" or (rank == "auto" and n_params <= AUTO_DENSE_LIMIT)
 
 
 def basis_columns(operator: type[CurvatureOperator], rank: Rank, n_params: int) -> int:
-    """Vectors of length P, at most, that a solver holds at once; "auto" at its first rank."""
+    """Number of vectors of length P, at most, that a solver holds; "auto" at its first rank.
+
+    Args:
+        operator: the class of the curvature.
+        rank: K, "auto" or "full".
+        n_params: P.
+    """
     if is_dense(rank, n_params):
         return 6 * n_params  # three matrices in float64
     return solver_columns(operator, _first(rank), n_params)
 
 
 def certificate_columns(rank: Rank, n_params: int) -> int:
-    """Vectors of length P, at most, that a bound on what is left out takes beside them."""
+    """Number of vectors of length P, at most, that a bound on what is left out takes beside them.
+
+    Args:
+        rank: K, "auto" or "full".
+        n_params: P.
+    """
     return 0 if is_dense(rank, n_params) else bound_columns(_first(rank))
 
 
 def _first(rank: Rank) -> int:
+    """The first rank that is tried, which is the rank itself where it is a number."""
     return _AUTO_START if isinstance(rank, str) else rank
 
 
 def _dense(operator: CurvatureOperator) -> Eigenpairs:
+    """All eigenpairs of the curvature by forming and diagonalising it in float64."""
     matrix = operator.to_dense()
     values, vectors = np.linalg.eigh(matrix)
     values, vectors = values[::-1], np.ascontiguousarray(vectors[:, ::-1])

@@ -1,4 +1,4 @@
-"""Where a loss has no curvature in the outputs, so that the inverse of one says nothing."""
+"""Where a loss has no curvature in the outputs, so that an inverse of it says nothing."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ class Flatness:
 
     @property
     def linear(self) -> Array:
-        """Outputs in which the loss has slopes, and no curvature at any observation, `[n]`."""
+        """Outputs in which the loss has slopes but no curvature at any observation, `[n]`."""
         return np.flatnonzero((self.curvature == 0) & (self.pulled > 0))
 
     @property
     def is_blank(self) -> bool:
-        """Nothing pulls at the outputs and nothing holds them: the data say nothing."""
+        """Whether nothing pulls at the outputs and nothing holds them: the data say nothing."""
         return bool(np.all((self.flat == 1) & (self.pulled == 0)))
 
     @property
     def is_worth_a_word(self) -> bool:
-        """More than single observations are without curvature."""
+        """Whether more than single observations are without curvature, so that a user is told."""
         return not np.max(self.flat) < _SHARE
 
     @property
     def factor(self) -> float:
-        """sqrt(slope / curvature) of the output where it is furthest from one.
+        """Factor sqrt(slope / curvature) of the output where it is furthest from one.
 
         The standard errors of a sandwich are about that many times those from the curvature alone.
         """
@@ -83,18 +83,18 @@ class Flatness:
 
     @property
     def matters(self) -> bool:
-        """Observations without curvature pull, and standard errors depend on which is taken."""
+        """Whether observations without curvature pull, so that two curvatures differ by much."""
         apart = 1.0 / _APART <= self.factor <= _APART
         return not np.max(self.pulled) < _SHARE and not apart
 
     @property
     def share(self) -> str:
-        """How many of the observations are without curvature, in words."""
+        """Share of the observations that are without curvature, as text."""
         return f"{np.max(self.flat):.2g}"
 
 
 def measure_flatness(network: Network, likelihood: Likelihood, data: Batches) -> Flatness:
-    """How curved the loss is over the data; one pass.
+    """Measure how curved the loss is in the outputs over the data; one pass.
 
     Args:
         network: the network.

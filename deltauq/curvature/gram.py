@@ -27,9 +27,11 @@ _BLOCK_ROWS = 4096
 
 
 class Gram(CurvatureOperator):
-    """A = (1/N) sum_n v_n R_n^T R_n with R_n `[R, P]` the rows F_n^T J_n of one example.
+    """Base of the curvatures A = (1/N) sum_n v_n R_n^T R_n, R_n `[R, P]` the rows F_n^T J_n.
 
-    v_n is its weight in the sum: c_n w_n, as in the cost, unless a subclass says otherwise.
+    R_n belongs to one example and v_n is its weight in the sum: c_n w_n, as in the cost, unless a
+    subclass says otherwise. A is semidefinite, and a product with it is two products with rows,
+    R^T (R V).
     """
 
     positive_semidefinite = True
@@ -60,7 +62,7 @@ class Gram(CurvatureOperator):
 
         def weighted(logits: tf.Tensor) -> tf.Tensor:
             rows = self._factor(logits, batch.y)
-            return self._roots(batch, rows.shape[1]) * rows
+            return self._roots(batch, rows.shape[1]) * rows  # squared in R^T R it is v_n
 
         return self._factors_along(params, batch, weighted)
 
@@ -116,7 +118,7 @@ class Gram(CurvatureOperator):
             add_gram_product(rows, vectors, out)
 
     def to_dense(self) -> Array:
-        """A itself, float64 `[P, P]`, symmetric to the bit; one pass over the data."""
+        """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; one pass."""
         total = np.zeros(self.shape)
         for rows in self._row_blocks():
             wide = rows.astype(np.float64)
@@ -124,7 +126,7 @@ class Gram(CurvatureOperator):
         return (total + total.T) / (2 * self.data.n_examples)
 
     def trace(self) -> float:
-        """Trace of A, exact: the mean squared length of the rows.
+        """Trace of A, exact: the sum of the rows' squared lengths, weighted, over N.
 
         Known after any pass over the data; the first call costs one where there was none.
         """
@@ -136,10 +138,11 @@ class Gram(CurvatureOperator):
 
 
 class OPG(Gram):
-    """G = (1/N) sum_n c_n w_n g_n g_n^T, g_n the gradient of one example's data loss; uncentred.
+    """Outer products of the examples' gradients, G = (1/N) sum_n c_n w_n g_n g_n^T.
 
-    Also called the empirical Fisher. It is not the Fisher information: its standard errors can
-    differ from the exact Hessian's by tens of percent where the model fits badly.
+    g_n is the gradient of one example's data loss; nothing is centred. Also called the empirical
+    Fisher. It is not the Fisher information: its standard errors can differ from the exact
+    Hessian's by tens of percent where the model fits badly.
     """
 
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -147,7 +150,7 @@ class OPG(Gram):
 
 
 class SandwichMeat(OPG):
-    """(1/N) sum_n c_n w_n^2 g_n g_n^T: how the cost's gradient varies from sample to sample.
+    """How the cost's gradient varies from sample to sample: (1/N) sum_n c_n w_n^2 g_n g_n^T.
 
     What stands between the two inverse Hessians of a sandwich. A row that counts twice is two
     independent rows; a row of importance w is one, whose gradient is w g_n: its square has w^2.
@@ -159,7 +162,7 @@ class SandwichMeat(OPG):
 
 
 class GGN(Gram):
-    """F = (1/N) sum_n c_n w_n J_n^T (d^2 loss_n / d z^2) J_n: Generalised Gauss-Newton.
+    """Generalised Gauss-Newton, F = (1/N) sum_n c_n w_n J_n^T (d^2 loss_n / d z^2) J_n.
 
     Equals the Fisher information for softmax with cross-entropy, and the exact Hessian for a
     network that is linear in its parameters.
@@ -167,7 +170,7 @@ class GGN(Gram):
 
     @staticmethod
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
-        """One row per column of the loss's second derivative: per class, as a rule."""
+        """Number of rows an example: the columns of its loss's second derivative."""
         return likelihood.n_rows(n_outputs)
 
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The exact Hessian of the data cost."""
+"""The exact Hessian of the data cost, the true second derivative."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _BLOCK = 8
 
 
 class TraceEstimate(NamedTuple):
-    """A trace known up to sampling error."""
+    """A trace that is known up to sampling error, with its standard error."""
 
     value: float
     standard_error: float
 
 
 class Hessian(CurvatureOperator):
-    """H = (1/N) sum_n c_n w_n d^2 loss_n / d w^2, the true second derivative; not semidefinite.
+    """The exact Hessian H = (1/N) sum_n c_n w_n d^2 loss_n / d w^2, which may be indefinite.
 
     A product costs about five forward passes over the data. What it does not share with another
     one is three of them: the rest is done once for the columns of a block, or once and for all
@@ -54,7 +54,7 @@ class Hessian(CurvatureOperator):
 
     @staticmethod
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
-        """None: the products are sums over the batch."""
+        """Always 0, because the products are sums over the batch and no row is formed."""
         return 0
 
     def _sum(self, vectors: Array, out: Array) -> None:
@@ -107,7 +107,7 @@ class Hessian(CurvatureOperator):
         return total
 
     def estimate_trace(self, n_probes: int = 64, seed: int = 0) -> TraceEstimate:
-        """Trace of H by Hutchinson's estimator: the mean of z^T H z over random signs z.
+        """Estimate the trace of H by Hutchinson's method: the mean of z^T H z over random signs z.
 
         Args:
             n_probes: random vectors, one product each; at least 2.
@@ -115,7 +115,7 @@ class Hessian(CurvatureOperator):
         """
         rng: Any = np.random.default_rng(seed)
         signs = rng.choice([-1.0, 1.0], size=(self.shape[0], max(2, n_probes)))
-        samples = np.sum(signs * self.matmat(signs), axis=0)
+        samples = np.sum(signs * self.matmat(signs), axis=0)  # E[z z^T] = I (Hutchinson 1990)
         return TraceEstimate(
             float(np.mean(samples)), float(np.std(samples, ddof=1) / np.sqrt(len(samples)))
         )

@@ -45,10 +45,12 @@ class LinearHeadGGN(CurvatureOperator):
 
     @staticmethod
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
-        """None is formed."""
+        """Always 0, because no row of the Jacobian is formed."""
         return 0
 
     def _sum(self, vectors: Array, out: Array) -> None:
+        # D A_n D V with J_n V = h_n^T V_W + V_b, so J_n^T U = (h_n (x) U, U): D, J, S, J^T, D from
+        # the right to the left, the [C, P] rows of J never formed.
         out[:] = 0.0
         scaled = self.scale.astype(vectors.dtype)[:, None] * vectors
         width, total = vectors.shape[1], 0.0
@@ -89,6 +91,8 @@ class LinearHeadGGN(CurvatureOperator):
 
     def _trace_of(self, batch: _Batch) -> float:
         """Sum of c_n w_n J_nc D^2 J_nc^T times the diagonal of S."""
+        # trace(J^T S J) = sum_c S_cc |J_c|^2 + terms of S off the diagonal, which vanish: rows of
+        # two classes have no parameter in common. |J_c D|^2 = sum_i h_i^2 D_ic^2 + D_c^2.
         lengths: Array = np.zeros(batch.logits.shape)
         if (kernel := self._head.kernel) is not None:
             squares = np.square(self.scale[kernel.start : kernel.stop].reshape(kernel.shape))
@@ -99,7 +103,7 @@ class LinearHeadGGN(CurvatureOperator):
         return float(batch.weight @ np.sum(diagonal * lengths, axis=1))
 
     def trace(self) -> float:
-        """Trace of A, exact; known after any pass over the data."""
+        """Trace of A, exact; known after any pass over the data, otherwise one pass."""
         if self._trace is None:
             total = sum(self._trace_of(batch) for batch in self._batches(1))
             self._check_finite(total, "trace")
@@ -108,7 +112,7 @@ class LinearHeadGGN(CurvatureOperator):
 
 
 class _Batch(NamedTuple):
-    """Of some examples."""
+    """Features, logits, labels and weights of some examples, as arrays."""
 
     features: Array
     logits: Array

@@ -26,7 +26,7 @@ _RESTARTS = 4
 
 @dataclass(frozen=True)
 class Polished:
-    """Where L-BFGS stopped.
+    """The point at which L-BFGS stopped, and why it did.
 
     Attributes:
         params: `[P]`.

@@ -58,6 +58,7 @@ class MonteCarloGGN(GGN):
 
     def _drawn_factors(self, params: tf.Tensor, batch: Batch, signs: tf.Tensor) -> list[Factor]:
         """Rows of a batch from signs `[B, R, D]`, one for every column of F and draw."""
+        # E[(F e)(F e)^T] = F E[e e^T] F^T = F F^T, averaged over the draws.
         mixed = self._roots(batch, self._columns) * signs / self.draws**0.5
 
         def combined(logits: tf.Tensor) -> tf.Tensor:

@@ -18,10 +18,10 @@ _LEAST_FREEDOM = 1e-3
 
 @dataclass(frozen=True)
 class NoiseRange:
-    """The noise that all eigenpairs would give, as multiples of the one that was estimated.
+    """Range of the noise that all eigenpairs would give, as multiples of the estimate.
 
     Attributes:
-        low: it is not under so many times the estimate.
+        low: the noise is not under so many times the estimate.
         high: nor above so many times; infinite where the eigenpairs leave as many directions open
             as there are observations.
         factor: the estimate over the mean square of the residuals, 1 / (1 - gamma / (N C)).
@@ -38,21 +38,21 @@ class NoiseRange:
 
     @property
     def is_open(self) -> bool:
-        """There is no upper bound on the standard errors."""
+        """Whether the range leaves standard errors without an upper bound."""
         return self.power > 0 and not np.isfinite(self.high)
 
     @property
     def width(self) -> float:
-        """(high - low) / high of a standard error that nothing else leaves open."""
+        """Relative width (high - low) / high of a standard error that nothing else leaves open."""
         return 1.0 if self.is_open else 1.0 - (self.low / self.high) ** (self.power / 2)
 
     @property
     def on_std(self) -> tuple[float, float]:
-        """What the lower and the upper bound of a standard error are multiplied by."""
+        """Factors on the lower and the upper bound of a standard error."""
         return self.low ** (self.power / 2), self.high ** (self.power / 2)
 
     def widen(self, limits: Array) -> Array:
-        """Bounds `[..., 2]` of standard errors with the noise in its range; 0 stays 0."""
+        """Widen bounds `[..., 2]` of standard errors by the range of the noise; 0 stays 0."""
         low, high = self.on_std
         above = np.where(limits[..., 1] > 0, limits[..., 1], 1.0) * high
         return np.stack(
@@ -63,7 +63,7 @@ class NoiseRange:
 def noise_range(
     gamma: tuple[float, float], n_observations: float, *, power: int, certified: bool = True
 ) -> NoiseRange | None:
-    """The noise RSS / (N - gamma / C) for gamma in an interval.
+    """Range of the noise RSS / (N - gamma / C) for gamma in an interval.
 
     The estimate is that of the interval's middle, its upper end taken as N C where it is above.
 
@@ -76,6 +76,8 @@ def noise_range(
     Returns:
         The range; None where already the lower end leaves nothing for the noise.
     """
+    # With RSS the squares of all N C residuals, v = RSS / (N C - gamma) (MacKay 1992), which grows
+    # with gamma: the ends of gamma change places in what they leave for the noise.
     low, high = gamma
     most, least = n_observations - low, n_observations - min(high, n_observations)
     needed = _LEAST_FREEDOM * n_observations

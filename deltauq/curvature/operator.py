@@ -1,4 +1,4 @@
-"""What all curvatures share: the loop over the data, the mean, the dense and the SciPy form."""
+"""The base of all curvatures: the mean over the data, the dense and the SciPy form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 class CurvatureOperator(abc.ABC):
-    """A `[P, P]`, the mean of a per-example curvature over the data, as products A V.
+    """A curvature A `[P, P]`, the mean of a per-example one over the data, as products A V.
 
     Products run in the network's precision.
 
@@ -80,27 +80,38 @@ class CurvatureOperator(abc.ABC):
 
     @staticmethod
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
-        """Per-example vectors of length P that products are made of: one for each observation."""
+        """Number of vectors of length P an example that products are made of.
+
+        One for each observation, unless a subclass says otherwise.
+
+        Args:
+            likelihood: of the labels.
+            n_outputs: C.
+        """
         return likelihood.positions
 
     @abc.abstractmethod
     def trace(self) -> float:
-        """Trace of A."""
+        """Trace of A, the sum of its eigenvalues, exact but for rounding."""
 
     def matvec(self, vector: Array) -> Array:
-        """A v, `[P] -> [P]`; one pass over the data."""
+        """Multiply A by one vector, `[P] -> [P]`; one pass over the data."""
         vector = np.asarray(vector)
         return self.matmat(vector.reshape(-1, 1)).reshape(vector.shape)
 
     def matmat(self, vectors: Array, out: Array | None = None) -> Array:
-        """A V, `[P, b] -> [P, b]`, float64 unless V is float32; one pass over the data.
+        """Multiply A by several vectors at once; one pass over the data.
 
         Args:
-            vectors: V.
+            vectors: V `[P, b]`.
             out: where to put it, C-contiguous in the network's precision; None for a new array.
+
+        Returns:
+            A V `[P, b]`, float64 unless V is float32.
 
         Raises:
             InvalidInputError: V is not `[P, b]`, or `out` cannot take the result.
+            NumericalError: a product is not finite.
         """
         vectors = np.asarray(vectors)
         if vectors.ndim != 2 or vectors.shape[0] != self.shape[0]:
@@ -128,7 +139,7 @@ class CurvatureOperator(abc.ABC):
         return out.astype(asked, copy=False)
 
     def _check_finite(self, values: Array | float, what: str) -> None:
-        """`NumericalError` unless all numbers are finite: NaN would pass for no curvature."""
+        """Refuse numbers of which one is not finite: NaN would pass for no curvature."""
         if np.isfinite(np.sum(values, dtype=np.float64)):
             return
         raise NumericalError(
@@ -142,12 +153,12 @@ class CurvatureOperator(abc.ABC):
         )
 
     def to_dense(self) -> Array:
-        """A itself, float64 `[P, P]`, symmetric to the bit; P products."""
+        """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; P products."""
         dense = self.matmat(np.eye(self.shape[0]))
         return (dense + dense.T) / 2
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
-        """A as a `scipy.sparse.linalg.LinearOperator`, for `eigsh`, `cg` and the like."""
+        """Wrap A as a `scipy.sparse.linalg.LinearOperator`, for `eigsh`, `cg` and the like."""
         return scipy.sparse.linalg.LinearOperator(
             self.shape,
             matvec=self.matvec,

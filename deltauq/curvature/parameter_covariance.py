@@ -31,10 +31,10 @@ NegativeCurvature = Literal["project", "keep", "raise"]
 
 @dataclass(frozen=True)
 class ParameterCovariance:
-    """Sigma = (1/N) D [U diag(d) U^T + t (I - U U^T)] D, D = diag(scale).
+    """Covariance of the weights, Sigma = (1/N) D [U diag(d) U^T + t (I - U U^T)] D.
 
     The brackets hold the inverse of the precision in the prior's metric, where every parameter has
-    the L2 rate one; D = diag(lambda_j^-1/2) leads back.
+    the L2 rate one; D = diag(scale) = diag(lambda_j^-1/2) leads back.
 
     Attributes:
         vectors: U `[P, K]`, orthonormal.
@@ -58,7 +58,7 @@ class ParameterCovariance:
     noise: NoiseRange | None = None
 
     def with_noise(self, noise: NoiseRange | None) -> ParameterCovariance:
-        """The same, its noise known to lie in a range."""
+        """A copy whose noise is known to lie in a range."""
         certain = noise is None or noise.certified
         return replace(self, noise=noise, certified=self.certified and certain)
 
@@ -74,20 +74,35 @@ class ParameterCovariance:
                 )
 
     def project(self, along: Array, rest: Array) -> Array:
-        """J Sigma J^T `[..., C, C]` from what `Linearization.sketch` gives of J D and U."""
+        """Covariance J Sigma J^T `[..., C, C]` of what moves along rows J.
+
+        Args:
+            along: J D U `[..., C, K]`, as `Linearization.sketch` gives it.
+            rest: Q Q^T `[..., C, C]` with Q = J D (I - U U^T).
+        """
         return self.spectrum.quadratic_form(along, rest) / self.n_examples
 
     def project_bounds(self, along: Array, rest: Array) -> tuple[Array, Array] | None:
-        """The same from `bounds`, the smaller one first."""
+        """Covariances of rows J from both `bounds`, the smaller one first; None without bounds.
+
+        Args:
+            along: J D U `[..., C, K]`.
+            rest: Q Q^T `[..., C, C]` with Q = J D (I - U U^T).
+        """
         if self.bounds is None:
             return None
         low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
         return low / self.n_examples, high / self.n_examples
 
     def project_between(self, along: Array, rest: Array) -> tuple[Array, tuple[Array, ...] | None]:
-        """J Sigma J^T, and matrices in whose range it lies from all eigenpairs; None where unknown.
+        """Covariance J Sigma J^T, and matrices in whose range that from all eigenpairs lies.
 
-        Where the bounds are no proof the matrix itself belongs to the range.
+        The matrix itself belongs to the range where the bounds are no proof. None where no range is
+        known.
+
+        Args:
+            along: J D U `[..., C, K]`.
+            rest: Q Q^T `[..., C, C]` with Q = J D (I - U U^T).
         """
         middle, outer = self.project(along, rest), self.project_bounds(along, rest)
         if outer is None or self.certified:
@@ -101,7 +116,8 @@ class ParameterCovariance:
         return float(np.sqrt(high.largest / self.n_examples))
 
     def times(self, vector: Array) -> Array:
-        """Sigma v of a vector `[P]`."""
+        """Multiply a vector `[P]` by Sigma, without the `[P, P]` matrix."""
+        # D (U diag(d - t) U^T + t I) D v, the brackets of Sigma with t taken out of U's weights.
         scaled = self.scale * vector
         along = self.vectors.T @ scaled.astype(self.vectors.dtype)
         inside = self.vectors @ ((self.spectrum.weights - self.spectrum.tail) * along)
@@ -114,7 +130,7 @@ class ParameterCovariance:
         return np.asarray(self.scale**2 * squares / self.n_examples)
 
     def to_linear_operator(self) -> tf.linalg.LinearOperator:
-        """Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the precision of the eigenvectors.
+        """Wrap Sigma as a `tf.linalg.LinearOperator` `[P, P]` in the precision of the eigenvectors.
 
         That is float64 where all of them are known (rank="full"), else the network's.
         """
@@ -150,7 +166,7 @@ def low_rank_covariance(
     negative_curvature: NegativeCurvature = "project",
     epsilon: float = float(np.finfo(np.float64).eps),
 ) -> ParameterCovariance:
-    """The covariance from eigenpairs in the prior's metric.
+    """Make the covariance of the weights from eigenpairs in the prior's metric.
 
     Args:
         pairs: of M = L^-1/2 A L^-1/2.
@@ -175,9 +191,13 @@ def low_rank_covariance(
         return _indefinite_covariance(pairs, scale, n_examples, tail=tail, epsilon=epsilon)
     if negative_curvature == "raise":
         _require_no_negative(pairs, epsilon, "negative_curvature='project'")
+    # The semidefinite matrix nearest to M in the Frobenius norm has its eigenvalues clipped at zero
+    # (Higham 1988, "Computing a nearest symmetric positive semidefinite matrix"): in this metric,
+    # as the projection does not commute with a change of metric.
     positive = pairs.values > 0
     keep = slice(None) if complete or np.all(positive) else positive
     values = np.maximum(pairs.values[keep], 0.0)
+    # (M + I)^-1 = U diag(1 / (mu + 1)) U^T + t (I - U U^T), t for the inverses left out.
     spectrum = LowRank(1.0 / (values + 1.0), 0.0 if complete else _tail(pairs, tail))
     bounds = (spectrum, spectrum) if complete else _bounds(pairs, values, epsilon)
     return ParameterCovariance(pairs.vectors[:, keep], spectrum, scale, n_examples, bounds)
@@ -186,7 +206,7 @@ def low_rank_covariance(
 def _indefinite_covariance(
     pairs: Eigenpairs, scale: Array, n_examples: float, *, tail: Tail, epsilon: float
 ) -> ParameterCovariance:
-    """From pairs of both ends of an indefinite curvature, as they are."""
+    """Make the covariance from pairs of both ends of an indefinite curvature, as they are."""
     complete = pairs.rank == pairs.n_params
     if not complete and not 0 < pairs.n_lowest < pairs.rank:
         raise InvalidInputError(
@@ -221,7 +241,9 @@ def dense_covariance(
     negative_curvature: NegativeCurvature,
     epsilon: float,
 ) -> ParameterCovariance:
-    """The covariance where some parameters have no L2: A plus L2 must be positive definite.
+    """Make the covariance where some parameters have no L2, and all eigenpairs are known.
+
+    A plus L2 must be positive definite then.
 
     Args:
         pairs: all eigenpairs, in the metric where L2 is 1 or absent.
@@ -233,13 +255,16 @@ def dense_covariance(
         epsilon: relative rounding of the curvature, the network's machine epsilon.
 
     Raises:
-        NotPositiveDefiniteError: otherwise.
+        NotPositiveDefiniteError: A plus L2 has an eigenvalue that is zero or negative, or A a
+            negative one that is not kept.
     """
     check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
     if negative_curvature != "keep":
         _require_no_negative(
             pairs, epsilon, "negative_curvature='keep', or an L2 rate for every variable"
         )
+    # A + L in a metric where L is 1 or 0: not a shift of A's eigenvalues, so once more an
+    # eigenproblem.
     precision = (pairs.vectors * pairs.values) @ pairs.vectors.T
     precision[np.diag_indices_from(precision)] += penalised
     values, vectors = np.linalg.eigh(precision)
@@ -249,7 +274,7 @@ def dense_covariance(
 
 
 def tail_interval(pairs: Eigenpairs) -> tuple[float, float]:
-    """[low, high] of the inverse eigenvalues that were left out, in the prior's metric.
+    """Interval [low, high] of the inverse eigenvalues that were left out, in the prior's metric.
 
     Left-out eigenvalues lie between 0 and rest = min(mu_K, delta), delta the bound on what is left
     out or, where it was not computed, trace - sum mu; or, where pairs of both ends are there,
@@ -294,9 +319,10 @@ def _bounds(pairs: Eigenpairs, values: Array, epsilon: float) -> tuple[LowRank, 
     beyond = pairs.left_out.bound
     below = epsilon * float(np.max(pairs.values, initial=0.0))
     above = beyond
-    if pairs.smallest is not None:
+    if pairs.smallest is not None:  # the exact Hessian: eps below, eps on U and beta + eps outside
         below += float(np.sqrt(2.0) * np.linalg.norm(pairs.residual_norms))
         above, beyond = below, beyond + below
+    # Inverses turn the order around: what M can be at most gives the smallest covariance.
     below = min(below, 1.0 - epsilon)
     return (
         LowRank(1.0 / (1.0 + values + above), 1.0 / (1.0 + beyond)),
@@ -320,15 +346,17 @@ def _tail(pairs: Eigenpairs, tail: Tail) -> float:
 
 
 def is_positive(values: Array, epsilon: float) -> bool:
-    """Whether eigenvalues are all above what rounding can tell from 0; not where one is NaN."""
+    """Whether eigenvalues are all above what rounding can tell from 0; False where one is NaN."""
     return bool(np.min(values) > _smallest_told(values, epsilon))
 
 
 def _smallest_told(values: Array, epsilon: float) -> float:
+    """The smallest eigenvalue that rounding can tell from 0, beside the largest of some."""
     return 10 * np.sqrt(len(values)) * epsilon * float(np.max(np.abs(values)))
 
 
 def _require_positive(values: Array, epsilon: float) -> None:
+    """Refuse eigenvalues of the precision that are not above what rounding can tell from 0."""
     rounding = _smallest_told(values, epsilon)
     if not is_positive(values, epsilon):
         raise NotPositiveDefiniteError(
@@ -343,6 +371,7 @@ def _require_positive(values: Array, epsilon: float) -> None:
 
 
 def _require_no_negative(pairs: Eigenpairs, epsilon: float, other_remedy: str) -> None:
+    """Refuse a data curvature with negative eigenvalues beyond rounding."""
     smallest = pairs.smallest
     top = float(pairs.values[0]) if pairs.rank else 1.0
     if smallest is not None and not smallest >= -1e3 * epsilon * top:

@@ -20,10 +20,11 @@ Array = npt.NDArray[Any]
 
 
 def posterior(params: tf.Tensor, covariance: ParameterCovariance) -> Distribution:
-    """N(w^, Sigma), a `tfp.distributions.MultivariateNormalLinearOperator` `[P]`.
+    """The normal distribution N(w^, Sigma) of the weights, to sample from or for densities.
 
-    It is of the precision of the weights, float32 as a rule, so that its samples can be assigned
-    to a model; `log_prob` takes points of that precision.
+    It is a `tfp.distributions.MultivariateNormalLinearOperator` `[P]` of the precision of the
+    weights, float32 as a rule, so that its samples can be assigned to a model; `log_prob` takes
+    points of that precision.
 
     Args:
         params: the trained weights `[P]`.
@@ -40,7 +41,7 @@ def posterior(params: tf.Tensor, covariance: ParameterCovariance) -> Distributio
 
 
 class RootOperator(tf.linalg.LinearOperator):
-    """S `[P, P]` with S S^T = Sigma, products and solutions of which take O(P K).
+    """Root of the covariance, S `[P, P]` with S S^T = Sigma; products and solutions take O(P K).
 
     S = D K with K = U diag(r) U^T + t (I - U U^T), r the roots of the eigenvalues and D the scale
     of the prior's metric. U is orthonormal, so K^-1 is the same of 1 / r and 1 / t, and no matrix
@@ -55,6 +56,7 @@ class RootOperator(tf.linalg.LinearOperator):
     """
 
     def __init__(self, covariance: ParameterCovariance, dtype: Any) -> None:
+        # det S = det D det K, and K has the eigenvalues r on U and t, P - K times, elsewhere.
         n = covariance.n_examples
         roots = np.sqrt(covariance.spectrum.weights / n)
         tail = float(np.sqrt(covariance.spectrum.tail / n))

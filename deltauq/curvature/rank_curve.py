@@ -1,4 +1,4 @@
-"""How large must the rank be? The width of the standard errors' bounds against it."""
+"""How large the rank must be: the width of the standard errors' bounds against it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TailWidth:
         return self._median(pairs, self._times(self._rows, pairs.vectors))
 
     def of_leading(self, pairs: Eigenpairs, ranks: Array) -> Array:
-        """The same for each number of leading pairs."""
+        """Median widths at several numbers of leading pairs, `[len(ranks)]`."""
         along = self._times(self._rows, pairs.vectors)
         return np.array([self._median(_leading(pairs, k), along[..., :k]) for k in ranks])
 
@@ -91,14 +91,14 @@ class RankCurve(Shown):
         return int(reached[0]) if len(reached) else None
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Width against rank; see `deltauq.plots`."""
+        """Draw width against rank, on matplotlib axes or a figure of its own."""
         return self._draw("rank_curve", ax=ax)
 
 
 def rank_curve(
     pairs: Eigenpairs, rows: Array, epsilon: float, freedom: Freedom | None = None
 ) -> RankCurve:
-    """The curve up to the rank of some eigenpairs, without another product.
+    """Compute the rank curve up to the rank of some eigenpairs, without another product.
 
     The leading k of K pairs leave at most delta + mu_(k+1) out, delta being what all K do.
 
@@ -124,9 +124,10 @@ def rank_curve(
 
 
 def _leading(pairs: Eigenpairs, rank: int) -> Eigenpairs:
-    """The first k pairs, and what they leave out."""
+    """The first k pairs, with what they leave out."""
     if rank == pairs.rank:
         return pairs
+    # ||A - U_k diag(mu_k) U_k^T|| <= ||A - U diag(mu) U^T|| + mu_(k+1).
     left_out, residual_norms = pairs.left_out, pairs.residual_norms[:rank]
     if left_out is not None:
         beyond = left_out.bound + max(0.0, float(pairs.values[rank]))

@@ -28,7 +28,7 @@ def sandwich_covariance(
     rest: float | None = None,
     storage: Storage | None = None,
 ) -> ParameterCovariance:
-    """The covariance of the weights where the model need not be true.
+    """Make the covariance of the weights where the model need not be true.
 
     With B the bread in the prior's metric and V diag(g) V^T + r (I - V V^T) + c I the meat, B times
     meat times B is low rank plus a multiple of the identity in a basis W of U and V together. It is
@@ -59,6 +59,8 @@ def sandwich_covariance(
 
     def between(slices: LowRank, rest: float) -> LowRank:
         """The sandwich in the basis, for a spectrum of the bread and a tail of the meat."""
+        # Inside W the matrices W^T B W and W^T (meat) W multiply as the whole ones do, because both
+        # leave W's span to itself; outside W both are multiples of the identity, t^2 (r + c).
         outer = _core(slices.weights, slices.tail, of_bread)
         inner = _core(pairs.values, rest, of_meat) + l2
         tail = 0.0 if complete else slices.tail**2 * (rest + share)

@@ -51,10 +51,14 @@ class Solver(Protocol):
     """Finds eigenpairs; what it has computed is kept between calls."""
 
     def solve(self, rank: int) -> Eigenpairs:
-        """The K leading pairs."""
+        """Find the K leading pairs, or as many of them as converge.
+
+        Args:
+            rank: K.
+        """
 
     def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
-        """The last pairs with a bound on what they leave out.
+        """Add a bound on what the last pairs leave out.
 
         Args:
             pairs: as `solve` gave them last.
@@ -74,7 +78,7 @@ def make_solver(
     storage: Storage | None,
     ends: Ends = "largest",
 ) -> Solver:
-    """The solver of a curvature.
+    """Choose the solver of a curvature: a sketch if it is semidefinite, otherwise Lanczos.
 
     Args:
         operator: the curvature.
@@ -96,19 +100,19 @@ def make_solver(
 
 
 def solver_columns(operator: type[CurvatureOperator], rank: int, n_params: int) -> int:
-    """Vectors of length P, at most, that a solver holds at once."""
+    """Number of vectors of length P, at most, that a solver holds at once."""
     if operator.positive_semidefinite:
         return min(3 * (rank + _oversampling(rank)), 3 * n_params)
     return min(_krylov_limit(rank), n_params) + 2 * rank
 
 
 def bound_columns(rank: int) -> int:
-    """Vectors of length P, at most, that a bound on what is left out takes beside them."""
+    """Number of vectors of length P, at most, that bounding what is left out takes beside."""
     return (_BOUND_BLOCKS + 4) * _bound_width(rank)
 
 
 class _Nystrom:
-    """Of a semidefinite operator: two passes, and a certain lower approximation."""
+    """Solver of a semidefinite operator: two passes, and a certain lower approximation."""
 
     def __init__(self, operator: CurvatureOperator, **options: Any) -> None:
         self._operator = operator
@@ -120,6 +124,7 @@ class _Nystrom:
         self._sketch.grow(rank + _oversampling(rank))
         trace = self._operator.trace()
         values, vectors, self._reach = self._sketch.eigenpairs(rank)
+        # ||A u - s u|| <= ||A - A^|| ||u - Q Q^T u||, the norm of a semidefinite rest its trace.
         left_out = max(0.0, trace - float(values.sum()))
         return Eigenpairs(
             values=values[:rank],
@@ -132,6 +137,7 @@ class _Nystrom:
         )
 
     def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+        # E = A - U diag(mu) U^T, applied to vectors whose product with A is known or is made.
         def less(vectors: Array, image: Array) -> Array:
             inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
             return image - combine(pairs.vectors, inside)
@@ -153,7 +159,7 @@ class _Nystrom:
 
 
 class _Lanczos:
-    """Of the exact Hessian: pairs with small residuals, from either end."""
+    """Solver of the exact Hessian: pairs with small residuals, from either end."""
 
     def __init__(
         self,
@@ -180,6 +186,7 @@ class _Lanczos:
 
     def solve(self, rank: int) -> Eigenpairs:
         pairs, converged, share = self._converge(rank)
+        # sqrt(2) ||R||_F bounds what the pairs may be wrong by, as in the bounds of the covariance.
         inward = _from_the_ends(len(pairs.values), self._ends)
         epsilon = np.sqrt(2.0 * np.cumsum(pairs.residual_norms[inward] ** 2))
         kept = np.sort(inward[epsilon <= share])
@@ -225,10 +232,12 @@ class _Lanczos:
 
 
 def _oversampling(rank: int) -> int:
+    """Columns of a sketch beyond the rank that is asked for."""
     return max(10, rank // 12)
 
 
 def _krylov_limit(rank: int) -> int:
+    """Columns of a Krylov basis, at most, for a rank."""
     return 6 * rank + 120
 
 
@@ -244,7 +253,7 @@ def _bound_left_out(
     image: Array,
     step: int | None,
 ) -> NormBound:
-    """Of what the pairs leave of A; a trace that is known bounds it with certainty."""
+    """Bound what the pairs leave of A; a trace that is known bounds it with certainty."""
     largest = float(np.max(np.abs(pairs.values), initial=0.0))
     rounding = float(np.finfo(pairs.vectors.dtype).eps) * largest
     found = bound_largest_eigenvalue(

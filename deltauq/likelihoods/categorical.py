@@ -109,7 +109,7 @@ class Categorical(Likelihood):
         return np.asarray(curvature <= epsilon)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """Class probabilities, softmax(z), `[B, C]`."""
+        """Probabilities of the classes, softmax(z), `[B, C]`; each row sums to one."""
         return tf.nn.softmax(logits)
 
     def mean_jacobian(self, logits: tf.Tensor) -> tf.Tensor:

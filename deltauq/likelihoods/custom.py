@@ -88,9 +88,10 @@ class CustomLoss(Wrapped):
         return (matrix + tf.linalg.matrix_transpose(matrix)) / 2
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """V diag(sqrt(d)) of the second derivative V diag(d) V^T, `[B, C, C]`.
+        """Square root of the function's second derivative, V diag(sqrt(d)), `[B, C, C]`.
 
-        Negative d count as zero: `check_convex` has refused any beyond rounding before.
+        V diag(d) V^T is that derivative. Negative d count as zero: `check_convex` has refused any beyond
+        rounding before.
         """
         values, vectors = tf.linalg.eigh(self.second_derivative(logits, y))
         return vectors * tf.sqrt(tf.nn.relu(values))[:, None, :]
@@ -138,7 +139,7 @@ class CustomLoss(Wrapped):
         return False
 
     def with_noise(self, noise: Array) -> CustomLoss:
-        """This loss with noise variances `[C]` in the likelihood that gives its means."""
+        """A loss like this one with noise variances `[C]` in the likelihood of its means."""
         inner = self.inner.with_noise(noise)
         return CustomLoss(self.function, inner, dispersion=self._dispersion)
 

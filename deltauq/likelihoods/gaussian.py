@@ -171,7 +171,7 @@ class Gaussian(Likelihood):
         return True
 
     def with_noise(self, noise: Array) -> Gaussian:
-        """This regression with the variances `[C]` for its noise."""
+        """A regression like this one with the variances `[C]` for its noise."""
         return Gaussian(noise, pooled=self.pooled)
 
     def noise_variance(self) -> Array:

@@ -132,7 +132,7 @@ def _refuse(operations: Sequence[str], kind: str) -> None:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first few, in words."""
+    """Text that names the first few of some operations, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 

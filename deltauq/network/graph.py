@@ -1,4 +1,4 @@
-"""Reading a traced TensorFlow graph."""
+"""Tracing functions of tensors, and reading or copying the TensorFlow graphs that come out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Compiled", "Staged", "bytes_reached_from", "copies", "reached_from",
 
 
 def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
-    """All tensors that depend on some, those included, by their references."""
+    """Tensors of the graph that depend on some tensors, those included, by their references."""
     reached: dict[Any, tf.Tensor] = {}
     pending = list(tensors)
     while pending:
@@ -26,7 +26,7 @@ def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
 
 
 def bytes_reached_from(tensors: Sequence[tf.Tensor]) -> int:
-    """Bytes of all those tensors whose shape the graph knows."""
+    """Bytes of all tensors that depend on some, as far as the graph knows their shapes."""
     return sum(
         tensor.dtype.size * tensor.shape.num_elements()
         for tensor in reached_from(tensors).values()
@@ -46,9 +46,10 @@ def traced(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 def copies(
     results: Sequence[tf.Tensor], source: tf.Tensor, values: Sequence[tf.Tensor]
 ) -> Iterator[list[tf.Tensor]]:
-    """What some results of a tensor would be of others: copies of the graph between them.
+    """Copy what lies between a tensor and some results, with other tensors in its place.
 
-    Tracing the same again for each of the values takes many times as long.
+    Yields the results for each of the values. Tracing the same again for each of them takes many
+    times as long.
 
     Args:
         results: tensors of the current graph; those that do not depend on the source stay as they
@@ -78,7 +79,7 @@ def copies(
 
 
 class Compiled:
-    """A function compiled for one signature, at the first call.
+    """A function of tensors that is compiled for one signature, at its first call.
 
     `tf.function` counts traces by the place of the function in the code, and warns of those of one
     model after another; what is made of it here is not counted, and made as by `traced`.
@@ -93,7 +94,7 @@ class Compiled:
 
     @functools.cached_property
     def traced(self) -> Any:
-        """The `ConcreteFunction`."""
+        """The `ConcreteFunction` that the calls run, traced when it is first asked for."""
         return self._compiled.get_concrete_function()
 
     def __call__(self, *arguments: Any) -> Any:
@@ -124,11 +125,11 @@ class Staged:
         )
 
     def first(self, *arguments: Any) -> list[tf.Tensor]:
-        """All arguments but the last -> the tensors that the second stage needs of them."""
+        """Tensors that the second stage needs of all arguments but the last."""
         return list(self._first(*tf.nest.flatten(arguments)))
 
     def second(self, point: Sequence[tf.Tensor], stack: tf.Tensor) -> tf.Tensor:
-        """The function's values, stacked, for several last arguments `[b, ...]`."""
+        """Values of the function, stacked, for several last arguments `[b, ...]`."""
         count = stack.shape[0]
         if count not in self._second:
             # Side by side rather than stacked: TensorFlow then runs them on all processors.

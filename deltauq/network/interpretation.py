@@ -1,7 +1,8 @@
-"""What a model's outputs mean: its likelihood, checked against its last operation."""
+"""What a model's outputs mean: its likelihood, checked against the model's last operation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ _NOT_LOGITS = frozenset({"Tanh", "Relu", "Relu6", "Softplus", "Exp", "Softsign"}
 
 @dataclass(frozen=True)
 class InterpretedModel:
-    """A model whose outputs have a meaning: which likelihood, with which of them left out.
+    """A network together with what its outputs mean: the likelihood of its labels and the mask.
 
     Attributes:
         network: the model, its logits taken before the link function of the likelihood.
@@ -50,12 +51,12 @@ class InterpretedModel:
 
     @property
     def n_outputs(self) -> int:
-        """C, all positions together."""
+        """Number C of outputs, those of all positions together."""
         return self.inspection.n_outputs
 
 
 def interpret(network: Network, inspection: Inspection, likelihood: Any) -> InterpretedModel:
-    """Find the likelihood of a model's labels.
+    """Find the likelihood of a model's labels, and check that it goes with the outputs.
 
     Args:
         network: the network.
@@ -84,8 +85,8 @@ def interpret(network: Network, inspection: Inspection, likelihood: Any) -> Inte
     return InterpretedModel(network, inspection, found, training.reduction, mask)
 
 
-def outputs(network: Network, data: Batches) -> Any:
-    """Logits `[B, C]`, labels and weights of one batch after the other, once through the data."""
+def outputs(network: Network, data: Batches) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """Yield logits `[B, C]`, labels and weights batch by batch, once through the data."""
 
     def logits(params: tf.Tensor, x: Any) -> tf.Tensor:
         return network.logits(network.unflatten(params), x)

@@ -1,4 +1,4 @@
-"""The L2 rate of every variable: read from Keras regularizers, or given."""
+"""The L2 rate of every variable, read from Keras regularizers or given by the user."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ L2 = str | float | Mapping[str, float]
 
 @dataclass(frozen=True)
 class VariableRate:
-    """The L2 rate of a variable, and where it comes from.
+    """The L2 rate of a variable, with where it comes from.
 
     Attributes:
         path: of the variable.
         rate: lambda; zero where there is none.
         source: "l2=...", a pattern of it, a Keras regularizer, or "nothing".
-        read: it is that of a regularizer, of whichever Keras, and means what the loss makes of it.
+        read: whether it was read from a regularizer, of whichever Keras, and means what the loss
+            makes of it.
     """
 
     path: str
@@ -48,13 +49,17 @@ class VariableRate:
 
 
 def range_of(rates: npt.ArrayLike) -> str:
-    """The rate, or the smallest and the largest one, in words."""
+    """Text for some rates: the only one, or the smallest and the largest."""
     low, high = (f"{rate:.3g}" for rate in (np.min(rates), np.max(rates)))
     return low if low == high else f"{low} to {high}"
 
 
 def check_l2(l2: Any) -> None:
-    """`InvalidInputError` for what is no word, rate or mapping to rates, whatever the model."""
+    """Refuse an `l2=` that is no word, rate or mapping to rates, whatever the model.
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
     if isinstance(l2, str):
         if l2 not in ("auto", "tune"):
             raise _not_understood(l2)
@@ -66,7 +71,7 @@ def check_l2(l2: Any) -> None:
 def l2_rates(
     variables: Sequence[Any], l2: L2, *, read_scale: float = 1.0
 ) -> npt.NDArray[np.float64]:
-    """Rates lambda_j, one a variable: the cost contains (lambda_j / 2) * sum w^2.
+    """Find the L2 rate lambda_j of every variable: the cost contains (lambda_j / 2) * sum w^2.
 
     Args:
         variables: Keras variables, each with `path` and `regularizer`.
@@ -104,7 +109,7 @@ def l2_rates(
 def l2_sources(
     variables: Sequence[Any], l2: L2, *, read_scale: float = 1.0
 ) -> tuple[VariableRate, ...]:
-    """The rates of `l2_rates` with where they come from; raises the same errors."""
+    """Find the rates of `l2_rates` with where they come from; raises the same errors."""
     rates = l2_rates(variables, l2, read_scale=read_scale)
     return tuple(
         VariableRate(variable.path, float(rate), *_source(variable, l2))
@@ -134,12 +139,15 @@ def complete_l2(variables: Sequence[Any]) -> L2:
 
 
 def refuse_other_terms(layers: Sequence[str]) -> None:
-    """`UnsupportedModelError` for terms of the cost that no L2 rate stands for.
+    """Refuse terms of the cost that no L2 rate stands for, such as activity regularizers.
 
     For l2="auto" alone: rates that are given say that the user knows.
 
     Args:
         layers: names of the layers that add them.
+
+    Raises:
+        UnsupportedModelError: there are such layers.
     """
     if layers:
         raise UnsupportedModelError(
@@ -152,12 +160,15 @@ def refuse_other_terms(layers: Sequence[str]) -> None:
 
 
 def refuse_weight_decay(model: Any, rates: npt.NDArray[np.float64], l2: L2) -> None:
-    """`UnsupportedModelError` where the optimizer's decay is all that held some weights back.
+    """Refuse a model of which only the optimizer's weight decay held some weights back.
 
     Args:
         model: was trained by `model.optimizer`.
         rates: one a variable.
         l2: anything but "auto" says what rate to assume.
+
+    Raises:
+        UnsupportedModelError: the optimizer decays weights that have no L2 rate.
     """
     optimizer = getattr(model, "optimizer", None)
     decay = getattr(optimizer, "weight_decay", None)

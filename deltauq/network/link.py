@@ -1,4 +1,4 @@
-"""What stands at the end of a model: logits, or a link function whose input they are; a mask.
+"""The end of a model: logits, or a link function whose input they are; and its mask.
 
 The trace of the output is walked back through operations that only move numbers, as where a layer
 is applied at every position of a sequence and the results are stacked.
@@ -18,11 +18,11 @@ LINKS = frozenset({"Softmax", "Sigmoid"})
 
 
 class End(NamedTuple):
-    """The end of a model.
+    """The last operation of a model, with the logits that it is made of.
 
     Attributes:
         last: the type of the last operation that does more than move numbers.
-        link: that, where it is a link function; None otherwise.
+        link: that type, where it is a link function; None otherwise.
         logits: the output without the link function, in the output's shape.
     """
 
@@ -40,7 +40,7 @@ class _Move(NamedTuple):
 
 
 def end_of(output: tf.Tensor) -> End:
-    """The end of the model that made an output; inside its trace."""
+    """Find the end of the model that made an output; inside its trace."""
     operation = output.op
     if operation.type in LINKS:
         return End(operation.type, operation.type, operation.inputs[0])

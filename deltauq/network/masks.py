@@ -1,4 +1,4 @@
-"""Keras masks: which predictions of an input its loss leaves out."""
+"""Keras masks, which say what predictions of an input the loss leaves out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["OutputMask", "find_mask"]
 
 
 def find_mask(network: Network, inspection: Inspection) -> OutputMask | None:
-    """The mask that Keras keeps on a model's output; None where there is none.
+    """Find the mask that Keras keeps on a model's output; None where there is none.
 
     `Masking`, `Embedding(mask_zero=True)` and layers with a `compute_mask` of their own mark
     padding, and most layers hand the mark on. A loss of Keras leaves the predictions out that are
@@ -71,7 +71,7 @@ class OutputMask:
         return np.asarray(self._compiled(self._network.params, x))
 
     def symbolic(self, output: tf.Tensor) -> tf.Tensor:
-        """The same of the model's output, inside a `tf.function`."""
+        """Mask of the model's own output, True where a prediction counts; in a `tf.function`."""
         return tf.reshape(tf.cast(mask_of(output), tf.bool), self._shape)
 
     def _of_flat(self, params: tf.Tensor, x: Any) -> tf.Tensor:

@@ -106,7 +106,7 @@ class Network:
         check_finite_weights(trainable + non_trainable)
 
     def unflatten(self, params: tf.Tensor) -> list[tf.Tensor]:
-        """The parts of a flat vector `[P]`, each in its variable's shape."""
+        """Cut a flat vector `[P]` into the parameters, each in its variable's shape."""
         parts = tf.split(params, [parameter.size for parameter in self.parameters])
         return [
             tf.reshape(part, parameter.shape)
@@ -125,13 +125,13 @@ class Network:
         return logits if logits.shape.rank == 2 else _one_row(logits)
 
     def without_link(self) -> Network:
-        """The same with the model's output itself for logits, a sigmoid at its end included."""
+        """A network whose logits are the model's own output, with a sigmoid at its end included."""
         other = copy.copy(self)
         other._links = frozenset()
         return other
 
     def in_variables(self) -> Network:
-        """The same with all values in `tf.Variable`s: a SavedModel cannot hold large constants."""
+        """A network with its values in `tf.Variable`s: a SavedModel cannot hold large constants."""
         other = copy.copy(self)
         other.params = tf.Variable(self.params, trainable=False)
         other._fixed = {
@@ -140,7 +140,7 @@ class Network:
         return other
 
     def fixed_values(self) -> list[Any]:
-        """The values of all variables that are not uncertain."""
+        """Values of all variables that are not uncertain, in the model's order."""
         return list(self._fixed.values())
 
     def output(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
@@ -164,7 +164,7 @@ class Network:
         return compilation.get_compile_config() if compilation.compiled else None
 
     def count_outputs(self, spec: Any) -> int:
-        """C, of inputs of these `tf.TensorSpec`s."""
+        """Number C of outputs for inputs of these `tf.TensorSpec`s, all positions together."""
 
         def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
             return self.logits(self.unflatten(params), x)
@@ -340,12 +340,12 @@ class Inspection:
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Axes between the inputs and their outputs: those of a sequence or an image."""
+        """Axes between inputs and outputs, of a sequence or an image; () where there are none."""
         return self.output.shape[1:-1]
 
     @property
     def n_outputs(self) -> int:
-        """C, all positions together."""
+        """Number C of outputs, those of all positions together."""
         return int(np.prod(self.output.shape[1:]))
 
 

@@ -18,7 +18,7 @@ Layers = str | Sequence[str] | Callable[[Any], bool] | None
 
 @dataclass(frozen=True)
 class Parameter:
-    """One variable's place in the flat parameter vector: `params[start:stop]`."""
+    """Place and shape of one variable in the flat parameter vector: `params[start:stop]`."""
 
     path: str
     shape: tuple[int, ...]
@@ -27,12 +27,16 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """Number of entries."""
+        """Number of the variable's entries."""
         return self.stop - self.start
 
 
 def select(trainable: list[Any], layers: Layers) -> list[Any]:
-    """The variables that `layers` names; `InvalidInputError` where it names none."""
+    """Choose the variables that `layers` names, in the model's order.
+
+    Raises:
+        InvalidInputError: it names none.
+    """
     if layers is None:
         chosen = trainable
     elif callable(layers):
@@ -73,7 +77,7 @@ def _last_layer(trainable: list[Any]) -> list[Any]:
 
 
 def lay_out(variables: Sequence[Any]) -> tuple[Parameter, ...]:
-    """The places of variables one after the other."""
+    """Lay variables out one after the other in a flat vector, and say where each stands."""
     parameters, start = [], 0
     for variable in variables:
         shape = tuple(int(n) for n in variable.shape)

@@ -42,7 +42,7 @@ _FAILURES = (
 
 
 def probe_rows(network: Network, x: Any) -> Any:
-    """Different rows like the first ones of the data, on which the network's derivatives show.
+    """Make different rows like the first ones of the data, on which derivatives show.
 
     The first rows with a tenth of the inputs' spread as seeded noise (integers are rolled along
     their second axis): no two are alike and none is blank. Noise may leave the domain of a log, a

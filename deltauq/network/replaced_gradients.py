@@ -51,7 +51,10 @@ _REPLACED = {
 
 @contextmanager
 def fast_gradients() -> Iterator[None]:
-    """Operations traced inside get the gradients of this module; eager ones keep their own."""
+    """Give operations that are traced inside the gradients of this module.
+
+    Operations that run eagerly keep their own.
+    """
     if tf.executing_eagerly():
         yield
         return

@@ -14,7 +14,11 @@ __all__ = ["check_constraints", "check_finite_weights", "check_single_output", "
 
 
 def common_dtype(adapter: Adapter, variables: Sequence[Any]) -> str:
-    """The one precision of the uncertain variables and of all layers: "float32" or "float64"."""
+    """The one precision of the uncertain variables and of all layers: "float32" or "float64".
+
+    Raises:
+        UnsupportedModelError: there are several, or another one.
+    """
     dtypes = {str(variable.dtype) for variable in variables}
     others = {
         name: dtype for name, dtype in adapter.compute_dtypes().items() if dtype not in dtypes
@@ -32,7 +36,11 @@ def common_dtype(adapter: Adapter, variables: Sequence[Any]) -> str:
 
 
 def check_finite_weights(variables: Sequence[Any]) -> None:
-    """Refuse NaN and infinity."""
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        UnsupportedModelError: a weight is not finite.
+    """
     for variable in variables:
         value = variable.numpy()
         if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
@@ -45,7 +53,11 @@ def check_finite_weights(variables: Sequence[Any]) -> None:
 
 
 def check_constraints(variables: Sequence[Any]) -> None:
-    """Refuse uncertain variables that training kept within a set: the cost may fall outside it."""
+    """Refuse uncertain variables that training kept within a set: the cost may fall outside it.
+
+    Raises:
+        UnsupportedModelError: a variable has a constraint.
+    """
     constrained = {
         variable.path: type(variable.constraint).__name__
         for variable in variables
@@ -62,7 +74,11 @@ def check_constraints(variables: Sequence[Any]) -> None:
 
 
 def check_single_output(output: Any) -> None:
-    """Refuse a model with several outputs, or with one in a list or a dict."""
+    """Refuse a model with several outputs, or with one in a list or a dict.
+
+    Raises:
+        UnsupportedModelError: the output is no single tensor.
+    """
     if isinstance(output, (list, tuple, dict)):
         names = list(output) if isinstance(output, dict) else range(len(output))
         raise UnsupportedModelError(

@@ -81,7 +81,7 @@ class Estimate:
 
     @property
     def unmasked(self) -> Self:
-        """This prediction without the inputs or positions that the model's mask takes out."""
+        """The prediction without the inputs or positions that the model's mask takes out."""
         return self[~self.masked] if np.any(self.masked) else self
 
     @cached_property

@@ -59,7 +59,7 @@ class Linearization:
         self._compiled: dict[Directions, Any] = {}
 
     def rescaled(self, factor: float) -> Linearization:
-        """This linearisation with the scale D times a factor."""
+        """A linearisation like this one with the scale D times a factor."""
         other = copy.copy(self)
         other._rates = [rate * factor for rate in self._rates]
         return other

@@ -1,4 +1,4 @@
-"""One progress display, shown only when work lasts longer than a second."""
+"""A progress display for long work, shown only when the work lasts longer than a second."""
 
 from __future__ import annotations
 

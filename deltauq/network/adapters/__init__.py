@@ -25,7 +25,10 @@ __all__ = ["Adapter", "TensorFlowVariable", "Values", "adapt", "state_use"]
 
 
 def adapt(model: Any) -> Adapter:
-    """The adapter for a model, or for a Keras file.
+    """Find the adapter that calls a model, or the model of a Keras file.
+
+    Args:
+        model: a Keras 3 or `tf_keras` model, a `tf.Module` with a call, or the path of a file.
 
     Raises:
         UnsupportedModelError: nothing that can be called with other values of its variables, or
@@ -55,6 +58,7 @@ def adapt(model: Any) -> Adapter:
 
 
 def _check_built(model: Any) -> None:
+    """Refuse a Keras model whose variables were not made yet."""
     variables = model.variables if getattr(model, "built", True) else []
     if not variables:
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""What the package needs of a model, whoever made it."""
+"""What the package needs of a model, whoever made it: the protocol of adapters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,15 @@ class Adapter(Protocol):
     compilation: Any
 
     def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
-        """The output in inference mode, and what becomes of the variables in `non_trainable`."""
+        """Call the model in inference mode with other values of its variables.
+
+        Args:
+            values: by the `id` of the variable that each stands for.
+            x: inputs.
+
+        Returns:
+            The output, and what becomes of the variables in `non_trainable`.
+        """
 
     def check(self, values: Values, x: Any) -> None:
         """Raise `UnsupportedModelError` where a call with the values is not the model's own."""
@@ -46,7 +54,7 @@ class Adapter(Protocol):
 
 
 def own_loss(loss: Any, losses: Any) -> dict[str, Any] | None:
-    """A loss of the user's own as Keras writes one, but by its full name; None for Keras' losses.
+    """Describe a loss of the user's own as Keras does, by its full name; None for Keras' losses.
 
     By identity: a function or class may have any name, that of one of Keras' among them.
 
@@ -77,7 +85,7 @@ def compute_dtypes(layers: Sequence[Any], containers: tuple[Any, ...]) -> dict[s
 
 @contextmanager
 def kept(collections: Sequence[list[Any] | set[Any]]) -> Iterator[None]:
-    """Collections that are empty inside and hold afterwards what they held before."""
+    """Empty some collections while the block runs, and give them back what they held before."""
     before = [collection.copy() for collection in collections]
     for collection in collections:
         collection.clear()

@@ -18,7 +18,7 @@ class Compilation:
     """What a file says that its model was compiled with, where Keras could not load it.
 
     Attributes:
-        compiled: it was.
+        compiled: whether it was compiled.
     """
 
     compiled = True
@@ -27,12 +27,12 @@ class Compilation:
         self._config = config
 
     def get_compile_config(self) -> dict[str, Any]:
-        """As Keras wrote it: the loss by its name."""
+        """The configuration as Keras wrote it to the file, in which the loss has only its name."""
         return self._config
 
 
 def open_model(path: str | Path) -> tuple[Any, Any]:
-    """The model of a `.keras` or `.h5` file, and what it was compiled with.
+    """Open a `.keras` or `.h5` file: the model, and what it was compiled with.
 
     A file whose loss, metric or optimizer cannot be loaded is opened without them: its loss is then
     known by name only, so that the likelihood must be given.
@@ -56,6 +56,7 @@ def open_model(path: str | Path) -> tuple[Any, Any]:
 
 
 def _without_loss(path: Path, error: Exception) -> Any:
+    """Open a file without its loss, metrics and optimizer, after the error that they gave."""
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as second:
@@ -68,7 +69,7 @@ def _without_loss(path: Path, error: Exception) -> Any:
 
 
 def _compile_config(path: Path) -> dict[str, Any]:
-    """What the file says of the loss; nothing that is known where it says nothing."""
+    """What the file says of the loss; a configuration without one where it says nothing."""
     found = None
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

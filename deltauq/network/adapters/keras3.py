@@ -14,7 +14,7 @@ __all__ = ["KerasAdapter"]
 
 
 class KerasAdapter:
-    """A Keras 3 model; see `Adapter`.
+    """Adapter of a Keras 3 model, which is called by its stateless call.
 
     Args:
         model: the model.
@@ -33,20 +33,23 @@ class KerasAdapter:
         _refuse_quantized(model)
 
     def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
-        """The output in inference mode, and the new values of `non_trainable`."""
+        """Output in inference mode for other values, and the new values of `non_trainable`."""
         output, state, _ = self._stateless(values, x, training=False)
         return output, state
 
     def check(self, values: Values, x: Any) -> None:
-        """Keras vouches for its stateless call."""
+        """Accept every call, because Keras vouches for its stateless call."""
 
     def compute_dtypes(self) -> dict[str, str]:
-        """By layer."""
+        """The precision in which each layer of the model computes, by the layer's name."""
         containers = (keras.layers.InputLayer, keras.Model)
         return compute_dtypes(self.model._flatten_layers(), containers)
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
-        """Layers with an activity regularizer or `add_loss`; traced in training mode, not run."""
+        """Names of layers with an activity regularizer or `add_loss`.
+
+        The model is traced in training mode, not run.
+        """
         found: list[str] = []
 
         def trace(x: Any) -> None:
@@ -73,6 +76,7 @@ class KerasAdapter:
 
 
 def _refuse_quantized(model: Any) -> None:
+    """Refuse a model with quantized weights, which have no derivatives."""
     quantized = {
         layer.name: layer.quantization_mode
         for layer in model._flatten_layers()
@@ -88,7 +92,7 @@ def _refuse_quantized(model: Any) -> None:
 
 
 class _Compilation:
-    """What a model was compiled with."""
+    """What a Keras 3 model was compiled with, as the model says itself."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -17,7 +17,7 @@ _OF_WEIGHT = "Layer._handle_weight_regularization."
 
 
 class LegacyKerasAdapter(TensorFlowAdapter):
-    """A `tf_keras` model; its variables are named as they are, without the ":0".
+    """Adapter of a `tf_keras` model; its variables are named as they are, without the ":0".
 
     Args:
         model: the model.
@@ -44,12 +44,15 @@ class LegacyKerasAdapter(TensorFlowAdapter):
         self.compilation = _Compilation(model, package)
 
     def compute_dtypes(self) -> dict[str, str]:
-        """By layer."""
+        """The precision in which each layer of the model computes, by the layer's name."""
         containers = (self._package.layers.InputLayer, self._package.Model)
         return compute_dtypes(self._layers, containers)
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
-        """Layers with an activity regularizer or `add_loss`; traced in training mode, not run."""
+        """Names of layers with an activity regularizer or `add_loss`.
+
+        The model is traced in training mode, not run.
+        """
         found: list[str] = []
 
         def trace(x: Any) -> None:
@@ -60,7 +63,7 @@ class LegacyKerasAdapter(TensorFlowAdapter):
         return self._own_terms + found
 
     def run(self, x: Any, *, training: bool = False) -> Any:
-        """A call of the model as it stands."""
+        """Call the model with the values that its variables hold."""
         return self._run(x, training=training)[0]
 
     def _run(self, x: Any, *, training: bool) -> tuple[Any, list[str]]:

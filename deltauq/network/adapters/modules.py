@@ -1,4 +1,4 @@
-"""Models that read `tf.Variable`s: their reads are replaced in the trace."""
+"""Models that read `tf.Variable`s: their reads are replaced in the trace of a call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ModuleAdapter", "TensorFlowAdapter", "TensorFlowVariable"]
 
 @dataclass(frozen=True, eq=False)
 class TensorFlowVariable:
-    """A `tf.Variable` with what a Keras 3 variable has.
+    """A `tf.Variable` with the attributes that a Keras 3 variable has.
 
     Attributes:
         variable: the user's.
@@ -35,17 +35,17 @@ class TensorFlowVariable:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its value."""
+        """Shape of the variable's value, as integers."""
         return tuple(self.variable.shape)
 
     @property
     def dtype(self) -> str:
-        """Of its value."""
+        """Name of the variable's precision, such as "float32"."""
         return str(self.variable.dtype.name)
 
     @property
     def constraint(self) -> Any:
-        """What training projects it with, or None."""
+        """What training projects the variable with, or None."""
         return getattr(self.variable, "constraint", None)
 
     @property
@@ -54,16 +54,16 @@ class TensorFlowVariable:
         return list(getattr(self.variable, "values", [self.variable]))
 
     def numpy(self) -> npt.NDArray[Any]:
-        """Its value."""
+        """Value of the variable as a NumPy array."""
         return np.asarray(self.variable.numpy())
 
     def assign(self, value: Any) -> None:
-        """Give it another value."""
+        """Give the variable another value, in the user's model too."""
         self.variable.assign(value)
 
 
 class TensorFlowAdapter:
-    """A callable model on `tf.Variable`s; see `Adapter`.
+    """Adapter of a callable model on `tf.Variable`s, whose reads are replaced while it is traced.
 
     Args:
         model: the model.
@@ -87,7 +87,7 @@ class TensorFlowAdapter:
         self._compiled = tf.function(self._of_list, autograph=False)
 
     def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
-        """The output; a call that would change a variable is refused before it is made."""
+        """Output for other values; a call that would change a variable is refused beforehand."""
         unchanged = [values[id(v)] for v in self.non_trainable]
         if not tf.executing_eagerly():
             return self.trace(values, x), unchanged
@@ -97,7 +97,11 @@ class TensorFlowAdapter:
         return concrete(ordered, x), unchanged
 
     def check(self, values: Values, x: Any) -> None:
-        """The gradient by the values is that of the model as it stands, by its own variables."""
+        """Check that the gradient by the values is that of the model by its own variables.
+
+        Raises:
+            UnsupportedModelError: it is not.
+        """
         own = [v.variable for v in self.trainable]
         with tf.GradientTape() as tape:
             target = _mixed(self.run(x))
@@ -116,7 +120,7 @@ class TensorFlowAdapter:
             raise _not_differentiable(f"another one by {lost}")
 
     def _gradients(self, values: Values, x: Any) -> list[tf.Tensor]:
-        """Of one number made of the output, by the trainable variables."""
+        """Gradients of one number made of the output, in the trainable variables."""
         here = [values[id(v)] for v in self.trainable]
 
         def gradients(tensors: list[tf.Tensor], x: Any) -> list[tf.Tensor]:
@@ -128,25 +132,25 @@ class TensorFlowAdapter:
         return traced(gradients, here, x)(here, x)
 
     def compute_dtypes(self) -> dict[str, str]:
-        """Nothing is known of layers."""
+        """An empty mapping, because nothing is known of layers."""
         return {}
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
-        """Nothing is known of the cost."""
+        """An empty list, because nothing is known of the cost."""
         return []
 
     def trace(self, values: Values, x: Any) -> Any:
-        """The output for the values, inside a `tf.function`."""
+        """Output of the model for other values, inside a `tf.function`."""
         with self.replaced(values):
             return self.run(x)
 
     def replaced(self, values: Values) -> AbstractContextManager[None]:
-        """What is traced inside reads the values."""
+        """Context in which what is traced reads the values in place of the variables."""
         parts = ((id(part), values[id(v)]) for v in self._variables for part in v.parts)
         return reads_replaced(dict(parts))
 
     def run(self, x: Any, *, training: bool = False) -> Any:
-        """A call of the model as it stands."""
+        """Call the model with the values that its variables hold."""
         mode = dict.fromkeys(self._modes, training)
         return convert(lambda: self.model(x, **mode))()
 
@@ -154,7 +158,7 @@ class TensorFlowAdapter:
         return self.trace(dict(zip(map(id, self._variables), values, strict=True)), x)
 
     def _check_trace(self, graph: Any) -> None:
-        """Refuse what is no function of the values; what is read of a variable was replaced."""
+        """Refuse a trace that is no function of the values, all reads having been replaced."""
         used = state_use(graph)
         if used.draws:
             raise UnsupportedModelError(
@@ -191,7 +195,7 @@ class TensorFlowAdapter:
 
 
 class ModuleAdapter(TensorFlowAdapter):
-    """A `tf.Module` with a call; its variables are named by the attributes that hold them."""
+    """Adapter of a `tf.Module` with a call; its variables are named by their attributes."""
 
     def __init__(self, module: Any) -> None:
         paths: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Derivatives of the network in its parameters."""
+"""Derivatives of the network's logits in its parameters, example by example."""
 
 from deltauq.network.jacobians.factors import Factor, Workspace, assemble, evaluated, stacked
 from deltauq.network.jacobians.head import LinearHead, find_linear_head

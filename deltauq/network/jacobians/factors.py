@@ -52,20 +52,20 @@ class Workspace:
 
 
 class Factor(Protocol):
-    """Rows `[B, R, size]` of one variable: B examples, R cotangents each."""
+    """Rows `[B, R, size]` of one variable in whatever form: B examples, R cotangents each."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, R, size)."""
+        """Shape of the rows that the factor stands for, (B, R, size)."""
 
     def rows(self, out: Array) -> None:
         """Write the rows into an array `[B, R, size]`, which may be a part of a wider one."""
 
     def beside(self, others: Sequence[Self]) -> Self:
-        """These rows, then those of others that are made of the same data, as one factor."""
+        """Join the rows of several factors that are made of the same data, one after the other."""
 
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
-        """Rows times V `[size, K]`, and the inner products of each example's rows.
+        """Multiply rows by V `[size, K]`, and with the rows of the same example.
 
         Returns:
             `[B, R, K]` and `[B, R, R]`.
@@ -73,7 +73,7 @@ class Factor(Protocol):
 
 
 def evaluated(factors: Sequence[Factor]) -> list[Factor]:
-    """What a compiled function returned of them, as arrays; nothing is copied."""
+    """Factors that a compiled function returned, with arrays for tensors; nothing is copied."""
     return list(tf.nest.map_structure(np.asarray, factors))
 
 
@@ -94,7 +94,7 @@ def stacked(factors: Sequence[Factor]) -> Array:
 
 
 class Rows(NamedTuple):
-    """Rows that were formed.
+    """Rows of one variable that were formed in full.
 
     Attributes:
         formed: R arrays `[B, ...]`.
@@ -104,26 +104,26 @@ class Rows(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, R, size)."""
+        """Shape of the rows, (B, R, size)."""
         first = self.formed[0]
         return len(first), len(self.formed), int(np.prod(first.shape[1:]))
 
     def rows(self, out: Array) -> None:
-        """Copy them."""
+        """Copy the rows into an array `[B, R, size]`."""
         for r, row in enumerate(self.formed):
             out[:, r] = row.reshape(len(row), -1)
 
     def beside(self, others: Sequence[Self]) -> Self:
-        """All in a row."""
+        """Join the rows of several factors, one after the other."""
         return self._replace(formed=_chained(self.formed, (other.formed for other in others)))
 
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
-        """One product for the whole batch, and a small one an example."""
+        """Multiply by one product for the whole batch, and a small one for each example."""
         return _contract_rows(self, vectors, workspace)
 
 
 class OuterProducts(NamedTuple):
-    """Row r is sum_t a_t (x) delta_rt, for a variable of shape `[I, O]`.
+    """Rows of a variable of shape `[I, O]` as outer products, row r being sum_t a_t (x) delta_rt.
 
     Attributes:
         a: `[B, T, I]`; T positions share the variable (pixels of a convolution, steps).
@@ -135,11 +135,11 @@ class OuterProducts(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, R, I O)."""
+        """Shape of the rows that the products stand for, (B, R, I O)."""
         return len(self.a), len(self.deltas), self.a.shape[2] * self.deltas[0].shape[2]
 
     def rows(self, out: Array) -> None:
-        """A small product an example; a plain multiplication where there is one position."""
+        """Form the rows by a small product an example, or a multiplication at one position."""
         n_inputs, n_outputs = self.a.shape[2], self.deltas[0].shape[2]
         multiply = np.multiply if self.a.shape[1] == 1 else np.matmul
         for r, delta in enumerate(self.deltas):
@@ -147,11 +147,11 @@ class OuterProducts(NamedTuple):
             multiply(np.swapaxes(self.a, 1, 2), delta, out=row)
 
     def beside(self, others: Sequence[Self]) -> Self:
-        """One a for all deltas."""
+        """Join the deltas of several factors, which share their one a."""
         return self._replace(deltas=_chained(self.deltas, (other.deltas for other in others)))
 
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
-        """Each of the two from the factors where there are few positions, else from the rows.
+        """Multiply the factors where there are few positions, otherwise the rows.
 
         Multiplications for K columns: T I O K + R T O K against R I O K (the factored form is bound
         by memory, so it has to save half of them), and T^2 (I + R^2 O) against R^2 I O.
@@ -192,7 +192,7 @@ class OuterProducts(NamedTuple):
 
 
 class Convolved(NamedTuple):
-    """Row r is sum_t patch_t (x) delta_rt, for a convolution's kernel `[window ..., I, O]`.
+    """Rows of a convolution's kernel `[window ..., I, O]`, row r being sum_t patch_t (x) delta_rt.
 
     Attributes:
         images: `[B, space ..., I]`.
@@ -206,23 +206,24 @@ class Convolved(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, R, size)."""
+        """Shape of the rows that the images and deltas stand for, (B, R, size)."""
         entries = int(np.prod(self.layout[0])) * self.images.shape[-1] * self.deltas[0].shape[-1]
         return len(self.images), len(self.deltas), entries
 
     def rows(self, out: Array) -> None:
-        """The rows of the outer products."""
+        """Form the rows as those of outer products of patches and deltas."""
         self._products().rows(out)
 
     def beside(self, others: Sequence[Self]) -> Self:
-        """The same images for all deltas."""
+        """Join the deltas of several factors, which share their images."""
         return self._replace(deltas=_chained(self.deltas, (other.deltas for other in others)))
 
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
-        """As the outer products."""
+        """Multiply as the outer products of patches and deltas do."""
         return self._products().contract(vectors, workspace)
 
     def _products(self) -> OuterProducts:
+        """Outer products of the images' patches with the deltas."""
         n_examples, *positions, n_outputs = self.deltas[0].shape
         patches = _patches(self.images, positions, *self.layout)
         deltas = [delta.reshape(n_examples, -1, n_outputs) for delta in self.deltas]
@@ -264,20 +265,20 @@ class Scaled(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, R, size)."""
+        """Shape of the rows, (B, R, size)."""
         return self.factor.shape
 
     def rows(self, out: Array) -> None:
-        """The rows, then the slope."""
+        """Form the rows of the factor, and multiply them by the slope."""
         self.factor.rows(out)
         out *= self.slope
 
     def beside(self, others: Sequence[Self]) -> Self:
-        """One slope for all."""
+        """Join the rows of several factors, which share their one slope."""
         return self._replace(factor=self.factor.beside([other.factor for other in others]))
 
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
-        """From the rows."""
+        """Multiply the rows, which are formed first."""
         return _contract_rows(self, vectors, workspace)
 
 
@@ -292,11 +293,11 @@ class Total(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, R, size)."""
+        """Shape of the rows, (B, R, size)."""
         return self.parts[0].shape
 
     def rows(self, out: Array) -> None:
-        """Rows add up."""
+        """Form the rows of every part and add them up."""
         first, *others = self.parts
         first.rows(out)
         if others:
@@ -306,7 +307,7 @@ class Total(NamedTuple):
                 out += more
 
     def beside(self, others: Sequence[Self]) -> Self:
-        """Part by part."""
+        """Join the rows of several totals, part by part."""
         return self._replace(
             parts=[
                 part.beside([other.parts[k] for other in others])
@@ -315,22 +316,25 @@ class Total(NamedTuple):
         )
 
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
-        """From the rows where there are several: their inner products have cross terms."""
+        """Multiply the rows where parts are several: their inner products have cross terms."""
         if len(self.parts) == 1:
             return self.parts[0].contract(vectors, workspace)
         return _contract_rows(self, vectors, workspace)
 
 
 def _chained(first: Sequence[Array], others: Iterable[Sequence[Array]]) -> list[Array]:
+    """Columns of some factors, one after the other."""
     return list(itertools.chain(first, *others))
 
 
 def _contract_rows(factor: Factor, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
+    """What `Factor.contract` gives, from the rows in full."""
     rows = _formed(factor, workspace)
     return _times(rows, vectors), _gram(rows)
 
 
 def _formed(factor: Factor, workspace: Workspace) -> Array:
+    """The rows of a factor `[B, R, size]` in the memory of the workspace."""
     rows = workspace.take(*factor.shape)
     factor.rows(rows)
     return rows

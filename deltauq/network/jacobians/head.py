@@ -18,7 +18,7 @@ _OPERANDS = {"MatMul": {1: 0}, "BiasAdd": {1: 0}, "AddV2": {1: 0, 0: 1}}
 
 @dataclass(frozen=True)
 class LinearHead:
-    """Where the layer's variables stand, and what it is given.
+    """Place of a last dense layer's variables in the flat vector, and how to compute its inputs.
 
     Attributes:
         kernel: W `[I, C]`; None where it is held fixed.
@@ -32,7 +32,7 @@ class LinearHead:
 
 
 def find_linear_head(network: Network, spec: Any) -> LinearHead | None:
-    """The layer, or None where the network's logits are something else of its parameters.
+    """Find a last dense layer that holds all uncertain parameters; None for other networks.
 
     Args:
         network: the network.

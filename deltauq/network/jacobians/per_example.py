@@ -61,7 +61,7 @@ class PerExample:
     def factors(
         self, params: tf.Tensor, x: Any, cotangents: Cotangents
     ) -> tuple[list[Factor], tf.Tensor]:
-        """Rows c^T J of every example, and the logits; inside a `tf.function` only.
+        """Form rows c^T J of every example, and the logits; inside a `tf.function` only.
 
         Args:
             params: `[P]`.
@@ -211,7 +211,7 @@ def _refuse_cut_off(cut_off: list[str]) -> None:
 def rows_by_example(
     network: Network, pieces: list[tf.Tensor], x: Any, c: tf.Tensor, indices: list[int]
 ) -> dict[int, tf.Tensor]:
-    """Rows of some variables by differentiating one example at a time, `[B, R, size]` each.
+    """Form rows of some variables by differentiating one example at a time, `[B, R, size]` each.
 
     Args:
         network: the network.

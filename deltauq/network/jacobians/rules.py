@@ -24,7 +24,7 @@ RuleFunction = Callable[[Tap, Sequence[tf.Tensor]], Factor]
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of one operation type.
+    """How the rows of a parameter come from one type of operation that reads it.
 
     Attributes:
         operands: which operand may be the parameter -> which one is the data then.

@@ -1,4 +1,4 @@
-"""Products of the exact second derivative with vectors."""
+"""Products of the exact second derivative of the data cost with vectors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["hessian_product"]
 
 
 def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Staged:
-    """Sum over a batch of c_n w_n (d^2 loss_n / d w^2) v: params `[P]`, batch, v `[P]` -> `[P]`.
+    """Compile the sum over a batch of c_n w_n (d^2 loss_n / d w^2) v, in two stages.
 
-    Reverse over reverse: the gradient is formed once and differentiated along the vector. The
-    forward pass and the first backward pass do not depend on the vector: they are the first stage,
-    which serves any number of products.
+    Of params `[P]`, batch and v `[P]` it gives `[P]`. Reverse over reverse: the gradient is formed
+    once and differentiated along the vector. The forward pass and the first backward pass do not
+    depend on the vector: they are the first stage, which serves any number of products.
 
     Args:
         network: the network.

@@ -31,7 +31,7 @@ _WRAPPING = _VIEWS | {"Const", "NoOp"}
 
 @dataclass(frozen=True)
 class Tap:
-    """An operation that reads a parameter beside data.
+    """An operation of the trace that reads a parameter beside data.
 
     Attributes:
         operation: the operation.
@@ -63,7 +63,7 @@ class Tap:
         return self.operation.outputs[0]
 
     def get(self, attribute: str) -> Any:
-        """An attribute of the operation."""
+        """Value of one of the operation's attributes, by its name."""
         if self.inner is None:
             return self.operation.get_attr(attribute)
         value = self.inner.attr[attribute]
@@ -71,7 +71,7 @@ class Tap:
 
     @property
     def folds_space(self) -> bool:
-        """TensorFlow dilates by folding space into the batch, so that examples run fastest."""
+        """Whether TensorFlow dilates by folding space into the batch, examples running fastest."""
         producer = self.data.op
         while producer.type in _VIEWS:
             producer = producer.inputs[0].op
@@ -81,7 +81,7 @@ class Tap:
 def find_taps(
     piece: tf.Tensor, from_data: Container[Any], operands: dict[str, dict[int, int]]
 ) -> list[Tap] | None:
-    """All readings of a parameter, or None when one of them is of no known kind.
+    """Find all readings of a parameter; None when one of them is of no known kind.
 
     Args:
         piece: the parameter, a tensor of its own in the trace.
