@@ -90,8 +90,8 @@ class CustomLoss(Wrapped):
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Square root of the function's second derivative, V diag(sqrt(d)), `[B, C, C]`.
 
-        V diag(d) V^T is that derivative. Negative d count as zero: `check_convex` has refused any beyond
-        rounding before.
+        V diag(d) V^T is that derivative. Negative d count as zero: `check_convex` has refused any
+        beyond rounding before.
         """
         values, vectors = tf.linalg.eigh(self.second_derivative(logits, y))
         return vectors * tf.sqrt(tf.nn.relu(values))[:, None, :]

@@ -181,7 +181,7 @@ class Likelihood(abc.ABC):
         return False
 
     def with_noise(self, noise: Array) -> Likelihood:
-        """A likelihood like this one with variances `[C]` for its noise, if it is of a regression."""
+        """A likelihood like this one with variances `[C]` for its noise; itself if it has none."""
         return self
 
     def noise_variance(self) -> Array:

@@ -66,7 +66,7 @@ class AtPositions(Wrapped):
         return tf.reshape(self.inner.residual(*self._flat(logits, y)), tf.shape(logits))
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Residuals of every position as a row that is zero at all other positions, `[B, T, T C]`."""
+        """Residuals of every position as a row that is zero at all others, `[B, T, T C]`."""
         scores = self.inner.score_factor(*self._flat(logits, y))
         return tf.linalg.matrix_transpose(self._blocks(tf.linalg.matrix_transpose(scores)))
 
@@ -120,7 +120,7 @@ class AtPositions(Wrapped):
         return self.inner
 
     def with_noise(self, noise: Array) -> AtPositions:
-        """Likelihood at these positions with variances `[C]` of the noise, which all of them share."""
+        """Likelihood at the same positions with noise variances `[C]`, which all of them share."""
         return AtPositions(self.inner.with_noise(noise), self.shape)
 
     def n_rows(self, n_outputs: int) -> int:

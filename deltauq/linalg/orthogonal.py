@@ -49,7 +49,7 @@ def add_gram_product(rows: Array, vectors: Array, total: Array) -> None:
 
 
 def inner_products(x: Array, y: Array) -> Array:
-    """X^T Y summed in float64, from `[P, m]` and `[P, n]` of any precision to `[m, n]`."""
+    """Products X^T Y summed in float64, of `[P, m]` and `[P, n]` in any precision: `[m, n]`."""
     total = np.zeros((x.shape[1], y.shape[1]))
     for rows in blocks(len(x)):
         left = x[rows].astype(np.float64)
