@@ -36,7 +36,7 @@ class LowRank:
         return float(np.max(inside, initial=self.tail))
 
     def quadratic_form(self, along: Array, rest: Array) -> Array:
-        """Quadratic form X (U W U^T + t (I - U U^T)) X^T in float64, from its parts in and outside U.
+        """Quadratic form X (U W U^T + t (I - U U^T)) X^T in float64, as a sum of its two parts.
 
         The part outside U comes as its own Gram matrix: formed as the difference of X X^T and
         (X U)(X U)^T it would cancel where X lies nearly inside U.

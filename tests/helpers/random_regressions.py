@@ -159,7 +159,8 @@ class Truth:
             shares = np.tile(noise / mean, n)[:, None]
             along = flat @ inverse
             meat = np.sum(shares * along**2, axis=0) / self.n_examples
-            # L2 counts in the meat as far as the least noise goes: in full it drowns the quiet output.
+            # L2 counts in the meat as far as the least noise goes: in full it would drown the quiet
+            # output.
             meat += rate * float(np.min(noise) / mean) * np.sum(inverse**2, axis=0)
             variance = mean * meat / self.n_examples
         self.std = np.sqrt(variance).reshape(n, n_outputs)
