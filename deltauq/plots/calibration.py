@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.evaluation.metrics import RiskCoverage
-from deltauq.evaluation.metrics import reliability as calibrate
-from deltauq.evaluation.metrics import risk_coverage as trade_off
 from deltauq.plots.canvas import BLACK, BLUE, GREY, VERMILION, new_axes, tidy
 from deltauq.plots.points import counted, events, is_of_classes, is_of_labels, misclassified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from deltauq.evaluation.metrics import RiskCoverage
     from deltauq.prediction import MultiLabelPrediction, Prediction
 
 __all__ = ["reliability", "risk_coverage"]
@@ -40,9 +38,11 @@ def reliability(
         n_bins: bins of equal width.
         ax: where to draw; None makes a figure.
     """
+    from deltauq.evaluation import metrics  # not at the top: TensorFlow comes with it
+
     prediction, y = counted(prediction, y)
     ax, labels = new_axes(ax, figsize=(4.9, 5.1)), is_of_labels(prediction)
-    curve = calibrate(*events(prediction, y), n_bins)
+    curve = metrics.reliability(*events(prediction, y), n_bins)
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
     whiskers = np.maximum([curve.observed - curve.lower, curve.upper - curve.observed], 0.0)
     ax.errorbar(
@@ -88,21 +88,23 @@ def risk_coverage(
         score: `[N]`, higher is set aside first; None takes the prediction's own.
         ax: where to draw; None makes a figure.
     """
+    from deltauq.evaluation import metrics
+
     prediction, y, score = counted(prediction, y, score)
     ax = new_axes(ax)
     wrong = misclassified(prediction, y)
-    own = trade_off(prediction.score if score is None else np.asarray(score), wrong)
+    own = metrics.risk_coverage(prediction.score if score is None else np.asarray(score), wrong)
     _add_curve(ax, own, "by the score", color=BLUE, linewidth=1.8)
     if is_of_classes(prediction):
         unsure = 1 - prediction.probabilities.max(axis=1)
         _add_curve(
             ax,
-            trade_off(unsure, wrong),
+            metrics.risk_coverage(unsure, wrong),
             "by 1 \N{MINUS SIGN} max p",
             color=VERMILION,
             linestyle="--",
         )
-    _add_curve(ax, trade_off(wrong, wrong), "best possible", color=GREY, linestyle=":")
+    _add_curve(ax, metrics.risk_coverage(wrong, wrong), "best possible", color=GREY, linestyle=":")
     top = max(float(np.max(line.get_ydata())) for line in ax.lines)
     ax.set(xlim=(0, 1.005), ylim=(-0.02 * max(top, 0.01), 1.05 * max(top, 0.01)))
     ax.set_xlabel("share of the inputs that is kept")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -362,7 +363,8 @@ def test_errors_without_a_kind_of_their_own_are_answered_too(monkeypatch, tmp_pa
     def fail(*args, **kwargs):
         raise InvalidInputError("x is empty", expected="rows", remedy="pass [some] rows")
 
-    monkeypatch.setattr("deltauq.cli.demo.run_demo", fail)
+    # By its module: `deltauq.cli.demo` is also the command, which the room's front imports.
+    monkeypatch.setattr(importlib.import_module("deltauq.cli.demo"), "run_demo", fail)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 1
     assert "x is empty. Expected: rows. What to do: pass [some] rows." in words(result.stderr)

@@ -19,8 +19,9 @@ import pytest
 import tensorflow as tf
 import threadpoolctl
 
-from deltauq import DeltaMethod, machine, workers
+from deltauq import DeltaMethod
 from deltauq.errors import ForkedProcessError
+from deltauq.runtime import memory, threads
 from deltauq.runtime.memory import free_memory
 
 CALLS = {
@@ -102,12 +103,12 @@ def test_eight_threads_predict_to_the_bit_what_one_does_and_leave_blas_alone(
     before = blas_threads()
     assert set(before) == {2}
     expected = {kind: ask(kind) for kind in cheap + dear}
-    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(8)]
-    for thread in threads:
+    running = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(8)]
+    for thread in running:
         thread.start()
-    for thread in threads:
+    for thread in running:
         thread.join(3600 if count > 100 else 300)
-    assert not any(thread.is_alive() for thread in threads)
+    assert not any(thread.is_alive() for thread in running)
     assert len(done) == 8 * count
     assert set(done) == set(CALLS)
     assert wrong == []
@@ -124,22 +125,22 @@ def test_rows_and_products_never_meet(two_blas_threads):
     def work():
         try:
             for _ in range(10):
-                workers.start()
+                threads.start()
                 assert set(blas_threads()) == {2}
-                workers.side_by_side(form, range(2))
+                threads.side_by_side(form, range(2))
                 assert set(blas_threads()) == {2}
-                workers.stop()
+                threads.stop()
         except AssertionError as error:
             errors.append(error)
         finally:
-            workers.stop()
+            threads.stop()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
+    running = [threading.Thread(target=work) for _ in range(4)]
+    for thread in running:
         thread.start()
-    for thread in threads:
+    for thread in running:
         thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
+    assert not any(thread.is_alive() for thread in running)
     assert not errors
     assert {count for counts in seen for count in counts} == {1}
     assert set(blas_threads()) == {2}
@@ -156,7 +157,7 @@ def test_an_error_in_a_prediction_or_in_a_row_holds_up_nobody(fitted):
 
     kept = []  # tracebacks hold the frames that failed
     with pytest.raises(ZeroDivisionError) as error:
-        workers.side_by_side(fails, [1])
+        threads.side_by_side(fails, [1])
     kept.append(error)
     broken = copy.copy(dm)
     broken._fitted = replace(dm._fitted, covariance=None)  # fails between rows and products
@@ -230,8 +231,9 @@ def test_a_child_of_a_fork_is_told_at_once_that_tensorflow_is_lost(fitted):
 
 CHILD_THAT_WORKS = """
 import multiprocessing, numpy as np, keras
-from deltauq import DeltaMethod, workers
-workers.side_by_side(len, ["ab"])  # the pool of the parent has threads
+from deltauq import DeltaMethod
+from deltauq.runtime import threads
+threads.side_by_side(len, ["ab"])  # the pool of the parent has threads
 def child(queue):
     x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -263,8 +265,8 @@ def groups(monkeypatch, tmp_path, own, files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{text}\n")
     (tmp_path / "self").write_text(own)
-    monkeypatch.setattr(machine, "_MOUNT", tmp_path / "cgroup")
-    monkeypatch.setattr(machine, "_OWN", tmp_path / "self")
+    monkeypatch.setattr(memory, "_MOUNT", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_OWN", tmp_path / "self")
     monkeypatch.setattr(
         psutil, "virtual_memory", lambda: type("Memory", (), {"available": 100 * GIB})
     )
@@ -296,14 +298,14 @@ V1 = {
 )
 def test_free_memory_is_what_the_container_leaves(monkeypatch, tmp_path, own, files, left):
     groups(monkeypatch, tmp_path, own, files)
-    assert machine.available_memory() == left * GIB
+    assert memory.available_memory() == left * GIB
     assert free_memory(None) == int(0.8 * left * GIB)
 
 
 def test_a_machine_without_control_groups_has_what_psutil_says(monkeypatch, tmp_path):
     groups(monkeypatch, tmp_path, "", {})
     (tmp_path / "self").unlink()
-    assert machine.available_memory() == 100 * GIB
+    assert memory.available_memory() == 100 * GIB
 
 
 @pytest.mark.parametrize(
@@ -333,9 +335,9 @@ def test_the_pool_has_the_processors_that_the_container_leaves(
     monkeypatch.setattr(loky.os, "cpu_count", lambda: 16)
     monkeypatch.setattr(loky.os, "sched_getaffinity", lambda pid: range(16), raising=False)
     monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
-    assert workers._Workers().pool._max_workers == expected
+    assert threads._Workers().pool._max_workers == expected
 
 
 def test_the_pool_has_the_processors_of_the_affinity(monkeypatch):
     monkeypatch.setattr(loky.os, "sched_getaffinity", lambda pid: {3}, raising=False)
-    assert workers._Workers().pool._max_workers == 1
+    assert threads._Workers().pool._max_workers == 1
