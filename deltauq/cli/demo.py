@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import sklearn.model_selection
 from deltauq import report
 from deltauq.estimators.classifier import DeltaClassifier
 from deltauq.evaluation.comparison import Comparison, compare
+from deltauq.prediction import Prediction
 
 __all__ = ["run_demo"]
 
@@ -74,7 +75,7 @@ def run_demo(directory: Path, *, seed: int = 0, progress: bool = True) -> dict[s
 
 def _summary(clf: DeltaClassifier, comparison: Comparison, y: npt.NDArray[Any]) -> dict[str, Any]:
     """The figures of the demo as they stand in `summary.json`."""
-    prediction = comparison.reference.prediction
+    prediction = cast(Prediction, comparison.reference.prediction)
     return {
         "test_accuracy": float(np.mean(prediction.labels == y)),
         "n_train": int(clf.delta_.n_examples),

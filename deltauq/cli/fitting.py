@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,14 +57,13 @@ def fit(
 
     Example: deltauq fit credit.csv --target risk --output credit.deltauq
     """
-    from deltauq.data.weights import WeightKind
-    from deltauq.delta.delta_method import CURVATURES, DeltaMethod
-    from deltauq.errors import check_choice
+    from deltauq.delta.delta_method import DeltaMethod
+    from deltauq.delta.settings import Settings
 
     check_output(output)
-    check_choice("curvature", curvature, tuple(CURVATURES))  # before a network is trained
-    check_choice("weights", weights, get_args(WeightKind))
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
+    given: Any = {"curvature": curvature, "rank": chosen_rank, "seed": seed, "progress": not quiet}
+    Settings.among(given | {"weights": weights})  # checked before a network is trained
     rate = l2_rate(l2)
     examples = read_examples(
         data, target=target, needs_target=True, inputs=inputs, weights=weight_column, ignore=ignore
@@ -80,9 +79,7 @@ def fit(
         x = opened.inputs(examples)
         asked = "auto" if classes else likelihood
         options = opened.asked(l2=rate, likelihood=asked, weights=weights)
-    kind: Any = curvature
-    options |= {"rank": chosen_rank, "seed": seed, "progress": not quiet}
-    method = DeltaMethod(opened.model, kind, **options)
+    method = DeltaMethod(opened.model, **(options | given))
     method.fit(x, opened.labels(examples), examples.weight)
     saved = method.save(output)
     facts |= _facts(method) | {"artifact": str(saved.path), "megabytes": saved.bytes / 2**20}

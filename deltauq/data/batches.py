@@ -14,7 +14,7 @@ from deltauq.data.arrays import as_labels, check_length, column_names
 from deltauq.data.checksums import alike as _alike
 from deltauq.data.checksums import checksum
 from deltauq.data.inputs import check_batch_size, checked_inputs, cut, first_rows
-from deltauq.data.streams import Stream, as_source
+from deltauq.data.training import TrainingData
 from deltauq.data.weights import (
     Reading,
     WeightKind,
@@ -130,9 +130,7 @@ class Batches:
         self._observed_axes = likelihood.observed_axes
         self.on_batch: Callable[[int], None] | None = None
         self.columns = column_names(x)
-        source = as_source(x)
-        self._stream: Stream | None = source if isinstance(source, Stream) else None
-        _check_beside(self._stream, y, sample_weight)
+        self._stream = TrainingData(x, y, sample_weight, class_weight).stream
         if self._stream is None:
             self._arrays = self._checked(x, y, sample_weight)
         self._sums: npt.NDArray[np.float64] | None = None
@@ -299,21 +297,3 @@ def spec_of(nest: Any) -> Any:
     return tf.nest.map_structure(
         lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), nest
     )
-
-
-def _check_beside(stream: Stream | None, y: Any, sample_weight: Any) -> None:
-    """`InvalidInputError` unless labels come with arrays, and only with arrays."""
-    if stream is None and y is None:
-        raise InvalidInputError(
-            "y is missing",
-            expected="labels [N] beside the inputs x",
-            received="y=None",
-            remedy="pass fit(x, y), or one tf.data.Dataset of (x, y)",
-        )
-    if stream is not None and (y is not None or sample_weight is not None):
-        raise InvalidInputError(
-            "y and sample_weight came beside a dataset",
-            expected="one tf.data.Dataset or PyDataset of (x, y) or (x, y, weight)",
-            received="a dataset as x, and labels or weights of their own",
-            remedy="put the labels and the weights into the dataset",
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +14,7 @@ from deltauq.curvature.rank_curve import RankCurve, rank_curve
 from deltauq.data.batches import Batches
 from deltauq.data.grouping import group_inputs
 from deltauq.data.inputs import InputBatches
+from deltauq.data.training import TrainingData
 from deltauq.data.weights import Weighting
 from deltauq.delta.fitted import Fitted, calibration_rows, with_meat
 from deltauq.delta.marginal_likelihood import Evidence, TunedL2, log_marginal_likelihood, tune_l2
@@ -22,10 +22,11 @@ from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.refinement import check_refinable, refine, row_copies
+from deltauq.delta.settings import Settings
 from deltauq.errors import NotFittedError
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import Eigenpairs, Storage
-from deltauq.prediction import predict, predict_some, prediction_memory
+from deltauq.linalg import Eigenpairs
+from deltauq.prediction import Estimate, predict, predict_some, prediction_memory
 from deltauq.prediction.averaging import mean_memory, predict_mean
 from deltauq.prediction.directions import some_classes
 from deltauq.prediction.group_means import GroupMean
@@ -41,17 +42,24 @@ __all__ = ["Answers"]
 class Answers:
     """Predictions and what stands behind them, once there is a fit.
 
-    `DeltaMethod` is one, and has what these methods are governed by: `batch_size`, `memory_limit`
-    and `progress`.
+    `DeltaMethod` is one; its settings, attributes of their names, say how they are computed.
     """
 
-    batch_size: int | None
-    memory_limit: int | str | None
-    progress: bool
-    vectors_dir: str | Path | None
     _fitted: Fitted | None
 
-    def predict(self, x: Any, classes: str | Sequence[int] | None = None) -> Any:
+    @property
+    def settings(self) -> Settings:
+        """All settings as they stand, as one frozen record.
+
+        Every setting is an attribute of its own name too, which can be set again: `batch_size`,
+        `memory_limit` and `progress` count from the next call on, the others from the next `fit`.
+
+        Raises:
+            InvalidInputError: one was set to what cannot be.
+        """
+        return Settings.among(vars(self))
+
+    def predict(self, x: Any, classes: str | Sequence[int] | None = None) -> Estimate:
         """Predict with standard errors.
 
         Args:
@@ -133,7 +141,7 @@ class Answers:
                 problem.linearization, fitted.covariance, inputs, fitted.vectors, grouping
             )
 
-    def refine(self, x: Any, rtol: float = 0.01) -> Any:
+    def refine(self, x: Any, rtol: float = 0.01) -> Estimate:
         """Predict with standard errors that are known to a relative width, for chosen inputs.
 
         Takes up to six steps for every batch of inputs, as many of them as fit in memory. A step is
@@ -171,7 +179,7 @@ class Answers:
         """
         fitted = self._require_fitted("rank_curve")
         some = None if x is None else self._inputs(x, fitted.problem).first()
-        rows = calibration_rows(fitted.problem, self.memory_limit, some)
+        rows = calibration_rows(fitted.problem, self.settings.memory_limit, some)
         pairs, freedom = before_noise(fitted)
         return rank_curve(pairs, rows, fitted.problem.epsilon, freedom)
 
@@ -217,21 +225,17 @@ class Answers:
         fitted = self._require_fitted("tune_l2")
         held_out = None
         if x is not None:
-            problem = fitted.problem
+            problem, inputs = fitted.problem, self._inputs(x, fitted.problem)
             held_out = Batches(
-                self._inputs(x, problem).source,
-                y,
-                sample_weight,
+                *TrainingData(inputs.source, y, sample_weight),
                 likelihood=problem.likelihood,
                 n_outputs=problem.n_outputs,
                 dtype=problem.network.dtype,
-                batch_size=self.batch_size or self._prediction_batch(problem),
+                batch_size=inputs.batch_size,
                 mask=problem.linearization.mask,
             )
         tuned, fitted = tune_l2(fitted, held_out)
-        self._fitted = with_shift(
-            with_meat(fitted, Storage(self.vectors_dir, argument="vectors_dir"))
-        )
+        self._fitted = with_shift(with_meat(fitted, self.settings.storage()))
         return tuned
 
     @contextmanager
@@ -246,23 +250,23 @@ class Answers:
         n_groups: int | None = None,
     ) -> Iterator[InputBatches]:
         """Inputs in batches whose Jacobians fit so many times beside a result, with progress."""
-        problem = self._require_fitted(doing).problem
+        problem, settings = self._require_fitted(doing).problem, self.settings
         inputs = self._inputs(x, problem, batch_size=1)
         plan = plan_prediction(
             result,
             n_groups or inputs.n_rows,
             problem.network,
-            problem.data.spec.x,
+            problem.input_spec,
             n_rows or problem.n_outputs,
-            free=free_memory(self.memory_limit),
-            batch_size=self.batch_size if copies == 1 else None,
+            free=free_memory(settings.memory_limit),
+            batch_size=settings.batch_size if copies == 1 else None,
             copies=copies,
         )
         inputs.batch_size = plan.batch_size
         if n_groups is None:
             inputs.on_rows = plan.check
         inputs.on_fetch, inputs.on_fetched = stop, start
-        with progress_bar(doing, total=inputs.n_rows, enabled=self.progress) as advance:
+        with progress_bar(doing, total=inputs.n_rows, enabled=settings.progress) as advance:
             inputs.on_batch = advance
             try:
                 yield inputs
@@ -270,17 +274,18 @@ class Answers:
                 stop()
 
     def _inputs(self, x: Any, problem: Problem, *, batch_size: int | None = None) -> InputBatches:
+        size = batch_size or self.settings.batch_size
+        if size is None:
+            free = free_memory(self.settings.memory_limit)
+            spec = problem.input_spec
+            size = prediction_batch(problem.network, spec, problem.n_outputs, free=free)
         return InputBatches(
             x,
             dtype=problem.network.dtype,
-            batch_size=batch_size or self.batch_size or self._prediction_batch(problem),
-            spec=problem.data.spec.x,
+            batch_size=size,
+            spec=problem.input_spec,
             columns=problem.data.columns,
         )
-
-    def _prediction_batch(self, problem: Problem) -> int:
-        free = free_memory(self.memory_limit)
-        return prediction_batch(problem.network, problem.data.spec.x, problem.n_outputs, free=free)
 
     @property
     def eigenpairs(self) -> Eigenpairs:
@@ -332,7 +337,7 @@ class Answers:
     @property
     def input_spec(self) -> Any:
         """`tf.TensorSpec`s of the inputs, their first axis free, in the structure of x."""
-        return self._require_fitted("input_spec").problem.data.spec.x
+        return self._require_fitted("input_spec").problem.input_spec
 
     @property
     def n_outputs(self) -> int:

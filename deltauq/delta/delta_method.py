@@ -5,44 +5,27 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.sandwich import Meat
-from deltauq.data.record import DataRecord
+from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind
 from deltauq.delta.answers import Answers
 from deltauq.delta.files.fits import Saved, load_fit, save_fit
 from deltauq.delta.files.saved_model import export_fit
-from deltauq.delta.fitted import CURVATURES, Curvature, Fitted, Settings
-from deltauq.delta.problem import Problem, state_problem
+from deltauq.delta.fitted import Fitted
+from deltauq.delta.problem import attach_data, state_problem
+from deltauq.delta.settings import Curvature
 from deltauq.delta.steps import fit_problem
-from deltauq.errors import check_choice, check_count, check_share
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import Storage
-from deltauq.network.l2 import L2, check_l2, complete_l2
+from deltauq.network.l2 import L2
 from deltauq.network.network import Layers, Network
 from deltauq.runtime.progress import progress_bar
 from deltauq.runtime.threads import refuse_lost_runtime
 
-__all__ = ["CURVATURES", "Curvature", "DeltaMethod"]
-
-#: Arguments that an artifact keeps; the others are of a process or a machine.
-_KEPT = (
-    "curvature",
-    "rank",
-    "l2",
-    "tail",
-    "rank_tol",
-    "negative_curvature",
-    "meat",
-    "weights",
-    "bounds",
-    "batch_size",
-    "seed",
-    "progress",
-)
+__all__ = ["DeltaMethod"]
 
 
 class DeltaMethod(Answers):
@@ -140,14 +123,6 @@ class DeltaMethod(Answers):
         seed: int = 0,
         progress: bool = True,
     ) -> None:
-        check_choice("curvature", curvature, tuple(CURVATURES))
-        check_l2(l2)
-        check_choice("tail", tail, get_args(Tail))
-        check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
-        check_choice("meat", meat, get_args(Meat))
-        check_choice("weights", weights, get_args(WeightKind))
-        check_share("rank_tol", rank_tol, example=0.05)
-        check_count("seed", seed, at_least=0)
         self.model = model
         self.curvature = curvature
         self.rank = rank
@@ -166,6 +141,7 @@ class DeltaMethod(Answers):
         self.seed = seed
         self.progress = progress
         self._fitted: Fitted | None = None
+        _ = self.settings  # which check themselves
 
     def __repr__(self) -> str:
         name = getattr(self.model, "name", None) or str(self.model)
@@ -205,19 +181,14 @@ class DeltaMethod(Answers):
         """
         started = time.monotonic()
         self._fitted = None
-        storage = Storage(self.vectors_dir, argument="vectors_dir")
-        network = Network(self.model, layers=self.layers)
-        tunes = isinstance(self.l2, str) and self.l2 == "tune"
-        problem = self._state(
-            network,
-            (x, y, sample_weight, class_weight),
-            l2=complete_l2(network.variables) if tunes else self.l2,
-            likelihood=self.likelihood,
-        )
-        with progress_bar(f"{self.curvature} eigenpairs", enabled=self.progress) as advance:
-            problem.data.on_batch = advance
-            fitted = fit_problem(problem, self._settings(), storage, tunes_l2=tunes)
-        problem.data.on_batch = None  # the display is closed
+        settings, training = self.settings, TrainingData(x, y, sample_weight, class_weight)
+        storage = settings.storage()
+        problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
+        data = problem.training_set
+        with progress_bar(f"{settings.curvature} eigenpairs", enabled=settings.progress) as advance:
+            data.on_batch = advance
+            fitted = fit_problem(problem, settings, storage)
+        data.on_batch = None  # the display is closed
         self._fitted = replace(fitted, seconds=time.monotonic() - started)
         return self
 
@@ -247,11 +218,9 @@ class DeltaMethod(Answers):
             InvalidInputError: a model that Keras cannot save, or whose weights have changed.
             OSError: a place that cannot be written to.
         """
-        options = {name: getattr(self, name) for name in _KEPT}
-        options["layers"] = None if callable(self.layers) else self.layers
         fitted = self._require_fitted("save")
         return save_fit(
-            fitted, Path(path), options, with_model=with_model, vectors_dtype=vectors_dtype
+            fitted, Path(path), self.settings, with_model=with_model, vectors_dtype=vectors_dtype
         )
 
     @classmethod
@@ -267,9 +236,8 @@ class DeltaMethod(Answers):
             ArtifactError: no such file, a damaged or newer one, or another model.
         """
         refuse_lost_runtime()
-        model, fitted, options = load_fit(Path(path), model)
-        likelihood = fitted.problem.likelihood.at_one_position
-        method = cls(model, likelihood=likelihood, **options)
+        model, fitted, settings = load_fit(Path(path), model)
+        method = cls(model, **settings.as_arguments())
         method._fitted = fitted
         return method
 
@@ -302,6 +270,8 @@ class DeltaMethod(Answers):
     ) -> Self:
         """Give the training data back to a loaded method, for `refine` and other further passes.
 
+        A method that has its data takes them in this form from then on.
+
         Args:
             x: as `fit` had it, and so the others; the order of the examples does not matter.
             y: labels.
@@ -312,46 +282,9 @@ class DeltaMethod(Answers):
             self.
 
         Raises:
-            InvalidInputError: other data than those.
+            InvalidInputError: other data than those, or weights that mean something else.
         """
         fitted = self._require_fitted("attach")
-        problem, record = fitted.problem, fitted.problem.data
-        training = (x, y, sample_weight, class_weight)
-        stated = self._state(
-            problem.network, training, l2=1.0, likelihood=problem.likelihood.at_one_position
-        )
-        if isinstance(record, DataRecord):
-            record.check_same(stated.data)
-        stated = stated.with_likelihood(problem.likelihood, problem.rates)
-        self._fitted = replace(fitted, problem=stated)
+        training = TrainingData(x, y, sample_weight, class_weight)
+        self._fitted = replace(fitted, problem=attach_data(fitted.problem, training, self.settings))
         return self
-
-    def _state(
-        self, network: Network, training: tuple[Any, Any, Any, Any], *, l2: L2, likelihood: Any
-    ) -> Problem:
-        return state_problem(
-            network,
-            training,
-            l2=l2,
-            likelihood=likelihood,
-            rank=self.rank,
-            bounds=self.bounds,
-            operators=CURVATURES[self.curvature],
-            batch_size=self.batch_size,
-            memory_limit=self.memory_limit,
-            weights=self.weights,
-            vectors_in_files=self.vectors_dir is not None,
-        )
-
-    def _settings(self) -> Settings:
-        return Settings(
-            curvature=self.curvature,
-            rank=self.rank,
-            tail=self.tail,
-            rank_tol=self.rank_tol,
-            negative_curvature=self.negative_curvature,
-            meat=self.meat,
-            bounds=self.bounds,
-            memory_limit=self.memory_limit,
-            seed=self.seed,
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,14 @@ from deltauq.curvature.cost import Stationarity
 from deltauq.curvature.effective_parameters import Freedom
 from deltauq.curvature.eigenpairs import Rank, automatic_eigenpairs, eigenpairs, resolving
 from deltauq.curvature.parameter_covariance import (
-    NegativeCurvature,
     ParameterCovariance,
-    Tail,
     dense_covariance,
     low_rank_covariance,
 )
 from deltauq.curvature.rank_curve import TailWidth
-from deltauq.curvature.sandwich import Meat, sandwich_covariance
+from deltauq.curvature.sandwich import sandwich_covariance
 from deltauq.delta.problem import Problem
+from deltauq.delta.settings import Settings
 from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.prediction.directions import SomeClasses, most_probable
@@ -32,10 +31,7 @@ from deltauq.prediction.result_memory import prediction_batch
 from deltauq.runtime.memory import free_memory
 
 __all__ = [
-    "CURVATURES",
-    "Curvature",
     "Fitted",
-    "Settings",
     "calibration_inputs",
     "calibration_rows",
     "covariance_of",
@@ -49,16 +45,6 @@ __all__ = [
     "with_meat",
 ]
 
-Curvature = Literal["hessian", "opg", "ggn", "sandwich"]
-
-#: What each curvature is made of; the last one is what a sandwich has between its slices.
-CURVATURES: dict[str, tuple[type[CurvatureOperator], ...]] = {
-    "hessian": (curvatures.Hessian,),
-    "opg": (curvatures.OPG,),
-    "ggn": (curvatures.GGN,),
-    "sandwich": (curvatures.Hessian, curvatures.SandwichMeat),
-}
-
 #: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
 _RESOLUTION = 0.1
 
@@ -67,32 +53,6 @@ _LEFT, _TRACE_ROUNDING = 0.01, 3e-6
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a covariance is to be computed; the arguments of `DeltaMethod` of these names."""
-
-    curvature: Curvature
-    rank: Rank
-    tail: Tail
-    rank_tol: float
-    negative_curvature: NegativeCurvature
-    meat: Meat
-    bounds: bool
-    memory_limit: int | str | None
-    seed: int
-
-    @property
-    def l2_in_meat(self) -> bool:
-        """What is between the slices of a sandwich has the L2 term."""
-        return self.curvature != "sandwich" or self.meat == "opg"
-
-    @property
-    def ends(self) -> Ends:
-        """Of the exact Hessian's spectrum: its smallest eigenvalues dominate an inverse."""
-        both = CURVATURES[self.curvature][0] is curvatures.Hessian
-        return "both" if both and self.negative_curvature == "keep" else "largest"
 
 
 @dataclass(frozen=True)
@@ -141,20 +101,20 @@ class Fitted:
 
 def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
     """A curvature in the prior's metric, in the form that is cheapest for the network."""
-    problem.data.require()
+    data, plan = problem.require_data()
     options: dict[str, Any] = {
         "scale": problem.scale,
         "per_example": problem.per_example,
-        "buffer_bytes": problem.plan.buffer,
+        "buffer_bytes": plan.buffer,
     }
     if kind is curvatures.GGN and problem.head is not None:
         kind, options["head"] = curvatures.LinearHeadGGN, problem.head
-    return kind(problem.network, problem.likelihood, problem.data, **options)
+    return kind(problem.network, problem.likelihood, data, **options)
 
 
 def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
     """The eigenpairs that were asked for; of a sandwich those of its slices."""
-    return _eigenpairs(problem, settings, CURVATURES[settings.curvature][0], storage)
+    return _eigenpairs(problem, settings, settings.operators[0], storage)
 
 
 def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
@@ -164,7 +124,7 @@ def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOpera
     log-likelihood of the labels, as the mean square of outputs with unequal noise is not. Between
     is then the same curvature of `Likelihood.of_scores`.
     """
-    kinds = CURVATURES[settings.curvature]
+    kinds = settings.operators
     operators = [make_operator(problem, kinds[0])]
     if is_sandwich(problem, settings):
         scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
@@ -174,7 +134,7 @@ def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOpera
 
 def is_sandwich(problem: Problem, settings: Settings) -> bool:
     """The covariance is not the inverse of the curvature alone."""
-    several = len(CURVATURES[settings.curvature]) > 1
+    several = len(settings.operators) > 1
     return several or problem.likelihood.of_scores is not problem.likelihood
 
 
@@ -185,7 +145,7 @@ def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
     scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
-    kind = CURVATURES[settings.curvature][-1]
+    kind = settings.operators[-1]
     return _eigenpairs(scores, replace(settings, rank=rank), kind, storage)
 
 
@@ -246,7 +206,7 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
 
 def freedom_of(problem: Problem, settings: Settings) -> Freedom:
     """What the noise of a regression is estimated from, beside eigenpairs of the bread."""
-    kind = CURVATURES[settings.curvature][0]
+    kind = settings.operators[0]
     most_rank = len(problem.rates)
     if kind.positive_semidefinite:
         each = kind.rows_per_example(problem.likelihood, problem.n_outputs)
@@ -293,12 +253,11 @@ def calibration_inputs(
 ) -> tuple[Any, SomeClasses | None]:
     """The first of some inputs, or of training some; and of many classes which to look at."""
     free = free_memory(memory_limit)
-    spec = problem.data.spec.x
     some_classes = most_probable(problem.likelihood, problem.n_outputs)
     n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
-    count = prediction_batch(problem.network, spec, n_rows, free=free)
+    count = prediction_batch(problem.network, problem.input_spec, n_rows, free=free)
     count = min(_CALIBRATION, count)
-    x = problem.data.spread(count).x if x is None else x
+    x = problem.training_set.spread(count).x if x is None else x
     return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x), some_classes
 
 

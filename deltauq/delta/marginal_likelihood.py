@@ -154,7 +154,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
             remedy="pass l2='tune' or a rate for all variables to DeltaMethod",
         )
     fitted.require_own_vectors("tune_l2")
-    fitted.problem.data.require()
+    fitted.problem.require_data()
     factors = np.geomspace(*_FACTORS, _GRID)
     factors = factors[[_has_covariance(fitted, factor) for factor in factors]]
     if held_out is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,18 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.curvature import GGN, OPG, CurvatureOperator, LinearHeadGGN
+from deltauq.curvature import GGN, OPG, LinearHeadGGN
 from deltauq.curvature.cost import Cost, per_parameter
 from deltauq.curvature.eigenpairs import Rank, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
 from deltauq.data.batches import Batches, spec_of
-from deltauq.data.inputs import check_batch_size
 from deltauq.data.record import DataRecord
-from deltauq.data.streams import as_source, model_rank
-from deltauq.data.weights import WeightKind
+from deltauq.data.training import TrainingData
 from deltauq.delta.memory_plan import MemoryPlan, plan_memory
 from deltauq.delta.rates import read_rates
 from deltauq.delta.residual_noise import residual_noise
+from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.likelihoods import Likelihood
 from deltauq.network.derivative_audit import (
@@ -37,7 +35,7 @@ from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction.linearization import Linearization
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["Problem", "check_settings", "recall_problem", "state_problem"]
+__all__ = ["Problem", "attach_data", "check_settings", "recall_problem", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
 
@@ -49,13 +47,14 @@ class Problem:
     Attributes:
         network: the model.
         likelihood: gives the loss.
-        data: the training set.
+        data: the training set; where it is not at hand, what is remembered of it.
         n_outputs: C.
         rates: lambda_j `[P]` beside the mean of the likelihood's loss, that is those beside the
             cost that was minimised over the dispersion; zero where a parameter has no L2.
         per_example: rules for the network's per-example rows.
         linearization: the network linearised in its parameters, J scaled by `scale`.
-        plan: the memory that the eigenpairs take.
+        plan: the memory that the eigenpairs take; None where the data are not at hand, so that no
+            curvature can be multiplied.
         estimates_noise: the noise of a regression is the mean square of the residuals, for now.
         head: the last dense layer where no other parameter is uncertain; sought for the GGN alone.
         flatness: where the loss has no curvature; None where it is known to have some.
@@ -63,20 +62,51 @@ class Problem:
 
     network: Network
     likelihood: Likelihood
-    data: Batches
+    data: Batches | DataRecord
     n_outputs: int
     rates: Rates
     per_example: PerExample
     linearization: Linearization
-    plan: MemoryPlan
+    plan: MemoryPlan | None = None
     estimates_noise: bool = False
     head: LinearHead | None = None
     flatness: Flatness | None = None
 
+    def require_data(self) -> tuple[Batches, MemoryPlan]:
+        """The training set, and the memory that was planned for passes over it.
+
+        Raises:
+            InvalidInputError: the data are not at hand.
+        """
+        if self.plan is None or isinstance(self.data, DataRecord):
+            raise InvalidInputError(
+                "this needs the training data, and an artifact holds none",
+                expected="the data that fit was called with",
+                received="a method loaded from a file",
+                remedy="give them back with attach(x, y); or pass inputs of your own where there "
+                "is an argument for them",
+            )
+        return self.data, self.plan
+
+    @property
+    def training_set(self) -> Batches:
+        """The training set; `InvalidInputError` where it is not at hand."""
+        return self.require_data()[0]
+
+    @property
+    def record(self) -> DataRecord:
+        """What is remembered of the data; of arrays at hand it takes a pass over them."""
+        return self.data if isinstance(self.data, DataRecord) else DataRecord.of(self.data)
+
+    @property
+    def input_spec(self) -> Any:
+        """`tf.TensorSpec`s of the inputs, their first axis free."""
+        return self.data.input_spec if isinstance(self.data, DataRecord) else self.data.spec.x
+
     @cached_property
     def cost(self) -> Cost:
         """What the weights should minimise."""
-        return Cost(self.network, self.likelihood, self.data, self.rates)
+        return Cost(self.network, self.likelihood, self.training_set, self.rates)
 
     @cached_property
     def n_shown(self) -> int:
@@ -104,7 +134,7 @@ class Problem:
         linearization = Linearization(
             self.network,
             likelihood,
-            self.data.spec.x,
+            self.input_spec,
             self.per_example,
             _metric(rates),
             self.linearization.mask,
@@ -118,104 +148,49 @@ class Problem:
         return rate if rate > 0 and np.all(self.rates == rate) else None
 
 
-def state_problem(
-    network: Network,
-    training: tuple[Any, Any, Any, Any],
-    *,
-    l2: L2,
-    likelihood: str | Likelihood,
-    rank: Rank,
-    operators: Sequence[type[CurvatureOperator]],
-    batch_size: int | None,
-    bounds: bool = False,
-    memory_limit: int | str | None = None,
-    weights: WeightKind = "auto",
-    vectors_in_files: bool = False,
-) -> Problem:
+@dataclass(frozen=True)
+class _Passes:
+    """Training data that were read once, and what further passes over them take."""
+
+    data: Batches
+    plan: MemoryPlan
+    head: LinearHead | None
+
+
+def state_problem(network: Network, training: TrainingData, settings: Settings) -> Problem:
     """Check a network, its training data and the settings against each other.
 
     Args:
         network: the network.
-        training: x, y, sample_weight, class_weight as `DeltaMethod.fit` takes them.
-        l2: as in `DeltaMethod`.
-        likelihood: as in `DeltaMethod`.
-        rank: as in `DeltaMethod`; without L2 on every variable only "full" will do.
-        operators: the curvatures, for the choice of a batch size and for what they cannot take.
-        batch_size: rows a step, or None to choose it.
-        bounds: as in `DeltaMethod`.
-        memory_limit: as in `DeltaMethod`.
-        weights: as in `DeltaMethod`.
-        vectors_in_files: as for `plan_memory`.
+        training: as it was handed over.
+        settings: how the covariance is to be computed; without L2 on every variable only the rank
+            "full" will do.
 
     Raises:
         InvalidInputError: data, labels, rates or a rank that cannot be used.
         UnsupportedModelError: a model or a compiled loss that cannot be used.
         MemoryLimitError: the eigenpairs do not fit in memory.
     """
-    x, *labels = training
-    x = as_source(x, rank=model_rank(network.model))
-    probe = probe_rows(network, x)
-    interpreted = interpret(network, network.inspect(probe), likelihood)
-    network, found, n_outputs = interpreted.network, interpreted.likelihood, interpreted.n_outputs
+    training = training.of_model(network.model)
+    probe = probe_rows(network, training.x)
+    model = interpret(network, network.inspect(probe), settings.likelihood)
+    l2 = settings.l2_to_start(network.variables)
     if l2 == "auto":
-        refuse_other_terms(network.terms_added(probe))
-    refuse_false_gradients(network, probe)
-    if any(operator.second_derivatives for operator in operators):
-        _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
-    check_rank(rank, network.n_params)
-    spec = spec_of(probe)
-    head = None
-    if GGN in operators and found.observed_axes == 1:
-        head = find_linear_head(network, spec)
-    plan = plan_memory(
-        network,
-        spec,
-        [LinearHeadGGN if head and kind is GGN else kind for kind in operators],
-        found,
-        n_outputs,
-        rank,
-        free=free_memory(memory_limit),
-        batch_size=None if batch_size is None else check_batch_size(batch_size),
-        bounds=bounds,
-        vectors_in_files=vectors_in_files,
-    )
-    data = Batches(
-        x,
-        *labels,
-        likelihood=found,
-        n_outputs=n_outputs,
-        dtype=network.dtype,
-        batch_size=plan.batch_size,
-        mask=interpreted.mask,
-        weights=weights,
-    )
-    rates = rates_beside_cost(interpreted, data, l2, rank)
-    estimates_noise = found.needs_noise
+        refuse_other_terms(model.network.terms_added(probe))
+    passes = _prepare_passes(model, probe, training, settings)
+    rates = rates_beside_cost(model, passes.data, l2, settings.rank)
+    likelihood, estimates_noise = model.likelihood, model.likelihood.needs_noise
     if estimates_noise:
-        found = residual_noise(interpreted, data)
-    flatness = None if found.curved else measure_flatness(network, found, data)
-    if flatness is not None and any(operator is not OPG for operator in operators):
-        refuse_linear_loss(flatness, found)
-    if GGN in operators and not found.convex:
-        for logits, labels, _ in outputs(network, data):
-            found.check_convex(logits, labels)
-    rates = rates / found.dispersion(n_outputs)
-    per_example = PerExample(network, probe)
-    linearization = Linearization(
-        network, found, data.spec.x, per_example, _metric(rates), interpreted.mask
-    )
-    return Problem(
-        network,
-        found,
-        data,
-        n_outputs,
-        rates,
-        per_example,
-        linearization,
-        plan,
-        estimates_noise,
-        head,
-        flatness,
+        likelihood = residual_noise(model, passes.data)
+    flatness = _check_curvature(model.network, likelihood, passes.data, settings)
+    rates = rates / likelihood.dispersion(model.n_outputs)
+    problem = _without_passes(model, likelihood, passes.data, rates, probe)
+    return replace(
+        problem,
+        plan=passes.plan,
+        head=passes.head,
+        estimates_noise=estimates_noise,
+        flatness=flatness,
     )
 
 
@@ -231,32 +206,135 @@ def recall_problem(
         rates: lambda_j `[P]`, as of `Problem`.
         probe: rows on which the network is looked at.
     """
-    interpreted = interpret(network, network.inspect(probe), likelihood)
-    network, found = interpreted.network, interpreted.likelihood
-    per_example = PerExample(network, probe)
-    linearization = Linearization(
-        network, found, data.spec.x, per_example, _metric(rates), interpreted.mask
-    )
-    plan = MemoryPlan(0, 0, 0, 1)  # without data no curvature will be multiplied
-    return Problem(
-        network, found, data, interpreted.n_outputs, rates, per_example, linearization, plan
+    model = interpret(network, network.inspect(probe), likelihood)
+    return _without_passes(model, model.likelihood, data, rates, probe)
+
+
+def attach_data(problem: Problem, training: TrainingData, settings: Settings) -> Problem:
+    """The same problem with its data at hand, for further passes over them.
+
+    Args:
+        problem: with its data or without.
+        training: the data that it was stated with, in any order.
+        settings: how passes over them are made.
+
+    Raises:
+        InvalidInputError: other data, or weights that mean something else.
+        MemoryLimitError: further eigenpairs do not fit in memory.
+    """
+    network = problem.network
+    training = training.of_model(network.model)
+    probe = probe_rows(network, training.x)
+    known = problem.likelihood.at_one_position
+    model = interpret(network, network.inspect(probe), known)
+    passes = _prepare_passes(model, probe, training, settings)
+    problem.record.check_same(passes.data)
+    found = _without_passes(model, problem.likelihood, passes.data, problem.rates, probe)
+    return replace(
+        found,
+        plan=passes.plan,
+        head=passes.head,
+        estimates_noise=problem.estimates_noise,
+        flatness=problem.flatness,
     )
 
 
-def check_settings(network: Network, *, l2: L2, rank: Rank) -> None:
+def check_settings(network: Network, settings: Settings) -> None:
     """Of what `state_problem` refuses, that which shows without data.
 
     Args:
         network: a model, trained or not.
-        l2: as in `DeltaMethod`, but not "tune".
-        rank: as in `DeltaMethod`.
+        settings: how the covariance is to be computed.
 
     Raises:
         InvalidInputError: rates or a rank that cannot be used.
         UnsupportedModelError: a penalty without a rate; weights that only the optimizer decays.
     """
-    check_rank(rank, network.n_params)
-    _check_rates(network, l2_rates(network.variables, l2), l2, rank)
+    check_rank(settings.rank, network.n_params)
+    l2 = settings.l2_to_start(network.variables)
+    _check_rates(network, l2_rates(network.variables, l2), l2, settings.rank)
+
+
+def _prepare_passes(
+    model: InterpretedModel, probe: Any, training: TrainingData, settings: Settings
+) -> _Passes:
+    """See that the curvature can be formed, plan its memory, and read the data a first time."""
+    network, likelihood, operators = model.network, model.likelihood, settings.operators
+    refuse_false_gradients(network, probe)
+    if any(operator.second_derivatives for operator in operators):
+        _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
+    check_rank(settings.rank, network.n_params)
+    spec = spec_of(probe)
+    head = None
+    if GGN in operators and likelihood.observed_axes == 1:
+        head = find_linear_head(network, spec)
+    plan = plan_memory(
+        network,
+        spec,
+        [LinearHeadGGN if head and kind is GGN else kind for kind in operators],
+        likelihood,
+        model.n_outputs,
+        settings.rank,
+        free=free_memory(settings.memory_limit),
+        batch_size=settings.batch_size,
+        bounds=settings.bounds,
+        vectors_in_files=settings.vectors_dir is not None,
+    )
+    data = Batches(
+        *training,
+        likelihood=likelihood,
+        n_outputs=model.n_outputs,
+        dtype=network.dtype,
+        batch_size=plan.batch_size,
+        mask=model.mask,
+        weights=settings.weights,
+    )
+    return _Passes(data, plan, head)
+
+
+def _check_curvature(
+    network: Network, likelihood: Likelihood, data: Batches, settings: Settings
+) -> Flatness | None:
+    """Where the loss has no curvature; None where it is known to have some.
+
+    Raises:
+        InvalidInputError: a loss without any, or one that is not convex, for a curvature that
+            needs it.
+    """
+    operators = settings.operators
+    flatness = None if likelihood.curved else measure_flatness(network, likelihood, data)
+    if flatness is not None and any(operator is not OPG for operator in operators):
+        refuse_linear_loss(flatness, likelihood)
+    if GGN in operators and not likelihood.convex:
+        for logits, labels, _ in outputs(network, data):
+            likelihood.check_convex(logits, labels)
+    return flatness
+
+
+def _without_passes(
+    model: InterpretedModel,
+    likelihood: Likelihood,
+    data: Batches | DataRecord,
+    rates: Rates,
+    probe: Any,
+) -> Problem:
+    """A problem in the prior's metric, as far as predictions need it.
+
+    Args:
+        model: its network and mask.
+        likelihood: the model's, its noise known.
+        data: the training set, or what is remembered of it.
+        rates: lambda_j `[P]`, as of `Problem`.
+        probe: rows on which the rules for per-example rows are checked.
+    """
+    per_example = PerExample(model.network, probe)
+    spec = data.input_spec if isinstance(data, DataRecord) else data.spec.x
+    linearization = Linearization(
+        model.network, likelihood, spec, per_example, _metric(rates), model.mask
+    )
+    return Problem(
+        model.network, likelihood, data, model.n_outputs, rates, per_example, linearization
+    )
 
 
 def rates_beside_cost(interpreted: InterpretedModel, data: Batches, l2: L2, rank: Rank) -> Rates:

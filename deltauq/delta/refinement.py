@@ -26,7 +26,7 @@ from deltauq.linalg import (
     relative_width,
     root_diagonal,
 )
-from deltauq.prediction import ROUNDING, assemble, join
+from deltauq.prediction import ROUNDING, Estimate, assemble, join
 from deltauq.prediction.linearization import Rows
 
 __all__ = ["check_refinable", "refine", "row_copies"]
@@ -71,7 +71,7 @@ def row_copies(fitted: Fitted) -> int:
     return MAX_STEPS + (14 if is_sandwich(fitted.problem, fitted.settings) else 4)
 
 
-def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Any:
+def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Estimate:
     """Predictions whose standard errors lie in intervals of a relative width.
 
     Args:

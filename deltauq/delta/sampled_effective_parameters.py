@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from deltauq.delta.fitted import CURVATURES, Fitted, make_operator
+from deltauq.delta.fitted import Fitted, make_operator
 from deltauq.linalg import Krylov, bound_matrix_forms, project_out
 
 __all__ = ["sampled_effective_parameters"]
@@ -33,7 +33,7 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
         fitted: of the exact Hessian, or a sandwich with it, in low rank.
     """
     pairs, settings = fitted.pairs, fitted.settings
-    operator = make_operator(fitted.problem, CURVATURES[settings.curvature][0])
+    operator = make_operator(fitted.problem, settings.operators[0])
 
     def share(values: Array) -> Array:
         kept = values if settings.negative_curvature == "keep" else np.maximum(values, 0.0)

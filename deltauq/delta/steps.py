@@ -8,11 +8,12 @@ import numpy as np
 
 from deltauq.curvature.cost import Stationarity
 from deltauq.curvature.flatness import SMOOTHING
-from deltauq.delta.fitted import Fitted, Settings, covariance_of, solve, with_meat
+from deltauq.delta.fitted import Fitted, covariance_of, solve, with_meat
 from deltauq.delta.marginal_likelihood import tune_l2
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import with_unbiased_noise
 from deltauq.delta.problem import Problem
+from deltauq.delta.settings import Settings
 from deltauq.errors import ConvergenceWarning, CurvatureWarning, TunedL2Warning, warn
 from deltauq.linalg import Storage
 from deltauq.network.l2 import range_of
@@ -23,19 +24,16 @@ __all__ = ["fit_problem"]
 _NOTHING = 0.01
 
 
-def fit_problem(
-    problem: Problem, settings: Settings, storage: Storage, *, tunes_l2: bool
-) -> Fitted:
+def fit_problem(problem: Problem, settings: Settings, storage: Storage) -> Fitted:
     """The parameters' covariance of a stated problem.
 
     Args:
-        problem: what is asked.
-        settings: how.
+        problem: what is asked; where L2 rates are to be chosen, with those to start from.
+        settings: how the covariance is to be computed.
         storage: where eigenvectors live.
-        tunes_l2: the rates of the problem are only where a search for one starts.
     """
     stationarity = problem.cost.stationarity(problem.network.params.numpy())
-    if tunes_l2:
+    if settings.tunes_l2:
         fitted = _solve_tuned(problem, settings, storage, stationarity)
     else:
         fitted = _solved(problem, settings, storage, stationarity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,14 +22,17 @@ from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.batches import Batches
 from deltauq.data.inputs import InputBatches
+from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
-from deltauq.delta.delta_method import Curvature, DeltaMethod
+from deltauq.delta.delta_method import DeltaMethod
+from deltauq.delta.settings import Curvature, Settings
 from deltauq.errors import ConvergenceWarning, InvalidInputError, check_choice, check_count, warn
 from deltauq.estimators.networks import build_mlp, train_adam
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import l2_rates
 from deltauq.network.network import Network
 from deltauq.network.probe_rows import probe_rows
+from deltauq.prediction import Estimate
 from deltauq.runtime.progress import progress_bar
 from deltauq.runtime.threads import refuse_lost_runtime
 
@@ -66,6 +69,8 @@ class DeltaEstimator(BaseEstimator):
         meat: as in `DeltaMethod`.
         weights: what `sample_weight` is, as in `DeltaMethod`; training minimises the same cost.
         bounds: as in `DeltaMethod`.
+        memory_limit: as in `DeltaMethod`; of the curvature and of `predict_uncertainty`.
+        vectors_dir: as in `DeltaMethod`.
         epochs: of Adam; 0 trains with L-BFGS alone.
         batch_size: of Adam.
         learning_rate: of Adam.
@@ -106,6 +111,8 @@ class DeltaEstimator(BaseEstimator):
         meat: Meat = "opg",
         weights: WeightKind = "auto",
         bounds: bool = True,
+        memory_limit: int | str | None = None,
+        vectors_dir: str | Path | None = None,
         epochs: int = 30,
         batch_size: int = 64,
         learning_rate: float = 3e-3,
@@ -126,6 +133,8 @@ class DeltaEstimator(BaseEstimator):
         self.meat = meat
         self.weights = weights
         self.bounds = bounds
+        self.memory_limit = memory_limit
+        self.vectors_dir = vectors_dir
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -135,7 +144,7 @@ class DeltaEstimator(BaseEstimator):
         self.random_state = random_state
         self.progress = progress
 
-    def predict_uncertainty(self, X: Any) -> Any:
+    def predict_uncertainty(self, X: Any) -> Estimate:
         """Predict with standard errors: `DeltaMethod.predict` of the validated features."""
         X = self._validate_inputs(X)
         return self.delta_.predict(X)
@@ -145,7 +154,6 @@ class DeltaEstimator(BaseEstimator):
         refuse_lost_runtime()
         settings: dict[str, Any] = self.get_params(deep=False)
         check_choice("dtype", self.dtype, ("float32", "float64"))
-        check_choice("weights", self.weights, get_args(WeightKind))
         units = settings["hidden_units"]
         _check("hidden_units", units, isinstance(units, (tuple, list)), "a tuple of widths")
         for width in units:
@@ -159,7 +167,13 @@ class DeltaEstimator(BaseEstimator):
             _check(name, value, number, "a finite number >= 0")
         state = settings["random_state"]
         is_seed = isinstance(state, numbers.Integral)
-        return int(state if is_seed else check_random_state(state).randint(2**31 - 1))
+        seed = int(state if is_seed else check_random_state(state).randint(2**31 - 1))
+        self._settings_of_curvature(seed=seed)  # which check themselves, before any training
+        return seed
+
+    def _settings_of_curvature(self, **others: Any) -> Settings:
+        """The parameters that `DeltaMethod` takes too; `batch_size` is that of Adam here."""
+        return Settings.among(self.get_params(deep=False) | {"batch_size": None} | others)
 
     def _validate_inputs(self, X: Any) -> Array:
         check_is_fitted(self, "delta_")
@@ -187,20 +201,19 @@ class DeltaEstimator(BaseEstimator):
         self,
         model: keras.Sequential,
         likelihood: Likelihood,
-        training: tuple[Array, Array, Any],
+        training: TrainingData,
         *,
         seed: int,
     ) -> None:
         """Train a network by Adam on features, labels and weights."""
-        x, y, sample_weight = training
-        total = self.epochs * len(training[0])
+        total = self.epochs * len(training.x)
         with progress_bar("training: Adam", total=total, enabled=self.progress) as advance:
             train_adam(
                 model,
                 likelihood,
-                x,
-                y,
-                loss_factors(sample_weight, len(x), self.weights),
+                training.x,
+                training.y,
+                loss_factors(training.sample_weight, len(training.x), self.weights),
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
@@ -212,7 +225,7 @@ class DeltaEstimator(BaseEstimator):
         self,
         model: keras.Sequential,
         likelihood: Likelihood,
-        training: tuple[Array, Array, Any],
+        training: TrainingData,
         *,
         l2: float,
     ) -> None:
@@ -227,7 +240,7 @@ class DeltaEstimator(BaseEstimator):
             weights=self.weights,
         )
         rates = per_parameter(network.parameters, l2_rates(network.variables, l2))
-        inspection = network.inspect(probe_rows(network, training[0]))
+        inspection = network.inspect(probe_rows(network, training.x))
         with progress_bar("training: L-BFGS", enabled=self.progress) as advance:
             data.on_batch = advance
             polished = polish(
@@ -247,7 +260,7 @@ class DeltaEstimator(BaseEstimator):
     def _compute_curvature(
         self,
         likelihood: str | Likelihood,
-        training: tuple[Array, Array, Any],
+        training: TrainingData,
         *,
         l2: float,
         seed: int,
@@ -264,21 +277,8 @@ class DeltaEstimator(BaseEstimator):
                 f"tol={self.tol:g}. Raise max_iter, or use dtype='float64'.",
                 ConvergenceWarning,
             )
-        self.delta_ = DeltaMethod(
-            self.model_,
-            self.curvature,
-            rank=self.rank,
-            l2=l2,
-            likelihood=likelihood,
-            tail=self.tail,
-            rank_tol=self.rank_tol,
-            negative_curvature=self.negative_curvature,
-            meat=self.meat,
-            weights=self.weights,
-            bounds=self.bounds,
-            seed=seed,
-            progress=self.progress,
-        ).fit(*training)
+        settings = self._settings_of_curvature(l2=l2, likelihood=likelihood, seed=seed)
+        self.delta_ = DeltaMethod(self.model_, **settings.as_arguments()).fit(*training)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state with the file of `DeltaMethod.save` in place of TensorFlow's objects."""
@@ -292,13 +292,18 @@ class DeltaEstimator(BaseEstimator):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """The opposite."""
+        """Take a state of `__getstate__`, and make TensorFlow's objects of the file in it.
+
+        What the file does not keep, because it belongs to a process, is that of the parameters.
+        """
         super().__setstate__(state)
         if "delta_" in state:
             with tempfile.TemporaryDirectory() as directory:
                 path = Path(directory, "fitted.deltauq")
                 path.write_bytes(state["delta_"])
                 self.delta_ = DeltaMethod.load(path)
+            self.delta_.memory_limit = state.get("memory_limit")
+            self.delta_.vectors_dir = state.get("vectors_dir")
             self.model_ = self.delta_.model
 
 

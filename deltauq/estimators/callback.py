@@ -8,11 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from deltauq.data.training import TrainingData
 from deltauq.delta.delta_method import DeltaMethod
 from deltauq.delta.problem import check_settings
 from deltauq.linalg import relative_width
-from deltauq.network.l2 import complete_l2
 from deltauq.network.network import Network
+from deltauq.prediction import Estimate
 
 __all__ = ["DeltaUncertainty"]
 
@@ -40,7 +41,8 @@ class DeltaUncertainty(keras.callbacks.Callback):
         x_val: validation inputs as `DeltaMethod.predict` takes them, without labels (of a dataset
             of pairs `dataset.map(lambda x, y: x)`); None logs nothing.
         verbose: 0 is silent, 1 shows a progress bar and a line, 2 a line; None takes that of `fit`.
-        **options: of `DeltaMethod`, such as `curvature="ggn"` or `l2=1e-3`.
+        **options: all settings of `DeltaMethod`, such as `curvature="ggn"`, `l2=1e-3` or
+            `memory_limit="8GiB"`.
 
     Attributes:
         delta_: the fitted `DeltaMethod`; None before training has ended.
@@ -72,10 +74,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.x = x
-        self.y = y
-        self.sample_weight = sample_weight
-        self.class_weight = class_weight
+        self.training = TrainingData(x, y, sample_weight, class_weight)
         self.x_val = x_val
         self.verbose = verbose
         self.options = options
@@ -95,7 +94,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Compute the curvature, and predict the validation inputs."""
         delta = self._delta_method()
-        self.delta_ = delta.fit(self.x, self.y, self.sample_weight, self.class_weight)
+        self.delta_ = delta.fit(*self.training)
         found = {} if self.x_val is None else _figures(delta.predict(self.x_val))
         if logs is not None:
             logs.update(found)
@@ -108,12 +107,10 @@ class DeltaUncertainty(keras.callbacks.Callback):
     def _check(self) -> None:
         if self._checked:
             return
-        delta = self._delta_method()
+        settings = self._delta_method().settings
         self._checked = bool(self.model.built)
         if self._checked:
-            network = Network(self.model, layers=delta.layers)
-            l2 = complete_l2(network.variables) if delta.l2 == "tune" else delta.l2
-            check_settings(network, l2=l2, rank=delta.rank)
+            check_settings(Network(self.model, layers=settings.layers), settings)
 
     def _delta_method(self) -> DeltaMethod:
         return DeltaMethod(self.model, **{"progress": self._verbosity() == 1, **self.options})
@@ -123,7 +120,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
         return 1 if verbose == "auto" else int(verbose)
 
 
-def _figures(prediction: Any) -> dict[str, float]:
+def _figures(prediction: Estimate) -> dict[str, float]:
     prediction = prediction.unmasked
     figures = {"val_mean_score": float(np.mean(prediction.score))}
     if prediction.std_limits is not None:

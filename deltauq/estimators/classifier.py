@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.special
@@ -11,6 +11,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from deltauq.data.training import TrainingData
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.base import Array, DeltaEstimator
 from deltauq.likelihoods import Categorical
@@ -57,8 +58,7 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
                 expected="two classes or more",
                 received=f"{list(self.classes_)}",
             )
-        labels = encoder.transform(y)
-        training = (X, labels, sample_weight)
+        training = TrainingData(X, encoder.transform(y), sample_weight)
         self.model_ = self._build(len(self.classes_), l2=self.l2, seed=seed)
         self._train_adam(self.model_, Categorical(), training, seed=seed)
         self._polish(self.model_, Categorical(), training, l2=self.l2)
@@ -77,5 +77,4 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
 
     def predict_uncertainty(self, X: Any) -> Prediction:
         """Class probabilities with their covariances; classes are numbered as in `classes_`."""
-        prediction: Prediction = super().predict_uncertainty(X)
-        return prediction
+        return cast(Prediction, super().predict_uncertainty(X))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -13,8 +15,9 @@ from sklearn.utils.validation import validate_data
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.sandwich import Meat
+from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
-from deltauq.delta.delta_method import Curvature
+from deltauq.delta.settings import Curvature
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.base import Array, DeltaEstimator
 from deltauq.likelihoods import CustomLoss, Gaussian
@@ -72,6 +75,8 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         meat: Meat = "opg",
         weights: WeightKind = "auto",
         bounds: bool = True,
+        memory_limit: int | str | None = None,
+        vectors_dir: str | Path | None = None,
         epochs: int = 30,
         batch_size: int = 64,
         learning_rate: float = 3e-3,
@@ -93,6 +98,8 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             meat=meat,
             weights=weights,
             bounds=bounds,
+            memory_limit=memory_limit,
+            vectors_dir=vectors_dir,
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -132,17 +139,18 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         _refuse_constant(y, variance)
         # Trained on standardised numbers, which differences lose no digits of.
         unit, l2 = np.sqrt(variance), self.l2 * float(np.mean(variance))
-        training = (X, (y - mean) / unit, sample_weight)
+        training = TrainingData(X, (y - mean) / unit, sample_weight)
         model = self._build(self.n_outputs_, l2=l2, seed=seed)
         self._train_adam(model, _squares(unit, variance), training, seed=seed)
         self._polish(model, _squares(unit, variance), training, l2=l2)
         for _ in range(_REWEIGHTINGS if self.n_outputs_ > 1 else 0):
-            squares = (training[1] - self._outputs(model, X)) ** 2
+            squares = (training.y - self._outputs(model, X)) ** 2
             noise = variance * np.maximum(np.average(squares, axis=0, weights=weight), _LEAST_NOISE)
             self._polish(model, _squares(unit, noise), training, l2=l2)
         model.add(keras.layers.Rescaling(unit, mean, dtype=self.dtype, name="rescaling"))
         self.model_ = model
-        self._compute_curvature(Gaussian(pooled=False), (X, y, sample_weight), l2=l2, seed=seed)
+        training = replace(training, y=y)  # in its own unit, as the whole network predicts it
+        self._compute_curvature(Gaussian(pooled=False), training, l2=l2, seed=seed)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -153,8 +161,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
 
     def predict_uncertainty(self, X: Any) -> RegressionPrediction:
         """Means `[N, C]` with their covariances, and the noise of an observation."""
-        prediction: RegressionPrediction = super().predict_uncertainty(X)
-        return prediction
+        return cast(RegressionPrediction, super().predict_uncertainty(X))
 
 
 def _squares(unit: Array, noise: Array) -> CustomLoss:

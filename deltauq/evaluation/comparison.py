@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.data.arrays import as_labels
-from deltauq.delta.delta_method import CURVATURES, Curvature, DeltaMethod
+from deltauq.data.training import TrainingData
+from deltauq.delta.delta_method import DeltaMethod
+from deltauq.delta.settings import CURVATURES, Curvature
 from deltauq.errors import InvalidInputError, optional
 from deltauq.evaluation.metrics import Agreement, agreement, error_auroc
 from deltauq.linalg import Eigenpairs
@@ -39,7 +41,7 @@ class Run:
     """
 
     curvature: str
-    prediction: Any
+    prediction: Estimate
     eigenpairs: Eigenpairs
     fit_seconds: float
 
@@ -193,9 +195,10 @@ def compare(
             expected=f"two or more different names out of {list(CURVATURES)}",
             received=repr(names),
         )
+    training = TrainingData(x, y, sample_weight, class_weight)
     runs = []
     for name in names:
-        dm = DeltaMethod(model, name, **options).fit(x, y, sample_weight, class_weight)
+        dm = DeltaMethod(model, name, **options).fit(*training)
         prediction = dm.predict(x_eval)
         labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
         runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))

@@ -15,7 +15,7 @@ from deltauq.curvature.flatness import measure_flatness
 from deltauq.curvature.minimization import Polished
 from deltauq.curvature.minimization import polish as minimise
 from deltauq.data.batches import Batches
-from deltauq.data.streams import as_source, model_rank
+from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind
 from deltauq.delta.rates import read_rates
 from deltauq.delta.residual_noise import residual_noise
@@ -194,13 +194,14 @@ def diagnose(
             found.add(*_of_layers(network.model))
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(rates_seen(l2_sources(network.variables, l2), tunes)))
-        source = found.attempt("data", lambda: as_source(x, rank=model_rank(network.model)))
-        probe = found.attempt("data", lambda: probe_rows(network, source))
+        training = found.attempt(
+            "data", lambda: TrainingData(x, y, sample_weight, class_weight).of_model(network.model)
+        )
+        probe = found.attempt("data", lambda: probe_rows(network, training.x))
         interpreted = _interpret(found, network, probe, likelihood)
         found.attempt("model", lambda: refuse_false_gradients(interpreted.network, probe))
         if l2 == "auto":
             found.attempt("l2", lambda: refuse_other_terms(network.terms_added(probe)))
-        training = (source, y, sample_weight, class_weight)
         problem = found.attempt("data", lambda: _problem(interpreted, training, l2, weights))
         found.facts["rates"] = problem.rates
         found.add(*mask_seen(problem.data))
@@ -279,7 +280,7 @@ class _Problem:
 
 
 def _problem(
-    interpreted: InterpretedModel, training: tuple[Any, Any, Any, Any], l2: L2, weights: WeightKind
+    interpreted: InterpretedModel, training: TrainingData, l2: L2, weights: WeightKind
 ) -> _Problem:
     data = Batches(
         *training,

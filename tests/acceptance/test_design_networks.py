@@ -14,7 +14,8 @@ import scipy.linalg
 import sklearn.datasets
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
-from deltauq.delta.fitted import CURVATURES, make_operator
+from deltauq.delta.fitted import make_operator
+from deltauq.delta.settings import CURVATURES
 from deltauq.errors import NotPositiveDefiniteError
 
 pytestmark = pytest.mark.slow

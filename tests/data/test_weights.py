@@ -12,8 +12,9 @@ import tensorflow as tf
 from marks import slow
 
 import deltauq
-from deltauq import Batches, DeltaMethod, artifact, diagnose
+from deltauq import Batches, DeltaMethod, diagnose
 from deltauq.data.weights import is_whole, loss_factors
+from deltauq.delta.files import artifact
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Categorical
 from deltauq.report import Study

@@ -11,7 +11,9 @@ from marks import slow
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.curvature import OPG
+from deltauq.data.training import TrainingData
 from deltauq.delta.problem import state_problem
+from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network import Network
 
@@ -29,8 +31,8 @@ def model(*middle, package=keras, **head):
 def check(m, x=X, y=Y, *, rank=3, **options):
     """All that `fit` checks before it computes."""
     network = Network(m, layers=options.pop("layers", None))
-    settings = {"l2": "auto", "likelihood": "auto", "operators": (OPG,), "batch_size": 4} | options
-    return state_problem(network, (x, y, None), rank=rank, **settings)
+    settings = Settings(rank=rank, **({"batch_size": 4} | options))
+    return state_problem(network, TrainingData(x, y), settings)
 
 
 def raises(kind, *parts):

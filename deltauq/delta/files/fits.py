@@ -17,12 +17,13 @@ from deltauq import __version__
 from deltauq.curvature.cost import Stationarity, per_parameter
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance
-from deltauq.data.batches import Batch, spec_of
+from deltauq.data.batches import spec_of
 from deltauq.data.record import DataRecord
 from deltauq.delta.files import artifact
 from deltauq.delta.files.rounding import restored, round_covariance, round_pairs, rounded
-from deltauq.delta.fitted import Fitted, Settings
+from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import recall_problem
+from deltauq.delta.settings import Settings
 from deltauq.errors import ArtifactError, InvalidInputError
 from deltauq.likelihoods import likelihood_facts, likelihood_of
 from deltauq.linalg import Eigenpairs, LowRank, NormBound
@@ -60,7 +61,7 @@ class Saved:
 def save_fit(
     fitted: Fitted,
     path: Path,
-    options: Mapping[str, Any],
+    settings: Settings,
     *,
     with_model: bool,
     vectors_dtype: str | None,
@@ -70,7 +71,7 @@ def save_fit(
     Args:
         fitted: the fit.
         path: the file.
-        options: the arguments of the `DeltaMethod`, as far as a file can hold them.
+        settings: of the method; the covariance may have been made with others.
         with_model: put the Keras model into the file.
         vectors_dtype: of the eigenvectors in the file; None for the network's.
     """
@@ -87,8 +88,9 @@ def save_fit(
             "keras": keras.__version__,
         },
         "fingerprint": fingerprint,
-        "options": dict(options),
-        "settings": asdict(fitted.settings) | {"memory_limit": None},
+        "options": settings.of_method(),
+        # With None for a setting that is not kept: readers of format 2 ask for it.
+        "settings": fitted.settings.of_covariance() | {"memory_limit": None},
         "network": _network_facts(network),
         "rates": [float(fitted.problem.rates[p.start]) for p in network.parameters],
         "likelihood": likelihood_facts(fitted.problem.likelihood),
@@ -104,8 +106,8 @@ def save_fit(
     return Saved(path, path.stat().st_size, str(arrays[_VECTORS].dtype), error)
 
 
-def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, dict[str, Any]]:
-    """The model, the fit and the arguments of the `DeltaMethod` in a file.
+def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
+    """The model, the fit and the settings of the method in a file.
 
     Args:
         path: the file.
@@ -118,9 +120,10 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, dict[str, Any]]:
     model = _embedded(arrays, path) if model is None else model
     network = _same_network(model, facts)
     probe = tf.nest.map_structure(lambda k: tf.constant(arrays[f"probe/{k}"]), facts["data"]["x"])
+    likelihood = likelihood_of(facts["likelihood"])
     problem = recall_problem(
         network,
-        likelihood_of(facts["likelihood"]),
+        likelihood,
         _unpack_data(facts["data"], probe),
         per_parameter(network.parameters, np.array(facts["rates"])),
         probe,
@@ -128,19 +131,25 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, dict[str, Any]]:
     if facts["vectors_dtype"] is not None:
         for name in arrays.keys() & {_VECTORS, _OWN_VECTORS}:
             arrays[name] = restored(arrays[name], network.dtype)
+    settings = Settings(likelihood=likelihood, **_options(facts, network))
     fitted = Fitted(
         problem,
-        Settings(**facts["settings"]),
+        replace(settings, **facts["settings"]),
         _unpack_pairs(facts["pairs"], arrays),
         _unpack_covariance(facts["covariance"], arrays, problem.scale),
         Stationarity(**facts["stationarity"]),
         facts["seconds"],
         facts["rounded"],
     )
+    return network.model, fitted, settings
+
+
+def _options(facts: Mapping[str, Any], network: Network) -> dict[str, Any]:
+    """The settings that an artifact holds, by name; layers that a function chose by their paths."""
     options = {"weights": "counts"} | facts["options"]  # format 1 knew no others
     if options["layers"] is None and len(network.variables) < facts["network"]["n_trainable"]:
-        options["layers"] = [parameter.path for parameter in network.parameters]  # of a callable
-    return network.model, fitted, options
+        options["layers"] = [parameter.path for parameter in network.parameters]
+    return options
 
 
 def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, float]:
@@ -301,7 +310,7 @@ def _unpack_covariance(
 
 def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
     """What is remembered of the training data, and rows like its first ones as a probe."""
-    data, probe = fitted.problem.data, fitted.problem.per_example.probe
+    data, probe = fitted.problem.record, fitted.problem.per_example.probe
     leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(probe)]
     arrays.update({f"probe/{k}": leaf for k, leaf in enumerate(leaves)})
     named = data.columns is not None and all(isinstance(name, str) for name in data.columns)
@@ -320,7 +329,7 @@ def _unpack_data(facts: Mapping[str, Any], probe: Any) -> DataRecord:
         n_rows=facts["n_rows"],
         n_examples=facts["n_examples"],
         weighting=facts.get("weighting", "counts"),  # format 1 knew no others
-        spec=Batch(spec_of(probe), None, None, None),
+        input_spec=spec_of(probe),
         columns=None if facts["columns"] is None else tuple(facts["columns"]),
         sums=np.array(facts["sums"]),
     )

@@ -45,7 +45,7 @@ def export_fit(fitted: Fitted, path: Path, *, level: float, batch_size: int | No
         )
     rows = None if batch_size is None else check_batch_size(batch_size)
     served = _Served(fitted, level)
-    names, specs = _named_inputs(fitted.problem.data.spec.x, rows)
+    names, specs = _named_inputs(fitted.problem.input_spec, rows)
     signatures = {
         "serving_default": _signature(served.everything, names, specs),
         "mean": _signature(served.mean_alone, names, specs),

@@ -218,6 +218,23 @@ def test_other_data_are_not_attached(saved):
         method.attach(X, (CLASSES + 1) % 3)
 
 
+def test_a_method_that_has_its_data_takes_no_others(saved):
+    """Nor weights that mean something else; the same in another form it takes, and uses."""
+    method, x, y = fit(softmax)
+    had = method.refine(x[:2], rtol=0.5)
+    with pytest.raises(InvalidInputError, match=r"not the training data.*40 examples.*30 examples"):
+        method.attach(x[:30], y[:30])
+    with pytest.raises(InvalidInputError, match="40 examples, other values"):
+        method.attach(x, (y + 1) % 3)
+    with pytest.raises(InvalidInputError, match="not the training data"):
+        method.attach(x, y, np.full(40, 2))
+    before = method._fitted.problem.data
+    np.testing.assert_array_equal(method.refine(x[:2], rtol=0.5).std, had.std)  # as it was
+    method.attach(tf.data.Dataset.from_tensor_slices((x[::-1], y[::-1])).batch(7))
+    assert method._fitted.problem.data is not before
+    np.testing.assert_allclose(method.refine(x[:2], rtol=0.5).std, had.std, rtol=1e-3)
+
+
 def test_loaded_methods_can_be_saved_and_fitted_again(saved, tmp_path):
     directory, methods, _ = saved
     again = DeltaMethod.load(directory / "softmax")

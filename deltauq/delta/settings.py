@@ -1,0 +1,140 @@
+"""The settings of a Delta method: each stands here once, checks itself, and is passed on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from deltauq import curvature as curvatures
+from deltauq.curvature import CurvatureOperator
+from deltauq.curvature.eigenpairs import Rank
+from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.sandwich import Meat
+from deltauq.data.inputs import check_batch_size
+from deltauq.data.weights import WeightKind
+from deltauq.errors import check_choice, check_count, check_share
+from deltauq.likelihoods import Likelihood
+from deltauq.linalg import Ends, Storage
+from deltauq.network.l2 import L2, check_l2, complete_l2
+from deltauq.network.network import Layers
+from deltauq.runtime.memory import free_memory
+
+__all__ = ["CURVATURES", "Curvature", "Settings"]
+
+Curvature = Literal["hessian", "opg", "ggn", "sandwich"]
+
+#: What each curvature is made of; the last one is what a sandwich has between its slices.
+CURVATURES: dict[str, tuple[type[CurvatureOperator], ...]] = {
+    "hessian": (curvatures.Hessian,),
+    "opg": (curvatures.OPG,),
+    "ggn": (curvatures.GGN,),
+    "sandwich": (curvatures.Hessian, curvatures.SandwichMeat),
+}
+
+#: Whose a setting is: the covariance is made with it, and an artifact keeps what that one had; or
+#: the method has it beside, and an artifact keeps it too; or an artifact does not keep it, because
+#: it belongs to a process or machine (or, as the likelihood, because it is kept in another form).
+_OF_COVARIANCE, _OF_METHOD, _OF_PROCESS = (
+    {"whose": whose} for whose in ("covariance", "method", "process")
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a covariance is to be computed and used: the arguments of `DeltaMethod`, which see.
+
+    A setting is added as a field here and as an argument there. An artifact then keeps it, or does
+    not, as its metadata say.
+
+    Raises:
+        InvalidInputError: a choice that there is none of, a number out of range, or a memory limit
+            that is not understood.
+    """
+
+    curvature: Curvature = field(default="opg", metadata=_OF_COVARIANCE)
+    rank: Rank = field(default="auto", metadata=_OF_COVARIANCE)
+    l2: L2 = field(default="auto", metadata=_OF_METHOD)
+    likelihood: str | Likelihood = field(default="auto", metadata=_OF_PROCESS)
+    layers: Layers = field(default=None, metadata=_OF_METHOD)
+    tail: Tail = field(default="midpoint", metadata=_OF_COVARIANCE)
+    rank_tol: float = field(default=0.05, metadata=_OF_COVARIANCE)
+    negative_curvature: NegativeCurvature = field(default="project", metadata=_OF_COVARIANCE)
+    meat: Meat = field(default="opg", metadata=_OF_COVARIANCE)
+    weights: WeightKind = field(default="auto", metadata=_OF_METHOD)
+    bounds: bool = field(default=True, metadata=_OF_COVARIANCE)
+    batch_size: int | None = field(default=None, metadata=_OF_METHOD)
+    memory_limit: int | str | None = field(default=None, metadata=_OF_PROCESS)
+    vectors_dir: str | Path | None = field(default=None, metadata=_OF_PROCESS)
+    seed: int = field(default=0, metadata=_OF_COVARIANCE)
+    progress: bool = field(default=True, metadata=_OF_METHOD)
+
+    def __post_init__(self) -> None:
+        check_choice("curvature", self.curvature, tuple(CURVATURES))
+        check_l2(self.l2)
+        check_choice("tail", self.tail, get_args(Tail))
+        check_choice("negative_curvature", self.negative_curvature, get_args(NegativeCurvature))
+        check_choice("meat", self.meat, get_args(Meat))
+        check_choice("weights", self.weights, get_args(WeightKind))
+        check_share("rank_tol", self.rank_tol, example=0.05)
+        check_count("seed", self.seed, at_least=0)
+        if self.batch_size is not None:
+            check_batch_size(self.batch_size)
+        if self.memory_limit is not None:
+            free_memory(self.memory_limit)
+
+    @classmethod
+    def among(cls, named: Mapping[str, Any]) -> Self:
+        """The settings among named values, such as an object's attributes; others are left out."""
+        names = {setting.name for setting in fields(cls)}
+        return cls(**{name: value for name, value in named.items() if name in names})
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The settings by name, as `DeltaMethod(model, ...)` takes them."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(self)}
+
+    def of_covariance(self) -> dict[str, Any]:
+        """The settings that a covariance is made with, by name, for an artifact."""
+        return self._whose("covariance")
+
+    def of_method(self) -> dict[str, Any]:
+        """All settings that an artifact keeps of a method, by name.
+
+        Layers that a function chooses are None: the artifact knows them by their variables.
+        """
+        kept = self._whose("covariance", "method")
+        return kept | {"layers": None if callable(self.layers) else self.layers}
+
+    def _whose(self, *whose: str) -> dict[str, Any]:
+        chosen = [setting.name for setting in fields(self) if setting.metadata["whose"] in whose]
+        return {name: getattr(self, name) for name in chosen}
+
+    @property
+    def operators(self) -> tuple[type[CurvatureOperator], ...]:
+        """The curvature, and behind it what a sandwich has between its slices."""
+        return CURVATURES[self.curvature]
+
+    @property
+    def tunes_l2(self) -> bool:
+        """The L2 rates are chosen by marginal likelihood."""
+        return isinstance(self.l2, str) and self.l2 == "tune"
+
+    def l2_to_start(self, variables: Sequence[Any]) -> L2:
+        """The L2 rates as they are asked for; where they are to be chosen, those to start from."""
+        return complete_l2(variables) if self.tunes_l2 else self.l2
+
+    @property
+    def l2_in_meat(self) -> bool:
+        """What is between the slices of a sandwich has the L2 term."""
+        return self.curvature != "sandwich" or self.meat == "opg"
+
+    @property
+    def ends(self) -> Ends:
+        """Of the exact Hessian's spectrum: its smallest eigenvalues dominate an inverse."""
+        both = self.operators[0] is curvatures.Hessian
+        return "both" if both and self.negative_curvature == "keep" else "largest"
+
+    def storage(self) -> Storage:
+        """Where the eigenvectors and the solver's other vectors of length P live."""
+        return Storage(self.vectors_dir, argument="vectors_dir")
