@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "diagnose"]
 
 Array = npt.NDArray[Any]
+Result = TypeVar("Result")
 
 #: What `polish=True` aims at, and its iterations.
 _POLISHED = 1e-3
@@ -231,7 +232,7 @@ class _Examination:
         """Note some findings."""
         self.findings.extend(findings)
 
-    def attempt(self, subject: str, action: Callable[[], Any]) -> Any:
+    def attempt(self, subject: str, action: Callable[[], Result]) -> Result:
         """The result of an action; where it is refused, that is the last finding."""
         try:
             return action()
