@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
-import test_saving as saving
+import test_fits as saving
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError, NotFittedError
