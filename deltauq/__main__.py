@@ -1,4 +1,4 @@
-"""`python -m deltauq`: the command line."""
+"""The command line of the package, run by `python -m deltauq`."""
 
 from deltauq.cli import app
 

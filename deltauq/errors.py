@@ -113,7 +113,11 @@ class MissingDependencyError(DeltaUQError, ImportError):
 
 
 def optional(module: str, *, needed_by: str, extra: str) -> Any:
-    """A module of an optional package, or `MissingDependencyError` with what to install."""
+    """Import a module of an optional package, or say what to install.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -150,7 +154,11 @@ def _package(frame: FrameType) -> str:
 
 
 def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
-    """`InvalidInputError` unless the value is one of the choices."""
+    """Refuse a value that is not one of some words, and name the nearest.
+
+    Raises:
+        InvalidInputError: it is none of them.
+    """
     if not isinstance(value, str) or value not in choices:
         alike = difflib.get_close_matches(str(value).lower(), choices, n=1)
         raise InvalidInputError(
@@ -162,13 +170,16 @@ def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def check_count(argument: str, value: Any, *, at_least: int = 1, or_else: str = "") -> int:
-    """The value as a whole number, or `InvalidInputError`.
+    """Check that a value is a whole number, not too small, and give it as an int.
 
     Args:
         argument: its name.
         value: any integer; True is none.
         at_least: the smallest that is taken.
         or_else: what else the argument takes, as in ", or None".
+
+    Raises:
+        InvalidInputError: it is no such number.
     """
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < at_least:
@@ -181,7 +192,16 @@ def check_count(argument: str, value: Any, *, at_least: int = 1, or_else: str = 
 
 
 def check_share(argument: str, value: Any, *, example: float) -> float:
-    """The value as a number between 0 and 1, without these, or `InvalidInputError`."""
+    """Check that a value is a number strictly between 0 and 1, and give it as a float.
+
+    Args:
+        argument: its name.
+        value: any real number.
+        example: a good one, for the message.
+
+    Raises:
+        InvalidInputError: it is no such number.
+    """
     if not isinstance(value, numbers.Real) or not 0 < float(value) < 1:
         raise InvalidInputError(
             f"{argument} is not between 0 and 1",

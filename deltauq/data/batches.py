@@ -158,7 +158,10 @@ class Batches:
 
     @property
     def sums(self) -> npt.NDArray[np.float64]:
-        """Of arrays, taken when they are asked for, batch by batch: float64 takes memory."""
+        """Checksums of the data by which they can be known again, whatever their order.
+
+        Those of arrays are taken when they are asked for, batch by batch: float64 takes memory.
+        """
         if self._sums is None:
             self._sums = np.sum([self._sums_of(batch) for batch in self._batches()], axis=0)
         return self._sums

@@ -1,4 +1,4 @@
-"""What is remembered of training data, by which they are known again."""
+"""What is remembered of training data that are not at hand, so that they can be known again."""
 
 from __future__ import annotations
 

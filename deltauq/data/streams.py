@@ -38,11 +38,11 @@ class Stream:
             raise _never_ends(f"a {type(source).__name__} whose num_batches is None")
 
     def with_rank(self, rank: int | None) -> Stream:
-        """The same source, with the sum of the ranks of the model's inputs."""
+        """A stream of the same source that knows the sum of the ranks of the model's inputs."""
         return self if rank is None else Stream(self._source, rank=rank)
 
     def examples(self, batch_size: int) -> Iterator[tuple[Any, ...]]:
-        """Batches `(x, y)` or `(x, y, weight)`.
+        """Yield batches of examples, `(x, y)` or `(x, y, weight)`.
 
         Args:
             batch_size: of single examples; batches stay as they are.

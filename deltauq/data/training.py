@@ -64,5 +64,9 @@ class TrainingData:
         return self.x if isinstance(self.x, Stream) else None
 
     def of_model(self, model: Any) -> TrainingData:
-        """The same data, where the ranks of a model's inputs tell single examples from batches."""
+        """Training data whose single examples and batches are told apart by a model's ranks.
+
+        Args:
+            model: whose inputs have known ranks, as a rule.
+        """
         return replace(self, x=as_source(self.x, rank=model_rank(model)))

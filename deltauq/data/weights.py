@@ -74,7 +74,7 @@ class Weights(NamedTuple):
     shared: int = 1
 
     def masked(self, counted: Array) -> Weights:
-        """Those of observations that do not count zero; each of the others has one of its own."""
+        """Weights in which observations that are masked count zero; the others have their own."""
         return self._replace(sample=self.sample * counted, shared=1)
 
     @property

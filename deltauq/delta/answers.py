@@ -1,4 +1,4 @@
-"""What can be asked of a fitted Delta method."""
+"""What can be asked of a fitted Delta method: predictions, and what stands behind them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Answers:
             return predict_some(*parts, inputs, fitted.vectors, chosen)
 
     def predict_joint(self, x: Any) -> JointPrediction:
-        """Predict with the covariances between the inputs too.
+        """Predict with standard errors and with the covariances between the inputs too.
 
         Args:
             x: B inputs as in `fit`; the result takes (B C)^2 numbers twice.
@@ -167,7 +167,7 @@ class Answers:
             return refine(fitted, inputs, rtol)
 
     def rank_curve(self, x: Any = None) -> RankCurve:
-        """How wide the bounds of the probabilities' standard errors would be with fewer eigenpairs.
+        """Show how wide the standard errors' bounds would be with fewer eigenpairs.
 
         Args:
             x: inputs to measure on, of a dataset the first batch; None takes some of the
@@ -184,7 +184,7 @@ class Answers:
         return rank_curve(pairs, rows, fitted.problem.epsilon, freedom)
 
     def posterior(self) -> Any:
-        """The normal distribution of the flat parameters, `tfp.distributions`: Laplace's.
+        """Laplace's normal distribution of the flat parameters, a `tfp.distributions` object.
 
         Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order and
         precision.
@@ -196,7 +196,7 @@ class Answers:
         return posterior(fitted.problem.network.params, fitted.covariance)
 
     def log_marginal_likelihood(self) -> Evidence:
-        """The log of p(y | x) in nats by Laplace's approximation, with its bounds.
+        """Log of p(y | x) in nats by Laplace's approximation, with its bounds.
 
         Raises:
             InvalidInputError: a sandwich, which is no posterior; the exact Hessian in low rank,
@@ -312,7 +312,7 @@ class Answers:
 
     @property
     def n_examples(self) -> float:
-        """N: training examples, or the sum of their counts."""
+        """Number N of training examples, or the sum of their counts."""
         return self._require_fitted("n_examples").problem.data.n_examples
 
     @property
@@ -322,7 +322,7 @@ class Answers:
 
     @property
     def l2_rates(self) -> dict[str, float]:
-        """Lambda of every uncertain variable by its path, beside the cost that was minimised."""
+        """L2 rate lambda of every uncertain variable by its path, beside the cost minimised."""
         problem = self._require_fitted("l2_rates").problem
         return {
             parameter.path: float(problem.rates[parameter.start]) * problem.dispersion
@@ -331,7 +331,7 @@ class Answers:
 
     @property
     def columns(self) -> tuple[Any, ...] | None:
-        """Of the pandas frame that `fit` was called with; None of other inputs."""
+        """Column names of the pandas frame that `fit` was called with; None of other inputs."""
         return self._require_fitted("columns").problem.data.columns
 
     @property
@@ -341,17 +341,17 @@ class Answers:
 
     @property
     def n_outputs(self) -> int:
-        """C: outputs of the model, all positions together."""
+        """Number C of outputs of the model, all positions together."""
         return self._require_fitted("n_outputs").problem.n_outputs
 
     @property
     def fitted_likelihood(self) -> Likelihood:
-        """As it was understood, with the noise of a regression as it was estimated."""
+        """The likelihood as it was understood, with a regression's noise as it was estimated."""
         return self._require_fitted("fitted_likelihood").problem.likelihood
 
     @property
     def fit_seconds(self) -> float:
-        """Wall time of `fit`."""
+        """Wall time in seconds that `fit` took."""
         return self._require_fitted("fit_seconds").seconds
 
     def _require_fitted(self, what: str) -> Fitted:

@@ -225,7 +225,7 @@ class DeltaMethod(Answers):
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> Self:
-        """What `save` wrote, ready to predict.
+        """Load what `save` wrote, ready to predict.
 
         Args:
             path: of the file.

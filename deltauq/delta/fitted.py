@@ -80,12 +80,16 @@ class Fitted:
 
     @property
     def eigenpairs(self) -> Eigenpairs:
-        """The pairs of A itself where all parameters have one rate."""
+        """Eigenpairs of A itself where all parameters have one rate, else in the prior's metric."""
         unit = self.problem.common_rate
         return self.pairs.rescaled(unit) if unit else self.pairs
 
     def require_own_vectors(self, what: str) -> None:
-        """`InvalidInputError` where the eigenvectors were kept in fewer bits."""
+        """Refuse a fit whose eigenvectors were kept in fewer bits.
+
+        Raises:
+            InvalidInputError: they were.
+        """
         if self.rounded:
             raise InvalidInputError(
                 f"{what} needs the eigenvectors as they were computed",
@@ -133,7 +137,7 @@ def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOpera
 
 
 def is_sandwich(problem: Problem, settings: Settings) -> bool:
-    """The covariance is not the inverse of the curvature alone."""
+    """Whether the covariance is more than the inverse of the curvature."""
     several = len(settings.operators) > 1
     return several or problem.likelihood.of_scores is not problem.likelihood
 
@@ -150,7 +154,7 @@ def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
 
 
 def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
-    """The same fit with the covariance of the weights, where it is more than an inverse."""
+    """A fit with the covariance of the weights, where that is more than an inverse."""
     inner = meat_pairs(fitted, storage)
     covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, inner, storage)
     return replace(fitted, covariance=covariance.with_noise(fitted.covariance.noise))
@@ -163,7 +167,7 @@ def weight_covariance(
     inner: Eigenpairs | None,
     storage: Storage | None = None,
 ) -> ParameterCovariance:
-    """The covariance of the weights, from eigenpairs of a curvature and of a sandwich's meat."""
+    """Make the covariance of the weights from eigenpairs of a curvature and a sandwich's meat."""
     bread = covariance_of(problem, settings, pairs)
     if inner is None:
         return bread
@@ -184,7 +188,7 @@ def weight_covariance(
 
 
 def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
-    """The inverse of the curvature plus L2, over N."""
+    """Make the covariance that is the inverse of the curvature plus L2, over N."""
     if not np.all(problem.rates > 0):
         return dense_covariance(
             pairs,
@@ -251,7 +255,10 @@ def calibration_rows(
 def calibration_inputs(
     problem: Problem, memory_limit: int | str | None, x: Any = None
 ) -> tuple[Any, SomeClasses | None]:
-    """The first of some inputs, or of training some; and of many classes which to look at."""
+    """Choose inputs to measure widths on, and of many classes which to look at.
+
+    The first of the inputs given, or some of training.
+    """
     free = free_memory(memory_limit)
     some_classes = most_probable(problem.likelihood, problem.n_outputs)
     n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs

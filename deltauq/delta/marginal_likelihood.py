@@ -43,7 +43,7 @@ _GRID = 161
 
 @dataclass(frozen=True)
 class Evidence:
-    """log p(y | x), the weights integrated out by Laplace's approximation, in nats.
+    """Log of p(y | x) in nats, the weights integrated out by Laplace's approximation.
 
     Attributes:
         value: with the upper bound of the log-determinant; what to compare models by.
@@ -62,7 +62,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class TunedL2:
-    """An L2 rate chosen after training.
+    """An L2 rate chosen after training, and what it was chosen from.
 
     Attributes:
         factor: by which all rates were multiplied.
@@ -182,7 +182,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
 
 
 def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
-    """The same weights and eigenpairs with all L2 rates times a factor, the meat left out."""
+    """A fit of the same weights and eigenpairs with all L2 rates times a factor, without meat."""
     problem = fitted.problem
     problem = replace(
         problem,

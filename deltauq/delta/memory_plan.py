@@ -44,7 +44,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes of all parts of the plan together."""
         return self.vectors + self.buffer + self.batch
 
 

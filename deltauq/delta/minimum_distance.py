@@ -1,4 +1,4 @@
-"""How far from the minimum are the weights, in standard errors of the predictions?"""
+"""How far the weights are from the minimum, in standard errors of the predictions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 def with_shift(fitted: Fitted) -> Fitted:
-    """The same fit with the stationarity of its weights, shift included; a pass over the data."""
+    """A fit with the stationarity of its weights, shift included; a pass over the data."""
     problem, covariance = fitted.problem, fitted.covariance
     found, gradient = problem.cost.evaluate(problem.network.params.numpy())
     # The standard errors may be those of a sandwich, which is no inverse of a curvature.
@@ -46,7 +46,7 @@ def _with_least_tail(covariance: ParameterCovariance, pairs: Eigenpairs) -> Para
 
 
 def newton_step(covariance: ParameterCovariance, gradient: Array, n_examples: float) -> Array:
-    """To the minimum of the cost, dw = -(A + L)^-1 g = -N Sigma g `[P]`.
+    """The step to the minimum of the cost, dw = -(A + L)^-1 g = -N Sigma g `[P]`.
 
     Args:
         covariance: Sigma = (A + L)^-1 / N, not a sandwich.

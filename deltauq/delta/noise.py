@@ -17,7 +17,7 @@ __all__ = ["before_noise", "with_unbiased_noise"]
 
 
 def with_unbiased_noise(fitted: Fitted) -> Fitted:
-    """The same fit with the residuals' squares over N - gamma / C for the noise, not over N.
+    """A fit with the residuals' squares over N - gamma / C for the noise, not over N.
 
     gamma = trace(A (A + L)^-1) = P - N sum_j lambda_j Sigma_jj counts the parameters that the data
     determine (MacKay 1992); without L2 it is P, as in ordinary least squares. It does not depend on

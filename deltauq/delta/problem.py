@@ -105,12 +105,12 @@ class Problem:
 
     @cached_property
     def cost(self) -> Cost:
-        """What the weights should minimise."""
+        """The cost that the weights should minimise, as a function of them."""
         return Cost(self.network, self.likelihood, self.training_set, self.rates)
 
     @cached_property
     def n_shown(self) -> int:
-        """Means that a prediction has: C at each position, and two of a single sigmoid."""
+        """Number of means of a prediction: C at each position, and two of a single sigmoid."""
         n_outputs = self.n_outputs // self.likelihood.positions
         return len(self.likelihood.shown_logits(n_outputs))
 
@@ -121,7 +121,7 @@ class Problem:
 
     @property
     def scale(self) -> Rates:
-        """lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
+        """Scale of the prior's metric, lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
         return _metric(self.rates)
 
     @property
@@ -130,7 +130,7 @@ class Problem:
         return self.likelihood.dispersion(self.n_outputs)
 
     def with_likelihood(self, likelihood: Likelihood, rates: Rates) -> Problem:
-        """The same with another likelihood of the same kind, and other rates."""
+        """A problem with another likelihood of the same kind, and other rates."""
         linearization = Linearization(
             self.network,
             likelihood,
@@ -211,7 +211,7 @@ def recall_problem(
 
 
 def attach_data(problem: Problem, training: TrainingData, settings: Settings) -> Problem:
-    """The same problem with its data at hand, for further passes over them.
+    """A problem with its data at hand, for further passes over them.
 
     Args:
         problem: with its data or without.
@@ -240,7 +240,7 @@ def attach_data(problem: Problem, training: TrainingData, settings: Settings) ->
 
 
 def check_settings(network: Network, settings: Settings) -> None:
-    """Of what `state_problem` refuses, that which shows without data.
+    """Check rates and rank against a network, as far as they show without data.
 
     Args:
         network: a model, trained or not.
@@ -338,7 +338,7 @@ def _without_passes(
 
 
 def rates_beside_cost(interpreted: InterpretedModel, data: Batches, l2: L2, rank: Rank) -> Rates:
-    """lambda_j `[P]` in the cost that was minimised; refused where one is missing and needed."""
+    """Rates lambda_j `[P]` in the cost that was minimised; refused if missing and needed."""
     network = interpreted.network
     per_variable = np.array([rate.rate for rate in read_rates(interpreted, data, l2)])
     _check_rates(network, per_variable, l2, rank)

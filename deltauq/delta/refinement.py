@@ -41,7 +41,7 @@ _LARGEST_ROUNDING = 0.5
 
 
 def check_refinable(fitted: Fitted, rtol: float) -> None:
-    """Refuse what cannot be refined.
+    """Refuse fits and widths that cannot be refined.
 
     Raises:
         InvalidInputError: a width that is none, or too few parameters for the steps.

@@ -23,7 +23,7 @@ _LEVEL = 0.99
 
 
 def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
-    """An interval of gamma = trace(A (A + I)^-1) in which it lies as a rule; six products.
+    """Estimate an interval in which gamma = trace(A (A + I)^-1) lies as a rule; six products.
 
     Over the eigenpairs it is summed. Of the directions outside, U_, trace f(A) is the mean of
     z^T U_ f(A) U_^T z over random signs z (Hutchinson 1990), each form by Gauss quadrature from a

@@ -117,7 +117,7 @@ class Settings:
 
     @property
     def tunes_l2(self) -> bool:
-        """The L2 rates are chosen by marginal likelihood."""
+        """Whether the L2 rates are chosen by marginal likelihood."""
         return isinstance(self.l2, str) and self.l2 == "tune"
 
     def l2_to_start(self, variables: Sequence[Any]) -> L2:
@@ -126,12 +126,12 @@ class Settings:
 
     @property
     def l2_in_meat(self) -> bool:
-        """What is between the slices of a sandwich has the L2 term."""
+        """Whether what is between the slices of a sandwich has the L2 term."""
         return self.curvature != "sandwich" or self.meat == "opg"
 
     @property
     def ends(self) -> Ends:
-        """Of the exact Hessian's spectrum: its smallest eigenvalues dominate an inverse."""
+        """Which ends of the exact Hessian's spectrum count: the smallest dominate an inverse."""
         both = self.operators[0] is curvatures.Hessian
         return "both" if both and self.negative_curvature == "keep" else "largest"
 

@@ -25,7 +25,7 @@ _NOTHING = 0.01
 
 
 def fit_problem(problem: Problem, settings: Settings, storage: Storage) -> Fitted:
-    """The parameters' covariance of a stated problem.
+    """Compute the parameters' covariance of a stated problem, step by step.
 
     Args:
         problem: what is asked; where L2 rates are to be chosen, with those to start from.

@@ -82,13 +82,13 @@ class DeltaUncertainty(keras.callbacks.Callback):
         self.delta_: DeltaMethod | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuse what the end of training would: before hours are spent on it."""
+        """Refuse before training what could only be refused after hours of it."""
         self.delta_ = None
         self._checked = False
         self._check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Refuse it of a model that its first batch has built."""
+        """Refuse what cannot be used of a model that only its first batch has built."""
         self._check()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

@@ -76,5 +76,5 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
         return np.asarray(scipy.special.softmax(self._outputs(self.model_, X), axis=1))
 
     def predict_uncertainty(self, X: Any) -> Prediction:
-        """Class probabilities with their covariances; classes are numbered as in `classes_`."""
+        """Predict class probabilities with their covariances, classes numbered as in `classes_`."""
         return cast(Prediction, super().predict_uncertainty(X))

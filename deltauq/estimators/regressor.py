@@ -160,7 +160,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         return means[:, 0] if self.n_outputs_ == 1 else means
 
     def predict_uncertainty(self, X: Any) -> RegressionPrediction:
-        """Means `[N, C]` with their covariances, and the noise of an observation."""
+        """Predict means `[N, C]` with their covariances, and the noise of an observation."""
         return cast(RegressionPrediction, super().predict_uncertainty(X))
 
 

@@ -1,4 +1,4 @@
-"""What `diagnose` looks at: each check gives findings, in words."""
+"""The checks of `diagnose`: each looks at one thing and gives findings, in words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Level = Literal["ok", "note", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """What `diagnose` has to say of one thing that it looked at.
 
     Attributes:
         subject: what was looked at: "model", "precision", "randomness", "normalisation", "loss",
@@ -65,7 +65,7 @@ class Finding:
 
 
 def refusal(subject: str, error: DeltaUQError) -> Finding:
-    """What deltauq refuses, as a finding."""
+    """Turn an error by which deltauq refuses something into a finding."""
     what = error.problem + (f" ({error.received})" if error.received else "")
     why = f"deltauq needs {error.expected}" if error.expected else "it cannot be used"
     return Finding(subject, "error", what, why, error.remedy or "")
@@ -82,7 +82,7 @@ def _layers(model: Any, *kinds: str) -> list[str]:
 
 
 def randomness(model: Any) -> Iterator[Finding]:
-    """Layers that are random in training."""
+    """Look for layers that are random in training."""
     dropouts = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
     names = _layers(model, *dropouts, "GaussianDropout", "GaussianNoise")
     if names:
@@ -97,7 +97,7 @@ def randomness(model: Any) -> Iterator[Finding]:
 
 
 def normalisation(model: Any) -> Iterator[Finding]:
-    """Layers that use other statistics than in training."""
+    """Look for layers that use other statistics than in training."""
     names = _layers(model, "BatchNormalization")
     if names:
         yield Finding(
@@ -111,7 +111,7 @@ def normalisation(model: Any) -> Iterator[Finding]:
 
 
 def weight_decay(model: Any) -> Iterator[Finding]:
-    """A penalty that is not in the cost."""
+    """Look for a penalty that is not in the cost, such as an optimizer's weight decay."""
     optimizer = getattr(model, "optimizer", None)
     decay = getattr(optimizer, "weight_decay", None)
     if decay:
@@ -127,7 +127,7 @@ def weight_decay(model: Any) -> Iterator[Finding]:
 
 
 def rates_seen(rates: tuple[VariableRate, ...], tunes: bool) -> Finding:
-    """Variables without an L2 rate, where none is to be chosen for them."""
+    """Report variables without an L2 rate, where none is to be chosen for them."""
     missing = [rate.path for rate in rates if rate.rate == 0]
     every = len(missing) == len(rates)
     if not missing:
@@ -153,7 +153,7 @@ def rates_seen(rates: tuple[VariableRate, ...], tunes: bool) -> Finding:
 
 
 def loss_as_understood(network: Network, likelihood: Any, interpreted: InterpretedModel) -> Finding:
-    """The loss as compiled, or as given, against the loss as understood."""
+    """Report the loss as compiled, or as given, beside the likelihood it was understood as."""
     link = interpreted.inspection.link
     text = f"understood as {interpreted.likelihood!r} on " + (
         f"the input of the last {link.lower()}"
@@ -174,7 +174,7 @@ def loss_as_understood(network: Network, likelihood: Any, interpreted: Interpret
 
 
 def mask_seen(data: Batches) -> Iterator[Finding]:
-    """What the mask on the model's output takes out, where there is one."""
+    """Report what the mask on the model's output takes out, where there is one."""
     if data.mask is None:
         return
     share = f"{data.n_masked or 'none'} of {data.n_masked + data.n_predictions} predictions"
@@ -190,14 +190,14 @@ def mask_seen(data: Batches) -> Iterator[Finding]:
 
 
 def weights_seen(data: Batches) -> Iterator[Finding]:
-    """What the weights of the examples were taken for."""
+    """Report what the weights of the examples were taken for."""
     if data.weighting != "none":
         what = f"taken as {data.weighting}: N is {data.n_examples:.10g}, of {data.n_rows:,} rows"
         yield Finding("weights", "note", what, *MEANINGS[data.weighting])
 
 
 def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Iterator[Finding]:
-    """Classes or labels without an example."""
+    """Look for classes or labels without an example."""
     if likelihood.outcome == "quantities":
         return
     n_outputs = len(likelihood.shown_logits(n_outputs // likelihood.positions))
@@ -238,7 +238,7 @@ def indicators(y: Array, n_outputs: int) -> Array:
 def closeness_to_minimum(
     found: Stationarity, kinks: tuple[str, ...], polished: Polished | None
 ) -> Iterator[Finding]:
-    """How far a minimum is from the weights, and where polishing ended."""
+    """Report how far a minimum is from the weights, and where polishing ended."""
     yield _closeness(found, kinks)
     if polished is None:
         return
@@ -296,7 +296,7 @@ def _gradient(found: Stationarity) -> str:
 
 
 def curvature_of_loss(found: Flatness, likelihood: Likelihood) -> Iterator[Finding]:
-    """Where the loss has no curvature in the outputs, and what that does to standard errors."""
+    """Report where the loss has no curvature in the outputs, and what follows from that."""
     if len(found.linear) and not likelihood.curved:
         yield Finding(
             "curvature",
@@ -343,7 +343,7 @@ def extremes(
     dtype: str,
     obstacles: Sequence[str],
 ) -> Iterator[Finding]:
-    """The extreme eigenvalues of the exact Hessian, beside the L2 rate and the rounding."""
+    """Report the exact Hessian's extreme eigenvalues, beside the L2 rate and the rounding."""
     if eigenvalues is None:
         yield Finding(
             "curvature",

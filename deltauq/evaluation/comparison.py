@@ -1,4 +1,4 @@
-"""Exact Hessian, OPG and GGN side by side on the same inputs."""
+"""Several curvatures of one model side by side on the same inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One curvature's results.
+    """Results of one curvature in a comparison: predictions, eigenpairs and time.
 
     Attributes:
         curvature: its name.
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory that the eigenvectors take afterwards."""
+        """Bytes of memory that the eigenvectors take once the fit is done."""
         return int(self.eigenpairs.vectors.nbytes)
 
 
@@ -83,16 +83,16 @@ class Comparison(Shown):
 
     @property
     def reference(self) -> Run:
-        """What the others are compared with."""
+        """The run that all others are compared with, which is the first."""
         return self.runs[0]
 
     def agreement(self, curvature: str) -> Agreement:
-        """How the standard errors of the probabilities follow the reference's."""
+        """Measure how a curvature's standard errors of the means follow the reference's."""
         runs = (self.reference, self[curvature])
         return agreement(*(run.prediction.unmasked.std for run in runs))
 
     def auroc(self, curvature: str) -> float | None:
-        """AUROC of the score for misclassification; None without labels, errors or classes."""
+        """AUROC of a curvature's score for misclassification; None without labels or errors."""
         prediction = self[curvature].prediction
         wrong = None if self.y is None else prediction.is_wrong(self.y)
         return None if wrong is None else _auroc(prediction, prediction.score, wrong)
@@ -106,7 +106,7 @@ class Comparison(Shown):
         return _auroc(prediction, unsure, prediction.is_wrong(self.y))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table: one dictionary per curvature."""
+        """Rows of the table of figures, one dictionary per curvature."""
         table = []
         for run in self.runs:
             fit = self.agreement(run.curvature)
@@ -146,7 +146,12 @@ class Comparison(Shown):
         return f"Standard errors against curvature={self.reference.curvature!r}"
 
     def plot(self, curvature: str | None = None, ax: Any = None) -> Any:
-        """Standard errors of one curvature against the reference's; see `deltauq.plots`."""
+        """Draw one curvature's standard errors against the reference's, one point a probability.
+
+        Args:
+            curvature: its name; None takes the last one.
+            ax: matplotlib axes; None makes a figure.
+        """
         return self._draw("comparison", curvature or self.runs[-1].curvature, ax=ax)
 
     def to_html(self, title: str = "Curvatures compared", **parts: Any) -> str:

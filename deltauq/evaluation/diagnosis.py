@@ -70,7 +70,7 @@ _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold re
 
 @dataclass(frozen=True)
 class Diagnosis(Shown):
-    """What `diagnose` found.
+    """Findings of `diagnose` on a model and its training data, before any fit.
 
     Attributes:
         findings: in the order they were looked at.
@@ -97,11 +97,11 @@ class Diagnosis(Shown):
 
     @property
     def ok(self) -> bool:
-        """No warning and no error."""
+        """Whether there is no warning and no error among the findings."""
         return all(finding.level in ("ok", "note") for finding in self.findings)
 
     def of(self, subject: str) -> tuple[Finding, ...]:
-        """The findings on one subject."""
+        """Findings on one subject, such as "l2", in their order."""
         return tuple(finding for finding in self.findings if finding.subject == subject)
 
     def apply_polished(self) -> Any:

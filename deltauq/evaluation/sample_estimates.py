@@ -1,4 +1,4 @@
-"""What a fit would take and find, from a part of the data."""
+"""What a fit would take and find, estimated from a part of the data."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class CostEstimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some examples, as data of their own.
+    """Some examples of the data, as data of their own.
 
     Attributes:
         data: those examples.
@@ -86,7 +86,7 @@ class Sample:
 
 
 def sample(network: Network, data: Batches, at_most: int = _SAMPLE_ROWS) -> Sample:
-    """As many examples as products are quick on, evenly spread: data may come sorted."""
+    """Take as many examples as products are quick on, evenly spread: data may come sorted."""
     rows = _SAMPLE_BYTES // network.activation_bytes(data.spec.x)
     rows = min(data.n_weighted, at_most, max(16, rows))
     some = data.sample(rows)
@@ -96,7 +96,7 @@ def sample(network: Network, data: Batches, at_most: int = _SAMPLE_ROWS) -> Samp
 def curvatures_of(
     network: Network, likelihood: Likelihood, some: Sample, *, second_derivatives: bool
 ) -> dict[str, CurvatureOperator]:
-    """The curvatures of a sample that can be formed, by name."""
+    """Form the curvatures of a sample, as far as they can be formed, by name."""
     kinds: dict[str, type[CurvatureOperator]] = {"opg": OPG, "ggn": GGN}
     if second_derivatives:
         kinds["hessian"] = Hessian
@@ -104,7 +104,7 @@ def curvatures_of(
 
 
 def extreme_eigenvalues(operator: CurvatureOperator) -> tuple[float, float]:
-    """The smallest and the largest Ritz value from a few products."""
+    """Estimate the smallest and the largest eigenvalue by Ritz values from a few products."""
     size = operator.shape[0]
     krylov = BlockLanczos(operator.matmat, size, dtype=operator.network.dtype)
     pairs, _ = krylov.converge(1, tolerance=0.0, max_columns=min(_PRODUCTS, size))
@@ -121,7 +121,7 @@ def estimate_shift(
     n_outputs: int,
     mask: OutputMask | None = None,
 ) -> float | None:
-    """How far a step to the minimum would move predictions, as by `newton_shifts`.
+    """Estimate how far a step to the minimum would move predictions, as by `newton_shifts`.
 
     By the dense GGN of as many examples as determine it, or the OPG where the loss has no GGN.
 
@@ -170,7 +170,7 @@ def estimate_shift(
 def estimate_costs(
     operators: dict[str, CurvatureOperator], share: float, n_outputs: int, rank: int
 ) -> list[CostEstimate]:
-    """Memory and time of a number of eigenpairs of each curvature.
+    """Estimate memory and time of a number of eigenpairs for each curvature.
 
     Args:
         operators: the curvatures of a sample, by name.

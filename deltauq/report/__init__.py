@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a study, for a reader without the code."""
+"""A study as a self-contained HTML page, for a reader without the code."""
 
 from deltauq.report.page import figures, to_html
 from deltauq.report.study import Study

@@ -31,7 +31,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Heading(Block):
-    """A heading within a section."""
+    """A heading within a section of the page."""
 
     text: str
     kind: ClassVar[str] = "heading"
@@ -100,7 +100,7 @@ class Table(Block):
 
 @dataclass(frozen=True)
 class Picture(Block):
-    """A plot.
+    """A plot on the page, drawn when the page is made.
 
     Attributes:
         name: unique on the page; serves as file name.

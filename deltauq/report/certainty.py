@@ -1,4 +1,4 @@
-"""How sure are the standard errors themselves?"""
+"""The part of a page that says how sure the standard errors themselves are."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NOT_COVERED = (
 
 
 def certainty(study: Material) -> Section:
-    """The section."""
+    """Section on how far the standard errors are known, and what they do not cover."""
     run = study.require_run()
     pairs = run.eigenpairs
     blocks: list[Block] = [

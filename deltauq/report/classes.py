@@ -25,7 +25,7 @@ _LARGEST_STD = 0.5
 
 
 class OfClasses(Story):
-    """A classifier: one class an input."""
+    """Story of a classifier, which finds one class for every input."""
 
     lead = "How sure a trained classifier is of its own probabilities, by the Delta method."
     question = (
@@ -35,7 +35,7 @@ class OfClasses(Story):
     )
 
     def facts(self) -> list[tuple[str, str, str]]:
-        """Accuracy and the number of classes."""
+        """Headline figures: accuracy, number of classes and the like."""
         facts, wrong = [], self._wrong()
         if wrong is not None:
             n, count = len(wrong), int(wrong.sum())
@@ -44,7 +44,7 @@ class OfClasses(Story):
         return [*facts, ("Classes", f"{len(self.names):,}", "")]
 
     def sentences(self) -> list[str]:
-        """Standard errors of the predicted classes, and among the wrong ones."""
+        """Sentences on the standard errors of the predicted classes, and of the wrong ones."""
         se, wrong = plots.points.predicted(self.prediction)[1], self._wrong()
         sentences = [
             "The median standard error of the predicted class's probability is "
@@ -64,7 +64,7 @@ class OfClasses(Story):
         return sentences + beyond_sentence(se)
 
     def pictures(self) -> list[Picture]:
-        """Probability against standard error."""
+        """Plot of probability against standard error."""
         p, se = plots.points.predicted(self.prediction)
         return [
             Picture(
@@ -80,12 +80,12 @@ class OfClasses(Story):
         ]
 
     def judged(self) -> list[Block]:
-        """AUROC beside the baseline, risk and coverage, calibration."""
+        """Blocks that judge score and probabilities: AUROC, risk and coverage, calibration."""
         unsure = 1 - self.prediction.probabilities.max(axis=1)
         return told_score(self.study, unsure) + reliability_picture(self)
 
     def uncertain(self, chosen: Array) -> Table:
-        """Predicted class, truth, probability, standard error and interval."""
+        """Table of inputs: predicted class, truth, probability, standard error and interval."""
         some, y = self.prediction[chosen], self.study.y
         n, top = np.arange(len(chosen)), some.labels
         lower, upper = (end[n, top] for end in some.interval(0.95))
@@ -106,7 +106,7 @@ class OfClasses(Story):
         return uncertain_table(self.study, chosen, columns, marked)
 
     def galleries(self) -> list[Block]:
-        """The first and the last inputs by their score as pictures, with bars."""
+        """Galleries of the first and the last inputs by their score as pictures, with bars."""
         images, order = self.study.images, self.study.by_score
         if images is None:
             return []
@@ -144,7 +144,7 @@ class OfClasses(Story):
 
 
 def beyond_sentence(se: Array) -> list[str]:
-    """A sentence on standard errors that no probability can have, where there are any."""
+    """Sentence on standard errors that no probability can have, where there are any."""
     beyond = int(np.count_nonzero(se > _LARGEST_STD))
     if not beyond:
         return []
@@ -157,7 +157,7 @@ def beyond_sentence(se: Array) -> list[str]:
 
 
 def reliability_picture(story: Story) -> list[Block]:
-    """Are the probabilities right? Where there are labels."""
+    """Plot of whether the probabilities are right, where there are labels."""
     prediction, y = story.prediction, story.study.y
     if y is None:
         return []

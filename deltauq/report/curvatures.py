@@ -1,4 +1,4 @@
-"""The curvatures side by side."""
+"""The part of a page that shows curvatures side by side."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 def side_by_side(comparison: Comparison) -> Section:
-    """The section."""
+    """Section that compares the curvatures by a table and by plots."""
     note = (
         "Over the standard errors of all inputs and outputs. Slope and R² are of the line "
         "through the origin, standard error = slope times the reference's; a slope above 1 means "

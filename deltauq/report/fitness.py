@@ -1,4 +1,4 @@
-"""Is the model fit for standard errors? Its stationarity and its diagnosis."""
+"""The part of a page that says whether the model is fit for standard errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NAMED = 3
 
 
 def fitness(study: Material) -> Section | None:
-    """The section; None where nothing is known."""
+    """Section on the model's stationarity and diagnosis; None where nothing is known."""
     blocks: list[Block] = []
     if study.stationarity is not None:
         verdict = stationarity_verdict(study)
@@ -57,7 +57,7 @@ def fitness(study: Material) -> Section | None:
 
 
 def stationarity_verdict(study: Material) -> str:
-    """As training said, or by the gradient and what a step to the minimum would do."""
+    """Verdict on the minimum: that of training, or by the gradient and the step that is left."""
     found = study.stationarity
     if study.verdict is not None or found is None:
         return study.verdict or ""
@@ -69,7 +69,7 @@ def stationarity_verdict(study: Material) -> str:
 
 
 def diagnosis_sentence(diagnosis: Diagnosis) -> str:
-    """How many findings of each level, in a sentence."""
+    """Sentence that says how many findings of each level there are."""
     counts = dict.fromkeys(_LEVELS, 0)
     for finding in diagnosis.findings:
         counts[finding.level] += 1

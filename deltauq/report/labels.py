@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class OfLabels(Story):
-    """Several labels, each there or not."""
+    """Story of predictions of several labels, each there or not."""
 
     lead = "How sure a trained model is of the probability of each label, by the Delta method."
     question = (
@@ -29,7 +29,7 @@ class OfLabels(Story):
     )
 
     def facts(self) -> list[tuple[str, str, str]]:
-        """Labels and inputs that are right."""
+        """Headline figures: shares of the labels and of the inputs that are right."""
         facts, wrong = [], self._wrong_labels()
         if wrong is not None:
             none = int(np.count_nonzero(~wrong.any(axis=1)))
@@ -40,7 +40,7 @@ class OfLabels(Story):
         return [*facts, ("Labels", f"{len(self.names):,}", "")]
 
     def sentences(self) -> list[str]:
-        """Standard errors of all labels, and among the wrong ones."""
+        """Sentences on the standard errors of all labels, and of the wrong ones."""
         se, wrong = self.prediction.std, self._wrong_labels()
         sentences = [
             "The median standard error of a label's probability is "
@@ -55,7 +55,7 @@ class OfLabels(Story):
         return sentences + beyond_sentence(se.ravel())
 
     def pictures(self) -> list[Picture]:
-        """Probability against standard error."""
+        """Plot of probability against standard error."""
         return [
             Picture(
                 "probability_against_error",
@@ -68,11 +68,11 @@ class OfLabels(Story):
         ]
 
     def judged(self) -> list[Block]:
-        """AUROC, risk and coverage, calibration."""
+        """Blocks that judge score and probabilities: AUROC, risk and coverage, calibration."""
         return told_score(self.study, None) + reliability_picture(self)
 
     def uncertain(self, chosen: Array) -> Table:
-        """The least certain label of each input."""
+        """Table of inputs, each with its least certain label."""
         some, y = self.prediction[chosen], self.study.y
         n, label = np.arange(len(chosen)), some.std.argmax(axis=1)
         lower, upper = (end[n, label] for end in some.interval(0.95))

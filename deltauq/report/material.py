@@ -1,4 +1,4 @@
-"""What a report is made of: the predictions, and all that is known about them."""
+"""The material of a report: the predictions, and all that is known about them."""
 
 from __future__ import annotations
 
@@ -122,11 +122,11 @@ class Material:
 
     @property
     def prediction(self) -> Any:
-        """The predictions, an `Estimate`."""
+        """The predictions that the page is about, an `Estimate`."""
         return self.require_run().prediction
 
     def require_run(self) -> Run:
-        """The run.
+        """The run that the page is about, which a study of a diagnosis alone has not got.
 
         Raises:
             InvalidInputError: there is none.
@@ -139,7 +139,7 @@ class Material:
 
     @property
     def names(self) -> list[str]:
-        """Of the classes, labels or outputs."""
+        """Names of the classes, labels or outputs; their numbers where none were given."""
         return output_names(self.class_names, self.prediction.logits.shape[1])
 
     @property

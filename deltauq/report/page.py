@@ -43,7 +43,7 @@ _METHOD = (
 
 
 def figures(study: Material) -> dict[str, Figure]:
-    """The report's figures in its order; the names serve as file names."""
+    """Draw the report's figures in its order; the names serve as file names."""
     return {picture.name: _drawn(picture) for picture in _pictures(_sections(study))}
 
 

@@ -25,7 +25,7 @@ _LEVELS = (0.5, 0.8, 0.95)
 
 
 class OfQuantities(Story):
-    """Numbers, with normal noise."""
+    """Story of a regression, of numbers with normal noise."""
 
     lead = "How sure a trained regression is of the numbers it predicts, by the Delta method."
     question = (
@@ -40,7 +40,7 @@ class OfQuantities(Story):
     )
 
     def facts(self) -> list[tuple[str, str, str]]:
-        """Errors and noise."""
+        """Headline figures: errors of the predicted numbers, and the noise."""
         noise, low, high = (
             number(float(np.sqrt(np.mean(variance))))
             for variance in (self.prediction.noise, *self.prediction.noise_bounds)
@@ -57,7 +57,7 @@ class OfQuantities(Story):
         return facts
 
     def sentences(self) -> list[str]:
-        """Standard errors of the means beside the noise."""
+        """Sentences on the standard errors of the means beside the noise."""
         se, split = self.prediction.std, self.prediction.variance_split()
         share = float(np.mean(split.epistemic / np.maximum(split.total, 1e-300)))
         return [
@@ -68,7 +68,7 @@ class OfQuantities(Story):
         ]
 
     def pictures(self) -> list[Picture]:
-        """The bands along the only feature, or numbers against standard errors."""
+        """Plots of the bands along the only feature, or of numbers against standard errors."""
         if self.study.feature is not None:
             return [
                 self._picture(
@@ -90,7 +90,7 @@ class OfQuantities(Story):
         ]
 
     def judged(self) -> list[Block]:
-        """How many observations their intervals hold."""
+        """Blocks on how many observations their intervals hold."""
         if self.study.y is None:
             return []
         truth, rows = self.truth, []
@@ -111,7 +111,7 @@ class OfQuantities(Story):
         return [Heading("Do the intervals hold?"), Text(meaning), table]
 
     def uncertain(self, chosen: Array) -> Table:
-        """The least certain output of each input."""
+        """Table of inputs, each with its least certain output."""
         some, y = self.prediction[chosen], self.study.y
         n, output = np.arange(len(chosen)), some.std.argmax(axis=1)
         intervals = [

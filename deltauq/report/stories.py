@@ -40,7 +40,7 @@ _FROM_PROBABILITIES = "AUROC of 1 \N{MINUS SIGN} max p, from the probabilities a
 
 
 class Story(abc.ABC):
-    """What a page says of one kind of prediction.
+    """Base of what a page says of one kind of prediction: classes, labels or numbers.
 
     Args:
         study: with a run.
@@ -57,7 +57,7 @@ class Story(abc.ABC):
 
     @property
     def truth(self) -> Array:
-        """What the inputs are, where that is known."""
+        """Labels or numbers that the inputs have in truth; there must be some."""
         if self.study.y is None:
             raise InvalidInputError("nothing is known of the truth", expected="a study with y")
         return plots.points.checked_truth(self.prediction, self.study.y)
@@ -68,26 +68,30 @@ class Story(abc.ABC):
 
     @abc.abstractmethod
     def sentences(self) -> list[str]:
-        """The standard errors in words; the first one stands in the summary too."""
+        """Sentences on the standard errors; the first one stands in the summary too."""
 
     @abc.abstractmethod
     def pictures(self) -> list[Picture]:
-        """Of the predictions and their standard errors."""
+        """Plots of the predictions and their standard errors."""
 
     @abc.abstractmethod
     def judged(self) -> list[Block]:
-        """How the predictions fare against the truth; empty where there is none."""
+        """Blocks on how the predictions fare against the truth; empty where there is none."""
 
     @abc.abstractmethod
     def uncertain(self, chosen: Array) -> Table:
-        """The inputs of some numbers, one row each."""
+        """Table of chosen inputs, one row each.
+
+        Args:
+            chosen: their numbers.
+        """
 
     def galleries(self) -> list[Block]:
         """Images of the most and least uncertain inputs."""
         return []
 
     def found(self) -> Section:
-        """What the predictions are, and how sure."""
+        """Section on what the predictions are, and how sure."""
         study, n = self.study, len(self.prediction)
         of_these = "all figures below are of these"
         if study.n_masked:
@@ -105,7 +109,7 @@ class Story(abc.ABC):
         return Section("What it found", [Facts(facts), text, *self.pictures(), *self.judged()])
 
     def to_look_at(self) -> Section:
-        """Which inputs to look at."""
+        """Section on which inputs to look at: the most uncertain ones."""
         chosen = self.study.by_score[:_TABLE]
         table = self.uncertain(chosen)
         marked = "; wrong predictions are in bold" if table.marked else ""
@@ -123,7 +127,7 @@ class Story(abc.ABC):
 
 
 def se_range(study: Material, rows: Array, columns: Array) -> list[str]:
-    """Between what the standard error from all eigenpairs lies; empty where it is not known."""
+    """Text for the range of each standard error from all eigenpairs; empty where unknown."""
     limits = study.prediction.std_limits
     if limits is None:
         return []
@@ -150,7 +154,7 @@ def uncertain_table(
 
 
 def told_score(study: Material, baseline: Array | None) -> list[Block]:
-    """Does the score find wrong predictions, and better than the probabilities do?
+    """Blocks on whether the score finds wrong predictions, and better than probabilities do.
 
     Args:
         study: with labels.

@@ -46,7 +46,7 @@ class Study(Material):
         diagnosis: Diagnosis | None = None,
         comparison: Comparison | None = None,
     ) -> Study:
-        """What a fitted or loaded `DeltaMethod` says of some inputs.
+        """Gather a study of what a fitted or loaded `DeltaMethod` says of some inputs.
 
         Args:
             dm: fitted.

@@ -1,4 +1,4 @@
-"""Numbers and names as a reader sees them."""
+"""Text for numbers and names, as a reader of a page sees them."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ _CURVATURES = {
 
 
 def curvature_names(curvature: str) -> tuple[str, str]:
-    """Its full name, and what it is."""
+    """Full name of a curvature, and a sentence on what it is."""
     return _CURVATURES.get(curvature, (curvature, ""))
 
 
 def curvature_name(curvature: str) -> str:
-    """Its short name."""
+    """Short name of a curvature, as in tables."""
     return curvature_names(curvature)[0].partition(",")[0]
 
 
 def fixed(value: float | None, digits: int) -> str:
-    """With so many decimals."""
+    """Text of a number with a fixed number of decimals; a dash for none."""
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
 def number(value: float) -> str:
-    """Three significant digits; as a power of ten where decimals would be long."""
+    """Text of a number with three significant digits, or a power of ten where that is short."""
     if not math.isfinite(value):
         return f"{value:.0f}".replace("-", MINUS).replace("inf", "\N{INFINITY}")
     if value == 0 or 1e-4 <= abs(value) < 1e3:
@@ -61,7 +61,7 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent with two significant digits, never a rounded 0 or 100."""
+    """Text of a share in percent with two significant digits, never a rounded 0 or 100."""
     if 0 < share < 1e-4:
         return f"under 0.01{NBSP}%"
     if 0.999 < share < 1:

@@ -124,6 +124,82 @@ def test_modules_are_not_long(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+#: Openings that point at something else, or at a letter: the reader who comes from outside sees
+#: neither. ruff turns the formula "p - y" into "P - y": probabilities are no parameters.
+POINTING = re.compile(
+    r"(That|Those|They|It|Its|Itself|As|Of|At|And|But|None|The (same|other|opposite))\b"
+    r"|(?!A )[A-Z](?=\W)(?! [a-z]{3,}(?![a-z(]))"
+)
+
+
+def riddle(docstring):
+    """What is wrong with the first line of a docstring; None where it is a sentence by itself."""
+    first = (docstring or "").partition("\n")[0]
+    words = re.findall(r"[A-Za-z][a-z'-]+", re.sub(r"`[^`]*`", " ", first))
+    if not first.endswith("."):
+        return "no whole sentence on its first line"
+    if len(words) < 4:
+        return "fewer than four words"
+    return "points at something else" if POINTING.match(first) else None
+
+
+def public_definitions(node, within=""):
+    """A module, class or function with all public ones inside it, by their names."""
+    yield within, node
+    if not isinstance(node, ast.FunctionDef):
+        for child in node.body:
+            is_definition = isinstance(child, (ast.FunctionDef, ast.ClassDef))
+            if is_definition and not child.name.startswith("_"):
+                yield from public_definitions(child, f"{within}.{child.name}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_public_docstrings_open_with_a_sentence_that_stands_alone(path):
+    found = public_definitions(ast.parse(path.read_text()))
+    riddles = {
+        name or "the module": (riddle(docstring), docstring)
+        for name, node in found
+        if riddle(docstring := ast.get_docstring(node))
+    }
+    assert not riddles
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [
+        None,
+        "They are not.",
+        "The opposite.",
+        "That of the other one.",
+        "The same for each number of leading pairs.",
+        "As the other one, but for the mask.",
+        "P `[N, C]`.",
+        "P - y, the gradient of the loss `[B, C]`.",
+        "S `[P, P]` with S S^T = Sigma, products and solutions of which take O(P K).",
+        "K.",
+        "All of it.",
+        "Of so many.",
+        "It is what the model was trained to minimise.",
+        "How sure are the standard errors themselves?",
+    ],
+)
+def test_riddles_are_no_docstrings(docstring):
+    assert riddle(docstring)
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [
+        "Probability p of every class for every input `[N, C]`; rows sum to one.",
+        "A table with one row an input.",
+        "T predictions of one likelihood for every input.",
+        "L2 rate of every variable by its path.",
+    ],
+)
+def test_sentences_are_docstrings(docstring):
+    assert riddle(docstring) is None
+
+
 def test_the_map_of_the_house_names_every_room_and_module():
     """CONTRIBUTING.md's map, room by room, beside the tree."""
     text = (ROOT / "CONTRIBUTING.md").read_text()

@@ -81,7 +81,7 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the facts of an artifact.
+    """Read the arrays and the facts of an artifact, once it has proven whole.
 
     Raises:
         ArtifactError: no such file, no artifact, a damaged one, or one of a newer layout.

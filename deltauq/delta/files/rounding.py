@@ -22,7 +22,7 @@ PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def rounded(vectors: Array, dtype: str) -> Array:
-    """The vectors in fewer bits.
+    """Round eigenvectors to fewer bits, as a file keeps them.
 
     Raises:
         InvalidInputError: a dtype that is none of those.
@@ -32,7 +32,7 @@ def rounded(vectors: Array, dtype: str) -> Array:
 
 
 def restored(vectors: Array, dtype: str) -> Array:
-    """Orthonormal vectors in a network's precision from those in fewer bits, or as they are."""
+    """Make orthonormal vectors in a network's precision of those in fewer bits, or keep them."""
     if vectors.dtype == dtype:
         return vectors
     return nearest_orthonormal(vectors.astype(dtype))
@@ -41,7 +41,7 @@ def restored(vectors: Array, dtype: str) -> Array:
 def round_covariance(
     covariance: ParameterCovariance, vectors: Array
 ) -> tuple[ParameterCovariance, float]:
-    """The covariance with rounded eigenvectors, and what that costs a standard error at most.
+    """Give a covariance rounded eigenvectors, and say what that costs a standard error.
 
     S' = U' diag(d) U'^T + t (I - U' U'^T) lies between two multiples of S, which small matrices
     give. So the bounds hold with U' once each is divided by the multiple on its side; an estimate,
@@ -80,7 +80,7 @@ def round_covariance(
 
 
 def round_pairs(pairs: Eigenpairs, vectors: Array) -> Eigenpairs:
-    """Eigenpairs with rounded vectors u'.
+    """Give eigenpairs rounded vectors u', and the residuals that these have at most.
 
     ||A u' - mu u'|| <= ||A u - mu u|| + (||A|| + mu) ||u' - u||.
     """
