@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -35,6 +35,9 @@ from deltauq.prediction.result_memory import ResultMemory, plan_prediction, pred
 from deltauq.runtime.memory import free_memory
 from deltauq.runtime.progress import progress_bar
 from deltauq.runtime.threads import refuse_lost_runtime, start, stop
+
+if TYPE_CHECKING:
+    from tensorflow_probability.python.distributions import Distribution
 
 __all__ = ["Answers"]
 
@@ -183,7 +186,7 @@ class Answers:
         pairs, freedom = before_noise(fitted)
         return rank_curve(pairs, rows, fitted.problem.epsilon, freedom)
 
-    def posterior(self) -> Any:
+    def posterior(self) -> Distribution:
         """Laplace's normal distribution of the flat parameters, a `tfp.distributions` object.
 
         Its `sample` and `log_prob` take and give vectors `[P]` in the model's variable order and

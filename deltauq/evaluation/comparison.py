@@ -23,6 +23,7 @@ from deltauq.runtime.showing import Shown
 if TYPE_CHECKING:
     import pandas as pd
     import rich.table
+    from matplotlib.axes import Axes
 
 __all__ = ["Comparison", "Run", "compare", "labels_of"]
 
@@ -145,7 +146,7 @@ class Comparison(Shown):
     def _caption(self) -> str:
         return f"Standard errors against curvature={self.reference.curvature!r}"
 
-    def plot(self, curvature: str | None = None, ax: Any = None) -> Any:
+    def plot(self, curvature: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw one curvature's standard errors against the reference's, one point a probability.
 
         Args:
