@@ -251,7 +251,7 @@ def study_to_html(n: int) -> Work:
 def metrics(n: int) -> Work:
     import numpy as np
 
-    from deltauq import metrics
+    from deltauq.evaluation import metrics
 
     rng = np.random.default_rng(0)
     score, wrong = rng.random(n), rng.random(n) < 0.1

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from deltauq.delta import DeltaMethod
     from deltauq.errors import ConvergenceWarning, DeltaUQError
     from deltauq.estimators import DeltaClassifier, DeltaRegressor, DeltaUncertainty
-    from deltauq.evaluation import Comparison, Diagnosis, compare, diagnose
+    from deltauq.evaluation.comparison import Comparison, compare
+    from deltauq.evaluation.diagnosis import Diagnosis, diagnose
     from deltauq.network import Network
     from deltauq.prediction import Prediction
 
@@ -56,18 +57,18 @@ __all__ = [
 #: Where each public name that is not a module of its own lives.
 _HOME = {
     "Batches": "data",
-    "Comparison": "evaluation",
+    "Comparison": "evaluation.comparison",
     "ConvergenceWarning": "errors",
     "DeltaClassifier": "estimators",
     "DeltaMethod": "delta",
     "DeltaRegressor": "estimators",
     "DeltaUQError": "errors",
     "DeltaUncertainty": "estimators",
-    "Diagnosis": "evaluation",
+    "Diagnosis": "evaluation.diagnosis",
     "Network": "network",
     "Prediction": "prediction",
-    "compare": "evaluation",
-    "diagnose": "evaluation",
+    "compare": "evaluation.comparison",
+    "diagnose": "evaluation.diagnosis",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.network.graph import Compiled
 from deltauq.network.network import Network, Parameter
 
-__all__ = ["Cost", "Stationarity", "per_parameter"]
+__all__ = ["Cost", "DataCost", "Stationarity", "per_parameter"]
 
 Array = npt.NDArray[Any]
 
@@ -94,6 +94,61 @@ class Stationarity:
         return self.is_minimum or (self.shift is not None and self.shift <= 1.0)
 
 
+@dataclass(frozen=True)
+class DataCost:
+    """The mean loss of the training data at some weights, and its gradient: one pass over the data.
+
+    What the cost is with other L2 rates, or with another noise of a regression, follows from it
+    without another pass.
+
+    Attributes:
+        params: the weights w `[P]`, float64.
+        loss: (1/N) sum_n c_n w_n loss_n.
+        gradient: of the loss in the weights `[P]`, float64.
+        weight: (1/N) sum_n c_n w_n; over all positions where an input makes several predictions.
+    """
+
+    params: Array
+    loss: float
+    gradient: Array
+    weight: float
+
+    def beside(self, rates: Array) -> tuple[Stationarity, Array]:
+        """The cost with L2, how nearly its gradient vanishes, and the gradient `[P]`.
+
+        Args:
+            rates: lambda_j `[P]`.
+        """
+        l2_gradient = rates * self.params
+        gradient = self.gradient + l2_gradient
+        norms = [
+            float(np.linalg.norm(vector))
+            for vector in (gradient, self.gradient, l2_gradient, self.params)
+        ]
+        value = self.loss + 0.5 * float(l2_gradient @ self.params)
+        return Stationarity(value, *norms), gradient
+
+    def with_noise(self, factor: float, before: Likelihood, after: Likelihood) -> DataCost:
+        """The same where the noise of a regression is another one.
+
+        A loss r^2 / (2 v) + k(v) becomes r^2 / (2 f v) + k(f v).
+
+        Args:
+            factor: f, by which all variances grow.
+            before: the likelihood of v.
+            after: the likelihood of f v.
+        """
+        constants = [self.weight * _least_loss(likelihood) for likelihood in (before, after)]
+        loss = (self.loss - constants[0]) / factor + constants[1]
+        return replace(self, loss=loss, gradient=self.gradient / factor)
+
+
+def _least_loss(likelihood: Likelihood) -> float:
+    """k(v): the loss of a prediction of numbers without an error."""
+    exact = tf.zeros([1, likelihood.positions * len(likelihood.noise_variance())], tf.float64)
+    return float(tf.reduce_mean(likelihood.loss(exact, exact)))
+
+
 class Cost:
     """The cost (1/N) sum_n c_n w_n loss_n + (1/2) sum_j lambda_j w_j^2 of flat parameters.
 
@@ -129,22 +184,7 @@ class Cost:
         Returns:
             The cost and norms, and the gradient `[P]`, float64.
         """
-        point = tf.constant(np.asarray(params, self._dtype))
-        loss, data_gradient = 0.0, np.zeros(len(self._rates))
-        for batch in self._data:
-            batch_loss, batch_gradient = self._batch_sum(point, batch)
-            loss += float(batch_loss)
-            data_gradient += batch_gradient.numpy()
-        data_gradient /= self._data.n_examples
-        params = np.asarray(params, np.float64)
-        l2_gradient = self._rates * params
-        gradient = data_gradient + l2_gradient
-        norms = [
-            float(np.linalg.norm(vector))
-            for vector in (gradient, data_gradient, l2_gradient, params)
-        ]
-        value = loss / self._data.n_examples + 0.5 * float(l2_gradient @ params)
-        return Stationarity(value, *norms), gradient
+        return self._measured(params).beside(self._rates)
 
     def stationarity(self, params: Array) -> Stationarity:
         """Norms of the cost's gradient and of its parts at a point `[P]`; one pass over the data.
@@ -152,15 +192,16 @@ class Cost:
         Raises:
             NumericalError: the loss or its gradient is not finite.
         """
-        return self.checked(params)[0]
+        return self.measure(params).beside(self._rates)[0]
 
-    def checked(self, params: Array) -> tuple[Stationarity, Array]:
-        """Evaluate the cost and its gradient as `evaluate` does, and refuse what is not finite.
+    def measure(self, params: Array) -> DataCost:
+        """Measure the data's part of the cost at a point `[P]`, finite or refused; one pass.
 
         Raises:
             NumericalError: the loss or its gradient is not finite.
         """
-        found, gradient = self.evaluate(params)
+        measured = self._measured(params)
+        found, _ = measured.beside(self._rates)
         if not np.isfinite([found.cost, found.gradient_norm]).all():
             raise NumericalError(
                 "the loss is not finite on the training data",
@@ -169,7 +210,18 @@ class Cost:
                 remedy="look for overflow in the model: unscaled inputs, exp or log layers, "
                 "diverged weights",
             )
-        return found, gradient
+        return measured
+
+    def _measured(self, params: Array) -> DataCost:
+        point = tf.constant(np.asarray(params, self._dtype))
+        loss, weight, gradient = 0.0, 0.0, np.zeros(len(self._rates))
+        for batch in self._data:
+            batch_loss, batch_gradient = self._batch_sum(point, batch)
+            loss += float(batch_loss)
+            weight += float(np.sum(batch.weight.numpy(), dtype=np.float64))
+            gradient += batch_gradient.numpy()
+        n = self._data.n_examples
+        return DataCost(np.asarray(params, np.float64), loss / n, gradient / n, weight / n)
 
 
 def per_parameter(parameters: Sequence[Parameter], rates: Array) -> Array:

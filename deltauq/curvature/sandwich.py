@@ -12,7 +12,7 @@ from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.errors import check_choice
 from deltauq.linalg import Eigenpairs, LowRank, Storage, combine, inner_products, orthonormal_basis
 
-__all__ = ["Meat", "sandwich_covariance"]
+__all__ = ["Meat", "common_basis", "sandwich_covariance"]
 
 Array = npt.NDArray[Any]
 Meat = Literal["opg", "scores"]
@@ -27,6 +27,7 @@ def sandwich_covariance(
     l2_share: float = 1.0,
     rest: float | None = None,
     storage: Storage | None = None,
+    basis: Array | None = None,
 ) -> ParameterCovariance:
     """Make the covariance of the weights where the model need not be true.
 
@@ -46,9 +47,12 @@ def sandwich_covariance(
         l2_share: what c is times; `Likelihood.l2_in_scores`.
         rest: r, where it is not to be that mean.
         storage: where the basis lives.
+        basis: W, where several sandwiches of the same eigenvectors share it: then the covariance is
+            left as W's matrix, without eigen form and bounds.
     """
     check_choice("meat", meat, get_args(Meat))
-    basis = _common_basis(bread.vectors, pairs.vectors, storage)
+    shared = basis
+    basis = common_basis(bread.vectors, pairs.vectors, storage) if shared is None else shared
     size, complete = len(basis), basis.shape[0] == basis.shape[1]
     of_bread, of_meat = (inner_products(basis, u) for u in (bread.vectors, pairs.vectors))
     share = l2_share if meat == "opg" else 0.0
@@ -69,6 +73,8 @@ def sandwich_covariance(
     left = max(0.0, pairs.remainder or 0.0)
     mean = left / max(1, size - pairs.rank) if rest is None else rest
     middle = between(bread.spectrum, mean)
+    if shared is not None:
+        return replace(bread, vectors=shared, spectrum=middle, bounds=None, certified=False)
     values, vectors = np.linalg.eigh(middle.weights)
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     spectrum, bounds = LowRank(values, middle.tail), None
@@ -90,7 +96,7 @@ def sandwich_covariance(
     )
 
 
-def _common_basis(u: Array, v: Array, storage: Storage | None) -> Array:
+def common_basis(u: Array, v: Array, storage: Storage | None = None) -> Array:
     """Orthonormal columns that span those of U and V; all there are where that would be more."""
     if u.shape[0] == u.shape[1]:
         return u

@@ -12,9 +12,15 @@ import tensorflow as tf
 
 from deltauq import curvature as curvatures
 from deltauq.curvature import CurvatureOperator
-from deltauq.curvature.cost import Stationarity
+from deltauq.curvature.cost import DataCost, Stationarity
 from deltauq.curvature.effective_parameters import Freedom
-from deltauq.curvature.eigenpairs import Rank, automatic_eigenpairs, eigenpairs, resolving
+from deltauq.curvature.eigenpairs import (
+    Rank,
+    automatic_eigenpairs,
+    eigenpairs,
+    resolving,
+    warn_beyond_precision,
+)
 from deltauq.curvature.parameter_covariance import (
     ParameterCovariance,
     dense_covariance,
@@ -45,8 +51,6 @@ __all__ = [
     "with_meat",
 ]
 
-#: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
-_RESOLUTION = 0.1
 
 #: What is left of the trace, in L2 rates and of the whole, that rounding or nothing explains.
 _LEFT, _TRACE_ROUNDING = 0.01, 3e-6
@@ -66,6 +70,9 @@ class Fitted:
         covariance: of the parameters.
         stationarity: of the cost at the weights.
         seconds: wall time.
+        mean_weight: (1/N) sum_n c_n w_n, what the weights of the losses sum to; one without
+            importance weights.
+        measured: the data's part of the cost at the weights; None in a fit from a file.
         rounded: the eigenvectors were kept in fewer bits, so that what rests on them being those of
             the curvature itself is no longer certain.
     """
@@ -76,6 +83,8 @@ class Fitted:
     covariance: ParameterCovariance
     stationarity: Stationarity
     seconds: float
+    mean_weight: float = 1.0
+    measured: DataCost | None = None
     rounded: bool = False
 
     @property
@@ -96,6 +105,12 @@ class Fitted:
                 expected="an artifact that was saved without vectors_dtype, or a new fit",
                 received="eigenvectors that were kept in fewer bits",
             )
+
+    def require_measured(self) -> DataCost:
+        """The data's part of the cost; measured by a pass over the data where it is not at hand."""
+        if self.measured is not None:
+            return self.measured
+        return self.problem.cost.measure(self.problem.network.params.numpy())
 
     @cached_property
     def vectors(self) -> npt.NDArray[Any]:
@@ -166,8 +181,12 @@ def weight_covariance(
     pairs: Eigenpairs,
     inner: Eigenpairs | None,
     storage: Storage | None = None,
+    basis: npt.NDArray[Any] | None = None,
 ) -> ParameterCovariance:
-    """Make the covariance of the weights from eigenpairs of a curvature and a sandwich's meat."""
+    """Make the covariance of the weights from eigenpairs of a curvature and a sandwich's meat.
+
+    Several of the same vectors may share a basis, as of `sandwich_covariance`.
+    """
     bread = covariance_of(problem, settings, pairs)
     if inner is None:
         return bread
@@ -175,7 +194,7 @@ def weight_covariance(
     if settings.curvature == "sandwich":
         meat = settings.meat
         return sandwich_covariance(
-            bread, inner, penalised, meat=meat, l2_share=share, storage=storage
+            bread, inner, penalised, meat=meat, l2_share=share, storage=storage, basis=basis
         )
     # The meat is treated as the slices are, so that outputs of equal noise leave their inverse.
     if np.all(penalised) and settings.negative_curvature != "keep":
@@ -184,7 +203,9 @@ def weight_covariance(
     if inner.rank < inner.n_params:
         tail = covariance_of(problem, settings, inner).spectrum.tail
         rest = 1.0 / tail - 1.0 if tail > 0 else 0.0
-    return sandwich_covariance(bread, inner, penalised, l2_share=share, rest=rest, storage=storage)
+    return sandwich_covariance(
+        bread, inner, penalised, l2_share=share, rest=rest, storage=storage, basis=basis
+    )
 
 
 def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
@@ -292,7 +313,7 @@ def _eigenpairs(
                 ConvergenceWarning,
             )
         _warn_if_cut(pairs, settings, problem.network.dtype)
-    _warn_beyond_precision(pairs, problem.epsilon)
+    warn_beyond_precision(pairs, problem.epsilon)
     return pairs
 
 
@@ -342,14 +363,3 @@ def _automatic_eigenpairs(
             ConvergenceWarning,
         )
     return pairs
-
-
-def _warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
-    largest = float(pairs.values[0]) if pairs.rank else 0.0
-    if not largest * epsilon <= _RESOLUTION:
-        warn(
-            f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
-            f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "
-            "rounding. Scale the inputs, raise l2, or build the model in float64.",
-            ConvergenceWarning,
-        )

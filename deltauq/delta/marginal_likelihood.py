@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.interpolate
 import scipy.optimize
 import tensorflow as tf
 
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance, is_positive
+from deltauq.curvature.sandwich import common_basis
 from deltauq.data.batches import Batch
 from deltauq.delta.fitted import (
     Fitted,
@@ -39,6 +41,9 @@ Array = npt.NDArray[Any]
 #: Factors on the L2 rates that are tried, and their number.
 _FACTORS = (1e-8, 1e8)
 _GRID = 161
+
+#: Points of the grid on each side of the largest value through which a spline is laid.
+_NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
@@ -113,15 +118,15 @@ def log_marginal_likelihood(fitted: Fitted) -> Evidence:
 def _costs_in_range(fitted: Fitted, noise: NoiseRange, costs: float) -> tuple[float, float]:
     """N times the cost at least and at most, for each noise in its range.
 
-    At g times the noise it is a + b log(g) + c / g, with b = N C / 2 and c what is left without the
-    logarithms of the noise: it falls until g = c / b and grows from there.
+    At g times the noise it is a + b log(g) + c / g, with b = (C / 2) sum_n c_n w_n and c what is
+    left without the logarithms of the noise: it falls until g = c / b and grows from there.
     """
     problem = fitted.problem
     one = problem.likelihood.at_one_position
     nothing = tf.zeros([1, problem.n_outputs // problem.likelihood.positions], tf.float64)
-    n_examples = problem.data.n_examples
-    rest = costs - n_examples * float(one.loss(nothing, nothing)[0])
-    half = 0.5 * freedom_of(problem, fitted.settings).n_observations
+    weights = problem.data.n_examples * fitted.mean_weight
+    rest = costs - weights * float(one.loss(nothing, nothing)[0])
+    half = 0.5 * fitted.mean_weight * freedom_of(problem, fitted.settings).n_observations
     noises = np.array([noise.low, noise.high, np.clip(rest / half, noise.low, noise.high)])
     found = costs - rest + half * np.log(noises) + rest / noises
     return float(np.min(found)), float(np.max(found))
@@ -160,9 +165,11 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
     if held_out is None:
         criterion, values = "marginal likelihood", _evidence(fitted, factors)
     else:
-        held_out = list(held_out)
         criterion, values = "held-out likelihood", held_out_likelihood(fitted, held_out, factors)
-    factor = _maximum(fitted, held_out, factors, values, criterion)
+    fewer = len(factors) < _GRID
+    factor = _maximum(
+        factors, values, criterion, pole_below=fewer and held_out is None, rates_left_out=fewer
+    )
     tuned = with_l2_times(fitted, factor)
     rate = tuned.problem.common_rate
     if rate is not None:
@@ -173,7 +180,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
         "minimum of the cost with this one: the standard errors are those of weights like these "
         "under this rate."
     )
-    if len(factors) < _GRID:
+    if fewer:
         note += (
             f" Factors under {factors[0]:.2g} were left out: with negative_curvature='keep' the "
             "curvature plus L2 is not positive definite there."
@@ -183,7 +190,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
 
 def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
     """A fit of the same weights and eigenpairs with all L2 rates times a factor, without meat."""
-    problem = fitted.problem
+    problem, measured = fitted.problem, fitted.require_measured()
     problem = replace(
         problem,
         rates=problem.rates * factor,
@@ -197,7 +204,8 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
         covariance=covariance_of(problem, fitted.settings, pairs).with_noise(
             fitted.covariance.noise
         ),
-        stationarity=problem.cost.stationarity(problem.network.params.numpy()),
+        stationarity=measured.beside(problem.rates)[0],
+        measured=measured,
     )
 
 
@@ -262,54 +270,68 @@ def _evidence(fitted: Fitted, factors: Array) -> Array:
 
 
 def held_out_likelihood(fitted: Fitted, held_out: Iterable[Batch], factors: Array) -> Array:
-    """Mean log probability of held-out labels, the logits' variance taken into account."""
+    """Mean log probability of held-out labels, the logits' variance taken into account.
+
+    All covariances are those of the same vectors, so that one pass over the data serves all rates.
+
+    Args:
+        fitted: of the present rates.
+        held_out: batches, read once.
+        factors: on the rates `[n]`.
+
+    Returns:
+        In nats an observation `[n]`.
+    """
     problem = fitted.problem
     workspace = Workspace(fitted.vectors.dtype)
     totals, weight = np.zeros(len(factors)), 0.0
-    for vectors, covariances in _at_factors(fitted, factors):
-        weight = 0.0
-        for batch in held_out:
-            found = problem.linearization.sketch(batch.x, vectors, workspace)
-            back, logits = found.shown.back, found.shown.logits
-            y, w = batch.y.numpy(), batch.weight.numpy().ravel()
-            for k, covariance in covariances.items():
-                middle = covariance.project(found.along, found.rest) / factors[k]
-                variance = np.einsum("nci,nij,ncj->nc", back, middle, back, optimize=True)
-                found_log = problem.likelihood.log_predictive(logits, np.maximum(variance, 0.0), y)
-                totals[k] += float(w @ found_log)
-            weight += float(np.sum(w))
+    vectors, covariances = _at_factors(fitted, factors)
+    for batch in held_out:
+        found = problem.linearization.sketch(batch.x, vectors, workspace)
+        back, logits = found.shown.back, found.shown.logits
+        y, w = batch.y.numpy(), batch.weight.numpy().ravel()
+        for k, covariance in enumerate(covariances):
+            middle = covariance.project(found.along, found.rest) / factors[k]
+            variance = np.einsum("nci,nij,ncj->nc", back, middle, back, optimize=True)
+            found_log = problem.likelihood.log_predictive(logits, np.maximum(variance, 0.0), y)
+            totals[k] += float(w @ found_log)
+        weight += float(np.sum(w))
     return totals / weight
 
 
-def _at_factors(
-    fitted: Fitted, factors: Array
-) -> Iterator[tuple[Array, dict[int, ParameterCovariance]]]:
-    """Covariances with the L2 rates times each factor, by its number, and the vectors they share.
+def _at_factors(fitted: Fitted, factors: Array) -> tuple[Array, list[ParameterCovariance]]:
+    """The covariance with the L2 rates times each factor, and the vectors that all of them share.
 
-    An inverse has its eigenvectors at any rate, a sandwich others at each.
+    An inverse has its eigenvectors at any rate. A sandwich has others at each, but all of them in
+    the span of its slices' vectors and its meat's, in which it is left.
     """
-    inner = meat_pairs(fitted, Storage())
-
-    def at(factor: float) -> ParameterCovariance:
-        pairs = fitted.pairs.rescaled(1.0 / factor)
-        meat = None if inner is None else inner.rescaled(1.0 / factor)
-        return weight_covariance(fitted.problem, fitted.settings, pairs, meat)
-
-    found = ({k: at(factor)} for k, factor in enumerate(factors))
-    together = [{k: each for one in found for k, each in one.items()}] if inner is None else found
-    for covariances in together:
-        first = next(iter(covariances.values()))
-        yield np.ascontiguousarray(first.vectors, fitted.vectors.dtype), covariances
+    inner, pairs = meat_pairs(fitted, Storage()), fitted.pairs
+    basis = None if inner is None else common_basis(pairs.vectors, inner.vectors)
+    covariances = [
+        weight_covariance(
+            fitted.problem,
+            fitted.settings,
+            pairs.rescaled(1.0 / factor),
+            None if inner is None else inner.rescaled(1.0 / factor),
+            basis=basis,
+        )
+        for factor in factors
+    ]
+    return np.ascontiguousarray(covariances[0].vectors, fitted.vectors.dtype), covariances
 
 
 def _maximum(
-    fitted: Fitted,
-    held_out: Iterable[Batch] | None,
-    factors: Array,
-    values: Array,
-    criterion: str,
+    factors: Array, values: Array, criterion: str, *, pole_below: bool, rates_left_out: bool
 ) -> float:
-    """The factor of the largest value, between the grid's points too."""
+    """The factor of the largest value, between the grid's points by a spline through them.
+
+    Args:
+        factors: ascending, at even distances of their logarithms.
+        values: of the criterion.
+        criterion: its name.
+        pole_below: the criterion grows without bound towards the smallest factor.
+        rates_left_out: there is no covariance under the smallest factor.
+    """
     if not np.all(np.isfinite(values)):
         raise NumericalError(
             f"the {criterion} is not finite",
@@ -317,26 +339,23 @@ def _maximum(
             received=f"NaN or infinity at {np.sum(~np.isfinite(values))} of {len(values)}",
             remedy="look for labels that the model gives no probability; or give l2=... yourself",
         )
-    best = _peak(values, unbounded_below=held_out is None and len(values) < _GRID)
+    best = _peak(values, unbounded_below=pole_below)
     if best in (0, len(values) - 1):
         raise NumericalError(
             f"the {criterion} has no maximum over the L2 rate",
             expected=f"one between {factors[0]:.2g} and {factors[-1]:.2g} times the present rate",
             received=f"a value that still rises at {factors[best]:.2g} times the rate"
-            + (", under which there is no covariance" if len(values) < _GRID and not best else ""),
+            + (", under which there is no covariance" if rates_left_out and not best else ""),
             remedy="give l2=... yourself"
-            + (", or pass negative_curvature='project'" if len(values) < _GRID else ""),
+            + (", or pass negative_curvature='project'" if rates_left_out else ""),
         )
-
-    def loss(log_factor: float) -> float:
-        at = np.exp([log_factor])
-        value = (
-            _evidence(fitted, at) if held_out is None else held_out_likelihood(fitted, held_out, at)
-        )
-        return -float(value[0])
-
-    edges = np.log(factors[[best - 1, best + 1]])
-    found: Any = scipy.optimize.minimize_scalar(loss, bounds=tuple(edges), method="bounded")
+    near = slice(max(0, best - _NEIGHBOURS), best + _NEIGHBOURS + 1)
+    curve = scipy.interpolate.make_interp_spline(np.log(factors[near]), values[near])
+    found: Any = scipy.optimize.minimize_scalar(
+        lambda log_factor: -float(curve(log_factor)),
+        bounds=tuple(np.log(factors[[best - 1, best + 1]])),
+        method="bounded",
+    )
     return float(np.exp(found.x))
 
 

@@ -22,9 +22,9 @@ Array = npt.NDArray[Any]
 
 
 def with_shift(fitted: Fitted) -> Fitted:
-    """A fit with the stationarity of its weights, shift included; a pass over the data."""
+    """A fit with the stationarity of its weights, shift included."""
     problem, covariance = fitted.problem, fitted.covariance
-    found, gradient = problem.cost.evaluate(problem.network.params.numpy())
+    found, gradient = fitted.require_measured().beside(problem.rates)
     # The standard errors may be those of a sandwich, which is no inverse of a curvature.
     inverse = covariance_of(problem, fitted.settings, fitted.pairs)
     steps = [

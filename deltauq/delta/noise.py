@@ -50,12 +50,16 @@ def with_unbiased_noise(fitted: Fitted) -> Fitted:
     unit = noise.factor if likelihood.scaled_by_noise else 1.0
     noisier = problem.with_likelihood(likelihood, problem.rates / unit)
     pairs = _at_noise(fitted, freedom, noise)
+    measured = fitted.require_measured().with_noise(
+        noise.factor, problem.likelihood, noisier.likelihood
+    )
     return replace(
         fitted,
         problem=noisier,
         pairs=pairs,
         covariance=covariance_of(noisier, fitted.settings, pairs).with_noise(noise),
-        stationarity=noisier.cost.stationarity(noisier.network.params.numpy()),
+        stationarity=measured.beside(noisier.rates)[0],
+        measured=measured,
     )
 
 

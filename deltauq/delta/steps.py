@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deltauq.curvature.cost import Stationarity
+from deltauq.curvature.cost import DataCost
 from deltauq.curvature.flatness import SMOOTHING
 from deltauq.delta.fitted import Fitted, covariance_of, solve, with_meat
 from deltauq.delta.marginal_likelihood import tune_l2
@@ -32,11 +32,11 @@ def fit_problem(problem: Problem, settings: Settings, storage: Storage) -> Fitte
         settings: how the covariance is to be computed.
         storage: where eigenvectors live.
     """
-    stationarity = problem.cost.stationarity(problem.network.params.numpy())
+    measured = problem.cost.measure(problem.network.params.numpy())
     if settings.tunes_l2:
-        fitted = _solve_tuned(problem, settings, storage, stationarity)
+        fitted = _solve_tuned(problem, settings, storage, measured)
     else:
-        fitted = _solved(problem, settings, storage, stationarity)
+        fitted = _solved(problem, settings, storage, measured)
     if problem.estimates_noise:
         fitted = with_unbiased_noise(fitted)
     fitted = with_shift(with_meat(fitted, storage))
@@ -47,14 +47,14 @@ def fit_problem(problem: Problem, settings: Settings, storage: Storage) -> Fitte
 
 
 def _solve_tuned(
-    problem: Problem, settings: Settings, storage: Storage, stationarity: Stationarity
+    problem: Problem, settings: Settings, storage: Storage, measured: DataCost
 ) -> Fitted:
     """Choose the L2 rate from eigenpairs at a first one, then again from those at that rate."""
     # What the search starts from need not be positive definite where negative curvature is kept.
     start = replace(settings, bounds=False, negative_curvature="project")
-    first = _solved(problem, start, storage, stationarity)
+    first = _solved(problem, start, storage, measured)
     _, fitted = tune_l2(replace(first, settings=settings))
-    tuned, fitted = tune_l2(_solved(fitted.problem, settings, storage, fitted.stationarity))
+    tuned, fitted = tune_l2(_solved(fitted.problem, settings, storage, measured))
     warn(tuned.note, TunedL2Warning)
     return fitted
 
@@ -100,13 +100,14 @@ def _warn_if_nothing_is_learned(fitted: Fitted) -> None:
     )
 
 
-def _solved(
-    problem: Problem, settings: Settings, storage: Storage, stationarity: Stationarity
-) -> Fitted:
+def _solved(problem: Problem, settings: Settings, storage: Storage, measured: DataCost) -> Fitted:
     """A fit whose covariance is the inverse of the curvature, as yet."""
     pairs = solve(problem, settings, storage)
     covariance = covariance_of(problem, settings, pairs)
-    return Fitted(problem, settings, pairs, covariance, stationarity, 0.0)
+    stationarity, _ = measured.beside(problem.rates)
+    return Fitted(
+        problem, settings, pairs, covariance, stationarity, 0.0, measured.weight, measured
+    )
 
 
 def _warn_if_far(fitted: Fitted) -> None:

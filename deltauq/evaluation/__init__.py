@@ -1,6 +1,4 @@
-"""What is wrong with a fit before it is made, and how good it is after: checks and comparison."""
+"""What is wrong with a fit before it is made, and how good it is after: checks and comparison.
 
-from deltauq.evaluation.comparison import Comparison, compare
-from deltauq.evaluation.diagnosis import Diagnosis, diagnose
-
-__all__ = ["Comparison", "Diagnosis", "compare", "diagnose"]
+Its modules are imported one by one: `metrics` needs no TensorFlow, and the plots need no more.
+"""

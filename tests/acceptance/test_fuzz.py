@@ -328,7 +328,7 @@ def compare(spec):
     if spec.dtype == "float64" and spec.smooth:
         vector = np.random.default_rng(spec.seed).normal(size=len(truth.ggn))
         product = found.operator("Hessian").matvec(vector)
-        assert_close(product, truth.hessian_times(vector), 1e-6)
+        assert_close(product, truth.hessian_times_beside_kinks(vector), 1e-6)
     if spec.rank and spec.rank < len(truth.ggn) and not spec.free_bias:
         check_bounds(spec, matter, truth)
     return True

@@ -12,7 +12,8 @@ import pytest
 import sklearn.datasets
 from marks import slow
 
-from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod, solvers
+from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
+from deltauq.curvature import solvers
 from deltauq.curvature.eigenpairs import automatic_eigenpairs, eigenpairs
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.networks import build_mlp

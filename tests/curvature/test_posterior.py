@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from deltauq import DeltaMethod, evidence
+from deltauq import DeltaMethod
+from deltauq.delta import marginal_likelihood
 from deltauq.delta.marginal_likelihood import held_out_likelihood, log_marginal_likelihood
 from deltauq.errors import (
     InvalidInputError,
@@ -349,7 +350,7 @@ def test_an_evidence_that_only_rises_towards_its_pole_is_refused(get_case):
 def test_a_criterion_that_is_not_finite_is_refused(get_case, monkeypatch):
     dm = fit(get_case("tanh"))
     nothing = lambda fitted, factors: np.full(len(factors), np.nan)  # noqa: E731
-    monkeypatch.setattr(evidence, "_evidence", nothing)
+    monkeypatch.setattr(marginal_likelihood, "_evidence", nothing)
     with pytest.raises(NumericalError, match=r"likelihood is not finite.*161 of 161"):
         dm.tune_l2()
 

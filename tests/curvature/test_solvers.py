@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from deltauq import solvers
+from deltauq.curvature import solvers
 from deltauq.curvature.eigenpairs import automatic_eigenpairs, eigenpairs
 from deltauq.curvature.parameter_covariance import low_rank_covariance
 from deltauq.linalg import RitzPairs

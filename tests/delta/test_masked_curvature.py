@@ -12,7 +12,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 from marks import slow
-from test_masks import Case, bidirectional, finished, recurrent, rows
+from masked_models import Case, bidirectional, finished, recurrent, rows
 
 from deltauq import DeltaMethod
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from test_sklearn import classifier, regressor
+from tiny_estimators import classifier, regressor
 
 
 @parametrize_with_checks([classifier(), regressor()])

@@ -20,27 +20,9 @@ from marks import slow
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-
-from deltauq import DeltaClassifier, DeltaRegressor
+from tiny_estimators import classifier, regressor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own, on saving
-
-TINY = {
-    "hidden_units": (4,),
-    "l2": 0.1,
-    "rank": "full",
-    "bounds": False,
-    "epochs": 0,  # L-BFGS on all examples alone, so that their order does not matter
-    "progress": False,
-}
-
-
-def classifier(**options):
-    return DeltaClassifier(**TINY | options)
-
-
-def regressor(**options):
-    return DeltaRegressor(**TINY | options)
 
 
 def data_of(name):

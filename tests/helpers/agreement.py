@@ -263,6 +263,17 @@ class Truth:
         fine, coarse = (self.eager.hessian_times(vector, h) for h in (step, 2 * step))
         return (4 * fine - coarse) / 3
 
+    def hessian_times_beside_kinks(self, vector):
+        """The same in float64, with steps that reach over no kink, such as that of elu's slope.
+
+        A difference that does is worth nothing, and shows: the shorter step gives another one.
+        """
+        for step in (1e-4, 1e-5, 1e-6):
+            fine, coarse = (self.eager.hessian_times(vector, h) for h in (step, 2 * step))
+            if np.max(np.abs(fine - coarse)) <= 1e-6 * np.max(np.abs(fine)):
+                return (4 * fine - coarse) / 3
+        raise AssertionError("a kink is at the weights: the second derivative has no value there")
+
 
 @dataclass(frozen=True)
 class Found:

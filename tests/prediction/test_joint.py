@@ -41,7 +41,9 @@ def test_batches_do_not_matter(get_case, monkeypatch):
     case = get_case("relu_conv")
     dm = fit(case)
     whole = dm.predict_joint(case.x).covariance
-    monkeypatch.setattr("deltauq.delta.memory_plan.prediction_batch", lambda *args, **options: 3)
+    monkeypatch.setattr(
+        "deltauq.prediction.result_memory.prediction_batch", lambda *args, **options: 3
+    )
     np.testing.assert_allclose(dm.predict_joint(case.x).covariance, whole, atol=1e-14)
 
 

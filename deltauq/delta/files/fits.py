@@ -98,6 +98,7 @@ def save_fit(
         "covariance": _pack_covariance(fitted.covariance, arrays),
         "stationarity": asdict(fitted.stationarity),
         "seconds": fitted.seconds,
+        "mean_weight": fitted.mean_weight,
         "rounded": fitted.rounded,
         "vectors_dtype": vectors_dtype,
         "data": _pack_data(fitted, arrays),
@@ -139,7 +140,8 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
         _unpack_covariance(facts["covariance"], arrays, problem.scale),
         Stationarity(**facts["stationarity"]),
         facts["seconds"],
-        facts["rounded"],
+        facts.get("mean_weight", 1.0),  # earlier files did not say
+        rounded=facts["rounded"],
     )
     return network.model, fitted, settings
 

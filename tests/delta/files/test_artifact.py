@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from deltauq import artifact
+from deltauq.delta.files import artifact
 from deltauq.errors import ArtifactError
 
 FACTS = {"name": "a study", "rates": [0.1, 1e-300, np.float32(0.5)], "none": None}

@@ -9,13 +9,17 @@ import textwrap
 
 import numpy as np
 import pytest
+import saved_kinds as saving
 import tensorflow as tf
-import test_fits as saving
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError, NotFittedError
 
-pytestmark = saving.pytestmark
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the weights are far"),
+    pytest.mark.filterwarnings("ignore:the 8 eigenpairs"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),
+]
 
 #: What plain TensorFlow does with an export. An import of deltauq would fail.
 _SERVE = textwrap.dedent("""
