@@ -79,6 +79,7 @@ def _effective_parameters(fitted: Fitted, freedom: Freedom) -> tuple[tuple[float
     """The interval of gamma, and whether gamma lies in it for certain."""
     problem, pairs = fitted.problem, fitted.pairs
     if pairs.rank == pairs.n_params:
+        # gamma = trace(A (A + L)^-1) = trace(I - L (A + L)^-1), (A + L)^-1 = N Sigma.
         variances = covariance_of(problem, fitted.settings, pairs).diagonal()
         gamma = pairs.n_params - problem.data.n_examples * float(problem.rates @ variances)
         return (gamma, gamma), True

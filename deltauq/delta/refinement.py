@@ -141,6 +141,7 @@ class _Certain:
         )
 
     def _matmat(self, vectors: Array) -> Array:
+        # T v = M^-1/2 (A + I) M^-1/2 v, one product with A a step.
         white = self._whiten(vectors)
         return self._whiten(self._operator.matmat(white).astype(white.dtype, copy=False) + white)
 
@@ -185,12 +186,14 @@ class _Estimated:
         return np.asarray(1.0 / (1.0 + (values if kept else np.maximum(values, 0.0))))
 
     def _inverses(self, along: Array, krylov: Krylov) -> tuple[Array, Array]:
+        # X = (X U) U^T + R: (X U) f(mu) (X U)^T of the pairs, and R f(A) R^T by quadrature.
         known = along[krylov.numbers]
         inside = (known * self._inverse(self._values)) @ np.swapaxes(known, 1, 2)
         start = np.swapaxes(krylov.first, 1, 2)
         return _around(inside + c[:, :, : start.shape[1]] @ start for c in self._last(krylov))
 
     def _sandwiches(self, along: Array, krylov: Krylov) -> tuple[Array, Array]:
+        # Y = X B first, from the pairs and the basis, then Y (G + c I) Y^T with a product with G.
         known = along[krylov.numbers] * self._inverse(self._values)
         inside = _each_row(partial(combine, self._vectors), known)
         slices = inside + krylov.combine(self._last(krylov))
@@ -226,6 +229,7 @@ def _rounding(fitted: Fitted) -> float:
 
 def _inverse_root(vectors: Array, values: Array) -> Callable[[Array], Array]:
     """(U diag(mu) U^T + I)^-1/2 as a function of `[P, m]`."""
+    # I + U diag((1 + mu)^-1/2 - 1) U^T: one outside U, where nothing is subtracted.
     change = 1.0 / np.sqrt(1.0 + np.maximum(values, 0.0)) - 1.0
 
     def apply(columns: Array) -> Array:

@@ -55,6 +55,7 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
     found = bound_matrix_forms(
         outside, rows, forms, is_enough=lambda low, *_: np.zeros(len(low), bool), max_steps=_STEPS
     )
+    # The diagonal holds z^T U_ f(A) U_^T z of each probe; their mean and its t interval.
     samples = np.diag(found.low[0])
     inside = float(np.sum(share(pairs.values)))
     error = scipy.stats.t.ppf((1 + _LEVEL) / 2, probes - 1) * scipy.stats.sem(samples)
