@@ -101,8 +101,8 @@ def log_marginal_likelihood(fitted: Fitted) -> Evidence:
         InvalidInputError: a sandwich, which is no posterior; a trace that is not known; a parameter
             without L2, whose prior has no normalisation.
     """
-    # log p(y | x) = log p(y, w^ | x) + (P / 2) log 2 pi - (1/2) log det(N (A + L)) (MacKay 1992). The
-    # prior in it has (1/2) sum_j log(N lambda_j) - (P / 2) log 2 pi, which leaves log det(M + I).
+    # log p(y | x) = log p(y, w^ | x) + (P / 2) log 2 pi - (1/2) log det(N (A + L)) (MacKay 1992).
+    # The prior in it has (1/2) sum_j log(N lambda_j) - (P / 2) log 2 pi: log det(M + I) is left.
     costs = fitted.problem.data.n_examples * fitted.stationarity.cost
     values, left = _spectrum(fitted)
     noise, times = fitted.covariance.noise, np.ones(2)
@@ -255,8 +255,8 @@ def _log_determinants(
     values: Array, left: float, n_params: int, factors: Array
 ) -> tuple[Array, Array]:
     """Bounds of log det(M / s + I) for some factors s, `[n]` each."""
-    # Eigenvalues that were left out are at least 0; of a given sum, their logarithms are largest where
-    # all are equal (Jensen).
+    # Eigenvalues that were left out are at least 0; of a given sum, their logarithms are largest
+    # where all are equal (Jensen).
     low = np.sum(np.log1p(values / factors[:, None]), axis=1)
     rest = n_params - len(values)
     return low, low + (rest * np.log1p(left / (rest * factors)) if rest else 0.0)
