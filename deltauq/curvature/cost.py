@@ -129,7 +129,7 @@ class DataCost:
         return Stationarity(value, *norms), gradient
 
     def with_noise(self, factor: float, before: Likelihood, after: Likelihood) -> DataCost:
-        """The same where the noise of a regression is another one.
+        """The cost at another noise of a regression, without a pass over the data.
 
         A loss r^2 / (2 v) + k(v) becomes r^2 / (2 f v) + k(f v).
 
