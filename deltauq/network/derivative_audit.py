@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants, ops
 
 from deltauq.errors import UnsupportedModelError
-from deltauq.network.graph import traced
+from deltauq.network.graph import read_trace, traced
 from deltauq.network.network import Network
 from deltauq.network.probe_rows import gradient_along_outputs
 from deltauq.network.replaced_gradients import OURS
@@ -73,16 +73,12 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
         UnsupportedModelError: naming the operations, and the variables whose derivatives they
             change.
     """
-    found: list[_Changed] = []
 
-    def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
+    def read(params: tf.Tensor, x: Any) -> _Changed:
         pieces = _pieces(network, params)
-        logits = network.logits(pieces, x)
-        found.append(_changed_between(pieces, [logits]))
-        return logits
+        return _changed_between(pieces, [network.logits(pieces, x)])
 
-    traced(trace, network.params, x)
-    changed = found[-1]
+    changed = read_trace(read, network.params, x)
     if changed.lacking:
         _refuse(changed.lacking, "operations without a gradient")
     if changed.liftable:
@@ -99,18 +95,15 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
         network: one that `refuse_false_gradients` let pass.
         x: a few different input rows.
     """
-    found: list[tuple[_Changed, _Changed]] = []
 
-    def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
+    def read(params: tf.Tensor, x: Any) -> tuple[_Changed, _Changed]:
         pieces = _pieces(network, params)
         logits = network.logits(pieces, x)
         forward = _changed_between(pieces, [logits])
         gradient = gradient_along_outputs(network, pieces, logits)
-        found.append((forward, _changed_between(pieces, gradient)))
-        return logits
+        return forward, _changed_between(pieces, gradient)
 
-    traced(trace, network.params, x)
-    forward, changed = found[-1]
+    forward, changed = read_trace(read, network.params, x)
     if changed.lacking:
         return changed.lacking
     # One that only the gradient holds is not in the lifted logits, unless it stands in the

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from deltauq.runtime.threads import refuse_lost_runtime
 
-__all__ = ["Compiled", "Staged", "bytes_reached_from", "copies", "reached_from", "traced"]
+__all__ = [
+    "Compiled",
+    "Staged",
+    "bytes_reached_from",
+    "copies",
+    "reached_from",
+    "read_trace",
+    "traced",
+    "traced_and_read",
+]
+
+T = TypeVar("T")
+
+#: The collection of a graph in which stands what was read while it was traced.
+_READ = "deltauq_read"
 
 
 def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
@@ -41,6 +55,35 @@ def traced(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     hides errors in one of its own.
     """
     return tf.function(function, autograph=False).get_concrete_function(*arguments, **named)
+
+
+def traced_and_read(function: Callable[..., tuple[Any, T]], *arguments: Any) -> tuple[Any, T]:
+    """The `ConcreteFunction` of a function for some arguments, and what it read while traced.
+
+    Args:
+        function: of tensors. It returns what the `ConcreteFunction` is to compute, and beside it a
+            value of any type, such as names of operations in the graph around it.
+        *arguments: tensors, or specs of them.
+    """
+
+    def run(*values: Any) -> Any:
+        computed, read = function(*values)
+        tf.compat.v1.get_default_graph().add_to_collection(_READ, read)
+        return computed
+
+    concrete = traced(run, *arguments)
+    (read,) = concrete.graph.get_collection(_READ)
+    return concrete, read
+
+
+def read_trace(reader: Callable[..., T], *arguments: Any) -> T:
+    """What a function of tensors finds in the graph that tracing it for some arguments makes.
+
+    Args:
+        reader: returns what it found, of any type; nothing is computed.
+        *arguments: tensors, or specs of them.
+    """
+    return traced_and_read(lambda *values: ((), reader(*values)), *arguments)[1]
 
 
 def copies(

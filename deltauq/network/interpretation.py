@@ -20,8 +20,9 @@ from deltauq.likelihoods import (
     resolve_likelihood,
 )
 from deltauq.network.graph import Compiled
+from deltauq.network.inspection import Inspection
 from deltauq.network.masks import OutputMask, find_mask
-from deltauq.network.network import Inspection, Network
+from deltauq.network.network import Network
 
 __all__ = ["InterpretedModel", "interpret", "outputs"]
 

@@ -11,8 +11,9 @@ import tensorflow as tf
 from deltauq.data.batches import spec_of
 from deltauq.errors import UnsupportedModelError
 from deltauq.network.graph import Compiled
+from deltauq.network.inspection import Inspection
 from deltauq.network.link import mask_of
-from deltauq.network.network import Inspection, Network
+from deltauq.network.network import Network
 
 __all__ = ["OutputMask", "find_mask"]
 

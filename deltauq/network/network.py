@@ -6,27 +6,34 @@ those copies (`adapters`).
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.errors import DeltaUQError, InvalidInputError, UnsupportedModelError
-from deltauq.network.adapters import adapt
-from deltauq.network.graph import bytes_reached_from, reached_from, traced
-from deltauq.network.link import LINKS, End, end_of, mask_of
+from deltauq.errors import DeltaUQError, UnsupportedModelError
+from deltauq.network.adapters import Adapter, adapt
+from deltauq.network.graph import reached_from, read_trace
+from deltauq.network.inspection import (
+    ForwardTrace,
+    Inspection,
+    branching_error,
+    check_output,
+    check_rows_independent,
+    random_error,
+    read_forward_trace,
+    row_spec,
+    shape_error,
+)
+from deltauq.network.link import LINKS, end_of
 from deltauq.network.parameters import Layers, Parameter, lay_out, select
 from deltauq.network.replaced_gradients import fast_gradients
 from deltauq.network.requirements import (
     check_constraints,
     check_finite_weights,
-    check_single_output,
     common_dtype,
 )
 from deltauq.runtime.threads import refuse_lost_runtime
@@ -36,21 +43,26 @@ __all__ = ["Layers", "Network", "Parameter"]
 #: How the paths of the states of random generators end.
 _SEED = "seed_generator_state"
 
-#: Operations with a kink: the cost has no second derivative there.
-_KINKED = frozenset(
-    {
-        "Relu",
-        "Relu6",
-        "LeakyRelu",
-        "MaxPool",
-        "MaxPool3D",
-        "Abs",
-        "Maximum",
-        "Minimum",
-        "Max",
-        "Selu",
-    }
-)
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a `Network` is made of.
+
+    Attributes:
+        adapter: calls the model.
+        variables: the uncertain ones.
+        params: their values, `[P]`.
+        fixed: the values of all others, by the `id` of the variable.
+        links: types of the operations that are undone at the end of the model.
+        traces: forward passes of one row that were traced already, by the specs of the inputs.
+    """
+
+    adapter: Adapter
+    variables: Sequence[Any]
+    params: tf.Tensor | tf.Variable
+    fixed: Mapping[int, tf.Tensor | tf.Variable]
+    links: frozenset[str] = LINKS
+    traces: dict[str, ForwardTrace] = field(default_factory=dict)
 
 
 class Network:
@@ -85,25 +97,23 @@ class Network:
 
     def __init__(self, model: Any, *, layers: Layers = None) -> None:
         refuse_lost_runtime()
-        self.adapter = adapt(model)
-        self.model = self.adapter.model
-        trainable, non_trainable = self.adapter.trainable, self.adapter.non_trainable
-        self.variables = select(trainable, layers)
-        chosen = {id(variable) for variable in self.variables}
-        self.dtype = common_dtype(self.adapter, self.variables)
-        self.parameters = lay_out(self.variables)
+        self._consist_of(_parts_of(adapt(model), layers))
+
+    def _consist_of(self, parts: _Parts) -> None:
+        self._parts = parts
+        self.adapter = parts.adapter
+        self.model = parts.adapter.model
+        self.variables = parts.variables
+        self.params: tf.Tensor = parts.params
+        self.parameters = lay_out(parts.variables)
         self.n_params = self.parameters[-1].stop
-        values = [np.ravel(variable.numpy()) for variable in self.variables]
-        self.params: tf.Tensor = tf.constant(np.concatenate(values))
-        self._fixed = {
-            id(variable): tf.constant(variable.numpy())
-            for variable in trainable + non_trainable
-            if id(variable) not in chosen
-        }
-        self._links = LINKS
-        self._activation_bytes: dict[str, int] = {}
-        check_constraints(self.variables)
-        check_finite_weights(trainable + non_trainable)
+        self.dtype: str = parts.params.dtype.name
+
+    @classmethod
+    def _of(cls, parts: _Parts) -> Network:
+        network = cls.__new__(cls)
+        network._consist_of(parts)
+        return network
 
     def unflatten(self, params: tf.Tensor) -> list[tf.Tensor]:
         """Cut a flat vector `[P]` into the parameters, each in its variable's shape."""
@@ -121,27 +131,24 @@ class Network:
         """
         output = self.output(pieces, x)
         end = end_of(output)
-        logits = end.logits if end.link in self._links else output
+        logits = end.logits if end.link in self._parts.links else output
         return logits if logits.shape.rank == 2 else _one_row(logits)
 
     def without_link(self) -> Network:
         """A network whose logits are the model's own output, with a sigmoid at its end included."""
-        other = copy.copy(self)
-        other._links = frozenset()
-        return other
+        return Network._of(replace(self._parts, links=frozenset()))
 
     def in_variables(self) -> Network:
         """A network with its values in `tf.Variable`s: a SavedModel cannot hold large constants."""
-        other = copy.copy(self)
-        other.params = tf.Variable(self.params, trainable=False)
-        other._fixed = {
-            key: tf.Variable(value, trainable=False) for key, value in self._fixed.items()
+        params = tf.Variable(self.params, trainable=False)
+        fixed = {
+            key: tf.Variable(value, trainable=False) for key, value in self._parts.fixed.items()
         }
-        return other
+        return Network._of(replace(self._parts, params=params, fixed=fixed))
 
     def fixed_values(self) -> list[Any]:
         """Values of all variables that are not uncertain, in the model's order."""
-        return list(self._fixed.values())
+        return list(self._parts.fixed.values())
 
     def output(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """The model's own output `[B, ..., C]`, in inference mode."""
@@ -152,8 +159,8 @@ class Network:
         digest = hashlib.sha256(str([p.shape for p in self.parameters]).encode())
         digest.update(self.params.numpy().tobytes())
         for variable in self.adapter.trainable + self.adapter.non_trainable:
-            if id(variable) in self._fixed and not variable.path.endswith(_SEED):
-                value = self._fixed[id(variable)].numpy()
+            if id(variable) in self._parts.fixed and not variable.path.endswith(_SEED):
+                value = self._parts.fixed[id(variable)].numpy()
                 digest.update(f"{value.dtype} {value.shape}".encode())
                 digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
@@ -166,10 +173,10 @@ class Network:
     def count_outputs(self, spec: Any) -> int:
         """Number C of outputs for inputs of these `tf.TensorSpec`s, all positions together."""
 
-        def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
-            return self.logits(self.unflatten(params), x)
+        def read(params: tf.Tensor, x: Any) -> int:
+            return int(self.logits(self.unflatten(params), x).shape[1])
 
-        return int(traced(trace, self.params, spec).output_shapes[1])
+        return read_trace(read, self.params, spec)
 
     def activation_bytes(self, spec: Any) -> int:
         """Bytes that the forward pass of one example makes.
@@ -177,26 +184,18 @@ class Network:
         Args:
             spec: `tf.TensorSpec`s of the inputs, their first axis free.
         """
-        one = _row_spec(spec)
-        if str(one) not in self._activation_bytes:
-            self._trace_one_row(one)
-        return self._activation_bytes[str(one)]
+        return self._forward_trace(row_spec(spec)).activation_bytes
 
-    def _trace_one_row(self, spec: Any) -> _Trace:
-        """What stands in the graph of the forward pass of one row; how large that is, is kept."""
-        found: list[_Trace] = []
+    def _forward_trace(self, spec: Any) -> ForwardTrace:
+        """What stands in the graph of the forward pass of one row, traced once for a spec."""
 
-        def trace(params: tf.Tensor, x: Any) -> tf.Tensor:
-            output = self.output(self.unflatten(params), x)
-            self._activation_bytes[str(spec)] = bytes_reached_from(tf.nest.flatten(x))
-            operations = frozenset(op.type for op in output.graph.get_operations())
-            mask = mask_of(output)
-            shape = None if mask is None else tuple(mask.shape[1:])
-            found.append(_Trace(operations, end_of(output), shape))
-            return output
+        def read(params: tf.Tensor, x: Any) -> ForwardTrace:
+            return read_forward_trace(x, self.output(self.unflatten(params), x))
 
-        traced(trace, self.params, spec)
-        return found[-1]
+        traces = self._parts.traces
+        if str(spec) not in traces:
+            traces[str(spec)] = read_trace(read, self.params, spec)
+        return traces[str(spec)]
 
     def terms_added(self, x: Any) -> list[str]:
         """Names of the layers that add to the cost what is no penalty on weights."""
@@ -207,7 +206,7 @@ class Network:
             return self.adapter.call(self._values(pieces), x)
 
     def _values(self, pieces: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
-        fixed = {key: tf.convert_to_tensor(value) for key, value in self._fixed.items()}
+        fixed = {key: tf.convert_to_tensor(value) for key, value in self._parts.fixed.items()}
         return fixed | {id(v): piece for v, piece in zip(self.variables, pieces, strict=True)}
 
     def inspect(self, x: Any) -> Inspection:
@@ -227,49 +226,30 @@ class Network:
         except DeltaUQError:
             raise
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            raise InvalidInputError(
-                "the model cannot be called on x",
-                expected="inputs as in training",
-                received=f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]} in a probe "
-                f"of the first rows, at which the model says: {_without_arrays(str(error))}",
-            ) from error
-        check_single_output(output)
-        if not tf.is_tensor(output) or output.shape.rank < 2:
-            shape = output.shape if tf.is_tensor(output) else type(output).__name__
-            raise UnsupportedModelError(
-                "the model's output is not one row of numbers an input",
-                expected="one tensor [B, C], or [B, T, C] for T predictions an input",
-                received=f"{shape}",
-                remedy="wrap the part of the model that gives the output to be predicted: "
-                "keras.Model(model.inputs, that_output)",
-            )
-        if output.dtype.name != self.dtype:
-            raise UnsupportedModelError(
-                "the model computes in another precision than its weights have",
-                expected=f"{self.dtype} throughout",
-                received=f"an output of dtype {output.dtype.name}",
-                remedy=f"build the model with dtype={self.dtype!r} in every layer, and in Input",
-            )
+            raise shape_error(x, error) from error
+        check_output(output, self.dtype)
         self._check_repeatable(pieces, x, output, state)
-        _check_rows_independent(self, pieces, x, output)
+        self._check_rows_independent(pieces, x, output)
         self.adapter.check(self._values(pieces), x)
-        return self._inspect_trace(x, output)
+        try:
+            trace = self._forward_trace(row_spec(x))
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise branching_error(error) from error
+        return Inspection(np.asarray(output), trace.last, trace.link, trace.kinks, trace.mask)
 
     def _check_repeatable(self, pieces: Any, x: Any, output: tf.Tensor, state: Any) -> None:
         again, _ = self._stateless(pieces, x)
         if not np.array_equal(again, output, equal_nan=True):
-            raise _random_error(
-                f"outputs that differ by up to {np.max(np.abs(again - output)):.3g}"
-            )
+            raise random_error(f"outputs that differ by up to {np.max(np.abs(again - output)):.3g}")
         changed = [
             variable
             for variable, new in zip(self.adapter.non_trainable, state, strict=True)
-            if not np.array_equal(self._fixed[id(variable)], new)
+            if not np.array_equal(self._parts.fixed[id(variable)], new)
         ]
         seeds = [v for v in changed if v.path.endswith(_SEED)]
         random = [seed.path for seed in seeds if self._reaches_output(seed, x)]
         if random:
-            raise _random_error(f"numbers drawn from {random}")
+            raise random_error(f"numbers drawn from {random}")
         changed = [variable for variable in changed if variable not in seeds]
         if changed:
             raise UnsupportedModelError(
@@ -282,119 +262,40 @@ class Network:
 
     def _reaches_output(self, variable: Any, x: Any) -> bool:
         """Recurrent layers with dropout draw masks in inference mode too, and do not use them."""
-        found = []
 
-        def trace(pieces: list[tf.Tensor], seed: tf.Tensor, x: Any) -> tf.Tensor:
+        def read(pieces: list[tf.Tensor], seed: tf.Tensor, x: Any) -> bool:
             output, _ = self.adapter.call(self._values(pieces) | {id(variable): seed}, x)
-            found.append(output.ref() in reached_from([seed]))
-            return output
+            return output.ref() in reached_from([seed])
 
-        traced(trace, self.unflatten(self.params), self._fixed[id(variable)], x)
-        return found[-1]
+        return read_trace(read, self.unflatten(self.params), self._parts.fixed[id(variable)], x)
 
-    def _inspect_trace(self, x: Any, output: tf.Tensor) -> Inspection:
+    def _check_rows_independent(self, pieces: Any, x: Any, output: tf.Tensor) -> None:
         try:
-            trace = self._trace_one_row(_row_spec(x))
-        except tf.errors.OperatorNotAllowedInGraphError as error:
+            alone = self.output(pieces, tf.nest.map_structure(lambda leaf: leaf[:1], x))
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise UnsupportedModelError(
-                "the model branches in Python on the value of a tensor",
-                expected="a call that Keras can compile",
-                received=f"one at which TensorFlow says: {str(error).split('.', 1)[0]}",
-                remedy="use keras.ops.where, keras.ops.cond or tf.cond in its place",
+                "the model takes batches of one size only",
+                expected="a model that takes any number of rows",
+                received=f"for one row alone: {error}",
+                remedy="build it with Input(shape) rather than batch_shape, without stateful=True, "
+                "and copy the weights",
             ) from error
-        return Inspection(
-            output=np.asarray(output),
-            last=trace.end.last,
-            link=trace.end.link,
-            kinks=tuple(sorted(trace.operations & _KINKED)),
-            mask=trace.mask,
-        )
+        check_rows_independent(output, alone)
 
 
-class _Trace(NamedTuple):
-    """Types of the operations in the graph of a forward pass, its end, and its mask's shape."""
-
-    operations: frozenset[str]
-    end: End
-    mask: tuple[int | None, ...] | None
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What a look at the model on a few rows found.
-
-    Attributes:
-        output: of those rows, `[B, ..., C]`.
-        last: the type of the operation that made it; see `deltauq.network.link.End`.
-        link: "Softmax" or "Sigmoid" where that is one: the logits are its input. None otherwise.
-        kinks: operations without a second derivative everywhere, such as "Relu".
-        mask: axes of the mask on the output beside the first, None for one of a length that is not
-            known; None where there is no mask.
-    """
-
-    output: npt.NDArray[Any]
-    last: str
-    link: str | None
-    kinks: tuple[str, ...]
-    mask: tuple[int | None, ...] | None = None
-
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """Axes between inputs and outputs, of a sequence or an image; () where there are none."""
-        return self.output.shape[1:-1]
-
-    @property
-    def n_outputs(self) -> int:
-        """Number C of outputs, those of all positions together."""
-        return int(np.prod(self.output.shape[1:]))
-
-
-def _random_error(received: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        "the model is random in inference mode",
-        expected="the same output for the same input",
-        received=received,
-        remedy="switch off layers that draw random numbers when training=False, such as dropout "
-        "called with training=True",
-    )
-
-
-def _check_rows_independent(
-    network: Network, pieces: Sequence[tf.Tensor], x: Any, output: tf.Tensor
-) -> None:
-    try:
-        alone = network.output(pieces, tf.nest.map_structure(lambda leaf: leaf[:1], x))
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        raise UnsupportedModelError(
-            "the model takes batches of one size only",
-            expected="a model that takes any number of rows",
-            received=f"for one row alone: {error}",
-            remedy="build it with Input(shape) rather than batch_shape, without stateful=True, "
-            "and copy the weights",
-        ) from error
-    scale = float(np.max(np.abs(output))) + np.finfo(network.dtype).tiny
-    gap = float(np.max(np.abs(alone[0] - output[0]))) / scale
-    if not gap <= 1e3 * np.finfo(network.dtype).eps:
-        raise UnsupportedModelError(
-            "the output for one input depends on the others in its batch",
-            expected="a model that treats the rows of a batch one by one",
-            received=f"an output that moves by {gap:.2g} relative when its row stands alone",
-            remedy="run normalisation layers in inference mode (not training=True)",
-        )
-
-
-def _row_spec(leaves: Any) -> Any:
-    """`tf.TensorSpec`s of one row of some tensors, or of what others are specs of."""
-    return tf.nest.map_structure(
-        lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), leaves
-    )
+def _parts_of(adapter: Adapter, layers: Layers) -> _Parts:
+    """A model's values as they are now, its uncertain variables chosen and checked."""
+    everything = adapter.trainable + adapter.non_trainable
+    variables = select(adapter.trainable, layers)
+    chosen = {id(variable) for variable in variables}
+    common_dtype(adapter, variables)
+    params = tf.constant(np.concatenate([np.ravel(variable.numpy()) for variable in variables]))
+    fixed = {id(v): tf.constant(v.numpy()) for v in everything if id(v) not in chosen}
+    check_constraints(variables)
+    check_finite_weights(everything)
+    return _Parts(adapter, variables, params, fixed)
 
 
 def _one_row(output: tf.Tensor) -> tf.Tensor:
     """`[B, T, C]` -> `[B, T C]`."""
     return tf.reshape(output, [-1, int(np.prod(output.shape[1:]))])
-
-
-def _without_arrays(text: str) -> str:
-    """A message of Keras, which may print a whole batch, with [...] for it."""
-    return re.sub(r"\[\[.*\]\]", "[...]", text, flags=re.DOTALL)

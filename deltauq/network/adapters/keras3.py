@@ -8,7 +8,7 @@ import keras
 
 from deltauq.errors import UnsupportedModelError
 from deltauq.network.adapters.adapter import Values, compute_dtypes, kept, modes, own_loss
-from deltauq.network.graph import traced
+from deltauq.network.graph import read_trace
 
 __all__ = ["KerasAdapter"]
 
@@ -50,13 +50,7 @@ class KerasAdapter:
 
         The model is traced in training mode, not run.
         """
-        found: list[str] = []
-
-        def trace(x: Any) -> None:
-            found[:] = self._stateless(values, x, training=True)[2]
-
-        traced(trace, x)
-        return found
+        return read_trace(lambda x: self._stateless(values, x, training=True)[2], x)
 
     def _stateless(
         self, values: Values, x: Any, *, training: bool

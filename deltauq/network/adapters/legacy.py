@@ -8,7 +8,7 @@ from typing import Any
 
 from deltauq.network.adapters.adapter import Values, compute_dtypes, own_loss
 from deltauq.network.adapters.modules import TensorFlowAdapter, TensorFlowVariable
-from deltauq.network.graph import traced
+from deltauq.network.graph import read_trace
 
 __all__ = ["LegacyKerasAdapter"]
 
@@ -53,14 +53,12 @@ class LegacyKerasAdapter(TensorFlowAdapter):
 
         The model is traced in training mode, not run.
         """
-        found: list[str] = []
 
-        def trace(x: Any) -> None:
+        def read(x: Any) -> list[str]:
             with self.replaced(values):
-                found[:] = self._run(x, training=True)[1]
+                return self._run(x, training=True)[1]
 
-        traced(trace, x)
-        return self._own_terms + found
+        return self._own_terms + read_trace(read, x)
 
     def run(self, x: Any, *, training: bool = False) -> Any:
         """Call the model with the values that its variables hold."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from deltauq.network.graph import Compiled, reached_from
+from deltauq.network.graph import reached_from, traced_and_read
 from deltauq.network.jacobians.taps import Tap, find_taps
 from deltauq.network.network import Network, Parameter
 
@@ -40,25 +40,35 @@ def find_linear_head(network: Network, spec: Any) -> LinearHead | None:
     """
     if len(network.parameters) > 2:  # more than a kernel and a bias
         return None
-    found: dict[str, Parameter] = {}
 
-    def trace(params: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def trace(
+        params: tf.Tensor, x: Any
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], dict[str, Parameter]]:
         pieces = [tf.identity(piece) for piece in network.unflatten(params)]
         logits = network.logits(pieces, x)
-        from_data = reached_from(tf.nest.flatten(x))
-        features = logits[:, :0]
-        for piece, parameter in zip(pieces, network.parameters, strict=True):
-            taps = find_taps(piece, from_data, _OPERANDS) or []
-            name = _role(taps[0], logits) if len(taps) == 1 else None
-            if name is None or name in found:
-                found.clear()
-                return features, logits
-            found[name] = parameter
-            features = taps[0].data if name == "kernel" else features
-        return features, logits
+        roles = _roles(pieces, x, logits)
+        features = roles["kernel"][1].data if "kernel" in roles else logits[:, :0]
+        return (features, logits), {name: network.parameters[k] for name, (k, _) in roles.items()}
 
-    compiled = Compiled(trace, tf.TensorSpec([network.n_params], network.dtype), spec).traced
-    return LinearHead(found.get("kernel"), found.get("bias"), compiled) if found else None
+    flat = tf.TensorSpec([network.n_params], network.dtype)
+    evaluate, found = traced_and_read(trace, flat, spec)
+    return LinearHead(found.get("kernel"), found.get("bias"), evaluate) if found else None
+
+
+def _roles(pieces: list[tf.Tensor], x: Any, logits: tf.Tensor) -> dict[str, tuple[int, Tap]]:
+    """Which parameter is the "kernel" and which the "bias", and where each is read.
+
+    Nothing where one of them is neither, or both are the same.
+    """
+    from_data = reached_from(tf.nest.flatten(x))
+    roles: dict[str, tuple[int, Tap]] = {}
+    for k, piece in enumerate(pieces):
+        taps = find_taps(piece, from_data, _OPERANDS) or []
+        name = _role(taps[0], logits) if len(taps) == 1 else None
+        if name is None or name in roles:
+            return {}
+        roles[name] = k, taps[0]
+    return roles
 
 
 def _role(tap: Tap, logits: tf.Tensor) -> str | None:

@@ -8,15 +8,17 @@ example. Before use the rules are compared with plain automatic differentiation 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import UnsupportedModelError
-from deltauq.network.graph import copies, reached_from, traced
+from deltauq.network.graph import copies, reached_from, traced, traced_and_read
 from deltauq.network.jacobians.factors import Factor, Rows, Scaled, Total, evaluated, stacked
 from deltauq.network.jacobians.rules import RULES
 from deltauq.network.jacobians.taps import Tap, find_taps
@@ -29,6 +31,9 @@ Cotangents = Callable[[tf.Tensor], tf.Tensor]
 
 #: Rows in which a rule must agree with a derivative other than zero before it is believed.
 _PROOFS = 2
+
+#: Number of a variable that rules cover -> folds of each of its taps, see `Tap`.
+_Folds = Mapping[int, Sequence[int]]
 
 _OPERANDS = {operation: rule.operands for operation, rule in RULES.items()}
 
@@ -44,19 +49,21 @@ class PerExample:
     Attributes:
         probe: those rows.
         mapped: paths of the variables on the example-by-example path.
+
+    Raises:
+        UnsupportedModelError: the logits have no derivative in some of the variables.
     """
 
     def __init__(self, network: Network, probe: Any) -> None:
         self._network = network
         self.probe = probe
-        self._mapped: set[int] = set()  # tracing on the probe adds the variables without a rule
-        self._folds: dict[tuple[int, int], int] = {}
-        self._mapped |= self._with_wrong_rule(probe)
+        self._folds = _proven_folds(network, probe)
 
     @property
     def mapped(self) -> list[str]:
         """Paths of the variables that no rule covers."""
-        return [self._network.parameters[i].path for i in sorted(self._mapped)]
+        parameters = enumerate(self._network.parameters)
+        return [parameter.path for i, parameter in parameters if i not in self._folds]
 
     def factors(
         self, params: tf.Tensor, x: Any, cotangents: Cotangents
@@ -72,122 +79,105 @@ class PerExample:
             One factor for each variable, its fields still symbolic (`evaluated` gives arrays), and
             logits `[B, C]`. Cost: one forward pass and R backward passes.
         """
-        pieces = [tf.identity(piece) for piece in self._network.unflatten(params)]
-        logits = self._network.logits(pieces, x)
-        c = tf.stop_gradient(cotangents(logits))
-        taps = self._taps(pieces, x, logits)
-        factors = self._ruled(pieces, taps, logits, c)
-        for i, rows in rows_by_example(self._network, pieces, x, c, sorted(self._mapped)).items():
-            factors[i] = Rows(tf.unstack(rows, axis=1))
-        return [factors[i] for i in range(len(pieces))], logits
+        pieces, logits = _forward(self._network, params, x)
+        taps = _taps(pieces, x, logits, self._folds)
+        proven = {i: each for i, each in taps.items() if i in self._folds}
+        return _all_factors(self._network, pieces, x, logits, proven, cotangents), logits
 
-    def _taps(self, pieces: list[tf.Tensor], x: Any, logits: tf.Tensor) -> dict[int, list[Tap]]:
-        """Where each variable that has rules is read; a static batch teaches what is folded."""
-        from_data = reached_from(tf.nest.flatten(x))
-        found: dict[int, list[Tap]] = {}
-        for i, piece in enumerate(pieces):
-            taps = find_taps(piece, from_data, _OPERANDS)
-            if taps is None or not all(RULES[t.kind].when(t) for t in taps):
-                self._mapped.add(i)
-                continue
-            for k, tap in enumerate(taps):
-                if logits.shape[0] is not None and tap.output.shape[0] is not None:
-                    self._folds[i, k] = max(1, tap.output.shape[0] // logits.shape[0])
+
+def _forward(network: Network, params: tf.Tensor, x: Any) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Parameters as tensors of their own in the trace, and the logits made of them."""
+    pieces = [tf.identity(piece) for piece in network.unflatten(params)]
+    return pieces, network.logits(pieces, x)
+
+
+def _taps(
+    pieces: list[tf.Tensor], x: Any, logits: tf.Tensor, known: _Folds
+) -> dict[int, list[Tap]]:
+    """Where each variable is read that rules cover.
+
+    How many rows of an operation's output belong to one example shows where the number of examples
+    is static, as on a probe; otherwise it is what is known already.
+    """
+    from_data = reached_from(tf.nest.flatten(x))
+    found: dict[int, list[Tap]] = {}
+    for i, piece in enumerate(pieces):
+        taps = find_taps(piece, from_data, _OPERANDS)
+        if taps is not None and all(RULES[tap.kind].when(tap) for tap in taps):
+            before = chain(known.get(i, ()), repeat(1))
             found[i] = [
-                replace(tap, folds=self._folds.get((i, k), 1)) for k, tap in enumerate(taps)
+                replace(tap, folds=_static_folds(tap, logits) or folds)
+                for tap, folds in zip(taps, before, strict=False)
             ]
-        return {i: taps for i, taps in found.items() if i not in self._mapped}
+    return found
 
-    def _ruled(
-        self,
-        pieces: list[tf.Tensor],
-        taps: dict[int, list[Tap]],
-        logits: tf.Tensor,
-        c: tf.Tensor,
-    ) -> dict[int, Factor]:
-        """Rows of every variable that has rules, from one backward pass a cotangent."""
-        first, *others = tf.unstack(c, axis=1)
-        source = tf.identity(first)
-        factors = self._ruled_along(source, pieces, taps, logits)
-        rows = [
-            tf.nest.pack_sequence_as(factors, flat)
-            for flat in copies(tf.nest.flatten(factors), source, others)
+
+def _static_folds(tap: Tap, logits: tf.Tensor) -> int | None:
+    """Rows of the output for each row of the logits; None where one of the two is not static."""
+    if logits.shape[0] is None or tap.output.shape[0] is None:
+        return None
+    return max(1, int(tap.output.shape[0]) // int(logits.shape[0]))
+
+
+def _all_factors(
+    network: Network,
+    pieces: list[tf.Tensor],
+    x: Any,
+    logits: tf.Tensor,
+    taps: dict[int, list[Tap]],
+    cotangents: Cotangents,
+) -> list[Factor]:
+    """Rows of every variable: by rules where there are taps, example by example elsewhere."""
+    c = tf.stop_gradient(cotangents(logits))
+    factors = _ruled(network, pieces, taps, logits, c)
+    others = [i for i in range(len(pieces)) if i not in taps]
+    for i, rows in rows_by_example(network, pieces, x, c, others).items():
+        factors[i] = Rows(tf.unstack(rows, axis=1))
+    return [factors[i] for i in range(len(pieces))]
+
+
+def _ruled(
+    network: Network,
+    pieces: list[tf.Tensor],
+    taps: dict[int, list[Tap]],
+    logits: tf.Tensor,
+    c: tf.Tensor,
+) -> dict[int, Factor]:
+    """Rows of every variable that has rules, from one backward pass a cotangent."""
+    first, *others = tf.unstack(c, axis=1)
+    source = tf.identity(first)
+    factors = _ruled_along(network, source, pieces, taps, logits)
+    rows = [
+        tf.nest.pack_sequence_as(factors, flat)
+        for flat in copies(tf.nest.flatten(factors), source, others)
+    ]
+    return {i: factor.beside([row[i] for row in rows]) for i, factor in factors.items()}
+
+
+def _ruled_along(
+    network: Network,
+    direction: tf.Tensor,
+    pieces: list[tf.Tensor],
+    taps: dict[int, list[Tap]],
+    logits: tf.Tensor,
+) -> dict[int, Factor]:
+    """The same for one cotangent of every example."""
+    outputs = {id(t.operation): t.output for each in taps.values() for t in each}
+    backward = tf.gradients(
+        logits, list(outputs.values()), grad_ys=direction, unconnected_gradients="zero"
+    )
+    deltas = dict(zip(outputs, backward, strict=True))
+    factors: dict[int, Factor] = {}
+    for i, each in taps.items():
+        parts = [
+            _through_entrywise(t, pieces[i], RULES[t.kind].factor(t, [deltas[id(t.operation)]]))
+            for t in each
         ]
-        return {i: factor.beside([row[i] for row in rows]) for i, factor in factors.items()}
-
-    def _ruled_along(
-        self,
-        direction: tf.Tensor,
-        pieces: list[tf.Tensor],
-        taps: dict[int, list[Tap]],
-        logits: tf.Tensor,
-    ) -> dict[int, Factor]:
-        """The same for one cotangent of every example."""
-        outputs = {id(t.operation): t.output for each in taps.values() for t in each}
-        backward = tf.gradients(
-            logits, list(outputs.values()), grad_ys=direction, unconnected_gradients="zero"
-        )
-        deltas = dict(zip(outputs, backward, strict=True))
-        factors: dict[int, Factor] = {}
-        for i, each in taps.items():
-            parts = [
-                _through_entrywise(t, pieces[i], RULES[t.kind].factor(t, [deltas[id(t.operation)]]))
-                for t in each
-            ]
-            if not parts:  # read by nothing that reaches the logits
-                size = self._network.parameters[i].size
-                parts = [Rows([tf.zeros([tf.shape(logits)[0], size], logits.dtype)])]
-            factors[i] = Total(parts)
-        return factors
-
-    def _with_wrong_rule(self, probe: Any) -> set[int]:
-        """Variables whose rows in a batch are not what each example gives alone."""
-        network = self._network
-        cut_off: list[str] = []
-
-        def pattern(logits: tf.Tensor) -> tf.Tensor:
-            columns = tf.range(1, logits.shape[1] + 1, dtype=logits.dtype)
-            return tf.ones_like(logits)[:, None, :] * tf.cos(columns)
-
-        def together(params: tf.Tensor, x: Any) -> list[Factor]:
-            return self.factors(params, x, pattern)[0]
-
-        def alone(params: tf.Tensor, x: Any) -> tf.Tensor:
-            pieces = [tf.identity(piece) for piece in network.unflatten(params)]
-            logits = network.logits(pieces, x)
-            gradients = tf.gradients(logits, pieces, grad_ys=pattern(logits)[:, 0])
-            cut_off.extend(
-                parameter.path
-                for parameter, gradient in zip(network.parameters, gradients, strict=True)
-                if gradient is None
-            )
-            found = [
-                tf.zeros_like(piece) if gradient is None else gradient
-                for piece, gradient in zip(pieces, gradients, strict=True)
-            ]
-            return tf.concat([tf.reshape(gradient, [-1]) for gradient in found], axis=0)
-
-        examples = [
-            tf.nest.map_structure(lambda leaf, n=n: leaf[n : n + 1], probe)
-            for n in range(tf.nest.flatten(probe)[0].shape[0])
-        ]
-        params = network.params
-        single = traced(alone, params, examples[0])
-        _refuse_cut_off(cut_off)
-        of_probe = traced(together, params, probe)
-        rows = stacked(evaluated(of_probe(params, probe)))[:, 0]
-        truths = np.stack([single(params, example).numpy() for example in examples])
-        eps, whole = np.finfo(network.dtype).eps, np.max(np.abs(truths), axis=1)
-        wrong: set[int] = set()
-        for i, parameter in enumerate(network.parameters):
-            part = slice(parameter.start, parameter.stop)
-            gap = np.max(np.abs(rows[:, part] - truths[:, part]), axis=1)
-            own = np.max(np.abs(truths[:, part]), axis=1)
-            agree = gap <= np.sqrt(eps) * own + 100 * eps * whole
-            # Zero against zero proves nothing, and one row cannot be taken for another.
-            if not (np.all(agree) and np.count_nonzero(own > 0) >= min(_PROOFS, len(own))):
-                wrong.add(i)
-        return wrong
+        if not parts:  # read by nothing that reaches the logits
+            size = network.parameters[i].size
+            parts = [Rows([tf.zeros([tf.shape(logits)[0], size], logits.dtype)])]
+        factors[i] = Total(parts)
+    return factors
 
 
 def _through_entrywise(tap: Tap, piece: tf.Tensor, factor: Factor) -> Factor:
@@ -195,6 +185,66 @@ def _through_entrywise(tap: Tap, piece: tf.Tensor, factor: Factor) -> Factor:
     if not tap.changed:
         return factor
     return Scaled(factor, tf.reshape(tf.gradients(tap.parameter, piece)[0], [-1]))
+
+
+def _proven_folds(network: Network, probe: Any) -> _Folds:
+    """The variables whose rules agree on a probe with what each example gives alone.
+
+    Raises:
+        UnsupportedModelError: as `PerExample`.
+    """
+
+    def together(params: tf.Tensor, x: Any) -> tuple[list[Factor], _Folds]:
+        pieces, logits = _forward(network, params, x)
+        taps = _taps(pieces, x, logits, {})
+        factors = _all_factors(network, pieces, x, logits, taps, _one_pattern)
+        return factors, {i: [tap.folds for tap in each] for i, each in taps.items()}
+
+    truths = _single_rows(network, probe)
+    of_probe, folds = traced_and_read(together, network.params, probe)
+    rows = stacked(evaluated(of_probe(network.params, probe)))[:, 0]
+    wrong = _unlike(network, rows, truths)
+    return {i: each for i, each in folds.items() if i not in wrong}
+
+
+def _one_pattern(logits: tf.Tensor) -> tf.Tensor:
+    """One cotangent for every example, `[B, 1, C]`: cos(c), c = 1..C."""
+    columns = tf.range(1, logits.shape[1] + 1, dtype=logits.dtype)
+    return tf.ones_like(logits)[:, None, :] * tf.cos(columns)
+
+
+def _single_rows(network: Network, probe: Any) -> npt.NDArray[Any]:
+    """Rows `[B, P]` along that cotangent by differentiating one example of a probe at a time."""
+
+    def alone(params: tf.Tensor, x: Any) -> list[tf.Tensor | None]:
+        pieces, logits = _forward(network, params, x)
+        gradients = tf.gradients(logits, pieces, grad_ys=_one_pattern(logits)[:, 0])
+        return [None if each is None else tf.convert_to_tensor(each) for each in gradients]
+
+    examples = [
+        tf.nest.map_structure(lambda leaf, n=n: leaf[n : n + 1], probe)
+        for n in range(tf.nest.flatten(probe)[0].shape[0])
+    ]
+    single = traced(alone, network.params, examples[0])
+    gradients = zip(network.parameters, single.structured_outputs, strict=True)
+    _refuse_cut_off([parameter.path for parameter, each in gradients if each is None])
+    rows = [single(network.params, example) for example in examples]
+    return np.stack([np.concatenate([np.ravel(part) for part in row]) for row in rows])
+
+
+def _unlike(network: Network, rows: npt.NDArray[Any], truths: npt.NDArray[Any]) -> set[int]:
+    """Variables whose rows `[B, P]` are not the true ones, or are not proven by enough of them."""
+    eps, whole = np.finfo(network.dtype).eps, np.max(np.abs(truths), axis=1)
+    wrong: set[int] = set()
+    for i, parameter in enumerate(network.parameters):
+        part = slice(parameter.start, parameter.stop)
+        gap = np.max(np.abs(rows[:, part] - truths[:, part]), axis=1)
+        own = np.max(np.abs(truths[:, part]), axis=1)
+        agree = gap <= np.sqrt(eps) * own + 100 * eps * whole
+        # Zero against zero proves nothing, and one row cannot be taken for another.
+        if not (np.all(agree) and np.count_nonzero(own > 0) >= min(_PROOFS, len(own))):
+            wrong.add(i)
+    return wrong
 
 
 def _refuse_cut_off(cut_off: list[str]) -> None:
