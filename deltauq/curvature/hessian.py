@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,15 @@ class Hessian(CurvatureOperator):
     """The exact Hessian H = (1/N) sum_n c_n w_n d^2 loss_n / d w^2, which may be indefinite.
 
     A product costs about five forward passes over the data. What it does not share with another
-    one is three of them: the rest is done once for the columns of a block, or once and for all
-    where `buffer_bytes` has room for the activations of all the data. At a kink (ReLU) it is the
-    Hessian of the smooth piece the parameters lie in. It is only as true as TensorFlow's second
-    derivatives: `DeltaMethod` asks `deltauq.network.derivative_audit` about them first.
+    one is three of them; the rest, here the activations, is formed once for the columns of a block,
+    or once and for all: see `activations`. At a kink (ReLU) it is the Hessian of the smooth piece
+    the parameters lie in. It is only as true as TensorFlow's second derivatives: `DeltaMethod` asks
+    `deltauq.network.derivative_audit` about them first.
+
+    Attributes:
+        activations: "kept" where `buffer_bytes` has room for those of all the data: they were
+            formed when this was made, and products do not read the data. "formed" where it has
+            not: every product reads the data and forms them again.
     """
 
     positive_semidefinite = False
@@ -50,7 +55,13 @@ class Hessian(CurvatureOperator):
         super().__init__(*args, **options)
         self._rows_at_once = max(1, _CACHE_BYTES // self.network.activation_bytes(self.data.spec.x))
         self._product = hessian_product(self.network, self.likelihood, self.data.spec)
-        self._at_once: Callable[[tf.Tensor], tf.Tensor] | None = None
+        points = self._points_that_fit()
+        self._kept = None if points is None else self._product.over(points)
+
+    @property
+    def activations(self) -> Literal["kept", "formed"]:
+        """Whether products read the data."""
+        return "formed" if self._kept is None else "kept"
 
     @staticmethod
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
@@ -65,38 +76,39 @@ class Hessian(CurvatureOperator):
             out[:, start : start + _BLOCK] = (total * self.scale).T
 
     def _totals(self, stacks: Sequence[tf.Tensor]) -> list[Array]:
-        """The sum over the data for stacks of vectors `[b, P]`, float64.
-
-        What does not depend on the vectors is kept for the next time, where there is room for all
-        of it.
-        """
-        if self._at_once is not None:
-            totals = [self._at_once(stack).numpy() for stack in stacks]
-            self.data.passed(self.data.n_rows)
+        """The sum over the data for stacks of vectors `[b, P]`, float64."""
+        if self._kept is not None:
+            totals = [self._kept(stack).numpy() for stack in stacks]
+            self.data.listener.on_batch(self.data.n_rows)
             return totals
         totals = [np.zeros(stack.shape) for stack in stacks]
-        kept: list[list[tf.Tensor]] | None = []
-        room = self._buffer_bytes
-        for point in self._points():
+        for _, point in self._points():
             for stack, total in zip(stacks, totals, strict=True):
                 total += self._product.second(point, stack).numpy()
-            room -= sum(tensor.dtype.size * math.prod(tensor.shape) for tensor in point)
-            if room < 0:
-                kept = None
-            if kept is not None:
-                kept.append(point)
-        if kept is not None:
-            self._at_once = self._product.over(kept)
-        self._buffer_bytes = max(0, room)  # what did not fit is not tried again
         return totals
 
-    def _points(self) -> Iterator[list[tf.Tensor]]:
-        """What products need of a few rows at a time, once through the data."""
+    def _points_that_fit(self) -> list[Sequence[tf.Tensor]] | None:
+        """What products need of all the data; None as soon as it shows that it does not fit.
+
+        So much as the rows so far take for each row is expected of the others.
+        """
+        kept: list[Sequence[tf.Tensor]] = []
+        n_bytes, seen = 0, 0
+        for n_rows, point in self._points():
+            seen += n_rows
+            n_bytes += sum(tensor.dtype.size * math.prod(tensor.shape) for tensor in point)
+            if n_bytes * self.data.n_rows > self._buffer_bytes * seen:
+                return None
+            kept.append(point)
+        return kept
+
+    def _points(self) -> Iterator[tuple[int, list[tf.Tensor]]]:
+        """A few rows at a time, how many, and what products need of them; once through the data."""
         for batch in self.data:
             for start in range(0, len(batch.y), self._rows_at_once):
                 some = slice(start, start + self._rows_at_once)
                 rows = tf.nest.map_structure(lambda leaf, some=some: leaf[some], batch)
-                yield self._product.first(self.network.params, rows)
+                yield len(rows.y), self._product.first(self.network.params, rows)
 
     def trace(self) -> float:
         """Trace of H, exact; costs P products (see `estimate_trace` for large P)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError
 
 __all__ = [
+    "ArrayInputs",
     "as_labels",
     "as_nest",
     "as_numbers",
@@ -28,6 +30,19 @@ Array = npt.NDArray[Any]
 
 #: Column names that an error lists.
 _LISTED = 10
+
+
+@dataclass(frozen=True)
+class ArrayInputs:
+    """Inputs that are held in memory as arrays, made once from whatever held the numbers.
+
+    Attributes:
+        nest: an array of numbers `[N, ...]`, or a nest (list, dict) of them.
+        columns: of the pandas frame that they come from; None of other inputs.
+    """
+
+    nest: Any
+    columns: tuple[Any, ...] | None = None
 
 
 def as_nest(x: Any, name: str = "x") -> Any:
@@ -138,7 +153,9 @@ def cast_floats(leaf: Array, dtype: str) -> Array:
 
 
 def column_names(x: Any) -> tuple[Any, ...] | None:
-    """The columns of a pandas frame, None of anything else."""
+    """The columns of a pandas frame, or of what was made of one; None of anything else."""
+    if isinstance(x, ArrayInputs):
+        return x.columns
     pandas = sys.modules.get("pandas")
     return tuple(x.columns) if pandas is not None and isinstance(x, pandas.DataFrame) else None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,49 +12,76 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.data.arrays import (
-    as_nest,
+    ArrayInputs,
     cast_floats,
     check_finite,
     check_length,
     column_names,
     empty_error,
 )
-from deltauq.data.streams import Stream, as_source
-from deltauq.errors import InvalidInputError, check_count
+from deltauq.data.batch_reader import BatchReader, PassListener, check_batch_size, n_rows_of
+from deltauq.data.streams import Stream, as_inputs
+from deltauq.errors import InvalidInputError
 
-__all__ = [
-    "InputBatches",
-    "align_inputs",
-    "check_batch_size",
-    "checked_inputs",
-    "cut",
-    "first_rows",
-]
+__all__ = ["InputBatches", "InputForm", "align_inputs", "checked_inputs"]
 
 #: Row shapes of one number.
 _ONE: set[tuple[int, ...]] = {(), (1,)}
 
 
-class InputBatches:
+@dataclass(frozen=True)
+class InputForm:
+    """What inputs are brought into, and must be like.
+
+    Attributes:
+        dtype: what floats are cast to; integers stay as they are.
+        spec: `tf.TensorSpec`s of the training inputs, which these must be like; None takes any.
+        columns: the training frame's columns, which a frame must have in this order; None takes
+            any.
+    """
+
+    dtype: str
+    spec: Any = None
+    columns: tuple[Any, ...] | None = None
+
+    def source(self, x: Any) -> Stream | ArrayInputs:
+        """Inputs as a user gives them as a dataset, or as arrays that are not checked yet.
+
+        Raises:
+            InvalidInputError: a frame with other columns, or what cannot be read as numbers.
+        """
+        _check_columns(column_names(x), self.columns)
+        rank = None if self.spec is None else sum(s.shape.rank for s in tf.nest.flatten(self.spec))
+        return as_inputs(x, rank=rank)
+
+    def checked(self, nest: Any, first_row: int = 0) -> Any:
+        """A nest of arrays in this form.
+
+        Args:
+            nest: arrays `[B, ...]`.
+            first_row: as for `check_finite`.
+
+        Raises:
+            InvalidInputError: as `align_inputs` and `checked_inputs`.
+        """
+        aligned = nest if self.spec is None else align_inputs(nest, self.spec)
+        return checked_inputs(aligned, self.dtype, first_row)
+
+
+class InputBatches(BatchReader[Any, Any]):
     """Inputs alone, cut into even batches of at most `batch_size` rows.
 
     Args:
         x: an array or a nest (list, tuple, dict) of arrays `[N, ...]`, all with the same N, a
             pandas frame, or a dataset that yields such inputs.
         dtype: what floating inputs are cast to; integer inputs stay as they are.
-        batch_size: rows per batch, at most; a small remainder would be slow for its size. It may be
-            set again before the batches are read.
+        batch_size: rows per batch, at most; a small remainder would be slow for its size.
         spec: `tf.TensorSpec`s of the training inputs, which these must be like; None leaves them.
         columns: the training frame's columns, which a frame must have in this order; or None.
 
     Attributes:
         source: checked arrays, or the `Stream` of a dataset.
-        n_rows: N; of a dataset None, until it was read to its end.
-        on_batch: called with the number of rows after each batch; None or a progress display.
-        on_fetch: called before rows are fetched, which may take long.
-        on_fetched: called when there are some, and when there are no more.
-        on_rows: called with the number of rows so far before they are cut into batches, to refuse
-            too many; or None.
+        n_rows: N; None of a dataset, whose rows are not counted before they are read.
 
     Raises:
         InvalidInputError: empty, ragged or non-finite inputs, different numbers of rows, or inputs
@@ -69,40 +97,33 @@ class InputBatches:
         spec: Any = None,
         columns: tuple[Any, ...] | None = None,
     ) -> None:
-        self._dtype = dtype
-        self._spec = spec
-        self.batch_size = check_batch_size(batch_size)
-        self.on_batch: Callable[[int], None] | None = None
-        self.on_fetch: Callable[[], None] = _nothing
-        self.on_fetched: Callable[[], None] = _nothing
-        self.n_rows: int | None = None
-        self.on_rows: Callable[[int], None] | None = None
-        rank = None if spec is None else sum(leaf.shape.rank for leaf in tf.nest.flatten(spec))
-        self.source = as_source(x, rank=rank)
-        if not isinstance(self.source, Stream):
-            _check_columns(column_names(x), columns)
-            self.source = self._checked(x)
-            self.n_rows = _n_rows(self.source)
+        self._form = InputForm(dtype, spec, columns)
+        source = self._form.source(x)
+        rows = source if isinstance(source, Stream) else self._form.checked(source.nest)
+        super().__init__(rows, check_batch_size(batch_size), PassListener())
 
     def __iter__(self) -> Iterator[Any]:
         """The batches, in order, the last partial one included."""
-        n_rows = 0
-        self.on_fetch()
-        for part in self._parts():
-            if self.on_rows is not None:
-                self.on_rows(n_rows + _n_rows(part))
-            for batch in cut(part, self.batch_size):
-                tensors = tf.nest.map_structure(tf.constant, batch)
-                self.on_fetched()
-                yield tensors
-                self.on_fetch()
-                n_rows += _n_rows(batch)
-                if self.on_batch is not None:
-                    self.on_batch(_n_rows(batch))
-        self.on_fetched()
-        if not n_rows:
+        n_batches = 0
+        for batch in self._batches():
+            n_batches += 1
+            yield batch
+        if not n_batches:
             raise empty_error("no batch")
-        self.n_rows = n_rows
+
+    @property
+    def source(self) -> Stream | ArrayInputs:
+        """A dataset, or checked arrays."""
+        return self._rows if isinstance(self._rows, Stream) else ArrayInputs(self._rows)
+
+    @property
+    def n_rows(self) -> int | None:
+        """Number N of rows; None of a dataset, which is not counted before it is read."""
+        return None if isinstance(self._rows, Stream) else n_rows_of(self._rows)
+
+    def with_batch_size(self, batch_size: int) -> InputBatches:
+        """Batches of the same inputs, of at most so many rows; nothing is copied."""
+        return self._remade(check_batch_size(batch_size), self._listener)
 
     def first(self) -> Any:
         """Arrays of all rows; of a dataset, of its first batch."""
@@ -111,64 +132,34 @@ class InputBatches:
             raise empty_error("no batch")
         return part
 
-    def _parts(self) -> Iterator[Any]:
-        if not isinstance(self.source, Stream):
-            yield self.source
-            return
-        n_rows = 0
-        for element in self.source.inputs(self.batch_size):
-            if self._spec is not None:
-                _refuse_labels(element, self._spec)
-            part = self._checked(element, n_rows)
-            yield part
-            n_rows += _n_rows(part)
+    def _remade(self, batch_size: int, listener: PassListener) -> InputBatches:
+        made = InputBatches.__new__(InputBatches)
+        made._form = self._form
+        BatchReader.__init__(made, self._rows, batch_size, listener)
+        return made
 
-    def _checked(self, x: Any, first_row: int = 0) -> Any:
-        x = x if self._spec is None else align_inputs(x, self._spec)
-        return checked_inputs(x, self._dtype, first_row)
+    def _elements(self, stream: Stream) -> Iterator[tuple[Any, ...]]:
+        for element in stream.inputs(self._batch_size):
+            if self._form.spec is not None:
+                _refuse_labels(element, self._form.spec)
+            yield (element,)
 
+    def _checked(self, x: Any, *beside: Any, first_row: int) -> Any:
+        return self._form.checked(x, first_row)
 
-def cut(nest: Any, batch_size: int) -> Iterator[Any]:
-    """Even pieces of at most so many rows of a nest of arrays `[N, ...]`."""
-    n_rows = _n_rows(nest)
-    size = math.ceil(n_rows / math.ceil(n_rows / batch_size))
-    for start in range(0, n_rows, size):
-        rows = slice(start, start + size)
-        yield tf.nest.map_structure(lambda leaf, rows=rows: leaf[rows], nest)
-
-
-def first_rows(parts: Iterable[Any], n: int) -> Any:
-    """Arrays of the first rows of some batches, at most n, as far as they have one shape.
-
-    Args:
-        parts: nests of arrays `[B, ...]`, one batch after the other, read no further than needed.
-        n: rows.
-
-    Raises:
-        InvalidInputError: no batch.
-    """
-    taken: list[Any] = []
-    for part in parts:
-        if taken and _row_shapes(part) != _row_shapes(taken[0]):  # padded to another length
-            break
-        taken.append(part)
-        if sum(map(_n_rows, taken)) >= n:
-            break
-    if not taken:
-        raise empty_error("no batch")
-    return tf.nest.map_structure(lambda *leaves: np.concatenate(leaves)[:n], *taken)
-
-
-def _row_shapes(nest: Any) -> list[tuple[int, ...]]:
-    return [leaf.shape[1:] for leaf in tf.nest.flatten(nest)]
+    def _as_batch(self, part: Any) -> Any:
+        return part
 
 
 def align_inputs(x: Any, spec: Any) -> Any:
     """Inputs in the dtypes of the training data, or `InvalidInputError` where they do not fit it.
 
     Structure and row shapes must be the same, and integer inputs must stay what they are.
+
+    Args:
+        x: a nest of arrays `[B, ...]`.
+        spec: `tf.TensorSpec`s of the training inputs.
     """
-    x = as_nest(x)
     expected = tf.nest.map_structure(lambda leaf: ["N", *leaf.shape[1:]], spec)
     if not _same_rows(x, spec):
         raise InvalidInputError(
@@ -258,17 +249,17 @@ def _align(leaf: npt.NDArray[Any], like: tf.TensorSpec) -> npt.NDArray[Any]:
 
 
 def checked_inputs(x: Any, dtype: str, first_row: int = 0) -> Any:
-    """Inputs as arrays with one number of rows, floats cast, all finite.
+    """Inputs with one number of rows, floats cast, all finite.
 
     Args:
-        x: an array or a nest of arrays `[B, ...]`.
+        x: a nest of arrays `[B, ...]`, as `as_nest` makes it.
         dtype: of floats.
         first_row: as for `check_finite`.
 
     Raises:
         InvalidInputError: empty, ragged or non-finite inputs.
     """
-    x = tf.nest.map_structure(lambda leaf: cast_floats(leaf, dtype), as_nest(x))
+    x = tf.nest.map_structure(lambda leaf: cast_floats(leaf, dtype), x)
     leaves = tf.nest.flatten(x)
     if not leaves or any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in leaves):
         raise empty_error(f"shapes {[list(leaf.shape) for leaf in leaves]}")
@@ -276,17 +267,3 @@ def checked_inputs(x: Any, dtype: str, first_row: int = 0) -> Any:
         check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
         check_finite("x", leaf, first_row)
     return x
-
-
-def check_batch_size(batch_size: Any) -> int:
-    """A positive whole number, or `InvalidInputError`."""
-    or_else = ", or None to choose it from the model's size"
-    return check_count("batch_size", batch_size, or_else=or_else)
-
-
-def _n_rows(nest: Any) -> int:
-    return int(tf.nest.flatten(nest)[0].shape[0])
-
-
-def _nothing() -> None:
-    """Stand in for `on_fetch` and `on_fetched` where nobody asks to be told."""

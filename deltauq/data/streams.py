@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from deltauq.data.arrays import ArrayInputs, as_nest, column_names
 from deltauq.errors import InvalidInputError
 
-__all__ = ["Stream", "as_source", "model_rank"]
+__all__ = ["Stream", "as_inputs", "as_source", "model_rank"]
 
 #: Whether shapes of examples' parts, None where not known, are those of single examples.
 _Rule = Callable[[Any, int | None], bool]
@@ -101,6 +102,22 @@ def as_source(x: Any, *, rank: int | None = None) -> Any:
     if legacy or isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
         return Stream(x, rank=rank)
     return x
+
+
+def as_inputs(x: Any, *, rank: int | None = None) -> Stream | ArrayInputs:
+    """A `Stream` of what is read batch by batch; anything else as arrays, which are made once.
+
+    Args:
+        x: inputs or a dataset; or what this function made of them.
+        rank: as for `Stream`.
+
+    Raises:
+        InvalidInputError: as `as_nest`.
+    """
+    source = as_source(x, rank=rank)
+    if isinstance(source, (Stream, ArrayInputs)):
+        return source
+    return ArrayInputs(as_nest(source), column_names(source))
 
 
 def model_rank(model: Any) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deltauq.data.streams import Stream, as_source, model_rank
+from deltauq.data.streams import Stream, as_inputs, as_source, model_rank
 from deltauq.errors import InvalidInputError
 
 __all__ = ["TrainingData"]
@@ -64,9 +64,12 @@ class TrainingData:
         return self.x if isinstance(self.x, Stream) else None
 
     def of_model(self, model: Any) -> TrainingData:
-        """Training data whose single examples and batches are told apart by a model's ranks.
+        """Training data with x as arrays, made here once, or as a dataset of known elements.
 
         Args:
-            model: whose inputs have known ranks, as a rule.
+            model: the ranks of its inputs tell single examples of a dataset from batches.
+
+        Raises:
+            InvalidInputError: what cannot be read as numbers.
         """
-        return replace(self, x=as_source(self.x, rank=model_rank(model)))
+        return replace(self, x=as_inputs(self.x, rank=model_rank(model)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -11,6 +12,7 @@ import tensorflow as tf
 from deltauq.curvature.cost import Stationarity
 from deltauq.curvature.posterior import posterior
 from deltauq.curvature.rank_curve import RankCurve, rank_curve
+from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches
 from deltauq.data.grouping import group_inputs
 from deltauq.data.inputs import InputBatches
@@ -265,14 +267,13 @@ class Answers:
             batch_size=settings.batch_size if copies == 1 else None,
             copies=copies,
         )
-        inputs.batch_size = plan.batch_size
+        inputs = inputs.with_batch_size(plan.batch_size)
+        listener = PassListener(on_fetch=stop, on_fetched=start)
         if n_groups is None:
-            inputs.on_rows = plan.check
-        inputs.on_fetch, inputs.on_fetched = stop, start
+            listener = replace(listener, on_rows=plan.check)
         with progress_bar(doing, total=inputs.n_rows, enabled=settings.progress) as advance:
-            inputs.on_batch = advance
             try:
-                yield inputs
+                yield inputs.with_listener(replace(listener, on_batch=advance))
             finally:
                 stop()
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.sandwich import Meat
+from deltauq.data.batch_reader import PassListener
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind
 from deltauq.delta.answers import Answers
@@ -184,12 +185,11 @@ class DeltaMethod(Answers):
         settings, training = self.settings, TrainingData(x, y, sample_weight, class_weight)
         storage = settings.storage()
         problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
-        data = problem.training_set
         with progress_bar(f"{settings.curvature} eigenpairs", enabled=settings.progress) as advance:
-            data.on_batch = advance
-            fitted = fit_problem(problem, settings, storage)
-        data.on_batch = None  # the display is closed
-        self._fitted = replace(fitted, seconds=time.monotonic() - started)
+            shown = problem.with_listener(PassListener(on_batch=advance))
+            fitted = fit_problem(shown, settings, storage)
+        problem = fitted.problem.with_listener(PassListener())  # the display is closed
+        self._fitted = replace(fitted, problem=problem, seconds=time.monotonic() - started)
         return self
 
     def save(

@@ -13,6 +13,7 @@ from deltauq.curvature import GGN, OPG, LinearHeadGGN
 from deltauq.curvature.cost import Cost, per_parameter
 from deltauq.curvature.eigenpairs import Rank, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
+from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches, spec_of
 from deltauq.data.record import DataRecord
 from deltauq.data.training import TrainingData
@@ -140,6 +141,10 @@ class Problem:
             self.linearization.mask,
         )
         return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
+
+    def with_listener(self, listener: PassListener) -> Problem:
+        """A problem whose passes over the training data are told to another listener."""
+        return replace(self, data=self.training_set.with_listener(listener))
 
     @property
     def common_rate(self) -> float | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.noise_interval import NoiseRange
+from deltauq.data.batch_reader import n_rows_of
 from deltauq.data.inputs import InputBatches
 from deltauq.delta.fitted import Fitted, is_sandwich, slices_and_meat
 from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, check_share, warn
@@ -84,8 +85,9 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Estimate:
     way = _Certain(fitted, operator) if certified else _Estimated(fitted, operator, meat)
     dtype, likelihood = fitted.problem.network.dtype, fitted.problem.likelihood
     n_examples, noise = fitted.problem.data.n_examples, fitted.covariance.noise
-    parts, steps, open_ = [], 0, 0
+    parts, steps, open_, n_inputs = [], 0, 0, 0
     for x in inputs:
+        n_inputs += n_rows_of(x)
         rows = fitted.problem.linearization.rows(x)
         forms = way(rows.values, _Narrow(rows, rtol))
         steps += int(forms.steps.max())
@@ -95,7 +97,7 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Estimate:
     passes = steps * (1 + len(meat))
     if open_:
         warn(
-            f"{open_} of {inputs.n_rows} inputs did not reach rtol={rtol:g} in {MAX_STEPS} steps; "
+            f"{open_} of {n_inputs} inputs did not reach rtol={rtol:g} in {MAX_STEPS} steps; "
             "their std_bounds say how far they came. Fit with a larger rank, or pass a larger "
             "rtol.",
             ConvergenceWarning,

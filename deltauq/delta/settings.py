@@ -12,7 +12,7 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.sandwich import Meat
-from deltauq.data.inputs import check_batch_size
+from deltauq.data.batch_reader import check_batch_size
 from deltauq.data.weights import WeightKind
 from deltauq.errors import check_choice, check_count, check_share
 from deltauq.likelihoods import Likelihood

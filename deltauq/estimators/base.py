@@ -20,6 +20,7 @@ from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.minimization import Verdict, polish
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.sandwich import Meat
+from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches
 from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
@@ -242,9 +243,9 @@ class DeltaEstimator(BaseEstimator):
         rates = per_parameter(network.parameters, l2_rates(network.variables, l2))
         inspection = network.inspect(probe_rows(network, training.x))
         with progress_bar("training: L-BFGS", enabled=self.progress) as advance:
-            data.on_batch = advance
+            shown = data.with_listener(PassListener(on_batch=advance))
             polished = polish(
-                Cost(network, likelihood, data, rates),
+                Cost(network, likelihood, shown, rates),
                 network.params.numpy(),
                 tolerance=self.tol,
                 max_iterations=self.max_iter,

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.data.arrays import as_nest, empty_error
-from deltauq.data.inputs import checked_inputs, cut, first_rows
-from deltauq.data.streams import Stream, as_source
+from deltauq.data.batch_reader import cut, first_rows, n_rows_of
+from deltauq.data.inputs import checked_inputs
+from deltauq.data.streams import Stream, as_inputs
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network.adapters import state_use
 from deltauq.network.graph import traced
@@ -107,22 +108,22 @@ def gradient_along_outputs(
 
 def _head(x: Any, dtype: str) -> Any:
     """The first rows of the data, arrays."""
-    source = as_source(x)
-    if not isinstance(source, Stream):
-        nest = as_nest(source)
-        if any(leaf.ndim == 0 for leaf in tf.nest.flatten(nest)):
-            raise empty_error(f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(nest)]}")
-        return checked_inputs(tf.nest.map_structure(lambda leaf: leaf[:POOL], nest), dtype)
-    return first_rows(_checked_parts(source, dtype), POOL)
+    source = as_inputs(x)
+    if isinstance(source, Stream):
+        return first_rows(_checked_parts(source, dtype), POOL)
+    leaves = tf.nest.flatten(source.nest)
+    if any(leaf.ndim == 0 for leaf in leaves):
+        raise empty_error(f"shapes {[list(leaf.shape) for leaf in leaves]}")
+    return checked_inputs(tf.nest.map_structure(lambda leaf: leaf[:POOL], source.nest), dtype)
 
 
 def _checked_parts(source: Stream, dtype: str) -> Iterator[Any]:
     """The inputs of a dataset, batch by batch; an error counts its row from the first one."""
     first_row = 0
     for part in source.examples(POOL):
-        rows = checked_inputs(part[0], dtype, first_row)
+        rows = checked_inputs(as_nest(part[0]), dtype, first_row)
         yield rows
-        first_row += len(tf.nest.flatten(rows)[0])
+        first_row += n_rows_of(rows)
 
 
 def _candidates(head: Any, noisy: Any) -> Iterator[Any]:

@@ -631,7 +631,7 @@ def test_a_pydataset_is_never_held_whole():
     assert data.n_rows == 2_000
     assert sum(len(batch.y) for batch in data) == 2_000
     batches = InputBatches(inputs, dtype="float64", batch_size=4)
-    assert sum(len(x) for x in batches) == batches.n_rows == 2_000
+    assert sum(len(x) for x in batches) == 2_000
     assert max(training.most, inputs.most) <= 4
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deltauq.data.inputs import check_batch_size
+from deltauq.data.batch_reader import check_batch_size
 from deltauq.delta.fitted import Fitted
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import LowRank
