@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from deltauq.data.arrays import as_numbers, check_finite, check_length
 from deltauq.errors import InvalidInputError
+from deltauq.likelihoods.class_numbers import class_numbers
 
 __all__ = [
     "MEANINGS",
@@ -148,7 +149,7 @@ def example_weights(
         shared, sample = sample.size // given.size, np.broadcast_to(given, observed)
     if factors is not None:
         one_a_row = labels.reshape(-1, *labels.shape[len(observed) :])
-        factor = factors[_class_numbers(one_a_row, len(factors))].reshape(observed)
+        factor = factors[_checked_classes(one_a_row, len(factors))].reshape(observed)
     return Weights(
         sample.astype(np.float64),
         factor,
@@ -245,17 +246,17 @@ def _checked(sample_weight: Any, observed: tuple[int, ...], first_row: int) -> A
     return weight.reshape(len(weight), *(1,) * (len(observed) - 1)) if weight.ndim == 1 else weight
 
 
-def _class_numbers(labels: Array, n_classes: int) -> Array:
-    """Class numbers `[N]`: the labels themselves, or the largest entry of one-hot rows."""
+def _checked_classes(labels: Array, n_classes: int) -> Array:
+    """The class of each label `[N]`; refused unless they are class numbers or shares of classes."""
     flat = labels.reshape(len(labels), -1)
-    if flat.shape[1] == 1 and np.all(np.isin(flat, np.arange(n_classes))):
-        return flat[:, 0].astype(np.intp)
+    numbered = flat.shape[1] == 1 and np.all(np.isin(flat, np.arange(n_classes)))
     shares = np.sum(flat, axis=1, dtype=np.float64)
-    if labels.shape[1:] == (n_classes,) and np.all(labels >= 0) and np.allclose(shares, 1.0):
-        return np.argmax(labels, axis=1)
-    raise InvalidInputError(
-        "class_weight needs labels that are classes",
-        expected=f"class numbers from 0 to {n_classes - 1}, or one-hot rows [N, {n_classes}]",
-        received=f"labels of dtype {labels.dtype}, shape {list(labels.shape)}",
-        remedy="pass sample_weight instead",
-    )
+    shared = labels.shape[1:] == (n_classes,) and np.all(labels >= 0) and np.allclose(shares, 1.0)
+    if not (numbered or shared):
+        raise InvalidInputError(
+            "class_weight needs labels that are classes",
+            expected=f"class numbers from 0 to {n_classes - 1}, or one-hot rows [N, {n_classes}]",
+            received=f"labels of dtype {labels.dtype}, shape {list(labels.shape)}",
+            remedy="pass sample_weight instead",
+        )
+    return class_numbers(flat)

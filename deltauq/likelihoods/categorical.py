@@ -9,7 +9,12 @@ import scipy.special
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods.class_numbers import check_smoothing, class_numbers, numbers_of_names
+from deltauq.likelihoods.class_numbers import (
+    check_class_numbers,
+    check_smoothing,
+    class_numbers,
+    numbers_of_names,
+)
 from deltauq.likelihoods.likelihood import Array, Likelihood
 
 __all__ = ["Categorical"]
@@ -64,7 +69,8 @@ class Categorical(Likelihood):
         y = numbers_of_names(np.asarray(y), self.classes, n_outputs)
         if y.ndim == 2 and y.shape[1] == n_outputs and y.dtype.kind in "fiub":
             return _distributions(y)
-        return class_numbers(y, n_outputs)
+        check_class_numbers(y, n_outputs)
+        return class_numbers(y).astype(np.int32)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Cross-entropy of each example in nats, -sum_c q_c log p_c, `[B]`."""
@@ -151,4 +157,4 @@ def _distributions(y: Array) -> Array:
             remedy="for several labels an input use likelihood='multilabel'",
         )
     one_hot = np.all(np.isin(y, (0, 1)))
-    return y.argmax(axis=1).astype(np.int32) if one_hot else y
+    return class_numbers(y).astype(np.int32) if one_hot else y

@@ -1,4 +1,4 @@
-"""Checks that turn labels as users have them into what likelihoods take, or say what is wrong."""
+"""Labels as users have them: checked, and turned into class numbers."""
 
 from __future__ import annotations
 
@@ -7,44 +7,63 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods.likelihood import Array
 
-__all__ = ["check_smoothing", "class_numbers", "numbers_of_names", "yes_or_no"]
+__all__ = [
+    "check_class_numbers",
+    "check_smoothing",
+    "class_numbers",
+    "numbers_of_names",
+    "yes_or_no",
+]
 
 
-def class_numbers(y: Array, n_classes: int) -> Array:
-    """Check that labels are whole numbers from 0 to C - 1, and give them as int32 `[N]`.
+def class_numbers(y: npt.ArrayLike, names: npt.ArrayLike | None = None) -> Array:
+    """Labels in any form that classes have, as the numbers of the classes from 0 `[N]`.
+
+    The one place where labels become class numbers. What must be refused where, such as a number
+    that no output of the model stands for, is checked by those who ask.
 
     Args:
-        y: `[N]` or `[N, 1]`, of any numeric dtype.
-        n_classes: C.
+        y: class numbers `[N]` or `[N, 1]`, of any numeric dtype; a weight for every class `[N, C]`,
+            of which the largest counts; of two classes the probability of class 1 `[N]`, which
+            counts from above one half; or names of classes `[N]`, every one out of `names`.
+        names: what the classes are called `[C]`, in their order; None where `y` holds numbers.
 
     Raises:
-        InvalidInputError: another shape, fractions, or numbers out of range.
+        InvalidInputError: labels that are no numbers, and no names of them are given.
     """
+    y = np.asarray(y)
     column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    whole = column.dtype.kind in "iub" or (
-        column.dtype.kind == "f" and bool(np.all(column == np.floor(column)))
-    )
-    if column.ndim != 1 or not whole:
-        raise InvalidInputError(
-            "y does not hold class numbers",
-            expected=f"whole numbers of shape [N] or [N, 1], or distributions [N, {n_classes}]",
-            received=f"dtype {y.dtype}, shape {list(y.shape)}",
-            remedy="for names pass likelihood=Categorical(classes=[...]), which gives their order, "
-            "or number them with sklearn.preprocessing.LabelEncoder",
-        )
-    if column.size and (column.min() < 0 or column.max() >= n_classes):
+    if names is not None:
+        return np.argmax(column[:, None] == np.asarray(names), axis=1)
+    if column.dtype.kind not in "fiub":
+        raise _no_class_numbers(y, "[N, C]")
+    if column.ndim == 2:
+        return np.argmax(column, axis=1)
+    return np.asarray(column if _are_whole(column) else column > 0.5, np.intp)
+
+
+def check_class_numbers(y: Array, n_classes: int) -> None:
+    """Refuse labels that are no class numbers `[N]` or `[N, 1]` of a model with C outputs.
+
+    Raises:
+        InvalidInputError: labels of another shape or dtype, or out of range.
+    """
+    one_column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
+    if not (one_column and y.dtype.kind in "fiub" and _are_whole(y)):
+        raise _no_class_numbers(y, f"[N, {n_classes}]")
+    if y.size and (y.min() < 0 or y.max() >= n_classes):
         raise InvalidInputError(
             "y holds labels out of range",
             expected=f"integers from 0 to {n_classes - 1}, as the model tells {n_classes} classes "
             "apart",
-            received=f"values from {column.min():g} to {column.max():g}",
+            received=f"values from {y.min():g} to {y.max():g}",
             remedy="number the classes from 0, in the order of the model's outputs",
         )
-    return column.astype(np.int32)
 
 
 def numbers_of_names(y: Array, names: Sequence[str] | None, n_classes: int) -> Array:
@@ -60,21 +79,22 @@ def numbers_of_names(y: Array, names: Sequence[str] | None, n_classes: int) -> A
     """
     if names is None or y.dtype.kind not in "OUST":
         return y
-    places = {name: k for k, name in enumerate(names)}
-    if len(names) != n_classes or len(places) < len(names):
+    different = set(names)
+    if len(names) != n_classes or len(different) < len(names):
         raise InvalidInputError(
             "classes do not fit the model",
             expected=f"{n_classes} different names, in the order of the model's outputs",
-            received=f"{len(names)} names, {len(places)} of them different",
+            received=f"{len(names)} names, {len(different)} of them different",
         )
-    unknown = sorted({str(label) for label in np.unique(y.astype(str))} - set(places))
+    texts = y.astype(str).ravel()
+    unknown = sorted({str(label) for label in np.unique(texts)} - different)
     if unknown:
         raise InvalidInputError(
             "y holds names that are no classes",
             expected=f"names out of {list(names)[:10]}",
             received=f"{unknown[:5]}",
         )
-    return np.array([places[label] for label in y.astype(str).ravel()]).reshape(y.shape)
+    return class_numbers(texts, names).reshape(y.shape)
 
 
 def yes_or_no(y: Array, n_labels: int) -> Array:
@@ -124,3 +144,17 @@ def check_smoothing(label_smoothing: Any) -> float:
             received=repr(label_smoothing),
         )
     return float(label_smoothing)
+
+
+def _are_whole(y: Array) -> bool:
+    return y.dtype.kind != "f" or bool(np.all(y == np.floor(y)))
+
+
+def _no_class_numbers(y: Array, distributions: str) -> InvalidInputError:
+    return InvalidInputError(
+        "y does not hold class numbers",
+        expected=f"whole numbers of shape [N] or [N, 1], or distributions {distributions}",
+        received=f"dtype {y.dtype}, shape {list(y.shape)}",
+        remedy="for names pass likelihood=Categorical(classes=[...]), which gives their order, "
+        "or number them with sklearn.preprocessing.LabelEncoder",
+    )

@@ -92,24 +92,23 @@ def checked_truth(prediction: Estimate, y: npt.ArrayLike) -> Array:
     Raises:
         InvalidInputError: they do not fit the prediction.
     """
+    from deltauq.likelihoods.class_numbers import class_numbers
+
     n, n_outputs = prediction.logits.shape
     truth = np.asarray(y)
     if not is_of_classes(prediction):
         truth = truth[:, None] if truth.shape == (n,) and n_outputs == 1 else truth
         fits, expected = truth.shape == (n, n_outputs), f"labels [{n}, {n_outputs}]"
     else:
-        if truth.shape == (n, 1):
-            truth = truth[:, 0]
-        elif truth.shape == (n, n_outputs):
-            truth = truth.argmax(axis=1)
-        fits, expected = truth.shape == (n,), f"class numbers [{n}]"
+        fits = truth.shape in ((n,), (n, 1), (n, n_outputs))
+        expected = f"class numbers [{n}]"
     if not fits:
         raise InvalidInputError(
             "y does not fit the prediction",
             expected=f"{expected}, one row an input",
             received=f"shape {list(np.shape(y))}",
         )
-    return truth
+    return class_numbers(truth) if is_of_classes(prediction) else truth
 
 
 def output_names(class_names: Sequence[Any] | None, n_outputs: int) -> list[str]:

@@ -77,7 +77,7 @@ def decision_regions(
     grid = np.stack(np.meshgrid(*axes_values), axis=-1)
     prediction = _predict(source, grid.reshape(-1, 2).astype(inputs.dtype))
     names = output_names(classes if class_names is None else class_names, prediction.mean.shape[1])
-    numbers = None if y is None else _class_numbers(y, len(inputs), classes, len(names))
+    numbers = None if y is None else _checked_classes(y, len(inputs), classes, len(names))
     ax = new_axes(ax, figsize=(6.4, 5.0))
     _add_regions(ax, axes_values, prediction)
     _add_points(ax, inputs, numbers, names, np.unique(prediction.labels))
@@ -107,8 +107,10 @@ def _predict(source: Any, inputs: Array) -> Prediction:
     return prediction
 
 
-def _class_numbers(y: npt.ArrayLike, n: int, classes: Any, n_classes: int) -> Array:
-    """Labels of the points as places among the known classes."""
+def _checked_classes(y: npt.ArrayLike, n: int, classes: Any, n_classes: int) -> Array:
+    """The number of each point's class `[N]`; refused where one is none of the classes."""
+    from deltauq.likelihoods.class_numbers import class_numbers  # TensorFlow comes with it
+
     labels, known = np.asarray(y), np.arange(n_classes) if classes is None else np.asarray(classes)
     if labels.shape != (n,) or not np.isin(labels, known).all():
         raise InvalidInputError(
@@ -116,7 +118,7 @@ def _class_numbers(y: npt.ArrayLike, n: int, classes: Any, n_classes: int) -> Ar
             expected=f"labels [{n}], each one of the {n_classes} classes",
             received=f"shape {list(labels.shape)}, values {np.unique(labels)[:5].tolist()}",
         )
-    return np.argmax(labels[:, None] == known, axis=1)
+    return class_numbers(labels, known)
 
 
 def _add_regions(ax: Axes, axes_values: list[Array], prediction: Prediction) -> None:

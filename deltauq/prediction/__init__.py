@@ -1,11 +1,11 @@
 """Predictions with their epistemic uncertainty, and how a parameter covariance becomes theirs."""
 
+from deltauq.likelihoods.class_numbers import class_numbers
 from deltauq.prediction.classes import (
     DifferenceTest,
     Prediction,
     SomeClassesPrediction,
     VarianceSplit,
-    class_numbers,
 )
 from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.labels import MultiLabelPrediction

@@ -13,6 +13,7 @@ from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
 from deltauq.errors import check_choice
+from deltauq.likelihoods.class_numbers import class_numbers
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 from deltauq.runtime.showing import Shown
 
@@ -25,7 +26,6 @@ __all__ = [
     "Prediction",
     "SomeClassesPrediction",
     "VarianceSplit",
-    "class_numbers",
     "interval_of",
 ]
 
@@ -280,19 +280,6 @@ class SomeClassesPrediction(Estimate):
         if self.std_limits is not None:
             columns["se_low"], columns["se_high"] = self.std_limits.reshape(-1, 2).T
         return columns
-
-
-def class_numbers(y: Array) -> Array:
-    """Turn checked labels of any form into class numbers `[N]`, the most probable where soft.
-
-    Args:
-        y: class numbers `[N]` or `[N, 1]`, a weight for every class `[N, C]`, or of two classes the
-            probability of class 1 `[N]`.
-    """
-    y = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.ndim == 2:
-        return np.asarray(y.argmax(axis=1))
-    return np.asarray(y > 0.5, int) if y.dtype.kind == "f" else y
 
 
 def interval_of(
