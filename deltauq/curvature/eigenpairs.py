@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deltauq.curvature.operator import CurvatureOperator
+from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.solvers import bound_columns, make_solver, solver_columns
 from deltauq.errors import ConvergenceWarning, InvalidInputError, check_count, warn
 from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
@@ -38,9 +39,6 @@ AUTO_DENSE_LIMIT = 3_000
 
 #: The first rank that `rank="auto"` tries.
 _AUTO_START = 64
-
-#: Largest rank that `rank="auto"` tries for the exact Hessian, whose pairs cost a pass each.
-_AUTO_LANCZOS_RANK = 256
 
 
 def check_rank(rank: Any, n_params: int) -> Rank:
@@ -107,7 +105,7 @@ def eigenpairs(
     """
     if rank == "full":
         return _dense(operator)
-    if ends != "largest" and operator.positive_semidefinite:
+    if ends != "largest" and not solver_of(operator).finds_low_end:
         raise InvalidInputError(
             f"ends={ends!r} needs a solver that semidefinite curvatures do not have",
             expected="ends='largest' for OPG and GGN, whose smallest eigenvalues are zero",
@@ -151,8 +149,9 @@ def automatic_eigenpairs(
         return _dense(operator), None
     itemsize = np.dtype(operator.network.dtype).itemsize
     affordable = max_bytes // (3 * size * itemsize)
-    if not operator.positive_semidefinite:
-        affordable = min(affordable, _AUTO_LANCZOS_RANK)
+    largest = solver_of(operator).largest_automatic_rank
+    if largest is not None:
+        affordable = min(affordable, largest)
     limit = min(size, max(_AUTO_START, affordable))
     rank = min(_AUTO_START, limit)
     solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
@@ -182,7 +181,8 @@ def _why_no_more(
             f"the next ones drown in the rounding of {dtype}; {resolving(dtype)} has more, "
             "a larger rank has not"
         )
-    if not operator.positive_semidefinite and rank >= _AUTO_LANCZOS_RANK:
+    largest = solver_of(operator).largest_automatic_rank
+    if largest is not None and rank >= largest:
         return (
             "an exact Hessian takes more than a pass a pair; a larger rank as a number goes on, "
             "curvature='ggn' is faster"

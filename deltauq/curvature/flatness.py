@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.curvature.registry import names_where
 from deltauq.data.batches import Batches
 from deltauq.errors import NotPositiveDefiniteError, NumericalError
 from deltauq.likelihoods import Likelihood
@@ -138,8 +139,8 @@ def refuse_linear_loss(found: Flatness, likelihood: Likelihood) -> None:
     where = "the outputs" if likelihood.outcome == "classes" else f"output {found.linear.tolist()}"
     raise NotPositiveDefiniteError(
         f"the loss has no curvature in {where}, so that its inverse would be that of L2 alone",
-        expected="a positive second derivative at some of the examples; curvature='hessian', 'ggn' "
-        "and 'sandwich' are made of it",
+        expected="a positive second derivative at some of the examples; "
+        f"curvature={names_where(lambda kind: not kind.made_of_scores)} are made of it",
         received=f"{likelihood!r}, whose second derivative is zero to rounding at every example, "
         f"its slope at {np.max(found.pulled):.0%} of them not",
         remedy=f"{SMOOTHING}; curvature='opg' needs slopes only, and is right where this loss is "

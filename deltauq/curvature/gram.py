@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.data.batches import Batch
 from deltauq.likelihoods import Likelihood
@@ -145,6 +146,8 @@ class OPG(Gram):
     Hessian's by tens of percent where the model fits badly.
     """
 
+    made_of_scores = True
+
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         return self.likelihood.score_factor(logits, y)
 
@@ -167,6 +170,13 @@ class GGN(Gram):
     Equals the Fisher information for softmax with cross-entropy, and the exact Hessian for a
     network that is linear in its parameters.
     """
+
+    needs_convex_loss = True
+
+    @classmethod
+    def of_linear_head(cls) -> type[CurvatureOperator]:
+        """`LinearHeadGGN`; of a subclass, which may be another matrix, the subclass itself."""
+        return LinearHeadGGN if cls is GGN else cls
 
     @staticmethod
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:

@@ -35,6 +35,7 @@ class LinearHeadGGN(CurvatureOperator):
     """
 
     positive_semidefinite = True
+    needs_convex_loss = True
 
     def __init__(self, *arguments: Any, head: LinearHead | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)

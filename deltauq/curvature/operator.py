@@ -45,6 +45,14 @@ class CurvatureOperator(abc.ABC):
     positive_semidefinite: ClassVar[bool]
     #: It holds second derivatives of the network.
     second_derivatives: ClassVar[bool] = False
+    #: It is made of gradients of the loss alone: it is there where the loss has no curvature, and
+    #: twice the noise of a regression quarters it, where a second derivative is halved.
+    made_of_scores: ClassVar[bool] = False
+    #: It takes the loss for convex in the logits, and is refused where an example shows otherwise.
+    needs_convex_loss: ClassVar[bool] = False
+    #: The solver of its eigenpairs, a name in `deltauq.curvature.solver_kinds.SOLVERS`; None takes
+    #: "nystrom" where no eigenvalue is negative, and "lanczos" elsewhere.
+    solver: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -89,6 +97,27 @@ class CurvatureOperator(abc.ABC):
             n_outputs: C.
         """
         return likelihood.positions
+
+    @classmethod
+    def most_rank(cls, likelihood: Likelihood, n_outputs: int, n_rows: int, n_params: int) -> int:
+        """The rank of A at most: the per-example vectors that it is made of, or P.
+
+        Args:
+            likelihood: of the labels.
+            n_outputs: C.
+            n_rows: examples in the data.
+            n_params: P.
+        """
+        each = cls.rows_per_example(likelihood, n_outputs) if cls.positive_semidefinite else 0
+        return min(n_params, n_rows * each) if each else n_params
+
+    @classmethod
+    def of_linear_head(cls) -> type[CurvatureOperator]:
+        """The form to take where the logits are h W + b and nothing else is uncertain.
+
+        Itself, unless there is a cheaper form of the same matrix, whose `head` is that layer.
+        """
+        return cls
 
     @abc.abstractmethod
     def trace(self) -> float:

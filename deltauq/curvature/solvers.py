@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.operator import CurvatureOperator
+from deltauq.curvature.solver_kinds import Solver, register_solver, solver_of
 from deltauq.linalg import (
     BlockLanczos,
     Eigenpairs,
@@ -24,7 +25,7 @@ from deltauq.linalg import (
     project_out,
 )
 
-__all__ = ["PASSES", "RESIDUAL_SHARE", "Solver", "bound_columns", "make_solver", "solver_columns"]
+__all__ = ["FAILURE", "PASSES", "RESIDUAL_SHARE", "bound_columns", "make_solver", "solver_columns"]
 
 Array = npt.NDArray[Any]
 
@@ -47,28 +48,6 @@ _BOUND_BLOCKS = 6
 _WIDTH_WON = 0.01
 
 
-class Solver(Protocol):
-    """Finds eigenpairs; what it has computed is kept between calls."""
-
-    def solve(self, rank: int) -> Eigenpairs:
-        """Find the K leading pairs, or as many of them as converge.
-
-        Args:
-            rank: K.
-        """
-
-    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
-        """Add a bound on what the last pairs leave out.
-
-        Args:
-            pairs: as `solve` gave them last.
-            step: 1, 2, ... of ranks that are tried one after the other; None for the only one. The
-                bound of step j may fail with probability FAILURE / 2^j. What is tried next depends
-                on the bounds so far, so that the chance that is stated is the one that any of them
-                fails, at most the sum, FAILURE, however many there are.
-        """
-
-
 def make_solver(
     operator: CurvatureOperator,
     rank: int,
@@ -86,24 +65,21 @@ def make_solver(
         bounds: whether `certified` will be called.
         seed: of the random start.
         storage: where vectors of length P live; None for memory.
-        ends: of the exact Hessian's spectrum.
+        ends: of the spectrum, where the solver finds more than the largest.
     """
-    fresh = min(_bound_width(rank), operator.shape[0]) if bounds else 0
-    options: dict[str, Any] = {
-        "dtype": operator.network.dtype,
-        "seed": seed,
-        "storage": storage,
-    }
-    if operator.positive_semidefinite:
-        return _Nystrom(operator, fresh=fresh, **options)
-    return _Lanczos(operator, ends, fresh=fresh, **options)
+    return solver_of(operator).make(
+        operator,
+        ends=ends,
+        fresh=min(_bound_width(rank), operator.shape[0]) if bounds else 0,
+        dtype=operator.network.dtype,
+        seed=seed,
+        storage=storage,
+    )
 
 
 def solver_columns(operator: type[CurvatureOperator], rank: int, n_params: int) -> int:
     """Number of vectors of length P, at most, that a solver holds at once."""
-    if operator.positive_semidefinite:
-        return min(3 * (rank + _oversampling(rank)), 3 * n_params)
-    return min(_krylov_limit(rank), n_params) + 2 * rank
+    return solver_of(operator).columns(rank, n_params)
 
 
 def bound_columns(rank: int) -> int:
@@ -285,3 +261,30 @@ def _from_the_ends(count: int, ends: Ends) -> Array:
         "both": np.minimum(from_top, from_bottom),
     }[ends]
     return np.argsort(distance, kind="stable")
+
+
+def _sketch_columns(rank: int, n_params: int) -> int:
+    """The sketch, its image and the work beside them."""
+    return min(3 * (rank + _oversampling(rank)), 3 * n_params)
+
+
+def _krylov_columns(rank: int, n_params: int) -> int:
+    """The Krylov basis, and the pairs that are taken from it."""
+    return min(_krylov_limit(rank), n_params) + 2 * rank
+
+
+@register_solver("nystrom", columns=_sketch_columns)
+def _nystrom(operator: CurvatureOperator, *, ends: Ends, **options: Any) -> Solver:
+    del ends  # a sketch finds the largest alone
+    return _Nystrom(operator, **options)
+
+
+@register_solver(
+    "lanczos",
+    columns=_krylov_columns,
+    finds_low_end=True,
+    largest_automatic_rank=256,  # pairs cost a pass each
+    products_per_pair=2.5,
+)
+def _lanczos(operator: CurvatureOperator, *, ends: Ends, **options: Any) -> Solver:
+    return _Lanczos(operator, ends, **options)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.training import TrainingData
@@ -18,7 +19,6 @@ from deltauq.delta.files.fits import Saved, load_fit, save_fit
 from deltauq.delta.files.saved_model import export_fit
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import attach_data, state_problem
-from deltauq.delta.settings import Curvature
 from deltauq.delta.steps import fit_problem
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq import curvature as curvatures
 from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.cost import DataCost, Stationarity
 from deltauq.curvature.effective_parameters import Freedom
@@ -126,14 +125,15 @@ def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureO
         "per_example": problem.per_example,
         "buffer_bytes": plan.buffer,
     }
-    if kind is curvatures.GGN and problem.head is not None:
-        kind, options["head"] = curvatures.LinearHeadGGN, problem.head
+    of_head = kind.of_linear_head()
+    if of_head is not kind and problem.head is not None:
+        kind, options["head"] = of_head, problem.head
     return kind(problem.network, problem.likelihood, data, **options)
 
 
 def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
     """The eigenpairs that were asked for; of a sandwich those of its slices."""
-    return _eigenpairs(problem, settings, settings.operators[0], storage)
+    return _eigenpairs(problem, settings, settings.kind.bread, storage)
 
 
 def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
@@ -143,18 +143,16 @@ def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOpera
     log-likelihood of the labels, as the mean square of outputs with unequal noise is not. Between
     is then the same curvature of `Likelihood.of_scores`.
     """
-    kinds = settings.operators
-    operators = [make_operator(problem, kinds[0])]
+    operators = [make_operator(problem, settings.kind.bread)]
     if is_sandwich(problem, settings):
         scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
-        operators.append(make_operator(scores, kinds[-1]))
+        operators.append(make_operator(scores, settings.kind.between))
     return operators
 
 
 def is_sandwich(problem: Problem, settings: Settings) -> bool:
     """Whether the covariance is more than the inverse of the curvature."""
-    several = len(settings.operators) > 1
-    return several or problem.likelihood.of_scores is not problem.likelihood
+    return settings.kind.is_sandwich or problem.likelihood.of_scores is not problem.likelihood
 
 
 def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
@@ -164,8 +162,7 @@ def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
     scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
-    kind = settings.operators[-1]
-    return _eigenpairs(scores, replace(settings, rank=rank), kind, storage)
+    return _eigenpairs(scores, replace(settings, rank=rank), settings.kind.between, storage)
 
 
 def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
@@ -191,7 +188,7 @@ def weight_covariance(
     if inner is None:
         return bread
     penalised, share = problem.rates > 0, problem.likelihood.l2_in_scores
-    if settings.curvature == "sandwich":
+    if settings.kind.is_sandwich:
         meat = settings.meat
         return sandwich_covariance(
             bread, inner, penalised, meat=meat, l2_share=share, storage=storage, basis=basis
@@ -231,14 +228,11 @@ def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> Pa
 
 def freedom_of(problem: Problem, settings: Settings) -> Freedom:
     """What the noise of a regression is estimated from, beside eigenpairs of the bread."""
-    kind = settings.operators[0]
-    most_rank = len(problem.rates)
-    if kind.positive_semidefinite:
-        each = kind.rows_per_example(problem.likelihood, problem.n_outputs)
-        most_rank = min(most_rank, problem.data.n_rows * each)
     return Freedom(
         problem.data.n_examples * len(problem.likelihood.noise_variance()),
-        most_rank,
+        settings.kind.bread.most_rank(
+            problem.likelihood, problem.n_outputs, problem.data.n_rows, len(problem.rates)
+        ),
         _noise_power(problem, settings),
         problem.epsilon,
     )
@@ -250,7 +244,7 @@ def _noise_power(problem: Problem, settings: Settings) -> int:
         return 0
     if not settings.l2_in_meat:
         return 0  # the scores' covariance between two inverses holds no noise of its own
-    return 2 if settings.curvature == "opg" else 1
+    return settings.kind.noise_power
 
 
 def calibration_rows(

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance, is_positive
+from deltauq.curvature.registry import names_where
 from deltauq.curvature.sandwich import common_basis
 from deltauq.data.batches import Batch
 from deltauq.delta.fitted import (
@@ -214,11 +215,12 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
 def _spectrum(fitted: Fitted) -> tuple[Array, float]:
     """Eigenvalues in the prior's metric, and what is left of the trace."""
     pairs: Eigenpairs = fitted.pairs
-    if fitted.settings.curvature == "sandwich":
+    kind = fitted.settings.kind
+    if kind.is_sandwich:
         raise InvalidInputError(
-            "the sandwich covariance has no marginal likelihood",
-            expected="curvature='opg', 'ggn' or 'hessian'",
-            received="curvature='sandwich'",
+            "a sandwich covariance has no marginal likelihood",
+            expected=f"curvature={names_where(lambda kind: not kind.is_sandwich, 'or')}",
+            received=f"curvature={kind.name!r}",
             remedy="pass held-out data to tune_l2; or tune another curvature of the same model, "
             "and pass its rate as l2=...",
         )
@@ -233,8 +235,11 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
     if pairs.trace is None:
         raise InvalidInputError(
             "the marginal likelihood needs the trace of the curvature",
-            expected="curvature 'opg' or 'ggn', whose trace one pass gives exactly, or rank='full'",
-            received=f"the exact Hessian with {pairs.rank} of {pairs.n_params} eigenpairs",
+            expected="curvature "
+            f"{names_where(lambda kind: kind.semidefinite, 'or')}, "
+            "whose trace one pass gives exactly, or rank='full'",
+            received=f"the {kind.short_name or kind.name} with {pairs.rank} of {pairs.n_params} "
+            "eigenpairs",
             remedy="pass curvature='ggn', or rank='full' where P is small",
         )
     if pairs.rank == pairs.n_params:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.curvature import GGN, OPG, LinearHeadGGN
 from deltauq.curvature.cost import Cost, per_parameter
 from deltauq.curvature.eigenpairs import Rank, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
@@ -57,7 +56,8 @@ class Problem:
         plan: the memory that the eigenpairs take; None where the data are not at hand, so that no
             curvature can be multiplied.
         estimates_noise: the noise of a regression is the mean square of the residuals, for now.
-        head: the last dense layer where no other parameter is uncertain; sought for the GGN alone.
+        head: the last dense layer where no other parameter is uncertain; sought where
+            the curvature has a form of its own there.
         flatness: where the loss has no curvature; None where it is known to have some.
     """
 
@@ -264,19 +264,19 @@ def _prepare_passes(
     model: InterpretedModel, probe: Any, training: TrainingData, settings: Settings
 ) -> _Passes:
     """See that the curvature can be formed, plan its memory, and read the data a first time."""
-    network, likelihood, operators = model.network, model.likelihood, settings.operators
+    network, likelihood, operators = model.network, model.likelihood, settings.kind.operators
     refuse_false_gradients(network, probe)
     if any(operator.second_derivatives for operator in operators):
         _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
     check_rank(settings.rank, network.n_params)
     spec = spec_of(probe)
-    head = None
-    if GGN in operators and likelihood.observed_axes == 1:
+    head, of_head = None, tuple(operator.of_linear_head() for operator in operators)
+    if of_head != operators and likelihood.observed_axes == 1:
         head = find_linear_head(network, spec)
     plan = plan_memory(
         network,
         spec,
-        [LinearHeadGGN if head and kind is GGN else kind for kind in operators],
+        of_head if head else operators,
         likelihood,
         model.n_outputs,
         settings.rank,
@@ -306,11 +306,11 @@ def _check_curvature(
         InvalidInputError: a loss without any, or one that is not convex, for a curvature that
             needs it.
     """
-    operators = settings.operators
+    operators = settings.kind.operators
     flatness = None if likelihood.curved else measure_flatness(network, likelihood, data)
-    if flatness is not None and any(operator is not OPG for operator in operators):
+    if flatness is not None and not all(operator.made_of_scores for operator in operators):
         refuse_linear_loss(flatness, likelihood)
-    if GGN in operators and not likelihood.convex:
+    if not likelihood.convex and any(operator.needs_convex_loss for operator in operators):
         for logits, labels, _ in outputs(network, data):
             likelihood.check_convex(logits, labels)
     return flatness

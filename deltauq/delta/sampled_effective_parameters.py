@@ -33,7 +33,7 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
         fitted: of the exact Hessian, or a sandwich with it, in low rank.
     """
     pairs, settings = fitted.pairs, fitted.settings
-    operator = make_operator(fitted.problem, settings.operators[0])
+    operator = make_operator(fitted.problem, settings.kind.bread)
 
     def share(values: Array) -> Array:
         kept = values if settings.negative_curvature == "keep" else np.maximum(values, 0.0)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
-from deltauq import curvature as curvatures
-from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.data.weights import WeightKind
@@ -21,17 +20,7 @@ from deltauq.network.l2 import L2, check_l2, complete_l2
 from deltauq.network.network import Layers
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["CURVATURES", "Curvature", "Settings"]
-
-Curvature = Literal["hessian", "opg", "ggn", "sandwich"]
-
-#: What each curvature is made of; the last one is what a sandwich has between its slices.
-CURVATURES: dict[str, tuple[type[CurvatureOperator], ...]] = {
-    "hessian": (curvatures.Hessian,),
-    "opg": (curvatures.OPG,),
-    "ggn": (curvatures.GGN,),
-    "sandwich": (curvatures.Hessian, curvatures.SandwichMeat),
-}
+__all__ = ["Settings"]
 
 #: Whose a setting is: the covariance is made with it, and an artifact keeps what that one had; or
 #: the method has it beside, and an artifact keeps it too; or an artifact does not keep it, because
@@ -111,8 +100,8 @@ class Settings:
         return {name: getattr(self, name) for name in chosen}
 
     @property
-    def operators(self) -> tuple[type[CurvatureOperator], ...]:
-        """The curvature, and behind it what a sandwich has between its slices."""
+    def kind(self) -> CurvatureKind:
+        """The curvature itself, with all there is to know of it."""
         return CURVATURES[self.curvature]
 
     @property
@@ -127,12 +116,12 @@ class Settings:
     @property
     def l2_in_meat(self) -> bool:
         """Whether what is between the slices of a sandwich has the L2 term."""
-        return self.curvature != "sandwich" or self.meat == "opg"
+        return not self.kind.is_sandwich or self.meat == "opg"
 
     @property
     def ends(self) -> Ends:
-        """Which ends of the exact Hessian's spectrum count: the smallest dominate an inverse."""
-        both = self.operators[0] is curvatures.Hessian
+        """Which ends of an indefinite spectrum count: the smallest dominate an inverse."""
+        both = not self.kind.bread.positive_semidefinite
         return "both" if both and self.negative_curvature == "keep" else "largest"
 
     def storage(self) -> Storage:

@@ -61,18 +61,18 @@ def _solve_tuned(
 
 def _warn_if_flat(fitted: Fitted) -> None:
     """Say what a loss that is flat at part of the data makes of standard errors, where it does."""
-    flatness, curvature = fitted.problem.flatness, fitted.settings.curvature
-    if flatness is None or curvature == "sandwich" or not flatness.matters:
+    flatness, kind = fitted.problem.flatness, fitted.settings.kind
+    if flatness is None or kind.is_sandwich or not flatness.matters:
         return
     flat = f"the loss has a slope and no curvature at {flatness.share} of the training data"
-    factor = flatness.factor if curvature != "opg" else flatness.factor**2
+    factor = flatness.factor**2 if kind.made_of_scores else flatness.factor
     sandwich = (
         f"curvature='sandwich' gives standard errors about {factor:.2g} times these"
         if np.isfinite(factor)
         else "curvature='sandwich' is refused"
     )
     warn(
-        f"{flat}. curvature='{curvature}' takes it for the negative log-likelihood of the labels, "
+        f"{flat}. curvature='{kind.name}' takes it for the negative log-likelihood of the labels, "
         "scale and all: its standard errors are right where it is that (of |e| for labels with "
         f"Laplace noise of scale one), and not otherwise; {sandwich}. For a loss that only "
         f"describes what was minimised, {SMOOTHING}.",

@@ -19,6 +19,7 @@ from deltauq.curvature.cost import Cost, Stationarity, per_parameter
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.minimization import Verdict, polish
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches
@@ -26,7 +27,7 @@ from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
 from deltauq.delta.delta_method import DeltaMethod
-from deltauq.delta.settings import Curvature, Settings
+from deltauq.delta.settings import Settings
 from deltauq.errors import ConvergenceWarning, InvalidInputError, check_choice, check_count, warn
 from deltauq.estimators.networks import build_mlp, train_adam
 from deltauq.likelihoods import Likelihood

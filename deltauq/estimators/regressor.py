@@ -14,10 +14,10 @@ from sklearn.utils.validation import validate_data
 
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
-from deltauq.delta.settings import Curvature
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.base import Array, DeltaEstimator
 from deltauq.likelihoods import CustomLoss, Gaussian

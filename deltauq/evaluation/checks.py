@@ -12,6 +12,7 @@ import numpy.typing as npt
 from deltauq.curvature.cost import Stationarity
 from deltauq.curvature.flatness import SMOOTHING, Flatness
 from deltauq.curvature.minimization import Polished
+from deltauq.curvature.registry import names_where
 from deltauq.data.batches import Batches
 from deltauq.data.weights import MEANINGS
 from deltauq.errors import DeltaUQError
@@ -303,8 +304,9 @@ def curvature_of_loss(found: Flatness, likelihood: Likelihood) -> Iterator[Findi
             "warning",
             f"the loss has no curvature in the outputs: {likelihood!r} is linear in them at "
             f"{found.share} of the data, but for kinks",
-            "curvature='hessian', 'ggn' and 'sandwich' are made of it, and are refused; 'opg' "
-            "takes the loss for the negative log-likelihood of the labels, scale and all",
+            f"curvature={names_where(lambda kind: not kind.made_of_scores)} are made of it, and "
+            "are refused; 'opg' takes the loss for the negative log-likelihood of the labels, "
+            "scale and all",
             SMOOTHING,
         )
     elif found.is_blank:
@@ -321,7 +323,8 @@ def curvature_of_loss(found: Flatness, likelihood: Likelihood) -> Iterator[Findi
         apart = (
             f"the standard errors of 'sandwich' are about {found.factor:.2g} times those of 'ggn'"
         )
-        why = "these examples add nothing to 'hessian' and 'ggn'"
+        made_of_it = names_where(lambda kind: not (kind.made_of_scores or kind.is_sandwich))
+        why = f"these examples add nothing to {made_of_it}"
         yield Finding(
             "curvature",
             "warning" if found.matters else "note",
@@ -372,7 +375,8 @@ def extremes(
             f"{text}, with L2 from {rate:.3g}: not positive definite, as usual for a network",
             "the exact Hessian has no inverse then: curvature='hessian' sets its negative "
             "eigenvalues to zero unless told otherwise; 'ggn' and 'opg' have none",
-            "nothing for 'ggn' and 'opg'; for 'hessian', more L2 or further training has fewer",
+            f"nothing for {names_where(lambda kind: kind.semidefinite)}; for 'hessian', more L2 or "
+            "further training has fewer",
         )
     else:
         yield Finding("curvature", "ok", text)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.curvature.registry import CURVATURES, Curvature
 from deltauq.data.arrays import as_labels
 from deltauq.data.training import TrainingData
 from deltauq.delta.delta_method import DeltaMethod
-from deltauq.delta.settings import CURVATURES, Curvature
 from deltauq.errors import InvalidInputError, optional
 from deltauq.evaluation.metrics import Agreement, agreement, error_auroc
 from deltauq.linalg import Eigenpairs

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.curvature import GGN, OPG, CurvatureOperator, Hessian
+from deltauq.curvature import CURVATURES, GGN, OPG, CurvatureOperator
 from deltauq.curvature.eigenpairs import eigenpairs, is_dense
 from deltauq.curvature.parameter_covariance import low_rank_covariance
 from deltauq.curvature.sandwich import sandwich_covariance
+from deltauq.curvature.solver_kinds import solver_of
+from deltauq.curvature.solvers import PASSES
 from deltauq.data.batches import Batches
 from deltauq.delta.memory_plan import plan_memory
 from deltauq.delta.minimum_distance import newton_shifts, newton_step
@@ -47,11 +49,7 @@ _ROWS_PER_PARAM, _SHIFT_INPUTS = 8, 32
 #: Products for the extreme eigenvalues, at most.
 _PRODUCTS = 24
 
-#: Products that an eigenpair of the exact Hessian takes, as a rule; passes for the others.
-_PRODUCTS_PER_PAIR = 2.5
-_PASSES = 2
-
-#: Columns of the products that are timed, and of those with the exact Hessian.
+#: Columns of the products that are timed, and of those that a solver makes a pair at a time.
 _COLUMNS, _BLOCK = 8, 2
 
 
@@ -96,11 +94,12 @@ def sample(network: Network, data: Batches, at_most: int = _SAMPLE_ROWS) -> Samp
 def curvatures_of(
     network: Network, likelihood: Likelihood, some: Sample, *, second_derivatives: bool
 ) -> dict[str, CurvatureOperator]:
-    """Form the curvatures of a sample, as far as they can be formed, by name."""
-    kinds: dict[str, type[CurvatureOperator]] = {"opg": OPG, "ggn": GGN}
-    if second_derivatives:
-        kinds["hessian"] = Hessian
-    return {name: kind(network, likelihood, some.data) for name, kind in kinds.items()}
+    """The curvatures of a sample that can be formed, by name."""
+    kinds = [kind for kind in CURVATURES.values() if not kind.is_sandwich]
+    if not second_derivatives:
+        kinds = [kind for kind in kinds if not kind.second_derivatives]
+    kinds.sort(key=lambda kind: kind.second_derivatives)  # the slow ones come last
+    return {kind.name: kind.bread(network, likelihood, some.data) for kind in kinds}
 
 
 def extreme_eigenvalues(operator: CurvatureOperator) -> tuple[float, float]:
@@ -200,10 +199,11 @@ def estimate_costs(
 
 def _seconds(operator: CurvatureOperator, rank: int) -> float:
     """Time of all products on the operator's data; that of one grows with its columns."""
-    if not operator.positive_semidefinite:
-        return _PRODUCTS_PER_PAIR * rank * _timed(operator, _BLOCK) / _BLOCK
+    each = solver_of(operator).products_per_pair
+    if each is not None:
+        return each * rank * _timed(operator, _BLOCK) / _BLOCK
     one, some = (_timed(operator, columns) for columns in (1, _COLUMNS))
-    return _PASSES * (one + (rank - 1) * max(0.0, some - one) / (_COLUMNS - 1))
+    return PASSES * (one + (rank - 1) * max(0.0, some - one) / (_COLUMNS - 1))
 
 
 def _timed(operator: CurvatureOperator, columns: int) -> float:

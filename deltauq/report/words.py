@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import math
 
+from deltauq.curvature import CURVATURES
+
 __all__ = ["MISSING", "NBSP", "curvature_name", "curvature_names", "fixed", "number", "percent"]
 
 MINUS, MISSING, NBSP = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-#: What each curvature is called, and what it is.
-_CURVATURES = {
-    "hessian": (
-        "exact Hessian",
-        "the full second derivative of the cost: what the theory asks for, and the slowest",
-    ),
-    "opg": (
-        "OPG, outer products of gradients",
-        "the mean outer product of the examples' gradients: first derivatives only, and cheap",
-    ),
-    "ggn": (
-        "GGN, generalized Gauss-Newton matrix",
-        "the Hessian without the network's own second derivatives, which is the Fisher "
-        "information: never negative",
-    ),
-    "sandwich": (
-        "Sandwich",
-        "the inverse Hessian on both sides of the outer products of gradients: for a model that "
-        "need not be true",
-    ),
-}
-
 
 def curvature_names(curvature: str) -> tuple[str, str]:
-    """Full name of a curvature, and a sentence on what it is."""
-    return _CURVATURES.get(curvature, (curvature, ""))
+    """The full name of a curvature, and what it is; the name alone where nothing is known of it."""
+    kind = CURVATURES.get(curvature)
+    spelled_out = f", {kind.spelled_out}" if kind and kind.spelled_out else ""
+    return curvature_name(curvature) + spelled_out, kind.meaning if kind else ""
 
 
 def curvature_name(curvature: str) -> str:
-    """Short name of a curvature, as in tables."""
-    return curvature_names(curvature)[0].partition(",")[0]
+    """The short name of a curvature."""
+    kind = CURVATURES.get(curvature)
+    return kind.short_name or curvature if kind else curvature
 
 
 def fixed(value: float | None, digits: int) -> str:

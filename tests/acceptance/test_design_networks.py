@@ -14,8 +14,8 @@ import scipy.linalg
 import sklearn.datasets
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
+from deltauq.curvature import CURVATURES
 from deltauq.delta.fitted import make_operator
-from deltauq.delta.settings import CURVATURES
 from deltauq.errors import NotPositiveDefiniteError
 
 pytestmark = pytest.mark.slow
@@ -109,7 +109,7 @@ def test_refined_to_one_percent(activation, curvature, rank):
 def dense_hessian(activation):
     dm = fit(activation, "hessian", rank=1, bounds=False)
     problem = dm._fitted.problem
-    return make_operator(problem, CURVATURES["hessian"][0]).to_dense(), problem
+    return make_operator(problem, CURVATURES["hessian"].bread).to_dense(), problem
 
 
 def test_kept_and_projected_negative_curvature_equal_the_dense_inverse():
@@ -153,7 +153,7 @@ def test_the_tuned_l2_rate_is_near_the_dense_optimum(rank):
 def test_sandwich_in_full_rank():
     m, problem = dense_hessian("tanh")
     values, vectors = np.linalg.eigh(m)
-    g = make_operator(problem, CURVATURES["opg"][0]).to_dense()
+    g = make_operator(problem, CURVATURES["opg"].bread).to_dense()
     bread = (vectors / (1.0 + np.maximum(values, 0.0))) @ vectors.T
     for meat, extra in (("opg", 1.0), ("scores", 0.0)):
         truth = bread @ (g + extra * np.eye(len(g))) @ bread / (1e-3 * problem.data.n_examples)

@@ -85,6 +85,7 @@ class Diagonal:
 
     def __init__(self, values, positive_semidefinite):
         self.values, self.positive_semidefinite = values, positive_semidefinite
+        self.solver = None
         self.shape = (len(values),) * 2
         self.network = SimpleNamespace(dtype="float64")
 

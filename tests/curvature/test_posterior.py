@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 from deltauq import DeltaMethod
+from deltauq.curvature import CURVATURES
 from deltauq.delta import marginal_likelihood
 from deltauq.delta.marginal_likelihood import held_out_likelihood, log_marginal_likelihood
 from deltauq.errors import (
@@ -198,7 +199,7 @@ def test_the_bounds_of_the_evidence_are_attained(spread):
         covariance=SimpleNamespace(noise=None),
         problem=SimpleNamespace(rates=np.ones(3), data=SimpleNamespace(n_examples=40.0)),
         stationarity=SimpleNamespace(cost=0.7),
-        settings=SimpleNamespace(curvature="ggn"),
+        settings=SimpleNamespace(kind=CURVATURES["ggn"]),
     )
     truth = -40.0 * 0.7 - np.log1p(np.r_[values, rest]).sum() / 2
     found = log_marginal_likelihood(fitted)

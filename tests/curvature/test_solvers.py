@@ -26,6 +26,7 @@ class Matrix:
         self.shape = (size, size)
         self.network = SimpleNamespace(dtype=dtype)
         self.positive_semidefinite = bool(np.all(spectrum >= 0))
+        self.solver = None
 
     def matmat(self, vectors, out=None):
         image = self.dense.astype(vectors.dtype) @ vectors
@@ -197,7 +198,10 @@ def judged(answers, *, converged=True, certified=True, max_bytes=2**31, bounds=T
         certified=lambda pairs, step: SimpleNamespace(**vars(pairs) | {"certified": step}),
     )
     operator = SimpleNamespace(
-        shape=(5_000, 5_000), network=SimpleNamespace(dtype="float64"), positive_semidefinite=True
+        shape=(5_000, 5_000),
+        network=SimpleNamespace(dtype="float64"),
+        positive_semidefinite=True,
+        solver=None,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deltauq.curvature.eigenpairs.make_solver", lambda *args, **options: solver)

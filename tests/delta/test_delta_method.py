@@ -409,6 +409,7 @@ def test_the_advice_fits_what_stopped_the_rank(
         shape=(5_000, 5_000),
         network=SimpleNamespace(dtype=dtype),
         positive_semidefinite=semidefinite,
+        solver=None,
     )
     solver = SimpleNamespace(
         solve=lambda rank: SimpleNamespace(converged=converged, rank=min(found, rank))

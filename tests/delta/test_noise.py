@@ -42,6 +42,7 @@ def sketched(matrix, rank, seed=0):
         network=SimpleNamespace(dtype="float64"),
         shape=matrix.shape,
         positive_semidefinite=True,
+        solver=None,
         matmat=lambda v, out=None: matrix @ v if out is None else np.copyto(out, matrix @ v),
         trace=lambda: float(np.trace(matrix)),
     )

@@ -35,8 +35,6 @@ _PROOFS = 2
 #: Number of a variable that rules cover -> folds of each of its taps, see `Tap`.
 _Folds = Mapping[int, Sequence[int]]
 
-_OPERANDS = {operation: rule.operands for operation, rule in RULES.items()}
-
 
 class PerExample:
     """Rows c^T J `[B, R, P]` of every example, variable by variable.
@@ -100,9 +98,10 @@ def _taps(
     is static, as on a probe; otherwise it is what is known already.
     """
     from_data = reached_from(tf.nest.flatten(x))
+    operands = {operation: rule.operands for operation, rule in RULES.items()}
     found: dict[int, list[Tap]] = {}
     for i, piece in enumerate(pieces):
-        taps = find_taps(piece, from_data, _OPERANDS)
+        taps = find_taps(piece, from_data, operands)
         if taps is not None and all(RULES[tap.kind].when(tap) for tap in taps):
             before = chain(known.get(i, ()), repeat(1))
             found[i] = [

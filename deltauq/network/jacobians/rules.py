@@ -16,7 +16,7 @@ import tensorflow as tf
 from deltauq.network.jacobians.factors import Convolved, Factor, OuterProducts, Rows
 from deltauq.network.jacobians.taps import Tap
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["RULES", "Rule", "register_rule"]
 
 #: tap, cotangents of its output (R tensors of the output's shape) -> rows.
 RuleFunction = Callable[[Tap, Sequence[tf.Tensor]], Factor]
@@ -46,9 +46,21 @@ def _always(tap: Tap) -> bool:
     return True
 
 
-def _rule(
+def register_rule(
     *operations: str, operands: dict[int, int], when: Callable[[Tap], bool] = _always
 ) -> Callable[[RuleFunction], RuleFunction]:
+    """A decorator that makes a function the rule of some TensorFlow operations.
+
+    The function takes a `Tap` and the cotangents of its output, and returns a `Factor`, as a rule
+    `Rows` of the parameter. Where its rows are not those of automatic differentiation, `PerExample`
+    sets it aside.
+
+    Args:
+        *operations: types of operations, such as "MatMul".
+        operands: which operand may be the parameter -> which one is the data then.
+        when: whether the rule holds for a tap; always, where it is left out.
+    """
+
     def register(function: RuleFunction) -> RuleFunction:
         RULES.update(dict.fromkeys(operations, Rule(operands, when, function)))
         return function
@@ -62,7 +74,7 @@ def _matrix(tap: Tap) -> bool:
     )
 
 
-@_rule("MatMul", "BatchMatMulV2", operands={1: 0}, when=_matrix)
+@register_rule("MatMul", "BatchMatMulV2", operands={1: 0}, when=_matrix)
 def _matmul(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = a W (or a W^T): a (x) delta, or delta (x) a."""
     transposed = tap.get("transpose_b" if tap.kind == "MatMul" else "adj_y")
@@ -80,7 +92,7 @@ def _einsum_of_letters(tap: Tap) -> bool:
     return "." not in data + parameter + result and data[0] == result[0] and known >= set(parameter)
 
 
-@_rule("Einsum", operands={0: 1, 1: 0}, when=_einsum_of_letters)
+@register_rule("Einsum", operands={0: 1, 1: 0}, when=_einsum_of_letters)
 def _einsum(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = einsum(a, W): another einsum of a and delta, the example's letter kept."""
     data, parameter, result = _letters(tap)
@@ -101,7 +113,7 @@ def _channels_last(tap: Tap) -> bool:
     )
 
 
-@_rule("Conv2D", "Conv3D", "DepthwiseConv2dNative", operands={1: 0}, when=_channels_last)
+@register_rule("Conv2D", "Conv3D", "DepthwiseConv2dNative", operands={1: 0}, when=_channels_last)
 def _convolution(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """A convolution is a product of image patches with the kernel, one product a group."""
     kernel = tap.parameter.shape
@@ -136,7 +148,7 @@ def _by_group(values: tf.Tensor, layout: list[int]) -> tf.Tensor:
     return tf.reshape(moved, [-1, positions, window * channels])
 
 
-@_rule("Conv2DBackpropInput", operands={1: 2}, when=_channels_last)
+@register_rule("Conv2DBackpropInput", operands={1: 2}, when=_channels_last)
 def _transposed_convolution(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """A transposed convolution: patches of delta (x) its data."""
     data = _by_example(tap, tap.data, tap.data.shape[-1])
@@ -174,14 +186,16 @@ def _broadcasts_over_examples(tap: Tap) -> bool:
     return None not in output[1:] and not (shape.rank == output.rank and shape[0] != 1)
 
 
-@_rule(*("BiasAdd", "AddV2", "Add", "Sub"), operands={0: 1, 1: 0}, when=_broadcasts_over_examples)
+@register_rule(
+    *("BiasAdd", "AddV2", "Add", "Sub"), operands={0: 1, 1: 0}, when=_broadcasts_over_examples
+)
 def _sum(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = a + b or a - b: delta summed over the axes along which b is broadcast."""
     sign = -1.0 if tap.kind == "Sub" and tap.operand == 1 else 1.0
     return Rows([sign * _sum_to_parameter(tap, delta) for delta in deltas])
 
 
-@_rule("Mul", operands={0: 1, 1: 0}, when=_broadcasts_over_examples)
+@register_rule("Mul", operands={0: 1, 1: 0}, when=_broadcasts_over_examples)
 def _product(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = a * b, entry by entry: a * delta, summed as for a sum."""
     return Rows([_sum_to_parameter(tap, tap.data * delta) for delta in deltas])
@@ -191,7 +205,7 @@ def _known_rank(tap: Tap) -> bool:  # no lambda: AutoGraph warns of those it can
     return tap.data.shape.rank is not None
 
 
-@_rule("GatherV2", operands={0: 1}, when=_known_rank)
+@register_rule("GatherV2", operands={0: 1}, when=_known_rank)
 def _lookup(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Row i of an embedding gets the sum of the deltas of the places that looked it up."""
     n_entries, width = tap.parameter.shape

@@ -129,7 +129,7 @@ def test_a_failure_while_writing_leaves_the_old_file(written, monkeypatch):
 
 _WRITER = """
 import sys, pathlib, itertools, numpy as np
-from deltauq import artifact
+from deltauq.delta.files import artifact
 path = pathlib.Path(sys.argv[1])
 for k in itertools.count():
     artifact.write(path, {"a": np.full(3_000_000, k)}, {"k": k})
