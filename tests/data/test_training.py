@@ -45,7 +45,7 @@ def test_a_dataset_is_a_stream_that_learns_of_the_model():
     assert sizes == [7, 5]
     arrays = TrainingData(X, Y)
     assert arrays.stream is None
-    assert arrays.of_model(model).x is X
+    assert arrays.of_model(model).x.nest is X
 
 
 MISSING, BESIDE = "y is missing", "came beside a dataset"
