@@ -3,16 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-all lint docs bench clean
+.PHONY: help demo test test-quick test-all lint docs bench clean
 
 help:
-	@echo "make demo      train on digits, compare curvatures, write deltauq-demo/report.html"
-	@echo "make test      the tests that take minutes, not hours"
-	@echo "make test-all  all tests (full data sets, long computations)"
-	@echo "make lint      ruff and mypy, as pre-commit runs them"
-	@echo "make docs      build the documentation into site/"
-	@echo "make bench     benchmarks"
-	@echo "make clean     remove .venv and everything built"
+	@echo "make demo        train on digits, compare curvatures, write deltauq-demo/report.html"
+	@echo "make test        the tests that take minutes, not hours"
+	@echo "make test-quick  a test or two of every room, in a minute or so"
+	@echo "make test-all    all tests (full data sets, long computations)"
+	@echo "make lint        ruff and mypy, as pre-commit runs them"
+	@echo "make docs        build the documentation into site/"
+	@echo "make bench       benchmarks"
+	@echo "make clean       remove .venv and everything built"
 
 .venv/report: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -34,6 +35,9 @@ demo: .venv/report
 # would have it, the one long test of test_fuzz.py comes last and leaves the other worker idle.
 test: .venv/dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-quick: .venv/dev
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m quick tests
 
 test-all: .venv/dev
 	$(BIN)/python -m pytest

@@ -77,6 +77,7 @@ def test_the_top_of_the_package_holds_the_rooms_alone():
 
 
 @pytest.mark.parametrize("name", INNER)
+@pytest.mark.quick
 def test_imports_point_back(name):
     """And a module of a room asks its neighbours, not the room's front that imports them all."""
     for other in imports(name):
@@ -86,6 +87,7 @@ def test_imports_point_back(name):
             assert not inside, f"{name} imports by way of {other}"
 
 
+@pytest.mark.quick
 def test_imports_run_in_no_circle():
     graph = {name: set(imports(name)) - {"deltauq"} for name in INNER}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
@@ -200,6 +202,7 @@ def test_sentences_are_docstrings(docstring):
     assert riddle(docstring) is None
 
 
+@pytest.mark.quick
 def test_the_map_of_the_house_names_every_room_and_module():
     """CONTRIBUTING.md's map, room by room, beside the tree."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
@@ -211,10 +214,18 @@ def test_the_map_of_the_house_names_every_room_and_module():
         assert set(re.findall(r"`(\w+)`", rows[room])) == there, room
 
 
+@pytest.mark.quick
 def test_the_tests_mirror_the_rooms():
     rooms = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
     rooms -= {"__pycache__", "helpers", "acceptance"}
     assert rooms == set(FLOORS) - {"errors"}
+
+
+def test_every_room_has_quick_tests():
+    """What `make test-quick` runs."""
+    for room in FLOORS[1:]:
+        tests = (ROOT / "tests" / room).rglob("test_*.py")
+        assert any("@pytest.mark.quick" in path.read_text() for path in tests), room
 
 
 @pytest.mark.parametrize("name", deltauq.__all__)

@@ -47,6 +47,7 @@ def words(text):
     return " ".join(text.split())
 
 
+@pytest.mark.quick
 def test_help_names_the_commands_each_with_an_example():
     shown = run("--help")
     for command in ("demo", "diagnose", "fit", "predict", "compare", "report"):
@@ -54,6 +55,7 @@ def test_help_names_the_commands_each_with_an_example():
         assert f"Example: deltauq {command}" in words(run(command, "--help"))
 
 
+@pytest.mark.quick
 def test_version():
     assert run("--version").strip() == f"deltauq {__version__}"
 

@@ -97,12 +97,14 @@ def test_scale_enters_on_both_sides(get_case, rng, kind):
     assert operator.trace() == pytest.approx(np.trace(expected), rel=1e-10)
 
 
+@pytest.mark.quick
 def test_hessian_of_a_linear_network_is_the_ggn(get_case):
     case = get_case("no_hidden")
     dense = [build(case, kind).to_dense() for kind in ("hessian", "ggn")]
     assert relative(*dense) < 1e-12
 
 
+@pytest.mark.quick
 def test_opg_is_uncentred(get_case):
     """Away from a stationary point centring would change it: the mean gradient is not zero."""
     case = get_case("tanh")

@@ -182,6 +182,7 @@ def test_the_evidence_is_the_dense_one_and_bounded_in_low_rank(get_case, curvatu
 
 
 @pytest.mark.parametrize("spread", [True, False])
+@pytest.mark.quick
 def test_the_bounds_of_the_evidence_are_attained(spread):
     """The lower where what is left of the trace is spread evenly, the upper where nothing is."""
     values, rest = np.array([50.0, 4.0]), np.full(6, 0.8 if spread else 0.0)

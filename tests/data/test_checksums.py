@@ -23,6 +23,7 @@ def sums(x=PIXELS, y=CLASSES, weight=WEIGHTS):
     return checksum(x, y, weight, np.ones(len(y)))
 
 
+@pytest.mark.quick
 def test_the_order_and_the_batches_do_not_matter():
     again = sums(PIXELS[ORDER], CLASSES[ORDER], WEIGHTS[ORDER])
     assert alike(again, sums(), whole_labels=True)
@@ -44,6 +45,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("what", OTHER)
+@pytest.mark.quick
 def test_other_data_are_others(what):
     assert not alike(OTHER[what](), sums(), whole_labels=True)
 

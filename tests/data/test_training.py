@@ -23,6 +23,7 @@ def dataset():
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)
 
 
+@pytest.mark.quick
 def test_it_passes_on_all_it_was_given_in_the_order_in_which_calls_take_it():
     given = X, Y, WEIGHT, {1: 2.0}
     training = TrainingData(*given)

@@ -83,6 +83,7 @@ def test_the_batch_size_does_not_matter(get_case, curvature, rank):
         assert relative(result, results[0]) < 1e-6
 
 
+@pytest.mark.quick
 def test_rows_of_the_probability_covariance_sum_to_zero(get_case):
     covariance = fit(get_case("joined"), "ggn").predict(get_case("joined").x).covariance
     assert np.max(np.abs(covariance.sum(axis=-1))) < 1e-15 * len(covariance)
@@ -131,6 +132,7 @@ def test_several_rates_use_the_priors_metric(get_case, curvature, rank):
     assert relative(found, std) < (1e-8 if rank == "full" else 0.2)
 
 
+@pytest.mark.quick
 def test_reported_eigenvalues_are_the_curvatures_own(get_case):
     """With one rate they do not depend on it: the metric is taken out again."""
     case = get_case("tanh")

@@ -108,6 +108,7 @@ def test_tuning_on_held_out_data_reads_them_twice(evaluations):
     assert evaluations.count == 1
 
 
+@pytest.mark.quick
 def test_the_cost_at_another_noise_and_rate_needs_no_pass(evaluations):
     """What is derived is what a pass over the data would give, importance weights included."""
     model, y = regression()

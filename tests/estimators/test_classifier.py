@@ -79,6 +79,7 @@ def test_it_speaks_scikit_learn(iris):
     np.testing.assert_array_equal(clf.classes_[prediction.labels], clf.predict(X))
 
 
+@pytest.mark.quick
 def test_it_wraps_the_same_delta_method(iris):
     X, y = iris
     clf = small(curvature="ggn", rank="full").fit(X, y)

@@ -141,6 +141,7 @@ def test_without_l2_nothing_is_said_of_parts_that_cancel():
     assert "parts" not in finding.what
 
 
+@pytest.mark.quick
 def test_weight_decay_is_not_l2():
     model = trained()
     model.compile(keras.optimizers.AdamW(weight_decay=0.01), loss=SPARSE(from_logits=True))

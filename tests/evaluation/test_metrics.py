@@ -20,6 +20,7 @@ def scored(request):
     return score, rng.uniform(size=50) < score
 
 
+@pytest.mark.quick
 def test_risk_is_the_error_rate_of_those_kept(scored):
     score, wrong = scored
     curve = risk_coverage(score, wrong)
@@ -30,6 +31,7 @@ def test_risk_is_the_error_rate_of_those_kept(scored):
     assert curve.area == pytest.approx(sum(curve.risk) / 50)
 
 
+@pytest.mark.quick
 def test_inputs_of_one_score_are_taken_in_every_order_on_average():
     score, wrong = np.array([0.0, 1.0, 1.0, 1.0, 2.0]), np.array([0, 1, 0, 1, 1])
     risks = [

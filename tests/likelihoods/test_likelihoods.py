@@ -58,6 +58,7 @@ def total(likelihood, logits, y):
     return tf.reduce_sum(tf.reshape(likelihood.loss(logits, y), [B, -1]), axis=1)
 
 
+@pytest.mark.quick
 def test_the_residual_is_the_gradient_of_the_loss(case):
     likelihood, logits, y = case
     with tf.GradientTape() as tape:
@@ -68,6 +69,7 @@ def test_the_residual_is_the_gradient_of_the_loss(case):
     )
 
 
+@pytest.mark.quick
 def test_scores_are_residuals_one_observation_a_row(case):
     likelihood, logits, y = case
     scores = likelihood.score_factor(logits, y).numpy()

@@ -28,6 +28,7 @@ def symmetric(spectrum, seed=0):
 
 
 @pytest.mark.parametrize("condition", [1e0, 1e6, 1e12, np.inf])
+@pytest.mark.quick
 def test_orthonormal_basis_is_orthonormal_and_spans(rng, condition):
     left, right = (np.linalg.qr(rng.normal(size=(n, 8)))[0] for n in (50, 8))
     singular = (
@@ -42,6 +43,7 @@ def test_orthonormal_basis_is_orthonormal_and_spans(rng, condition):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.quick
 def test_orthonormal_basis_keeps_precision_and_puts_the_largest_first(rng, dtype):
     """Columns are left singular vectors: a product with A then has columns of graded size."""
     left, right = (np.linalg.qr(rng.normal(size=(n, 8)))[0] for n in (20_000, 8))
@@ -105,6 +107,7 @@ def test_gram_products_are_added(rng, dtype):
 
 
 @pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.quick
 def test_nystrom_never_exceeds_the_matrix(passes):
     """A^ <= A in the semidefinite order, converged or not."""
     a, _ = symmetric(np.geomspace(1e2, 1e-6, 60))

@@ -1,6 +1,7 @@
 """Copies of a part of a graph are what tracing it again would give."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from deltauq.network.graph import copies, traced
@@ -21,6 +22,7 @@ def of_copies(x):
     return [results, *copies(results, source, [x[1], x[2]])]
 
 
+@pytest.mark.quick
 def test_copies_are_what_tracing_again_gives():
     for value, found in zip(VALUES, traced(of_copies, VALUES)(tf.constant(VALUES)), strict=True):
         beside = np.exp(VALUES[2])

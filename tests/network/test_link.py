@@ -53,6 +53,7 @@ def end(function):
 
 
 @pytest.mark.parametrize("name", FOUND)
+@pytest.mark.quick
 def test_logits_stand_where_the_output_stands(name):
     function, link = FOUND[name]
     found, output, logits = end(function)
@@ -61,6 +62,7 @@ def test_logits_stand_where_the_output_stands(name):
 
 
 @pytest.mark.parametrize("name", NONE)
+@pytest.mark.quick
 def test_nothing_is_undone_that_is_no_link_of_whole_rows(name):
     function, last = NONE[name]
     found, output, logits = end(function)

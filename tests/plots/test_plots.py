@@ -84,6 +84,7 @@ def _cells(ax):
     return ax.figure.subfigs[-1].subfigs
 
 
+@pytest.mark.quick
 def test_wrong_predictions_are_counted_and_drawn_on_top_with_another_marker():
     prediction = _prediction()
     y = prediction.labels.copy()
@@ -102,6 +103,7 @@ def test_wrong_predictions_are_counted_and_drawn_on_top_with_another_marker():
     assert shapes[0] != shapes[1]
 
 
+@pytest.mark.quick
 def test_without_labels_every_input_is_one_point():
     ax = plots.probability_against_error(_prediction())
     assert _legend(ax) == ["inputs (40)"]

@@ -33,6 +33,7 @@ def samples(prediction, n, count=200_000):
     return z, scipy.special.softmax(z, axis=1)
 
 
+@pytest.mark.quick
 def test_standard_errors_are_those_of_samples(prediction):
     """For small logit covariances the linear error is the sampled one."""
     small = build(prediction.logits, prediction.logit_covariance * 0.01)
@@ -69,6 +70,7 @@ def test_mutual_information_is_at_most_the_entropy(prediction):
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95])
+@pytest.mark.quick
 def test_logit_intervals_are_the_normal_ones_of_the_log_odds(prediction, level):
     lower, upper = prediction.interval(level)
     q = scipy.stats.norm.ppf(0.5 + level / 2)
@@ -118,6 +120,7 @@ def test_difference_test_without_a_difference_or_without_errors():
     np.testing.assert_array_equal(test.p_value, [1.0, 0.0])
 
 
+@pytest.mark.quick
 def test_frame_has_one_row_an_input(prediction):
     frame = prediction.to_frame(level=0.9)
     lower, upper = prediction.interval(0.9)

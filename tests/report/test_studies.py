@@ -65,6 +65,7 @@ def classes():
     return _fitted(*SPARSE, y=Y, l2=0.02)
 
 
+@pytest.mark.quick
 def test_a_study_holds_what_the_method_says(classes):
     study = Study.of(classes, X[:20], Y[:20], title="Mine")
     expected = classes.predict(X[:20])
@@ -205,6 +206,7 @@ def _diagnosis(n_variables=300):
     return Diagnosis(findings, rates, costs=(CostEstimate("opg", 100, 2**30, 90.4),))
 
 
+@pytest.mark.quick
 def test_a_diagnosis_is_a_page_with_the_gravest_first():
     html = _diagnosis().to_html()
     text = _text(html)

@@ -296,6 +296,7 @@ V1 = {
         ("", {}, 100),
     ],
 )
+@pytest.mark.quick
 def test_free_memory_is_what_the_container_leaves(monkeypatch, tmp_path, own, files, left):
     groups(monkeypatch, tmp_path, own, files)
     assert memory.available_memory() == left * GIB
@@ -338,6 +339,7 @@ def test_the_pool_has_the_processors_that_the_container_leaves(
     assert threads._Workers().pool._max_workers == expected
 
 
+@pytest.mark.quick
 def test_the_pool_has_the_processors_of_the_affinity(monkeypatch):
     monkeypatch.setattr(loky.os, "sched_getaffinity", lambda pid: {3}, raising=False)
     assert threads._Workers().pool._max_workers == 1
