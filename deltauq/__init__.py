@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         report,
     )
     from deltauq.data import Batches
-    from deltauq.delta import DeltaMethod
+    from deltauq.delta.delta_method import DeltaMethod
     from deltauq.errors import ConvergenceWarning, DeltaUQError
     from deltauq.estimators import DeltaClassifier, DeltaRegressor, DeltaUncertainty
     from deltauq.evaluation.comparison import Comparison, compare
@@ -60,7 +60,7 @@ _HOME = {
     "Comparison": "evaluation.comparison",
     "ConvergenceWarning": "errors",
     "DeltaClassifier": "estimators",
-    "DeltaMethod": "delta",
+    "DeltaMethod": "delta.delta_method",
     "DeltaRegressor": "estimators",
     "DeltaUQError": "errors",
     "DeltaUncertainty": "estimators",

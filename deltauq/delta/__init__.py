@@ -1,5 +1,4 @@
-"""The Delta method on a model: the problem, the steps of a fit, and what can be asked of it."""
+"""The Delta method on a model: the problem, the steps of a fit, and what can be asked of it.
 
-from deltauq.delta.delta_method import DeltaMethod
-
-__all__ = ["DeltaMethod"]
+Its modules are imported one by one: reading the file of an artifact needs no TensorFlow.
+"""
