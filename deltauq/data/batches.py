@@ -17,6 +17,7 @@ from deltauq.data.checksums import alike as _alike
 from deltauq.data.examples import (
     Batch,
     ExampleForm,
+    Facts,
     Part,
     measure,
     spec_of,
@@ -220,17 +221,27 @@ class Batches(BatchReader[Part, Batch]):
         """The rows of `spread` as a training set of their own, with the same weights."""
         x, y, count, importance = self.spread(n)
         form = replace(self._form, batch_size=batch_size, mask=None)
-        some = Batches.__new__(Batches)
         rows = Part(x, y, Weights(count, importance))
-        some._consist_of(form, rows, self._columns, PassListener())
-        some._facts = measure(some._parts(), "counts", form, sums=False)
-        return some
+        facts = measure([rows], "counts", form, sums=False)
+        return Batches._of(form, rows, self._columns, PassListener(), facts)
 
     def _remade(self, batch_size: int, listener: PassListener) -> Batches:
-        made = Batches.__new__(Batches)
         form = replace(self._form, batch_size=batch_size)
-        made._consist_of(form, self._rows, self._columns, listener)
-        made._facts = self._facts
+        return Batches._of(form, self._rows, self._columns, listener, self._facts)
+
+    @classmethod
+    def _of(
+        cls,
+        form: ExampleForm,
+        rows: Stream | Part,
+        columns: tuple[Any, ...] | None,
+        listener: PassListener,
+        facts: Facts,
+    ) -> Batches:
+        """A training set of rows that were checked and measured before."""
+        made = cls.__new__(cls)
+        made._consist_of(form, rows, columns, listener)
+        made._facts = facts
         return made
 
     def _elements(self, stream: Stream) -> Iterator[tuple[Any, ...]]:
