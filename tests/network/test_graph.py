@@ -1,10 +1,10 @@
-"""Copies of a part of a graph are what tracing it again would give."""
+"""Copies of a part of a graph are what tracing it again gives, and traces say what they read."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deltauq.network.graph import copies, traced
+from deltauq.network.graph import copies, read_trace, traced, traced_and_read
 
 VALUES = np.array([[0.5, 1.0], [1.5, -2.0], [0.1, 3.0]], np.float32)
 
@@ -50,3 +50,17 @@ def test_of_no_values_there_are_no_copies():
         return source
 
     traced(trace, VALUES)
+
+
+def test_what_a_trace_reads_comes_back_beside_what_it_computes():
+    """Of any type, and of each trace its own."""
+
+    def function(x):
+        return 2 * x, (x.shape[0], [op.type for op in (x + x).graph.get_operations()])
+
+    double, (n_rows, kinds) = traced_and_read(function, tf.TensorSpec([3], tf.float32))
+    np.testing.assert_array_equal(double(tf.ones(3)), [2.0, 2.0, 2.0])
+    assert n_rows == 3
+    assert "AddV2" in kinds
+    assert read_trace(lambda x: x.shape[0], tf.TensorSpec([7], tf.float32)) == 7
+    assert read_trace(lambda x: None, tf.TensorSpec([7], tf.float32)) is None

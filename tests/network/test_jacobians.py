@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import keras
 import numpy as np
 import pytest
@@ -263,6 +265,23 @@ def test_however_many_rows_there_are_the_model_is_differentiated_once(monkeypatc
         return len(calls)
 
     assert count(1) == count(7) > 0
+
+
+def test_tracing_changes_nothing_of_what_was_proven():
+    """Whether a trace knows the number of examples or not, and whatever it is."""
+    model, shape = many_kinds()
+    network, rng = Network(model), np.random.default_rng(0)
+    x = tf.constant(rng.normal(size=(5, *shape)), PRECISION["dtype"])
+    per_example = PerExample(network, x[:3])
+    proven, mapped = deepcopy(per_example._folds), per_example.mapped
+    for spec in (x, x[:1], tf.TensorSpec([None, *shape], x.dtype)):
+        traced(
+            lambda params, x: per_example.factors(params, x, lambda z: tf.ones_like(z)[:, None])[0],
+            network.params,
+            spec,
+        )
+        assert per_example._folds == proven
+        assert per_example.mapped == mapped
 
 
 class Compiled(layers.Layer):
