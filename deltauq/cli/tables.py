@@ -222,7 +222,7 @@ def _of_arrays(
     *,
     needs_target: bool,
 ) -> Examples:
-    """Examples from named arrays."""
+    """The examples of a data file that holds named arrays, as NumPy's .npz does."""
     label = target or ("y" if "y" in arrays or needs_target else None)
     names = names_in(inputs)
     _check_there([*names, *filter(None, (label, weights))], arrays, path, "arrays")

@@ -16,7 +16,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.network.graph import Compiled
 from deltauq.network.network import Network, Parameter
 
-__all__ = ["Cost", "DataCost", "Stationarity", "per_parameter"]
+__all__ = ["Cost", "DataCost", "Stationarity", "least_loss", "per_parameter"]
 
 Array = npt.NDArray[Any]
 
@@ -138,13 +138,13 @@ class DataCost:
             before: the likelihood of v.
             after: the likelihood of f v.
         """
-        constants = [self.weight * _least_loss(likelihood) for likelihood in (before, after)]
+        constants = [self.weight * least_loss(likelihood) for likelihood in (before, after)]
         loss = (self.loss - constants[0]) / factor + constants[1]
         return replace(self, loss=loss, gradient=self.gradient / factor)
 
 
-def _least_loss(likelihood: Likelihood) -> float:
-    """k(v): the loss of a prediction of numbers without an error."""
+def least_loss(likelihood: Likelihood) -> float:
+    """The loss k(v) of a regression's prediction without an error, at a known noise v; a number."""
     exact = tf.zeros([1, likelihood.positions * len(likelihood.noise_variance())], tf.float64)
     return float(tf.reduce_mean(likelihood.loss(exact, exact)))
 

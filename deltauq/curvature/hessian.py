@@ -60,7 +60,7 @@ class Hessian(CurvatureOperator):
 
     @property
     def activations(self) -> Literal["kept", "formed"]:
-        """Whether products read the data."""
+        """Where activations come from: "kept" from the first pass, or "formed" in each product."""
         return "formed" if self._kept is None else "kept"
 
     @staticmethod

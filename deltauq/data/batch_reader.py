@@ -76,7 +76,7 @@ class BatchReader(abc.ABC, Generic[PartT, BatchT]):
 
     @abc.abstractmethod
     def _remade(self, batch_size: int, listener: PassListener) -> Self:
-        """The same rows, read otherwise."""
+        """A reader of the same rows with another batch size and another listener."""
 
     def with_listener(self, listener: PassListener) -> Self:
         """A reader of the same rows whose passes another listener hears of; nothing is copied."""

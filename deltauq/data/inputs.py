@@ -113,7 +113,7 @@ class InputBatches(BatchReader[Any, Any]):
 
     @property
     def source(self) -> Stream | ArrayInputs:
-        """A dataset, or checked arrays."""
+        """The inputs that are read: a dataset as a stream, anything else as checked arrays."""
         return self._rows if isinstance(self._rows, Stream) else ArrayInputs(self._rows)
 
     @property

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.interpolate
 import scipy.optimize
-import tensorflow as tf
 
+from deltauq.curvature.cost import least_loss
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance, is_positive
 from deltauq.curvature.registry import names_where
@@ -125,10 +125,8 @@ def _costs_in_range(fitted: Fitted, noise: NoiseRange, costs: float) -> tuple[fl
     left without the logarithms of the noise: it falls until g = c / b and grows from there.
     """
     problem = fitted.problem
-    one = problem.likelihood.at_one_position
-    nothing = tf.zeros([1, problem.n_outputs // problem.likelihood.positions], tf.float64)
     weights = problem.data.n_examples * fitted.mean_weight
-    rest = costs - weights * float(one.loss(nothing, nothing)[0])
+    rest = costs - weights * least_loss(problem.likelihood)
     half = 0.5 * fitted.mean_weight * freedom_of(problem, fitted.settings).n_observations
     noises = np.array([noise.low, noise.high, np.clip(rest / half, noise.low, noise.high)])
     found = costs - rest + half * np.log(noises) + rest / noises

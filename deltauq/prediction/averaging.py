@@ -158,7 +158,7 @@ class _Sums:
             _add_product(slope[chosen], rows.values[chosen], self.gradients[g])
 
     def divide(self) -> None:
-        """Make means of the sums."""
+        """Divide the sums of each group by its number of predictions, in place."""
         self.means /= self.counts[:, None]
         self.norms /= self.counts[:, None]
         self.gradients /= self.counts[:, None, None]
