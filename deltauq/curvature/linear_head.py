@@ -20,6 +20,9 @@ Array = npt.NDArray[Any]
 #: Bytes of products `[B, C, b]` that are held at a time.
 _BLOCK_BYTES = 2**26
 
+#: Columns of V that are multiplied at a time: each takes a copy of itself and of its image.
+_COLUMNS = 8
+
 
 class LinearHeadGGN(CurvatureOperator):
     """The GGN where the logits are h W + b and nothing else is uncertain.
@@ -36,6 +39,7 @@ class LinearHeadGGN(CurvatureOperator):
 
     positive_semidefinite = True
     needs_convex_loss = True
+    columns_per_product = 2 * _COLUMNS
 
     def __init__(self, *arguments: Any, head: LinearHead | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -50,30 +54,39 @@ class LinearHeadGGN(CurvatureOperator):
         return 0
 
     def _sum(self, vectors: Array, out: Array) -> None:
-        # D A_n D V with J_n V = h_n^T V_W + V_b, so J_n^T U = (h_n (x) U, U): D, J, S, J^T, D from
-        # the right to the left, the [C, P] rows of J never formed.
         out[:] = 0.0
-        scaled = self.scale.astype(vectors.dtype)[:, None] * vectors
-        width, total = vectors.shape[1], 0.0
-        for batch in self._batches(width):
-            image = np.zeros((*batch.logits.shape, width), vectors.dtype)
-            if (kernel := self._head.kernel) is not None:
-                part = scaled[kernel.start : kernel.stop].reshape(kernel.shape[0], -1)
-                image += (batch.features @ part).reshape(image.shape)
-            if (bias := self._head.bias) is not None:
-                image += scaled[bias.start : bias.stop]
-            weight = batch.weight[:, None, None]
-            image = weight * self.likelihood.hessian_times(batch.logits, batch.y, image)
-            if kernel is not None:
-                product = batch.features.T @ image.reshape(len(image), -1)
-                out[kernel.start : kernel.stop] += product.reshape(-1, width)
-            if bias is not None:
-                out[bias.start : bias.stop] += image.sum(axis=0)
+        scale = self.scale.astype(vectors.dtype)[:, None]
+        total = 0.0
+        for batch in self._batches(_COLUMNS):
+            for start in range(0, vectors.shape[1], _COLUMNS):
+                some = slice(start, start + _COLUMNS)
+                self._add(batch, scale, vectors[:, some], out[:, some])
             total += self._trace_of(batch) if self._trace is None else 0.0
-        out *= self.scale.astype(out.dtype)[:, None]
         if self._trace is None:
             self._check_finite(total, "trace")
             self._trace = total / self.data.n_examples
+
+    def _add(self, batch: _Batch, scale: Array, vectors: Array, out: Array) -> None:
+        """Add the sum over a batch of c_n w_n D A_n D V to `out`, for a few columns of V."""
+        # D A_n D V with J_n V = h_n^T V_W + V_b, so J_n^T U = (h_n (x) U, U): D, J, S, J^T, D from
+        # the right to the left, the [C, P] rows of J never formed.
+        width = vectors.shape[1]
+        image = np.zeros((*batch.logits.shape, width), vectors.dtype)
+        if (kernel := self._head.kernel) is not None:
+            rows = slice(kernel.start, kernel.stop)
+            part = (scale[rows] * vectors[rows]).reshape(kernel.shape[0], -1)
+            image += (batch.features @ part).reshape(image.shape)
+        if (bias := self._head.bias) is not None:
+            below = slice(bias.start, bias.stop)
+            image += scale[below] * vectors[below]
+        weight = batch.weight[:, None, None]
+        image = weight * self.likelihood.hessian_times(batch.logits, batch.y, image)
+        if kernel is not None:
+            product = (batch.features.T @ image.reshape(len(image), -1)).reshape(-1, width)
+            product *= scale[rows]
+            out[rows] += product
+        if bias is not None:
+            out[below] += scale[below] * image.sum(axis=0)
 
     def _batches(self, width: int) -> Iterator[_Batch]:
         """Features, logits, labels and weights, as many examples at a time as products fit."""

@@ -50,6 +50,8 @@ class CurvatureOperator(abc.ABC):
     made_of_scores: ClassVar[bool] = False
     #: It takes the loss for convex in the logits, and is refused where an example shows otherwise.
     needs_convex_loss: ClassVar[bool] = False
+    #: Vectors of length P that a product takes beside V and A V, however many columns they have.
+    columns_per_product: ClassVar[int] = 0
     #: The solver of its eigenpairs, a name in `deltauq.curvature.solver_kinds.SOLVERS`; None takes
     #: "nystrom" where no eigenvalue is negative, and "lanczos" elsewhere.
     solver: ClassVar[str | None] = None

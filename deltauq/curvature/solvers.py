@@ -84,7 +84,8 @@ def solver_columns(operator: type[CurvatureOperator], rank: int, n_params: int) 
 
 def bound_columns(rank: int) -> int:
     """Number of vectors of length P, at most, that bounding what is left out takes beside."""
-    return (_BOUND_BLOCKS + 4) * _bound_width(rank)
+    # The basis; Z and A Z, twice in a sketch that holds them; three blocks on the way to the next.
+    return (_BOUND_BLOCKS + 7) * _bound_width(rank)
 
 
 class _Nystrom:
@@ -264,8 +265,8 @@ def _from_the_ends(count: int, ends: Ends) -> Array:
 
 
 def _sketch_columns(rank: int, n_params: int) -> int:
-    """The sketch, its image and the work beside them."""
-    return min(3 * (rank + _oversampling(rank)), 3 * n_params)
+    """The sketch, its image and the eigenvectors, or the next block while it is made."""
+    return 3 * min(rank + _oversampling(rank), n_params)
 
 
 def _krylov_columns(rank: int, n_params: int) -> int:

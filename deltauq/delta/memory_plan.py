@@ -18,6 +18,10 @@ from deltauq.runtime.memory import gib
 
 __all__ = ["MemoryPlan", "plan_memory"]
 
+#: Bytes a parameter that a fit takes whatever its rank: rates, the cost's gradient, its shares and
+#: the prior's metric, in float64.
+_BYTES_A_PARAMETER = 32
+
 #: Bytes of the buffer in which rows are gathered, and rows it should hold where memory allows.
 _BUFFER_BYTES = 2**29
 _BUFFER_ROWS = 256
@@ -31,7 +35,8 @@ class MemoryPlan:
     """Bytes that a fit takes beyond what the process holds already.
 
     Attributes:
-        vectors: tall matrices of the eigenvalue solver, `[P, m]` each, those in files left out.
+        vectors: what is as long as P: the tall matrices `[P, m]` of the eigenvalue solver and of
+            products, those in files left out, and a few vectors beside them.
         buffer: per-example rows that are multiplied together, or activations that are kept.
         batch: activations and rows of one batch.
         batch_size: examples a step.
@@ -86,9 +91,12 @@ def plan_memory(
     activations = network.activation_bytes(spec)
     columns = max(basis_columns(operator, rank, network.n_params) for operator in operators)
     mapped = vectors_in_files and not is_dense(rank, network.n_params)
-    vectors = 0 if mapped else columns * row
+    in_memory = max(operator.columns_per_product for operator in operators)
     if bounds:
-        vectors += certificate_columns(rank, network.n_params) * row
+        in_memory += certificate_columns(rank, network.n_params)
+    if not mapped:
+        in_memory += columns
+    vectors = in_memory * row + _BYTES_A_PARAMETER * network.n_params
 
     kept = _KEPT_BYTES if n_rows is None else min(_KEPT_BYTES, 2 * n_rows * activations)
 

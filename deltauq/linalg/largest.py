@@ -98,7 +98,10 @@ def bound_largest_eigenvalue(
     """
     quantile = float(scipy.stats.chi2.ppf(failure, start.shape[1]))
     # Z = Q_1 (Q_1^T Z), so F_1 = C_11 = (Q_1^T Z)^-1, and E Q_1 follows from E Z.
-    basis = orthonormal_basis(start)
+    width = start.shape[1]
+    room = np.empty((len(start), min(max_blocks * width, len(start))), start.dtype)
+    basis = room[:, :width]
+    basis[:] = orthonormal_basis(start)
     inverse = np.linalg.inv(inner_products(basis, start))
     image = combine(image, inverse)
     recurrence = _Recurrence(inverse)
@@ -116,7 +119,9 @@ def bound_largest_eigenvalue(
         full = not following.shape[1] or basis.shape[1] + following.shape[1] > len(basis)
         if full or blocks == max_blocks or is_enough(found.at_least, found.bound):
             break
-        basis = np.concatenate([basis, following], axis=1)
+        held = basis.shape[1] + following.shape[1]
+        room[:, basis.shape[1] : held] = following
+        basis = room[:, :held]
         image = np.asarray(matmat(following), basis.dtype)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import mmap
+import tracemalloc
 
 import keras
 import numpy as np
@@ -76,6 +77,33 @@ def test_a_plan_fits_or_is_refused(network, operator):
         plan(network, operator, 200, 2**20)
 
 
+@pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+@pytest.mark.parametrize(
+    ("curvature", "layers", "rowless"),
+    [("opg", None, False), ("ggn", None, False), ("ggn", "last", True), ("hessian", None, True)],
+)
+def test_a_fit_holds_no_more_than_its_plan(curvature, layers, rowless):
+    """P of 200,000, with a bound on what is left out: the peak as Python counts it."""
+    n_inputs, hidden, n_classes = (30, 200, 1000) if layers else (1000, 200, 3)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, n_inputs)).astype(np.float32)
+    y = rng.integers(0, n_classes, 40)
+    stack = [keras.layers.Dense(hidden, "tanh"), keras.layers.Dense(n_classes)]
+    model = keras.Sequential([keras.Input((n_inputs,)), *stack])
+    method = DeltaMethod(
+        model, curvature, layers=layers, rank=30, l2=0.1, batch_size=20, progress=False
+    )
+    tracemalloc.start()
+    try:
+        method.fit(x, y)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    plan = method._fitted.problem.plan
+    rows = 0 if rowless else plan.buffer
+    assert peak <= plan.vectors + plan.batch + rows + 2**23  # for TensorFlow's objects in Python
+
+
 def test_a_batch_size_that_was_chosen_is_kept(network):
     assert plan(network, GGN, 20, 2**34, batch_size=7).batch_size == 7
     with pytest.raises(MemoryLimitError, match="batches of 4096"):
@@ -144,7 +172,7 @@ def test_files_take_the_vectors_out_of_the_plan(network):
     with pytest.raises(MemoryLimitError, match=r"vectors_dir="):
         plan(network, OPG, 2_000, free)
     found = plan(network, OPG, 2_000, free, vectors_in_files=True)
-    assert found.vectors == 0
+    assert found.vectors == 32 * network.n_params
     with pytest.raises(MemoryLimitError):  # dense matrices stay in memory
         plan(network, OPG, "full", free, vectors_in_files=True)
 
