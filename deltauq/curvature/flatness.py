@@ -117,7 +117,7 @@ def measure_flatness(network: Network, likelihood: Likelihood, data: Batches) ->
                 values[counted] for values in likelihood.curvature_and_slope(logits[some], y[some])
             )
             _check_finite(curvature, slope, likelihood)
-            if likelihood.outcome == "classes":
+            if likelihood.is_one_distribution:
                 curvature, slope = (x.sum(axis=1, keepdims=True) for x in (curvature, slope))
             flat = likelihood.is_flat(curvature, slope, epsilon)
             # At a probability of one to rounding the slope is the root of it, and no pull.
@@ -136,7 +136,7 @@ def refuse_linear_loss(found: Flatness, likelihood: Likelihood) -> None:
     """
     if not len(found.linear):
         return
-    where = "the outputs" if likelihood.outcome == "classes" else f"output {found.linear.tolist()}"
+    where = "the outputs" if likelihood.is_one_distribution else f"output {found.linear.tolist()}"
     raise NotPositiveDefiniteError(
         f"the loss has no curvature in {where}, so that its inverse would be that of L2 alone",
         expected="a positive second derivative at some of the examples; "

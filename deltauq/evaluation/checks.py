@@ -199,14 +199,14 @@ def weights_seen(data: Batches) -> Iterator[Finding]:
 
 def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Iterator[Finding]:
     """Look for classes or labels without an example."""
-    if likelihood.outcome == "quantities":
+    if not likelihood.has_classes:
         return
     n_outputs = len(likelihood.shown_logits(n_outputs // likelihood.positions))
     counts = np.zeros(n_outputs)
     for batch in data:
         count = batch.count.numpy().ravel()
         counts += count @ indicators(batch.y.numpy().reshape(len(count), -1), n_outputs)
-    names = getattr(likelihood.at_one_position, "classes", None) or range(n_outputs)
+    names = likelihood.at_one_position.classes or range(n_outputs)
     unseen = [str(name) for name, count in zip(names, counts, strict=True) if count == 0]
     if unseen:
         yield Finding(

@@ -16,7 +16,7 @@ from deltauq.delta.delta_method import DeltaMethod
 from deltauq.errors import InvalidInputError, optional
 from deltauq.evaluation.metrics import Agreement, agreement, error_auroc
 from deltauq.linalg import Eigenpairs
-from deltauq.prediction import Estimate, Prediction
+from deltauq.prediction import Estimate
 from deltauq.prediction.tables import notebook_table, terminal_table
 from deltauq.runtime.showing import Shown
 
@@ -101,10 +101,11 @@ class Comparison(Shown):
     def baseline_auroc(self) -> float | None:
         """AUROC of 1 - max p, which needs no curvature at all; None where there are no classes."""
         prediction = self.reference.prediction
-        if self.y is None or not isinstance(prediction, Prediction):
+        unsure = prediction.least_confidence
+        if self.y is None or unsure is None:
             return None
-        unsure = 1 - prediction.probabilities.max(axis=1)
-        return _auroc(prediction, unsure, prediction.is_wrong(self.y))
+        wrong = prediction.is_wrong(self.y)
+        return None if wrong is None else _auroc(prediction, unsure, wrong)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table of figures, one dictionary per curvature."""

@@ -37,10 +37,22 @@ class Likelihood(abc.ABC):
     convex: bool = True
     #: It is positive at every label, but for saturation; otherwise the data are asked.
     curved: bool = False
+    #: Names of the classes in the order of the model's outputs, where they are known.
+    classes: tuple[str, ...] | None = None
     #: Predictions that one input makes: positions of a sequence, pixels of an image.
     positions: int = 1
     #: Axes of the labels that count observations: inputs, and positions where there are some.
     observed_axes: int = 1
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels say which classes or labels are there; numbers of a regression do not."""
+        return self.outcome != "quantities"
+
+    @property
+    def is_one_distribution(self) -> bool:
+        """Whether all outputs together give one distribution, as those of several classes do."""
+        return self.outcome == "classes"
 
     def check_outputs(self, n_outputs: int) -> None:
         """Refuse a model whose number of outputs C does not go with this likelihood.
@@ -195,6 +207,17 @@ class Likelihood(abc.ABC):
             expected="a regression",
             received=repr(self),
         )
+
+    def observation_variance(self, mean: Any) -> Any:
+        """Variance of an observation around its mean, `[B, C]`; of a regression alone.
+
+        A likelihood whose variance goes with the mean, as a Poisson distribution's does, has it
+        here and no `noise_variance`.
+
+        Args:
+            mean: what is predicted `[B, C]`, an array or a tensor: the variance is of that kind.
+        """
+        return 0.0 * mean + self.noise_variance()
 
     def shown_logits(self, n_outputs: int) -> Array:
         """The matrix `[M, C]` that makes the logits a prediction shows of those of the network."""

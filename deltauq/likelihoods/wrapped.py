@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -96,6 +96,10 @@ class Wrapped(Likelihood):
     def noise_variance(self) -> Array:
         """Noise variances of the inner likelihood, `[C]`; it raises where it has none."""
         return self.inner.noise_variance()
+
+    def observation_variance(self, mean: Any) -> Any:
+        """Variances of observations by the inner likelihood, `[B, C]`."""
+        return self.inner.observation_variance(mean)
 
     def shown_logits(self, n_outputs: int) -> Array:
         """The matrix `[M, C]` that makes the inner likelihood's shown logits from the network's."""

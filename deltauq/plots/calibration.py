@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.plots.canvas import BLACK, BLUE, GREY, VERMILION, new_axes, tidy
-from deltauq.plots.points import counted, events, is_of_classes, is_of_labels, misclassified
+from deltauq.plots.points import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +41,8 @@ def reliability(
     from deltauq.evaluation import metrics  # not at the top: TensorFlow comes with it
 
     prediction, y = counted(prediction, y)
-    ax, labels = new_axes(ax, figsize=(4.9, 5.1)), is_of_labels(prediction)
-    curve = metrics.reliability(*events(prediction, y), n_bins)
+    ax, events = new_axes(ax, figsize=(4.9, 5.1)), prediction.events(y)
+    curve = metrics.reliability(events.probability, np.asarray(events.happened), n_bins)
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
     whiskers = np.maximum([curve.observed - curve.lower, curve.upper - curve.observed], 0.0)
     ax.errorbar(
@@ -57,13 +57,19 @@ def reliability(
         capsize=2.5,
         label=f"observed, mean gap {curve.error:.3f}",
     )
-    whats = "labels" if labels else "inputs"
-    ax.annotate(whats, (-0.03, -0.06), ha="right", va="center", fontsize=7, annotation_clip=False)
+    ax.annotate(
+        f"{events.unit}s",
+        (-0.03, -0.06),
+        ha="right",
+        va="center",
+        fontsize=7,
+        annotation_clip=False,
+    )
     for x, n in zip(curve.predicted, curve.count, strict=True):
         ax.annotate(_short_count(int(n)), (x, -0.06), ha="center", va="center", fontsize=7)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.11, 1.04), aspect="equal")
-    ax.set_xlabel(f"probability of {'a label' if labels else 'the predicted class'}")
-    ax.set_ylabel(f"share that was {'there' if labels else 'right'}")
+    ax.set_xlabel(f"probability of {events.subject}")
+    ax.set_ylabel(f"share that was {events.verb}")
     # Above the axes: a wide whisker may be anywhere in them.
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return tidy(ax)
@@ -92,11 +98,11 @@ def risk_coverage(
 
     prediction, y, score = counted(prediction, y, score)
     ax = new_axes(ax)
-    wrong = misclassified(prediction, y)
+    wrong = prediction.is_wrong(y)
     own = metrics.risk_coverage(prediction.score if score is None else np.asarray(score), wrong)
     _add_curve(ax, own, "by the score", color=BLUE, linewidth=1.8)
-    if is_of_classes(prediction):
-        unsure = 1 - prediction.probabilities.max(axis=1)
+    unsure = prediction.least_confidence
+    if unsure is not None:
         _add_curve(
             ax,
             metrics.risk_coverage(unsure, wrong),

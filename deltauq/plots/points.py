@@ -1,4 +1,4 @@
-"""What plots take from a prediction: points, truth and names, checked against each other."""
+"""What plots take beside a prediction: columns, names and indices, checked against it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ import numpy.typing as npt
 from deltauq.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from deltauq.prediction import Estimate, MultiLabelPrediction, Prediction
+    from deltauq.prediction import Estimate
 
 __all__ = [
     "checked_index",
-    "checked_truth",
     "counted",
-    "events",
-    "is_of_classes",
-    "is_of_labels",
-    "misclassified",
     "output_names",
-    "predicted",
     "shortened",
 ]
 
@@ -30,20 +24,6 @@ Array = npt.NDArray[Any]
 
 #: Letters of a class's name in a picture.
 _LETTERS = 24
-
-
-def is_of_classes(prediction: Any) -> bool:
-    """Whether a prediction is of one of several classes."""
-    from deltauq.prediction import Prediction  # not at the top: TensorFlow comes with it
-
-    return isinstance(prediction, Prediction)
-
-
-def is_of_labels(prediction: Any) -> bool:
-    """Whether a prediction is of several yes-or-no labels."""
-    from deltauq.prediction import MultiLabelPrediction
-
-    return isinstance(prediction, MultiLabelPrediction)
 
 
 def counted(prediction: Any, *columns: Any) -> tuple[Any, ...]:
@@ -59,56 +39,6 @@ def counted(prediction: Any, *columns: Any) -> tuple[Any, ...]:
         array if array is None or array.shape[:1] != kept.shape else array[kept] for array in arrays
     )
     return prediction[kept], *some
-
-
-def predicted(prediction: Prediction | MultiLabelPrediction) -> tuple[Array, Array]:
-    """Probability and standard error of the predicted class `[N]`; of every label `[N C]`."""
-    if is_of_labels(prediction):
-        return prediction.probabilities.ravel(), prediction.std.ravel()
-    n = np.arange(len(prediction))
-    return prediction.probabilities[n, prediction.labels], prediction.std[n, prediction.labels]
-
-
-def events(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> tuple[Array, Array]:
-    """Probabilities, and whether what they are about came true, `[N]` each, of labels `[N C]`."""
-    truth = checked_truth(prediction, y)
-    if is_of_labels(prediction):
-        return prediction.probabilities.ravel(), truth.ravel() > 0.5
-    return predicted(prediction)[0], prediction.labels == truth
-
-
-def misclassified(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> Array:
-    """Whether the prediction of each input was wrong `[N]`, given the truth."""
-    return prediction.is_wrong(checked_truth(prediction, y))
-
-
-def checked_truth(prediction: Estimate, y: npt.ArrayLike) -> Array:
-    """Labels in the form that the prediction has: class numbers `[N]`, otherwise `[N, C]`.
-
-    Args:
-        prediction: of N inputs.
-        y: `[N]`, `[N, 1]` or `[N, C]`; of classes, one-hot rows will do.
-
-    Raises:
-        InvalidInputError: they do not fit the prediction.
-    """
-    from deltauq.likelihoods.class_numbers import class_numbers
-
-    n, n_outputs = prediction.logits.shape
-    truth = np.asarray(y)
-    if not is_of_classes(prediction):
-        truth = truth[:, None] if truth.shape == (n,) and n_outputs == 1 else truth
-        fits, expected = truth.shape == (n, n_outputs), f"labels [{n}, {n_outputs}]"
-    else:
-        fits = truth.shape in ((n,), (n, 1), (n, n_outputs))
-        expected = f"class numbers [{n}]"
-    if not fits:
-        raise InvalidInputError(
-            "y does not fit the prediction",
-            expected=f"{expected}, one row an input",
-            received=f"shape {list(np.shape(y))}",
-        )
-    return class_numbers(truth) if is_of_classes(prediction) else truth
 
 
 def output_names(class_names: Sequence[Any] | None, n_outputs: int) -> list[str]:

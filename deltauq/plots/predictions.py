@@ -20,12 +20,8 @@ from deltauq.plots.canvas import (
 )
 from deltauq.plots.points import (
     checked_index,
-    checked_truth,
     counted,
-    is_of_labels,
-    misclassified,
     output_names,
-    predicted,
     shortened,
 )
 
@@ -64,14 +60,13 @@ def probability_against_error(
     """
     prediction, y = counted(prediction, y)
     ax = new_axes(ax)
-    p, se = predicted(prediction)
-    labels = is_of_labels(prediction)
+    events = prediction.events(y)
+    p, se, wrong = events.probability, events.std, events.wrong
     style: dict[str, Any] = {"rasterized": len(p) > MAX_POINTS, "linewidths": 0.6}
-    if y is None:
-        name = f"{'labels' if labels else 'inputs'} ({len(p):,})"
+    if wrong is None:
+        name = f"{events.unit}s ({len(p):,})"
         ax.scatter(p, se, s=14, c=BLUE, alpha=0.6, label=name, **style)
     else:
-        wrong = _wrong_points(prediction, y)
         right, misses = ~wrong, f"wrong ({np.count_nonzero(wrong):,})"
         hits = f"right ({np.count_nonzero(right):,})"
         ax.scatter(p[right], se[right], s=14, c=SKY, marker="o", alpha=0.6, label=hits, **style)
@@ -81,7 +76,7 @@ def probability_against_error(
         )
     ax.set_xlim(right=1.015)
     ax.set_ylim(bottom=-0.02 * max(float(se.max(initial=0.0)), 1e-12))
-    ax.set_xlabel(f"probability of {'a label' if labels else 'the predicted class'}")
+    ax.set_xlabel(f"probability of {events.subject}")
     ax.set_ylabel("its standard error")
     ax.legend(frameon=False)
     return tidy(ax)
@@ -110,7 +105,7 @@ def class_bars(
     """
     names = output_names(class_names, prediction.logits.shape[1])
     index = checked_index(index, prediction)
-    true = None if y is None else int(checked_truth(prediction, y)[index])
+    true = None if y is None else int(prediction.checked_truth(y)[index])
     one = prediction[[index]]
     lower, upper = (ends[0] for ends in one.interval(level))
     p, predicted = one.probabilities[0], int(one.labels[0])
@@ -202,13 +197,6 @@ def _in_place_of(ax: Axes) -> SubFigure:
     return ax.figure.add_subfigure(place)
 
 
-def _wrong_points(prediction: Prediction | MultiLabelPrediction, y: npt.ArrayLike) -> Array:
-    """Which points of a scatter plot are wrong predictions `[N]`, or `[N C]` of labels."""
-    if is_of_labels(prediction):
-        return np.asarray(prediction.labels != (checked_truth(prediction, y) > 0.5)).ravel()
-    return misclassified(prediction, y)
-
-
 def _shown_classes(p: Array, true: int | None) -> list[int]:
     """The classes that get a bar: all, or the most probable ones and the true one."""
     if len(p) <= _MAX_BARS:
@@ -227,7 +215,7 @@ def _title(
     title = f"predicted {shortened(names[c])} (p = {p:.{digits}f} ± {_error(se, digits)})"
     if y is None:
         return title
-    return f"{title}, true {shortened(names[int(checked_truth(prediction, y)[index])])}"
+    return f"{title}, true {shortened(names[int(prediction.checked_truth(y)[index])])}"
 
 
 def _error(se: float, digits: int) -> str:

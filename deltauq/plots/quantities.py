@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, MAX_POINTS, SKY, VERMILION, new_axes, tidy
-from deltauq.plots.points import checked_truth, counted
+from deltauq.plots.points import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def regression_band(
     )
     ax.plot(along, prediction.mean[order, column], color=BLACK, linewidth=1.5, label="mean")
     if y is not None:
-        seen = checked_truth(prediction, y)[order, column]
+        seen = prediction.checked_truth(y)[order, column]
         ax.scatter(
             along, seen, s=12, facecolors="none", edgecolors=VERMILION, label="observed", zorder=3
         )
@@ -114,7 +114,7 @@ def mean_against_error(
     if y is None:
         ax.scatter(mean, se, s=14, c=BLUE, alpha=0.6, label=f"inputs ({len(mean):,})", **style)
     else:
-        seen = checked_truth(prediction, y)[:, column]
+        seen = prediction.checked_truth(y)[:, column]
         lower, upper = (end[:, column] for end in prediction.interval(level, of="observation"))
         out = (seen < lower) | (seen > upper)
         within = f"observation within its {100 * level:g} % interval ({np.count_nonzero(~out):,})"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, YELLOW, new_axes
-from deltauq.plots.points import is_of_classes, output_names, shortened
+from deltauq.plots.points import output_names, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def _predict(source: Any, inputs: Array) -> Prediction:
     """Predictions of the source at some inputs; `InvalidInputError` if it is no classifier."""
     predict = getattr(source, "predict_uncertainty", None) or getattr(source, "predict", None)
     prediction: Any = predict(inputs) if predict else None
-    if not is_of_classes(prediction):
+    if getattr(prediction, "outcome", None) != "classes":
         raise InvalidInputError(
             "decision regions need predictions of one of several classes, with standard errors",
             expected="a fitted DeltaMethod, or an estimator with predict_uncertainty",

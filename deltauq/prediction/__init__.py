@@ -8,8 +8,10 @@ from deltauq.prediction.classes import (
     VarianceSplit,
 )
 from deltauq.prediction.estimate import Estimate, join, normal_quantile
+from deltauq.prediction.events import Events
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.propagation import (
+    PREDICTIONS,
     ROUNDING,
     assemble,
     predict,
@@ -19,9 +21,11 @@ from deltauq.prediction.propagation import (
 from deltauq.prediction.quantities import RegressionPrediction
 
 __all__ = [
+    "PREDICTIONS",
     "ROUNDING",
     "DifferenceTest",
     "Estimate",
+    "Events",
     "MultiLabelPrediction",
     "Prediction",
     "RegressionPrediction",

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import scipy.special
 import scipy.stats
 from beartype import beartype
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int, jaxtyped
 from deltauq.errors import check_choice
 from deltauq.likelihoods.class_numbers import class_numbers
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
+from deltauq.prediction.events import Events
 from deltauq.runtime.showing import Shown
 
 if TYPE_CHECKING:
@@ -75,6 +77,9 @@ class Prediction(Estimate, Shown):
     rows sum to one, those of `covariance` to zero.
     """
 
+    outcome = "classes"
+    mean_name = "probabilities"
+
     def __repr__(self) -> str:
         score = self.unmasked.score
         median = f", median score {np.median(score):.3g}" if len(score) else ""
@@ -90,13 +95,43 @@ class Prediction(Estimate, Shown):
         """The most probable class of every input `[N]`, as class numbers."""
         return np.asarray(np.argmax(self.logits, axis=1))
 
-    def is_wrong(self, y: Array) -> Array:
+    def checked_truth(self, y: npt.ArrayLike) -> Array:
+        """Labels as class numbers `[N]`, as `Estimate.checked_truth`."""
+        n, n_classes = self.logits.shape
+        fits = np.shape(y) in ((n,), (n, 1), (n, n_classes))
+        self._refuse_unless(fits, f"class numbers [{n}]", y)
+        return class_numbers(y)
+
+    @property
+    def least_confidence(self) -> Array:
+        """One minus the probability of the most probable class `[N]`."""
+        return np.asarray(1 - self.probabilities.max(axis=1))
+
+    def events(self, y: npt.ArrayLike | None = None) -> Events:
+        """The predicted classes as events, one an input: each comes true where it is right.
+
+        Args:
+            y: the classes, as `checked_truth` takes them; None where they are not known.
+        """
+        n = np.arange(len(self))
+        happened = None if y is None else np.asarray(self.labels == self.checked_truth(y))
+        return Events(
+            self.probabilities[n, self.labels],
+            self.std[n, self.labels],
+            happened,
+            None if happened is None else ~happened,
+            unit="input",
+            subject="the predicted class",
+            verb="right",
+        )
+
+    def is_wrong(self, y: npt.ArrayLike) -> Array:
         """Whether the most probable class is another than the label `[N]`.
 
         Args:
             y: labels, as the likelihood's `check_labels` gives them.
         """
-        return np.asarray(self.labels != class_numbers(y))
+        return np.asarray(self.labels != self.checked_truth(y))
 
     @cached_property
     def entropy(self) -> Array:

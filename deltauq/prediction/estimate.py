@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,9 @@ import tensorflow as tf
 from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 
+from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.errors import InvalidInputError, check_share, optional
+from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.prediction.tables import notebook_table, terminal_table
 
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     import rich.table
     from tensorflow_probability.python.distributions import Distribution
 
-__all__ = ["NONE_MASKED", "Array", "Estimate", "join", "normal_quantile"]
+__all__ = ["NONE_MASKED", "Array", "Estimate", "Moments", "join", "normal_quantile"]
 
 Array = npt.NDArray[Any]
 Kind = TypeVar("Kind", bound="Estimate")
+
+#: Logits, means, the covariances of both, and between what the standard errors of both lie.
+Moments = tuple[Array, Array, Array, Array, Array | None, Array | None]
 
 #: Stands for an array of False, as long as there are predictions.
 NONE_MASKED = np.zeros(0, bool)
@@ -55,6 +60,12 @@ class Estimate:
             training: padding. Their means and standard errors are what the model gives; their
             scores are NaN, and tables, plots, reports and comparisons leave them out.
     """
+
+    #: The outcome of the likelihoods whose predictions have this form, by which a prediction finds
+    #: its story in a report and its interval in a SavedModel; None for a form without likelihoods.
+    outcome: ClassVar[str | None] = None
+    #: What the means are called.
+    mean_name: ClassVar[str] = "mean"
 
     logits: Float[np.ndarray, "N C"]
     mean: Float[np.ndarray, "N C"]
@@ -175,13 +186,60 @@ class Estimate:
         """One number a prediction, NaN for those that are masked."""
         return np.where(self.masked, np.nan, values)
 
-    def is_wrong(self, y: Array) -> Array | None:
+    @classmethod
+    def of_moments(
+        cls, likelihood: Likelihood, moments: Moments, masked: Array, noise: NoiseRange | None
+    ) -> Self:
+        """Make the prediction of a likelihood from logits, means and their covariances.
+
+        Args:
+            likelihood: whose outcome is that of the class.
+            moments: the first six fields.
+            masked: predictions that the mask on the model's output takes out `[N]`.
+            noise: how far the estimated noise of a regression is known; None elsewhere.
+        """
+        del likelihood, noise
+        return cls(*moments, masked=masked)
+
+    def checked_truth(self, y: npt.ArrayLike) -> Array:
+        """Labels in the form that the prediction has: class numbers `[N]`, otherwise `[N, C]`.
+
+        Args:
+            y: `[N]`, `[N, 1]` or `[N, C]`; of classes, one-hot rows will do.
+
+        Raises:
+            InvalidInputError: they do not fit the prediction.
+        """
+        n, n_outputs = self.logits.shape
+        truth = np.asarray(y)
+        truth = truth[:, None] if truth.shape == (n,) and n_outputs == 1 else truth
+        self._refuse_unless(truth.shape == (n, n_outputs), f"labels [{n}, {n_outputs}]", y)
+        return truth
+
+    def is_wrong(self, y: npt.ArrayLike) -> Array | None:
         """Whether each input was misclassified `[N]`; None where nothing is classified.
 
         Args:
-            y: labels, as the likelihood's `check_labels` gives them.
+            y: labels, as `checked_truth` takes them.
         """
         return None
+
+    @property
+    def least_confidence(self) -> Array | None:
+        """The score 1 - max p `[N]`, which needs no standard errors; None where there is no such p.
+
+        It is what a score from standard errors has to be better than.
+        """
+        return None
+
+    @staticmethod
+    def _refuse_unless(fits: bool, expected: str, y: npt.ArrayLike) -> None:
+        if not fits:
+            raise InvalidInputError(
+                "y does not fit the prediction",
+                expected=f"{expected}, one row an input",
+                received=f"shape {list(np.shape(y))}",
+            )
 
     def distribution(self) -> Distribution:
         """The normal distribution of the logits, `tfp.distributions`, batch `[N]`, event `[C]`.

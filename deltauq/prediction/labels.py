@@ -7,12 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 import scipy.special
 from beartype import beartype
 from jaxtyping import jaxtyped
 
 from deltauq.prediction.classes import VarianceSplit, interval_of
 from deltauq.prediction.estimate import Array, Estimate
+from deltauq.prediction.events import Events
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +26,9 @@ __all__ = ["MultiLabelPrediction"]
 @dataclass(frozen=True)
 class MultiLabelPrediction(Estimate):
     """Probabilities of C labels of N inputs, which need not sum to one, with their uncertainty."""
+
+    outcome = "labels"
+    mean_name = "probabilities"
 
     def __repr__(self) -> str:
         return f"MultiLabelPrediction({self._count}, {self.logits.shape[1]} labels)"
@@ -38,13 +43,30 @@ class MultiLabelPrediction(Estimate):
         """Whether each label is more probable than not `[N, C]`."""
         return np.asarray(self.logits > 0)
 
-    def is_wrong(self, y: Array) -> Array:
+    def is_wrong(self, y: npt.ArrayLike) -> Array:
         """Whether any of an input's labels is predicted wrong `[N]`.
 
         Args:
-            y: labels, as the likelihood's `check_labels` gives them.
+            y: the labels, as `checked_truth` takes them.
         """
-        return np.asarray(np.any(self.labels != (y > 0.5), axis=1))
+        return np.asarray(np.any(self.labels != (self.checked_truth(y) > 0.5), axis=1))
+
+    def events(self, y: npt.ArrayLike | None = None) -> Events:
+        """The labels as events, C an input side by side: each comes true where it is there.
+
+        Args:
+            y: the labels, as `checked_truth` takes them; None where they are not known.
+        """
+        happened = None if y is None else np.asarray(self.checked_truth(y) > 0.5).ravel()
+        return Events(
+            self.probabilities.ravel(),
+            self.std.ravel(),
+            happened,
+            None if happened is None else np.asarray(self.labels.ravel() != happened),
+            unit="label",
+            subject="a label",
+            verb="there",
+        )
 
     @cached_property
     def entropy(self) -> Array:

@@ -15,13 +15,20 @@ from deltauq.linalg import root_diagonal
 from deltauq.network.jacobians import Workspace
 from deltauq.prediction.classes import Prediction, SomeClassesPrediction
 from deltauq.prediction.directions import Directions, Shown, SomeClasses
-from deltauq.prediction.estimate import Array, Estimate, join
+from deltauq.prediction.estimate import Array, Estimate, Moments, join
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.linearization import Linearization
 from deltauq.prediction.quantities import RegressionPrediction
 from deltauq.prediction.result_memory import ResultMemory
 
-__all__ = ["ROUNDING", "assemble", "predict", "predict_some", "prediction_memory"]
+__all__ = ["PREDICTIONS", "ROUNDING", "assemble", "predict", "predict_some", "prediction_memory"]
+
+#: The form of the predictions of every outcome that a likelihood may have.
+PREDICTIONS: dict[str, type[Estimate]] = {
+    "classes": Prediction,
+    "labels": MultiLabelPrediction,
+    "quantities": RegressionPrediction,
+}
 
 #: Relative rounding of a standard error in the network's precision, by which bounds are widened.
 ROUNDING = {"float32": 1e-4, "float64": 1e-9}
@@ -141,15 +148,7 @@ def assemble(
         noise: how far the estimated noise of a regression is known, which widens them too.
     """
     moments = _moments(shown, middle, outer, dtype, noise)
-    if likelihood.outcome == "quantities":
-        variance = np.broadcast_to(likelihood.noise_variance(), shown.mean.shape)
-        ends = None if noise is None else np.array([noise.low, noise.high])
-        limits = None if ends is None else variance[..., None] * ends
-        return RegressionPrediction(
-            *moments, noise=variance, noise_limits=limits, masked=shown.masked
-        )
-    kind = Prediction if likelihood.outcome == "classes" else MultiLabelPrediction
-    return kind(*moments, masked=shown.masked)
+    return PREDICTIONS[likelihood.outcome].of_moments(likelihood, moments, shown.masked, noise)
 
 
 def _moments(
@@ -158,7 +157,7 @@ def _moments(
     outer: Sequence[Array] | None,
     dtype: str,
     noise: NoiseRange | None = None,
-) -> tuple[Array, Array, Array, Array, Array | None, Array | None]:
+) -> Moments:
     """The first six fields of an `Estimate`."""
     return (
         shown.logits,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 
+from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.errors import check_choice
+from deltauq.likelihoods import Likelihood
 from deltauq.prediction.classes import VarianceSplit
-from deltauq.prediction.estimate import Array, Estimate, normal_quantile
+from deltauq.prediction.estimate import Array, Estimate, Moments, normal_quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +33,20 @@ class RegressionPrediction(Estimate):
             `noise_bounds`.
     """
 
+    outcome = "quantities"
+
     noise: Float[np.ndarray, "N C"] = field(kw_only=True)
     noise_limits: Float[np.ndarray, "N C 2"] | None = field(kw_only=True, default=None)
+
+    @classmethod
+    def of_moments(
+        cls, likelihood: Likelihood, moments: Moments, masked: Array, noise: NoiseRange | None
+    ) -> Self:
+        """Make the prediction as `Estimate.of_moments`, with the variance of an observation."""
+        variance = np.asarray(likelihood.observation_variance(moments[1]))
+        ends = None if noise is None else np.array([noise.low, noise.high])
+        limits = None if ends is None else variance[..., None] * ends
+        return cls(*moments, noise=variance, noise_limits=limits, masked=masked)
 
     def __repr__(self) -> str:
         c = self.logits.shape[1]

@@ -27,6 +27,8 @@ _LARGEST_STD = 0.5
 class OfClasses(Story):
     """Story of a classifier, which finds one class for every input."""
 
+    outcome = "classes"
+    takes_images = True
     lead = "How sure a trained classifier is of its own probabilities, by the Delta method."
     question = (
         "A classifier gives every input a probability for each class, but not how far to trust "
@@ -45,7 +47,7 @@ class OfClasses(Story):
 
     def sentences(self) -> list[str]:
         """Sentences on the standard errors of the predicted classes, and of the wrong ones."""
-        se, wrong = plots.points.predicted(self.prediction)[1], self._wrong()
+        se, wrong = self.prediction.events().std, self._wrong()
         sentences = [
             "The median standard error of the predicted class's probability is "
             f"{number(float(np.median(se)))}; one input in twenty has more than "
@@ -65,7 +67,8 @@ class OfClasses(Story):
 
     def pictures(self) -> list[Picture]:
         """Plot of probability against standard error."""
-        p, se = plots.points.predicted(self.prediction)
+        events = self.prediction.events()
+        p, se = events.probability, events.std
         return [
             Picture(
                 "probability_against_error",
@@ -81,8 +84,7 @@ class OfClasses(Story):
 
     def judged(self) -> list[Block]:
         """Blocks that judge score and probabilities: AUROC, risk and coverage, calibration."""
-        unsure = 1 - self.prediction.probabilities.max(axis=1)
-        return told_score(self.study, unsure) + reliability_picture(self)
+        return told_score(self.study) + reliability_picture(self)
 
     def uncertain(self, chosen: Array) -> Table:
         """Table of inputs: predicted class, truth, probability, standard error and interval."""
@@ -140,7 +142,7 @@ class OfClasses(Story):
 
     def _wrong(self) -> Array | None:
         y = self.study.y
-        return None if y is None else plots.points.misclassified(self.prediction, y)
+        return None if y is None else self.prediction.is_wrong(y)
 
 
 def beyond_sentence(se: Array) -> list[str]:

@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 class OfLabels(Story):
     """Story of predictions of several labels, each there or not."""
 
+    outcome = "labels"
     lead = "How sure a trained model is of the probability of each label, by the Delta method."
     question = (
         "A model gives every input a probability for each of several labels, but not how far to "
@@ -69,7 +70,7 @@ class OfLabels(Story):
 
     def judged(self) -> list[Block]:
         """Blocks that judge score and probabilities: AUROC, risk and coverage, calibration."""
-        return told_score(self.study, None) + reliability_picture(self)
+        return told_score(self.study) + reliability_picture(self)
 
     def uncertain(self, chosen: Array) -> Table:
         """Table of inputs, each with its least certain label."""

@@ -13,12 +13,7 @@ from deltauq.curvature.cost import Stationarity
 from deltauq.data.weights import Weighting
 from deltauq.errors import InvalidInputError
 from deltauq.evaluation.comparison import Comparison, Run
-from deltauq.plots.points import checked_truth, counted, output_names
-from deltauq.prediction import (
-    MultiLabelPrediction,
-    Prediction,
-    RegressionPrediction,
-)
+from deltauq.plots.points import counted, output_names
 
 if TYPE_CHECKING:
     from deltauq.evaluation.diagnosis import Diagnosis
@@ -79,14 +74,6 @@ class Material:
     def __post_init__(self) -> None:
         if self.run is None:
             return
-        kinds = (Prediction, MultiLabelPrediction, RegressionPrediction)
-        if not isinstance(self.run.prediction, kinds):
-            raise InvalidInputError(
-                "a report cannot tell this kind of prediction",
-                expected="predictions of one of several classes, of several labels, or of numbers",
-                received=repr(self.run.prediction),
-                remedy="predict without classes=",
-            )
         if np.all(self.prediction.masked):
             raise InvalidInputError(
                 "there is nothing to report",
@@ -95,14 +82,6 @@ class Material:
             )
         self._leave_out_masked(self.run)
         output_names(self.class_names, self.prediction.logits.shape[1])
-        if self.y is not None:
-            checked_truth(self.prediction, self.y)
-        if self.images is not None and not isinstance(self.prediction, Prediction):
-            raise InvalidInputError(
-                "images are shown beside the probabilities of classes",
-                expected="predictions of one of several classes, or no images",
-                received=repr(self.prediction),
-            )
 
     def _leave_out_masked(self, run: Run) -> None:
         """Keep what is about predictions that are not masked."""
@@ -111,7 +90,7 @@ class Material:
         prediction, y, images, feature = counted(everything, *columns)
         changed = {
             "run": replace(run, prediction=prediction),
-            "y": y,
+            "y": None if y is None else prediction.checked_truth(y),
             "images": images,
             "feature": feature,
             "rows": np.flatnonzero(~everything.masked),

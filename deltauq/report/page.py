@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from deltauq import __version__
 from deltauq.errors import InvalidInputError, optional
 from deltauq.plots.canvas import unshown
-from deltauq.prediction import MultiLabelPrediction, Prediction, RegressionPrediction
+from deltauq.prediction import Estimate
 from deltauq.report.blocks import Block, Bullets, Picture, Section, Text
 from deltauq.report.certainty import certainty, certainty_sentence
 from deltauq.report.classes import OfClasses
@@ -24,14 +24,13 @@ from deltauq.report.words import curvature_name, curvature_names
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["figures", "to_html"]
+__all__ = ["STORIES", "figures", "story_of", "to_html"]
 
 _DPI = 144
 
-_STORIES: dict[type, type[Story]] = {
-    Prediction: OfClasses,
-    MultiLabelPrediction: OfLabels,
-    RegressionPrediction: OfQuantities,
+#: The story of every outcome that a prediction may have.
+STORIES: dict[str, type[Story]] = {
+    story.outcome: story for story in (OfClasses, OfLabels, OfQuantities)
 }
 
 _METHOD = (
@@ -40,6 +39,22 @@ _METHOD = (
     "divided by the number of training examples, is the weights' covariance; and the network's "
     "derivatives carry that covariance over to a standard error of every prediction."
 )
+
+
+def story_of(prediction: Estimate) -> type[Story]:
+    """The story that tells a prediction, by its outcome.
+
+    Raises:
+        InvalidInputError: a form of prediction that no story tells.
+    """
+    if prediction.outcome not in STORIES:
+        raise InvalidInputError(
+            "a report cannot tell this kind of prediction",
+            expected="predictions of one of several classes, of several labels, or of numbers",
+            received=repr(prediction),
+            remedy="predict without classes=",
+        )
+    return STORIES[prediction.outcome]
 
 
 def figures(study: Material) -> dict[str, Figure]:
@@ -81,7 +96,7 @@ def to_html(study: Material, figures: dict[str, Figure] | None = None) -> str:
 def _sections(study: Material) -> list[Section]:
     """What there is material for, in the order of a reader's questions."""
     parts: list[Section | None] = []
-    story = None if study.run is None else _STORIES[type(study.prediction)](study)
+    story = None if study.run is None else story_of(study.prediction)(study)
     if story is not None:
         parts = [_in_short(study, story), _asked(study, story)]
     parts.append(fitness(study))
@@ -104,7 +119,7 @@ def _sections(study: Material) -> list[Section]:
 def _lead(study: Material) -> str:
     if study.run is None:
         return "Whether a trained model is fit for standard errors by the Delta method."
-    return _STORIES[type(study.prediction)].lead
+    return story_of(study.prediction).lead
 
 
 def _in_short(study: Material, story: Story) -> Section:

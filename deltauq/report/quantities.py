@@ -27,6 +27,7 @@ _LEVELS = (0.5, 0.8, 0.95)
 class OfQuantities(Story):
     """Story of a regression, of numbers with normal noise."""
 
+    outcome = "quantities"
     lead = "How sure a trained regression is of the numbers it predicts, by the Delta method."
     question = (
         "A regression gives every input a number, but not how far to trust it. Two things blur "

@@ -46,6 +46,9 @@ class Story(abc.ABC):
         study: with a run.
     """
 
+    #: The outcome of the predictions that it tells, and whether images of the inputs go with it.
+    outcome: str
+    takes_images: bool = False
     #: Under the title, and the first sentence of "What was asked".
     lead: str
     question: str
@@ -60,7 +63,7 @@ class Story(abc.ABC):
         """Labels or numbers that the inputs have in truth; there must be some."""
         if self.study.y is None:
             raise InvalidInputError("nothing is known of the truth", expected="a study with y")
-        return plots.points.checked_truth(self.prediction, self.study.y)
+        return self.prediction.checked_truth(self.study.y)
 
     @abc.abstractmethod
     def facts(self) -> list[tuple[str, str, str]]:
@@ -153,7 +156,7 @@ def uncertain_table(
     )
 
 
-def told_score(study: Material, baseline: Array | None) -> list[Block]:
+def told_score(study: Material) -> list[Block]:
     """Blocks on whether the score finds wrong predictions, and better than probabilities do.
 
     Args:
@@ -163,8 +166,9 @@ def told_score(study: Material, baseline: Array | None) -> list[Block]:
     prediction, y = study.prediction, study.y
     if y is None:
         return []
-    wrong = plots.points.misclassified(prediction, y)
+    wrong = prediction.is_wrong(y)
     score = error_auroc(prediction.score, wrong)
+    baseline = prediction.least_confidence
     other = None if baseline is None else error_auroc(baseline, wrong)
     blocks: list[Block] = [
         Heading("Does the score find wrong predictions?"),

@@ -13,8 +13,6 @@ from deltauq.delta.delta_method import DeltaMethod
 from deltauq.errors import InvalidInputError
 from deltauq.evaluation.comparison import Comparison, Run, labels_of
 from deltauq.evaluation.diagnosis import Diagnosis
-from deltauq.likelihoods import Categorical
-from deltauq.prediction import Prediction, RegressionPrediction, class_numbers
 from deltauq.report import page
 from deltauq.report.material import TITLE, Material
 
@@ -32,6 +30,17 @@ class Study(Material):
 
     The attributes are those of `Material`.
     """
+
+    def __post_init__(self) -> None:
+        if self.run is not None:
+            story = page.story_of(self.run.prediction)
+            if self.images is not None and not story.takes_images:
+                raise InvalidInputError(
+                    "images are shown beside the probabilities of classes",
+                    expected="predictions of one of several classes, or no images",
+                    received=repr(self.run.prediction),
+                )
+        super().__post_init__()
 
     @classmethod
     def of(
@@ -65,11 +74,9 @@ class Study(Material):
                 received=repr(dm),
             )
         prediction, likelihood = dm.predict(x), dm.fitted_likelihood
-        if class_names is None and isinstance(likelihood, Categorical):
+        if class_names is None:
             class_names = likelihood.classes
         truth = None if y is None else labels_of(y, prediction, dm)
-        if truth is not None and isinstance(prediction, Prediction):
-            truth = class_numbers(truth)
         rate = _common_rate(dm)
         return cls(
             title=title,
@@ -77,7 +84,7 @@ class Study(Material):
             y=truth,
             class_names=class_names,
             images=images,
-            feature=_only_feature(x) if isinstance(prediction, RegressionPrediction) else None,
+            feature=_only_feature(x),
             n_train=dm.n_examples,
             weighting=dm.weighting,
             stationarity=dm.stationarity,
@@ -96,10 +103,7 @@ class Study(Material):
             comparison: from `compare`.
             **parts: other attributes.
         """
-        run, y = comparison.reference, comparison.y
-        if y is not None and isinstance(run.prediction, Prediction):
-            y = class_numbers(y)
-        return cls(run=run, y=y, comparison=comparison, **parts)
+        return cls(run=comparison.reference, y=comparison.y, comparison=comparison, **parts)
 
     @classmethod
     def of_diagnosis(cls, diagnosis: Diagnosis, **parts: Any) -> Study:

@@ -13,10 +13,11 @@ import tensorflow as tf
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.delta.fitted import Fitted
 from deltauq.errors import InvalidInputError
+from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank
 from deltauq.network.graph import traced
 from deltauq.network.jacobians import rows_by_example
-from deltauq.prediction import ROUNDING, normal_quantile
+from deltauq.prediction import PREDICTIONS, ROUNDING, normal_quantile
 from deltauq.prediction.directions import AllOutputs, Shown
 
 __all__ = ["export_fit"]
@@ -71,6 +72,7 @@ class _Served(tf.Module):
         self._mask = fitted.problem.linearization.mask
         self._scale = fitted.problem.scale
         self._quantile = normal_quantile(level)
+        self._mean_name = PREDICTIONS[self._likelihood.outcome].mean_name
 
     def mean_alone(self, x: Any) -> Tensors:
         """Probabilities, or the means of a regression, without their uncertainty."""
@@ -106,10 +108,6 @@ class _Served(tf.Module):
             found["std_high"] = tf.where(most > 0, tf.where(most > 0, most, 1.0) * high, most)
         return found
 
-    @property
-    def _mean_name(self) -> str:
-        return "mean" if self._likelihood.outcome == "quantities" else "probabilities"
-
     def _masked(self, pieces: list[tf.Tensor], x: Any, shown: Shown) -> tf.Tensor:
         """Which predictions the mask on the model's output takes out, one row each."""
         if self._mask is None:
@@ -138,23 +136,51 @@ class _Served(tf.Module):
 
     def _interval(self, shown: Shown, middle: tf.Tensor, std: tf.Tensor) -> Tensors:
         """Of the means, as the predictions' `interval` has it; of observations too."""
-        q = self._quantile
-        outcome = self._likelihood.outcome
-        if outcome == "quantities":
-            noise = tf.constant(self._likelihood.noise_variance(), tf.float64)
-            wide = tf.sqrt(tf.square(std) + noise)
-            return {
-                "lower": shown.mean - q * std,
-                "upper": shown.mean + q * std,
-                "observation_lower": shown.mean - q * wide,
-                "observation_upper": shown.mean + q * wide,
-            }
-        centre, gradient = shown.logits, shown.back
-        if outcome == "classes":
-            centre, of_logits = _log_odds(shown.logits)
-            gradient = of_logits @ shown.back
-        spread = q * _roots(gradient, middle)
-        return {"lower": tf.sigmoid(centre - spread), "upper": tf.sigmoid(centre + spread)}
+        form = _INTERVALS[self._likelihood.outcome]
+        return form(self._likelihood, shown, middle, std, self._quantile)
+
+
+def _interval_of_numbers(
+    likelihood: Likelihood, shown: Shown, middle: tf.Tensor, std: tf.Tensor, q: float
+) -> Tensors:
+    """Normal intervals of means and of observations, q standard errors to both sides."""
+    del middle
+    wide = tf.sqrt(tf.square(std) + likelihood.observation_variance(shown.mean))
+    return {
+        "lower": shown.mean - q * std,
+        "upper": shown.mean + q * std,
+        "observation_lower": shown.mean - q * wide,
+        "observation_upper": shown.mean + q * wide,
+    }
+
+
+def _interval_of_labels(
+    likelihood: Likelihood, shown: Shown, middle: tf.Tensor, std: tf.Tensor, q: float
+) -> Tensors:
+    """Normal intervals of the logits, as probabilities."""
+    del likelihood, std
+    return _of_logits(shown.logits, q * _roots(shown.back, middle))
+
+
+def _interval_of_classes(
+    likelihood: Likelihood, shown: Shown, middle: tf.Tensor, std: tf.Tensor, q: float
+) -> Tensors:
+    """Normal intervals of the log odds of each class against all others, as probabilities."""
+    del likelihood, std
+    centre, of_logits = _log_odds(shown.logits)
+    return _of_logits(centre, q * _roots(of_logits @ shown.back, middle))
+
+
+def _of_logits(centre: tf.Tensor, spread: tf.Tensor) -> Tensors:
+    return {"lower": tf.sigmoid(centre - spread), "upper": tf.sigmoid(centre + spread)}
+
+
+#: How the means of every outcome get their intervals.
+_INTERVALS = {
+    "classes": _interval_of_classes,
+    "labels": _interval_of_labels,
+    "quantities": _interval_of_numbers,
+}
 
 
 def _form(spectrum: LowRank, along: tf.Tensor, rest: tf.Tensor) -> tf.Tensor:
