@@ -69,7 +69,7 @@ def reliability(
         ax.annotate(_short_count(int(n)), (x, -0.06), ha="center", va="center", fontsize=7)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.11, 1.04), aspect="equal")
     ax.set_xlabel(f"probability of {events.subject}")
-    ax.set_ylabel(f"share that was {events.verb}")
+    ax.set_ylabel(f"share that was {events.predicate}")
     # Above the axes: a wide whisker may be anywhere in them.
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return tidy(ax)

@@ -122,7 +122,7 @@ class Prediction(Estimate, Shown):
             None if happened is None else ~happened,
             unit="input",
             subject="the predicted class",
-            verb="right",
+            predicate="right",
         )
 
     def is_wrong(self, y: npt.ArrayLike) -> Array:

@@ -23,7 +23,7 @@ class Events:
         wrong: whether the event was foretold wrong `[E]`; None where the truth is not known.
         unit: what there is one event for, "input" or "label".
         subject: what the probability is of, with its article.
-        verb: what an event that came true was, "right" or "there".
+        predicate: what is said of an event that came true, "right" or "there".
     """
 
     probability: Array
@@ -32,4 +32,4 @@ class Events:
     wrong: Array | None
     unit: str
     subject: str
-    verb: str
+    predicate: str

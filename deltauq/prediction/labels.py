@@ -65,7 +65,7 @@ class MultiLabelPrediction(Estimate):
             None if happened is None else np.asarray(self.labels.ravel() != happened),
             unit="label",
             subject="a label",
-            verb="there",
+            predicate="there",
         )
 
     @cached_property
