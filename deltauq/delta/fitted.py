@@ -162,7 +162,7 @@ def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
     scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
-    return _eigenpairs(scores, replace(settings, rank=rank), settings.kind.between, storage)
+    return _eigenpairs(scores, settings, settings.kind.between, storage, rank)
 
 
 def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
@@ -284,16 +284,22 @@ def calibration_inputs(
 
 
 def _eigenpairs(
-    problem: Problem, settings: Settings, kind: type[CurvatureOperator], storage: Storage
+    problem: Problem,
+    settings: Settings,
+    kind: type[CurvatureOperator],
+    storage: Storage,
+    rank: Rank | None = None,
 ) -> Eigenpairs:
+    """As many pairs as the settings ask for, or `rank` where another matrix has decided."""
     operator = make_operator(problem, kind)
     ends = "largest" if operator.positive_semidefinite else settings.ends
-    if settings.rank == "auto":
+    rank = settings.rank if rank is None else rank
+    if rank == "auto":
         pairs = _automatic_eigenpairs(problem, settings, operator, ends, storage)
     else:
         pairs = eigenpairs(
             operator,
-            settings.rank,
+            rank,
             ends=ends,
             bounds=settings.bounds,
             seed=settings.seed,
@@ -301,7 +307,7 @@ def _eigenpairs(
         )
         if not pairs.converged:
             warn(
-                f"the {settings.rank} eigenpairs of the {settings.curvature} did not all "
+                f"the {rank} eigenpairs of the {settings.curvature} did not all "
                 f"converge: {pairs.rank} are good enough and are used, the rest belongs to the "
                 "tail. Ask for a smaller rank, or use curvature='ggn'.",
                 ConvergenceWarning,

@@ -161,7 +161,6 @@ def told_score(study: Material) -> list[Block]:
 
     Args:
         study: with labels.
-        baseline: a score `[N]` that needs no standard errors; or None.
     """
     prediction, y = study.prediction, study.y
     if y is None:

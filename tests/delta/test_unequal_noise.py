@@ -9,6 +9,7 @@ import statsmodels.api as sm
 import tensorflow as tf
 from eager import Eager, squares
 from marks import slow
+from random_regressions import RandomRegression
 
 import deltauq
 from deltauq import DeltaMethod
@@ -211,6 +212,22 @@ def test_low_rank_and_unequal_noise_go_together(model, curvature):
     assert np.mean((low <= full.std) & (full.std <= high)) > 0.95
     np.testing.assert_allclose(found.std, full.std, rtol=0.25)
     assert np.all((found.noise_bounds[0] <= full.noise) & (full.noise <= found.noise_bounds[1]))
+
+
+def test_an_automatic_rank_warns_of_no_number_that_nobody_asked_for():
+    """In float32 the meat has fewer pairs than the bread: no warning, and the right numbers."""
+    regression = RandomRegression(
+        units=55,
+        n_outputs=2,
+        n=77,
+        weights="none",
+        rate=0.00225,
+        rank="auto",
+        curvature="ggn",
+        dtype="float32",
+        seed=10553,
+    )
+    assert regression.compare()
 
 
 def test_polishing_never_raises_what_keras_minimised(model):
