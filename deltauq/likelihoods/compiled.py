@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.likelihoods.bernoulli import Bernoulli, Binary
 from deltauq.likelihoods.categorical import Categorical
 from deltauq.likelihoods.custom import CustomLoss
 from deltauq.likelihoods.gaussian import Gaussian
-from deltauq.likelihoods.likelihood import Likelihood
+from deltauq.likelihoods.likelihood import Likelihood, Outcome
 
 __all__ = ["Training", "read_likelihood", "resolve_likelihood"]
 
@@ -56,10 +56,19 @@ def resolve_likelihood(likelihood: Any, *, n_outputs: int | None = None) -> Like
             sigmoid where there is one output, those of a softmax otherwise.
 
     Raises:
-        InvalidInputError: it is none of these.
+        InvalidInputError: it is none of these, or a `Likelihood` without a known outcome.
     """
     if isinstance(likelihood, Likelihood):
-        return likelihood
+        outcome = getattr(likelihood, "outcome", None)
+        if outcome in get_args(Outcome):
+            return likelihood
+        raise InvalidInputError(
+            f"the outcome of the likelihood {type(likelihood).__name__} is not known",
+            expected=f"outcome, a class attribute, one of {list(get_args(Outcome))}",
+            received=repr(outcome),
+            remedy="predictions, their table, plots and report are those of the outcome: take the "
+            "one whose means yours are",
+        )
     if isinstance(likelihood, str) and likelihood in _BY_NAME:
         return _BY_NAME[likelihood]()
     if isinstance(likelihood, Callable) and not isinstance(likelihood, type):  # type: ignore[arg-type]

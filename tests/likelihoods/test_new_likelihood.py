@@ -11,6 +11,7 @@ from matplotlib import pyplot
 
 import deltauq
 from deltauq import DeltaMethod
+from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Likelihood
 from deltauq.prediction import PREDICTIONS
 from deltauq.report import Study
@@ -114,6 +115,14 @@ def test_it_is_exported_and_diagnosed(glm, fitted, tmp_path):
     np.testing.assert_allclose(served["observation_upper"], upper, rtol=1e-6)
     diagnosis = deltauq.diagnose(model, x, y, likelihood=Poisson(), l2=L2)
     assert not [finding for finding in diagnosis.findings if finding.level == "error"]
+
+
+def test_an_outcome_that_has_no_form_of_predictions_is_refused_before_a_fit(glm):
+    class Counts(Poisson):
+        outcome = "counts"
+
+    with pytest.raises(InvalidInputError, match=r"outcome of the likelihood Counts.*quantities"):
+        DeltaMethod(glm[0], "ggn", likelihood=Counts(), l2=L2).fit(*glm[1:3])
 
 
 def test_every_outcome_has_a_form_of_predictions_and_a_story():
