@@ -292,7 +292,7 @@ def distribution(n: int) -> Work:
 def classifier_fit(n: int) -> Work:
     import deltauq
 
-    estimator = deltauq.DeltaClassifier((16,), l2=0.01, progress=False)
+    estimator = deltauq.DeltaClassifier((16,), l2=0.01, memory_limit=_LIMIT, progress=False)
     x, y = data(n)
     return lambda: estimator.fit(x, y)
 
@@ -301,9 +301,8 @@ def classifier_fit(n: int) -> Work:
 def classifier_predict(n: int) -> Work:
     import deltauq
 
-    estimator = deltauq.DeltaClassifier((16,), l2=0.01, progress=False)
+    estimator = deltauq.DeltaClassifier((16,), l2=0.01, memory_limit=_LIMIT, progress=False)
     estimator.fit(*data(_FEW))
-    estimator.delta_.memory_limit = _LIMIT
     x, _ = data(n)
     return lambda: (estimator.predict_proba(x), estimator.predict_uncertainty(x))
 
