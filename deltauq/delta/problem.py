@@ -32,7 +32,7 @@ from deltauq.network.jacobians import LinearHead, PerExample, find_linear_head
 from deltauq.network.l2 import L2, l2_rates, refuse_other_terms, refuse_weight_decay
 from deltauq.network.network import Network
 from deltauq.network.probe_rows import probe_rows
-from deltauq.prediction.linearization import Linearization
+from deltauq.prediction.linearization import Linearization, RowFunctions
 from deltauq.runtime.memory import free_memory
 
 __all__ = ["Problem", "attach_data", "check_settings", "recall_problem", "state_problem"]
@@ -132,14 +132,7 @@ class Problem:
 
     def with_likelihood(self, likelihood: Likelihood, rates: Rates) -> Problem:
         """A problem with another likelihood of the same kind, and other rates."""
-        linearization = Linearization(
-            self.network,
-            likelihood,
-            self.input_spec,
-            self.per_example,
-            _metric(rates),
-            self.linearization.mask,
-        )
+        linearization = replace(self.linearization, likelihood=likelihood, scale=_metric(rates))
         return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
 
     def with_listener(self, listener: PassListener) -> Problem:
@@ -334,9 +327,8 @@ def _without_passes(
     """
     per_example = PerExample(model.network, probe)
     spec = data.input_spec if isinstance(data, DataRecord) else data.spec.x
-    linearization = Linearization(
-        model.network, likelihood, spec, per_example, _metric(rates), model.mask
-    )
+    functions = RowFunctions(model.network, spec, per_example)
+    linearization = Linearization(functions, likelihood, _metric(rates), model.mask)
     return Problem(
         model.network, likelihood, data, model.n_outputs, rates, per_example, linearization
     )

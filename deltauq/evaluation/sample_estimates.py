@@ -24,7 +24,7 @@ from deltauq.network.jacobians import PerExample
 from deltauq.network.masks import OutputMask
 from deltauq.network.network import Network
 from deltauq.prediction.directions import most_probable
-from deltauq.prediction.linearization import Linearization
+from deltauq.prediction.linearization import Linearization, RowFunctions
 
 __all__ = [
     "CostEstimate",
@@ -158,7 +158,8 @@ def estimate_shift(
         covariance = sandwich_covariance(
             inverse, pairs(likelihood.of_scores), rates > 0, l2_share=likelihood.l2_in_scores
         )
-    linearization = Linearization(network, likelihood, data.spec.x, per_example, scale, mask)
+    functions = RowFunctions(network, data.spec.x, per_example)
+    linearization = Linearization(functions, likelihood, scale, mask)
     step = newton_step(inverse, gradient, data.n_examples)
     few = most_probable(likelihood, n_outputs)
     inputs = some.spread(_SHIFT_INPUTS).x

@@ -83,6 +83,18 @@ class AllOutputs:
         self._likelihood = likelihood
         self.positions = likelihood.positions
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the directions are the same, which those of other noise are."""
+        return isinstance(other, AllOutputs) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[int, bool]:
+        """What the cotangents of a network depend on."""
+        return self.positions, self._likelihood.shift_invariant
+
     def cotangents(self, logits: tf.Tensor) -> tf.Tensor:
         """The orthogonal matrix for every input, in blocks for its positions, `[B, R, C]`."""
         one = self._matrix(int(logits.shape[1]) // self.positions)

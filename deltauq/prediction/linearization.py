@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,49 +19,70 @@ from deltauq.network.masks import OutputMask
 from deltauq.network.network import Network
 from deltauq.prediction.directions import AllOutputs, Directions, Shown
 
-__all__ = ["Linearization", "Rows", "Sketch"]
+__all__ = ["Linearization", "RowFunctions", "Rows", "Sketch"]
 
 Array = npt.NDArray[Any]
 
 
+class RowFunctions:
+    """The rows of J along some directions of the logits: traced once, called for every batch.
+
+    Args:
+        network: the network.
+        spec: of the inputs.
+        per_example: the network's row rules.
+    """
+
+    def __init__(self, network: Network, spec: Any, per_example: PerExample) -> None:
+        self.network = network
+        self._per_example = per_example
+        self._signature = [tf.TensorSpec([network.n_params], network.dtype), spec]
+        self._compiled: dict[Directions, Compiled] = {}
+
+    def __call__(self, x: Any, directions: Directions) -> tuple[list[Factor], Array]:
+        """The rows of a batch, variable by variable, and its logits `[B, C]`.
+
+        Raises:
+            NumericalError: logits that are not finite.
+        """
+        if directions not in self._compiled:
+            self._compiled[directions] = Compiled(
+                lambda params, x: self._per_example.factors(params, x, directions.cotangents),
+                *self._signature,
+            )
+        factors, logits = self._compiled[directions](self.network.params, x)
+        logits = logits.numpy()
+        _check_finite(logits, "logits")
+        return evaluated(factors), logits
+
+
+@dataclass(frozen=True)
 class Linearization:
     """The network linearised in its parameters: logits(w) = logits + J (w - w^).
 
     The rows of J are taken along some directions of the logits, those of all outputs unless others
     are asked for.
 
-    Args:
-        network: the network.
+    Attributes:
+        functions: that give the rows of J.
         likelihood: its mean turns logits into probabilities.
-        spec: of the inputs.
-        per_example: the network's row rules.
         scale: D `[P]`, one number for each variable, applied to the columns of J.
         mask: which predictions count, for those that are shown; None where all do.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        likelihood: Likelihood,
-        spec: Any,
-        per_example: PerExample,
-        scale: Array,
-        mask: OutputMask | None = None,
-    ) -> None:
-        self.network = network
-        self.likelihood = likelihood
-        self.mask = mask
-        self._rates = [float(scale[parameter.start]) for parameter in network.parameters]
-        self._all = AllOutputs(likelihood)
-        self._signature = [tf.TensorSpec([network.n_params], network.dtype), spec]
-        self._per_example = per_example
-        self._compiled: dict[Directions, Any] = {}
+    functions: RowFunctions
+    likelihood: Likelihood
+    scale: Array
+    mask: OutputMask | None = None
+
+    @property
+    def network(self) -> Network:
+        """The network that is linearised."""
+        return self.functions.network
 
     def rescaled(self, factor: float) -> Linearization:
         """A linearisation like this one with the scale D times a factor."""
-        other = copy.copy(self)
-        other._rates = [rate * factor for rate in self._rates]
-        return other
+        return replace(self, scale=self.scale * factor)
 
     def rows(self, x: Any, directions: Directions | None = None) -> Rows:
         """Form the rows of J D for a batch of inputs, along some directions of the logits.
@@ -74,11 +94,11 @@ class Linearization:
         Raises:
             NumericalError: logits or derivatives that are not finite.
         """
-        directions = directions or self._all
-        factors, logits = self._evaluate(x, directions)
+        directions = directions or AllOutputs(self.likelihood)
+        factors, logits = self.functions(x, directions)
         rows = stacked(factors)
-        for parameter, rate in zip(self.network.parameters, self._rates, strict=True):
-            rows[:, :, parameter.start : parameter.stop] *= rate
+        for parameter in self.network.parameters:
+            rows[:, :, parameter.start : parameter.stop] *= float(self.scale[parameter.start])
         _check_finite(np.asarray(rows.sum(axis=2, dtype=np.float64)), "logits' derivatives")
         shown = self._shown(directions, logits, x)
         return Rows(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
@@ -100,9 +120,9 @@ class Linearization:
         Raises:
             NumericalError: logits or derivatives that are not finite.
         """
-        directions = directions or self._all
+        directions = directions or AllOutputs(self.likelihood)
         positions = directions.positions
-        factors, logits = self._evaluate(x, directions)
+        factors, logits = self.functions(x, directions)
         shown = self._shown(directions, logits, x)
         along, gram = self._contract(factors, vectors, workspace)
         _check_finite(gram, "logits' derivatives")
@@ -112,22 +132,10 @@ class Linearization:
         cancelled = np.asarray(np.any(cancelled.reshape(len(logits), -1), axis=1))
         if np.any(cancelled):
             some = tf.nest.map_structure(lambda leaf: tf.boolean_mask(leaf, cancelled), x)
-            factors, _ = self._evaluate(some, directions)
+            factors, _ = self.functions(some, directions)
             rest[cancelled] = self._outside(factors, along[cancelled], vectors, workspace)
         along = along.reshape(len(shown.logits), -1, along.shape[2])
         return Sketch(shown, along, _blocks(rest, positions))
-
-    def _evaluate(self, x: Any, directions: Directions) -> tuple[list[Factor], Array]:
-        """The rows, variable by variable, and the logits."""
-        if directions not in self._compiled:
-            self._compiled[directions] = Compiled(
-                lambda params, x: self._per_example.factors(params, x, directions.cotangents),
-                *self._signature,
-            )
-        factors, logits = self._compiled[directions](self.network.params, x)
-        logits = logits.numpy()
-        _check_finite(logits, "logits")
-        return evaluated(factors), logits
 
     def _shown(self, directions: Directions, logits: Array, x: Any) -> Shown:
         """What is shown of a batch, with what the mask takes out."""
@@ -138,8 +146,8 @@ class Linearization:
         self, factors: list[Factor], vectors: Array
     ) -> Iterator[tuple[Factor, Array, float]]:
         """Each variable's rows, its part of U, and its entry of D."""
-        parts = (vectors[p.start : p.stop] for p in self.network.parameters)
-        return zip(factors, parts, self._rates, strict=True)
+        for factor, p in zip(factors, self.network.parameters, strict=True):
+            yield factor, vectors[p.start : p.stop], float(self.scale[p.start])
 
     def _contract(
         self, factors: list[Factor], vectors: Array, workspace: Workspace

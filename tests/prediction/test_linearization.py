@@ -13,7 +13,7 @@ import tensorflow as tf
 from deltauq.likelihoods import Categorical, Gaussian
 from deltauq.network import Network
 from deltauq.network.jacobians import PerExample, Workspace
-from deltauq.prediction.linearization import Linearization
+from deltauq.prediction.linearization import Linearization, RowFunctions
 
 N_IN, N_OUT = 6, 3
 P = (N_IN + 1) * N_OUT
@@ -22,10 +22,14 @@ P = (N_IN + 1) * N_OUT
 class Counted(Linearization):
     """Counts the inputs whose rows outside U are formed explicitly."""
 
-    explicit = 0
+    formed = []  # noqa: RUF012 - of every instance, emptied by `linear`
+
+    @property
+    def explicit(self):
+        return sum(self.formed)
 
     def _outside(self, factors, along, vectors, workspace):
-        self.explicit += len(along)
+        self.formed.append(len(along))
         return super()._outside(factors, along, vectors, workspace)
 
 
@@ -46,7 +50,8 @@ def linear(likelihood, rates, dtype="float32"):
     network, per_example = dense_layer(dtype)
     scale = np.repeat(np.asarray(rates, float) ** -0.5, [N_IN * N_OUT, N_OUT])
     spec = tf.TensorSpec([None, N_IN], dtype)
-    return Counted(network, likelihood, spec, per_example, scale), scale
+    Counted.formed.clear()
+    return Counted(RowFunctions(network, spec, per_example), likelihood, scale), scale
 
 
 def true_rows(x, scale, directions):
@@ -128,7 +133,7 @@ def test_in_float64_only_what_is_nearly_lost_is_formed(rng):
     x = rng.normal(size=(1, N_IN))
     rows = true_rows(x, scale, np.eye(N_OUT))
     for share, explicit in ((1e-6, 0), (1e-14, 1)):
-        linearization.explicit = 0
+        linearization.formed.clear()
         u = nearly_inside(rows[0], share, rng, "float64")
         found = linearization.sketch(x, u, Workspace("float64"))
         assert linearization.explicit == explicit
