@@ -64,6 +64,7 @@ def run_demo(directory: Path, *, seed: int = 0, progress: bool = True) -> dict[s
         verdict=clf.verdict_,
         tolerance=clf.tol,
         l2=clf.l2,
+        spectrum_l2=clf.l2,
         n_train=len(train),
         class_names=tuple(str(name) for name in digits.target_names),
         images=images[held_out],

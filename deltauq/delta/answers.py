@@ -25,7 +25,7 @@ from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.refinement import check_refinable, refine, row_copies
 from deltauq.delta.settings import Settings
-from deltauq.errors import NotFittedError
+from deltauq.errors import NotFittedError, check_share
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Eigenpairs
 from deltauq.prediction import Estimate, predict, predict_some, prediction_memory
@@ -164,9 +164,11 @@ class Answers:
             NumericalError: rounding as large as the L2 rate.
         """
         fitted = self._require_fitted("refine")
-        check_refinable(fitted, rtol)
+        check_share("rtol", rtol, example=0.01)
+        fitted.require_own_vectors("refine")
         if fitted.pairs.rank == fitted.pairs.n_params:
             return self.predict(x)  # nothing was left out
+        check_refinable(fitted)
         memory = _predictions(fitted.problem)
         with self._batches(x, "refining", memory, copies=row_copies(fitted)) as inputs:
             return refine(fitted, inputs, rtol)
@@ -216,7 +218,7 @@ class Answers:
 
         Args:
             x: held-out inputs for the held-out likelihood; None for the marginal likelihood.
-            y: their class numbers.
+            y: their labels, as in `fit`.
             sample_weight: their weights.
 
         Returns:
@@ -228,6 +230,8 @@ class Answers:
             NumericalError: a criterion without a maximum.
         """
         fitted = self._require_fitted("tune_l2")
+        limit = self.settings.memory_limit
+        fitted = replace(fitted, settings=replace(fitted.settings, memory_limit=limit))
         held_out = None
         if x is not None:
             problem, inputs = fitted.problem, self._inputs(x, fitted.problem)
@@ -240,7 +244,7 @@ class Answers:
                 mask=problem.linearization.mask,
             )
         tuned, fitted = tune_l2(fitted, held_out)
-        self._fitted = with_shift(with_meat(fitted, self.settings.storage()))
+        self._fitted = with_shift(with_meat(fitted, fitted.settings.storage()))
         return tuned
 
     @contextmanager
@@ -347,6 +351,11 @@ class Answers:
     def n_outputs(self) -> int:
         """Number C of outputs of the model, all positions together."""
         return self._require_fitted("n_outputs").problem.n_outputs
+
+    @property
+    def fitted_settings(self) -> Settings:
+        """The settings that the covariance was made with, whatever was set since."""
+        return self._require_fitted("fitted_settings").settings
 
     @property
     def fitted_likelihood(self) -> Likelihood:

@@ -30,7 +30,7 @@ __all__ = ["DeltaMethod"]
 
 
 class DeltaMethod(Answers):
-    """Epistemic uncertainty of a trained classifier by the Delta method.
+    """Epistemic uncertainty of a trained model by the Delta method.
 
     The model is linearised in its parameters, and their covariance, the inverse of the cost's
     curvature over N, is pushed through. Nothing is trained and the model is not changed.
@@ -43,8 +43,9 @@ class DeltaMethod(Answers):
             larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
             (exact second derivative: slowest, and not positive semidefinite in general) or
             "sandwich" (inverse Hessian, OPG, inverse Hessian: for a model that need not be true).
-        rank: eigenpairs kept: a number, "full" (all, by a dense matrix), or "auto" (grows until the
-            part of the standard errors that the tail leaves open is under `rank_tol`).
+        rank: eigenpairs kept: a number, "full" (all, by a dense matrix), or "auto" (all up to
+            P = 3,000; beyond, grows until the part of the standard errors that the tail leaves open
+            is under `rank_tol`).
         l2: "auto" (from the Keras regularizers), one rate, or `{glob: rate}`; the cost contains
             (lambda / 2) * sum w^2 beside Keras' loss, a mean over labels or outputs where there are
             several. "tune" chooses a rate by marginal likelihood, after training:
@@ -69,7 +70,8 @@ class DeltaMethod(Answers):
         bounds: bound what the eigenpairs leave out, so that every standard error comes with an
             interval for its own approximation error (`Prediction.std_bounds`); takes up to five
             more passes over the data.
-        batch_size: rows a step; None chooses it from the model's size.
+        batch_size: rows a step of `fit`, `predict` and `predict_mean`; None chooses it from the
+            model's size. `refine` and `predict_joint` take as many as memory has room for.
         memory_limit: of the whole process, bytes or text such as "8GiB"; None uses a safe share of
             what is free. Batches and buffers are chosen to stay under it, and `fit` refuses a rank
             that cannot.
@@ -286,5 +288,6 @@ class DeltaMethod(Answers):
         """
         fitted = self._require_fitted("attach")
         training = TrainingData(x, y, sample_weight, class_weight)
-        self._fitted = replace(fitted, problem=attach_data(fitted.problem, training, self.settings))
+        settings = replace(self.settings, **fitted.settings.of_covariance())
+        self._fitted = replace(fitted, problem=attach_data(fitted.problem, training, settings))
         return self

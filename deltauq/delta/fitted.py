@@ -312,20 +312,20 @@ def _eigenpairs(
                 "tail. Ask for a smaller rank, or use curvature='ggn'.",
                 ConvergenceWarning,
             )
-        _warn_if_cut(pairs, settings, problem.network.dtype)
+        if isinstance(settings.rank, int):
+            _warn_if_cut(pairs, rank, settings, problem.network.dtype)
     warn_beyond_precision(pairs, problem.epsilon)
     return pairs
 
 
-def _warn_if_cut(pairs: Eigenpairs, settings: Settings, dtype: str) -> None:
+def _warn_if_cut(pairs: Eigenpairs, rank: Rank, settings: Settings, dtype: str) -> None:
     """Say when rounding, not the data, is why there are fewer pairs than were asked for."""
-    asked = settings.rank if isinstance(settings.rank, int) else pairs.rank
-    if pairs.rank >= asked or not pairs.converged or pairs.trace is None:
+    if rank == "full" or pairs.rank == rank or not pairs.converged or pairs.trace is None:
         return
     left = pairs.remainder or 0.0
     if not left <= max(_LEFT, _TRACE_ROUNDING * pairs.trace):
         warn(
-            f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {asked} that "
+            f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {rank} that "
             f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
             f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds: "
             f"{resolving(dtype)} keeps more.",

@@ -45,7 +45,7 @@ def with_unbiased_noise(fitted: Fitted) -> Fitted:
             remedy="give the variance, likelihood=deltauq.likelihoods.Gaussian(noise=...), or more "
             "L2",
         )
-    _warn_if_open(fitted, noise, gamma)
+    _warn_if_open(fitted, noise, gamma, freedom.n_observations)
     likelihood = problem.likelihood.with_noise(noise.factor * problem.likelihood.noise_variance())
     unit = noise.factor if likelihood.scaled_by_noise else 1.0
     noisier = problem.with_likelihood(likelihood, problem.rates / unit)
@@ -108,13 +108,15 @@ def _at_noise(fitted: Fitted, freedom: Freedom, noise: NoiseRange) -> Eigenpairs
     )
 
 
-def _warn_if_open(fitted: Fitted, noise: NoiseRange, gamma: tuple[float, float]) -> None:
+def _warn_if_open(
+    fitted: Fitted, noise: NoiseRange, gamma: tuple[float, float], n_observations: float
+) -> None:
     if noise.is_open:
         warn(
             f"the noise has no upper bound: {fitted.pairs.rank} eigenpairs of the "
             f"{fitted.settings.curvature} leave open whether the data determine {gamma[0]:.4g} or "
-            f"{gamma[1]:.4g} parameters, and there are {fitted.problem.data.n_examples:g} "
-            "observations. So std_bounds have no upper end, and the noise that is used may be too "
+            f"{gamma[1]:.4g} parameters, and there are {n_observations:g} observed "
+            "numbers. So std_bounds have no upper end, and the noise that is used may be too "
             "small or up to twice the least. Ask for a larger rank or rank='full', more l2, or "
             "give the variance, likelihood=deltauq.likelihoods.Gaussian(noise=...).",
             ConvergenceWarning,

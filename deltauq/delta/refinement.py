@@ -15,7 +15,7 @@ from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.data.batch_reader import n_rows_of
 from deltauq.data.inputs import InputBatches
 from deltauq.delta.fitted import Fitted, is_sandwich, slices_and_meat
-from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, check_share, warn
+from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, warn
 from deltauq.linalg import (
     Krylov,
     MatrixForms,
@@ -41,15 +41,13 @@ MAX_STEPS = 6
 _LARGEST_ROUNDING = 0.5
 
 
-def check_refinable(fitted: Fitted, rtol: float) -> None:
-    """Refuse fits and widths that cannot be refined.
+def check_refinable(fitted: Fitted) -> None:
+    """Refuse fits in low rank that cannot be refined.
 
     Raises:
-        InvalidInputError: a width that is none, or too few parameters for the steps.
+        InvalidInputError: too few parameters for the steps.
         NumericalError: rounding as large as the L2 rate.
     """
-    check_share("rtol", rtol, example=0.01)
-    fitted.require_own_vectors("refine")
     if not _rounding(fitted) <= _LARGEST_ROUNDING:
         raise NumericalError(
             "the curvature is too large for refine in this precision",

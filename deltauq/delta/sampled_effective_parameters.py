@@ -31,6 +31,9 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
 
     Args:
         fitted: of the exact Hessian, or a sandwich with it, in low rank.
+
+    Returns:
+        Its ends; all numbers where there are too few parameters for two random vectors.
     """
     pairs, settings = fitted.pairs, fitted.settings
     operator = make_operator(fitted.problem, settings.kind.bread)
@@ -49,6 +52,8 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
         return form, form
 
     probes = min(_PROBES, pairs.n_params // (_STEPS + 1))
+    if probes < 2:
+        return -np.inf, np.inf  # of one sample there is no spread
     rng = np.random.default_rng([settings.seed, 2])
     signs = rng.choice([-1.0, 1.0], (pairs.n_params, probes)).astype(pairs.vectors.dtype)
     rows = np.ascontiguousarray(project_out(pairs.vectors, signs).T)[None]

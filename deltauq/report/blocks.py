@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Block:
-    """A piece of a section; `kind` names its macro in the template."""
+    """A piece of a section; `kind` names its template, `templates/blocks/KIND.html.j2`."""
 
     kind: ClassVar[str]
 
@@ -56,7 +56,7 @@ class Bullets(Block):
 
 @dataclass(frozen=True)
 class Facts(Block):
-    """Figures on cards: label, value and a note each, any of the notes empty."""
+    """Numbers on cards: label, value and a note each, any of the notes empty."""
 
     items: Sequence[tuple[str, str, str]]
     kind: ClassVar[str] = "facts"

@@ -73,7 +73,7 @@ def certainty(study: Material) -> Section:
             "direction. Directions above the L2 rate are held by the data, those below it by L2."
         ),
         *(Text(told) for each in runs if (told := _negative(each, study))),
-        _spectra(runs, study.l2),
+        _spectra(runs, study.spectrum_l2),
         Heading("What these numbers do not cover"),
         Bullets(_NOT_COVERED),
     ]
@@ -169,7 +169,7 @@ def _widths(study: Material) -> npt.NDArray[Any] | None:
 
 def _negative(run: Run, study: Material) -> str | None:
     """A sentence on negative curvature, where the smallest eigenvalue found is below zero."""
-    pairs, name, l2 = run.eigenpairs, curvature_name(run.curvature), study.l2
+    pairs, name, l2 = run.eigenpairs, curvature_name(run.curvature), study.spectrum_l2
     if pairs.smallest is None or pairs.smallest >= 0:
         return None
     top = float(np.max(np.abs(pairs.values), initial=-pairs.smallest))
@@ -194,9 +194,9 @@ def _negative(run: Run, study: Material) -> str | None:
 
 def _spectra(runs: tuple[Run, ...], l2: float | None) -> Picture:
     def draw() -> Axes:
-        ax = plots.spectrum(runs[0].eigenpairs, l2=l2, label=runs[0].curvature)
+        ax = plots.spectrum(runs[0].eigenpairs, l2=l2, label=curvature_name(runs[0].curvature))
         for run in runs[1:]:
-            plots.spectrum(run.eigenpairs, label=run.curvature, ax=ax)
+            plots.spectrum(run.eigenpairs, label=curvature_name(run.curvature), ax=ax)
         return ax
 
     return Picture(

@@ -10,18 +10,22 @@ import numpy.typing as npt
 
 from deltauq import plots
 from deltauq.report.blocks import Block, Column, Heading, Picture, Table
-from deltauq.report.stories import Story, se_range, told_score, uncertain_table
+from deltauq.report.stories import (
+    Story,
+    beyond_sentences,
+    reliability_blocks,
+    score_blocks,
+    se_range,
+    uncertain_table,
+)
 from deltauq.report.words import fixed, number, percent
 
-__all__ = ["OfClasses", "beyond_sentence", "reliability_picture"]
+__all__ = ["OfClasses"]
 
 Array = npt.NDArray[Any]
 
 #: Inputs in a gallery.
 _GALLERY = 6
-
-#: A quantity between 0 and 1 cannot have a larger standard deviation.
-_LARGEST_STD = 0.5
 
 
 class OfClasses(Story):
@@ -42,6 +46,8 @@ class OfClasses(Story):
         if wrong is not None:
             n, count = len(wrong), int(wrong.sum())
             accuracy = fixed(100 * (1 - count / n), 1) + " %"
+            if count and accuracy.startswith("100"):
+                accuracy = percent(1 - count / n)
             facts.append(("Accuracy", accuracy, f"{count:,} of {n:,} wrong"))
         return [*facts, ("Classes", f"{len(self.names):,}", "")]
 
@@ -63,7 +69,7 @@ class OfClasses(Story):
             f"For {percent(float(np.mean(apart)))} of the inputs the predicted class is told from "
             "the second by more than the uncertainty of the weights (at the 5 % level)."
         )
-        return sentences + beyond_sentence(se)
+        return sentences + beyond_sentences(se)
 
     def pictures(self) -> list[Picture]:
         """Plot of probability against standard error."""
@@ -84,7 +90,7 @@ class OfClasses(Story):
 
     def judged(self) -> list[Block]:
         """Blocks that judge score and probabilities: AUROC, risk and coverage, calibration."""
-        return told_score(self.study) + reliability_picture(self)
+        return score_blocks(self) + reliability_blocks(self)
 
     def uncertain(self, chosen: Array) -> Table:
         """Table of inputs: predicted class, truth, probability, standard error and interval."""
@@ -143,33 +149,3 @@ class OfClasses(Story):
     def _wrong(self) -> Array | None:
         y = self.study.y
         return None if y is None else self.prediction.is_wrong(y)
-
-
-def beyond_sentence(se: Array) -> list[str]:
-    """Sentence on standard errors that no probability can have, where there are any."""
-    beyond = int(np.count_nonzero(se > _LARGEST_STD))
-    if not beyond:
-        return []
-    return [
-        f"For {beyond:,} of {len(se):,} predictions it exceeds {_LARGEST_STD}, more than any "
-        "probability can vary: there the weights are so loosely determined that the linear "
-        'approximation leaves its range. Take it as "not determined by the data", and read '
-        "the interval, which stays between 0 and 1."
-    ]
-
-
-def reliability_picture(story: Story) -> list[Block]:
-    """Plot of whether the probabilities are right, where there are labels."""
-    prediction, y = story.prediction, story.study.y
-    if y is None:
-        return []
-    picture = Picture(
-        "reliability",
-        "Inputs in bins by the probability they were given: how often it came true, with the 95 % "
-        "interval of that share. On the dashed line probabilities are right; below it the model "
-        "is too sure. The numbers at the foot count what each point is made of.",
-        "Line plot of how often predictions came true against their probability.",
-        lambda: plots.reliability(prediction, y),
-        size="narrow",
-    )
-    return [Heading("Are the probabilities themselves right?"), picture]

@@ -63,7 +63,7 @@ def stationarity_verdict(study: Material) -> str:
         return study.verdict or ""
     if found.ratio <= study.tolerance:
         return "stationary"
-    if found.is_near:
+    if found.is_near and found.shift is not None:
         return "near a minimum"
     return "far from a minimum" if found.is_far and found.shift else "not at a minimum"
 

@@ -9,8 +9,14 @@ import numpy.typing as npt
 
 from deltauq import plots
 from deltauq.report.blocks import Block, Column, Picture, Table
-from deltauq.report.classes import beyond_sentence, reliability_picture
-from deltauq.report.stories import Story, se_range, told_score, uncertain_table
+from deltauq.report.stories import (
+    Story,
+    beyond_sentences,
+    reliability_blocks,
+    score_blocks,
+    se_range,
+    uncertain_table,
+)
 from deltauq.report.words import fixed, number, percent
 
 __all__ = ["OfLabels"]
@@ -53,7 +59,7 @@ class OfLabels(Story):
                 f"Among the wrong labels the median is {number(float(np.median(se[wrong])))}, "
                 f"among the right ones {number(float(np.median(se[~wrong])))}."
             )
-        return sentences + beyond_sentence(se.ravel())
+        return sentences + beyond_sentences(se.ravel())
 
     def pictures(self) -> list[Picture]:
         """Plot of probability against standard error."""
@@ -70,7 +76,7 @@ class OfLabels(Story):
 
     def judged(self) -> list[Block]:
         """Blocks that judge score and probabilities: AUROC, risk and coverage, calibration."""
-        return told_score(self.study) + reliability_picture(self)
+        return score_blocks(self) + reliability_blocks(self)
 
     def uncertain(self, chosen: Array) -> Table:
         """Table of inputs, each with its least certain label."""

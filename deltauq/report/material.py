@@ -32,6 +32,8 @@ class Material:
     Attributes:
         title: of the page.
         run: the predictions that the page is about, and the eigenpairs behind them.
+        unit: what a prediction is of, in one word: an input, or a prediction where inputs make
+            several.
         y: what the inputs are in truth: class numbers `[N]`, labels or numbers `[N, C]`.
         class_names: of the classes, labels or outputs `[C]`; None numbers them.
         images: of the inputs, `[N, h, w]` or `[N, h, w, 3]`; of classes only.
@@ -42,7 +44,9 @@ class Material:
         verdict: "stationary", "stopped at a kink" or "not converged", where training said so; None
             compares the gradient's ratio with `tolerance`, and its shift with one standard error.
         tolerance: of the gradient's ratio.
-        l2: the L2 rate beside the mean loss; None where there is no single one.
+        l2: the L2 rate as the user knows it, beside the loss that was minimised; None where there
+            is no single one.
+        spectrum_l2: the rate in the eigenvalues' unit, beside the mean negative log-likelihood.
         tail: what stands for the eigenpairs left out, as of `DeltaMethod`.
         negative_curvature: what was done with it, as of `DeltaMethod`.
         diagnosis: of the model on its training data.
@@ -54,6 +58,7 @@ class Material:
 
     title: str = TITLE
     run: Run | None = None
+    unit: str = "input"
     y: Array | None = None
     class_names: Sequence[str] | None = None
     images: Array | None = None
@@ -64,6 +69,7 @@ class Material:
     verdict: str | None = None
     tolerance: float = 0.02
     l2: float | None = None
+    spectrum_l2: float | None = None
     tail: str | None = None
     negative_curvature: str = "project"
     diagnosis: Diagnosis | None = None
@@ -123,5 +129,5 @@ class Material:
 
     @property
     def by_score(self) -> Array:
-        """Numbers of the inputs, the most uncertain first."""
+        """Places in `prediction`, the most uncertain first; `rows` has their numbers."""
         return np.argsort(-self.prediction.score, kind="stable")

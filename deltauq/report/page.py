@@ -19,7 +19,7 @@ from deltauq.report.labels import OfLabels
 from deltauq.report.material import Material
 from deltauq.report.quantities import OfQuantities
 from deltauq.report.stories import Story
-from deltauq.report.words import curvature_name, curvature_names
+from deltauq.report.words import curvature_in_full, curvature_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def to_html(study: Material, figures: dict[str, Figure] | None = None) -> str:
 
     Args:
         study: what to report.
-        figures: by name, as from `figures`; None draws them.
+        figures: by name, as from `figures`, those that are missing left out; None draws them.
 
     Raises:
         InvalidInputError: a study of nothing.
@@ -136,8 +136,8 @@ def _in_short(study: Material, story: Story) -> Section:
     if fit:
         items.append(("Is the model fit for it?", " ".join(fit)))
     items.append(("How uncertain are its predictions?", story.sentences()[0]))
-    first = ", ".join(str(i) for i in study.by_score[:3])
-    items.append(("Which inputs to look at first?", f"Numbers {first} of the inputs."))
+    first = ", ".join(str(i) for i in study.rows[study.by_score[:3]])
+    items.append((f"Which {study.unit}s to look at first?", f"Numbers {first}, counted from 0."))
     items.append(("How sure are these numbers?", certainty_sentence(study)))
     return Section("In short", [Bullets(items)])
 
@@ -148,12 +148,12 @@ def _asked(study: Material, story: Story) -> Section:
     names = dict.fromkeys([reference, *(run.curvature for run in runs)])
     text = Text(f"{story.question} {_METHOD}")
     if len(names) == 1:
-        full, meaning = curvature_names(reference)
+        full, meaning = curvature_in_full(reference)
         what = f"The curvature is the {full}" + (f": {meaning}." if meaning else ".")
         return Section("What was asked", [text, Text(what)])
     listed = [
         (full, f"\N{EN DASH} {meaning}." if meaning else "")
-        for full, meaning in map(curvature_names, names)
+        for full, meaning in map(curvature_in_full, names)
     ]
     chosen = Text(
         f"The curvature was taken in {len(names)} ways. Where not said otherwise the standard "

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from deltauq import plots
 from deltauq.report.blocks import Block, Column, Heading, Picture, Table, Text
 from deltauq.report.stories import Story, uncertain_table
-from deltauq.report.words import number, percent
+from deltauq.report.words import beside_error, number, percent
 
 __all__ = ["OfQuantities"]
 
@@ -115,21 +115,23 @@ class OfQuantities(Story):
         """Table of inputs, each with its least certain output."""
         some, y = self.prediction[chosen], self.study.y
         n, output = np.arange(len(chosen)), some.std.argmax(axis=1)
+        std = some.std[n, output]
         intervals = [
             [
-                f"{number(a)} to {number(b)}"
-                for a, b in zip(*(end[n, output] for end in some.interval(0.95, of)), strict=True)
+                f"{beside_error(a, se)} to {beside_error(b, se)}"
+                for a, b, se in zip(low[n, output], high[n, output], std, strict=True)
             ]
-            for of in ("mean", "observation")
+            for low, high in (some.interval(0.95, "mean"), some.interval(0.95, "observation"))
         ]
+        observed = [] if y is None else list(map(beside_error, self.truth[chosen][n, output], std))
         several = [self.names[c] for c in output] if len(self.names) > 1 else []
         limits = some.std_limits
         between = [] if limits is None else limits[n, output].tolist()
         columns = [
             (Column("Least certain output", "names"), several),
-            (Column("Observed"), [] if y is None else self._written(self.truth[chosen], output)),
-            (Column("Mean"), self._written(some.mean, output)),
-            (Column("Standard error"), self._written(some.std, output)),
+            (Column("Observed"), observed),
+            (Column("Mean"), list(map(beside_error, some.mean[n, output], std))),
+            (Column("Standard error"), list(map(number, std))),
             (
                 Column("which is between"),
                 [f"{number(low)} and {number(high)}" for low, high in between],
@@ -137,7 +139,8 @@ class OfQuantities(Story):
             (Column("95 % interval of the mean"), intervals[0]),
             (Column("of an observation"), intervals[1]),
         ]
-        return uncertain_table(self.study, chosen, columns, np.zeros(len(chosen), bool))
+        none = np.zeros(len(chosen), bool)
+        return uncertain_table(self.study, chosen, columns, none, written=number)
 
     def _picture(self, c: int, caption: str, draw: Any) -> Picture:
         one = len(self.names) == 1
@@ -148,6 +151,3 @@ class OfQuantities(Story):
             "Plot of the predicted numbers and how far they may be off." + name,
             lambda: draw(y=self.study.y, output=c),
         )
-
-    def _written(self, values: Array, output: Array) -> list[str]:
-        return [number(float(row[c])) for row, c in zip(values, output, strict=True)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from deltauq.report.blocks import Block, Column, Facts, Heading, Picture, Sectio
 from deltauq.report.material import Material
 from deltauq.report.words import fixed, number
 
-__all__ = ["Story", "se_range", "told_score", "uncertain_table"]
+__all__ = [
+    "Story",
+    "beyond_sentences",
+    "reliability_blocks",
+    "score_blocks",
+    "se_range",
+    "uncertain_table",
+]
 
 Array = npt.NDArray[Any]
 
@@ -25,6 +33,9 @@ _TABLE = 10
 
 #: Difference of two AUROCs up to which the page calls them as good.
 _AUROC_MARGIN = 0.02
+
+#: A quantity between 0 and 1 cannot have a larger standard deviation.
+_LARGEST_STD = 0.5
 
 #: What the weights of the training examples were taken for.
 _WEIGHTED = {
@@ -49,9 +60,13 @@ class Story(abc.ABC):
     #: The outcome of the predictions that it tells, and whether images of the inputs go with it.
     outcome: str
     takes_images: bool = False
-    #: Under the title, and the first sentence of "What was asked".
+    #: Under the title, and how "What was asked" begins.
     lead: str
     question: str
+    #: What the score is, in a sentence.
+    score_meaning: str = (
+        "The score of an input is the square root of the sum of its probabilities' variances."
+    )
 
     def __init__(self, study: Material) -> None:
         self.study = study
@@ -99,7 +114,7 @@ class Story(abc.ABC):
         of_these = "all figures below are of these"
         if study.n_masked:
             of_these += f"; {study.n_masked:,} more are masked, which is padding"
-        facts = [*self.facts(), ("Inputs", f"{n:,}", of_these)]
+        facts = [*self.facts(), (f"{study.unit}s".capitalize(), f"{n:,}", of_these)]
         if study.n_train is not None:
             note = _WEIGHTED[study.weighting]
             facts.append(("Training examples", f"{study.n_train:,.10g}", note))
@@ -117,16 +132,12 @@ class Story(abc.ABC):
         table = self.uncertain(chosen)
         marked = "; wrong predictions are in bold" if table.marked else ""
         intro = Text(
-            f"The {len(chosen)} inputs with the highest score, of {len(self.prediction):,}: a "
-            "second opinion is worth most there. "
-            f"The index counts the inputs from 0{marked}. {self.score_meaning}"
+            f"The {len(chosen)} {self.study.unit}s with the highest score, of "
+            f"{len(self.prediction):,}: a second opinion is worth most there. "
+            f"The index counts the {self.study.unit}s from 0{marked}. {self.score_meaning}"
         )
-        return Section("Which inputs to look at", [intro, table, *self.galleries()])
-
-    #: What the score is, in a sentence.
-    score_meaning = (
-        "The score of an input is the square root of the sum of its probabilities' variances."
-    )
+        title = f"Which {self.study.unit}s to look at"
+        return Section(title, [intro, table, *self.galleries()])
 
 
 def se_range(study: Material, rows: Array, columns: Array) -> list[str]:
@@ -138,31 +149,75 @@ def se_range(study: Material, rows: Array, columns: Array) -> list[str]:
 
 
 def uncertain_table(
-    study: Material, chosen: Array, columns: Sequence[tuple[Column, Sequence[str]]], marked: Array
+    study: Material,
+    chosen: Array,
+    columns: Sequence[tuple[Column, Sequence[str]]],
+    marked: Array,
+    *,
+    written: Callable[[float], str] | None = None,
 ) -> Table:
-    """A table of inputs: their numbers, some columns, and their scores."""
+    """A table of inputs: their numbers, some columns, and their scores.
+
+    Args:
+        study: the inputs are of.
+        chosen: their places in its predictions.
+        columns: those between number and score; one without cells is left out.
+        marked: which rows stand out.
+        written: text of a score; None writes three decimals.
+    """
+    written = written or partial(fixed, digits=3)
     filled = [(column, cells) for column, cells in columns if len(cells)]
-    score = [fixed(value, 3) for value in study.prediction.score[chosen]]
+    score = [written(float(value)) for value in study.prediction.score[chosen]]
     every = [
         (Column("Index"), [str(i) for i in study.rows[chosen]]),
         *filled,
         (Column("Score"), score),
     ]
     return Table(
-        "The most uncertain inputs",
+        f"The most uncertain {study.unit}s",
         [column for column, _ in every],
         list(zip(*(cells for _, cells in every), strict=True)),
         frozenset(np.flatnonzero(marked).tolist()),
     )
 
 
-def told_score(study: Material) -> list[Block]:
+def beyond_sentences(se: Array) -> list[str]:
+    """Sentences on standard errors that no probability can have, where there are any."""
+    beyond = int(np.count_nonzero(se > _LARGEST_STD))
+    if not beyond:
+        return []
+    return [
+        f"For {beyond:,} of {len(se):,} predictions it exceeds {_LARGEST_STD}, more than any "
+        "probability can vary: there the weights are so loosely determined that the linear "
+        'approximation leaves its range. Take it as "not determined by the data", and read '
+        "the interval, which stays between 0 and 1."
+    ]
+
+
+def reliability_blocks(story: Story) -> list[Block]:
+    """Heading and plot of whether the probabilities are right, where there are labels."""
+    prediction, y = story.prediction, story.study.y
+    if y is None:
+        return []
+    picture = Picture(
+        "reliability",
+        "Inputs in bins by the probability they were given: how often it came true, with the 95 % "
+        "interval of that share. On the dashed line probabilities are right; below it the model "
+        "is too sure. The numbers at the foot count what each point is made of.",
+        "Line plot of how often predictions came true against their probability.",
+        lambda: plots.reliability(prediction, y),
+        size="narrow",
+    )
+    return [Heading("Are the probabilities themselves right?"), picture]
+
+
+def score_blocks(story: Story) -> list[Block]:
     """Blocks on whether the score finds wrong predictions, and better than probabilities do.
 
     Args:
-        study: with labels.
+        story: of probabilities; none without labels.
     """
-    prediction, y = study.prediction, study.y
+    prediction, y = story.prediction, story.study.y
     if y is None:
         return []
     wrong = prediction.is_wrong(y)
@@ -172,7 +227,7 @@ def told_score(study: Material) -> list[Block]:
     blocks: list[Block] = [
         Heading("Does the score find wrong predictions?"),
         Text(
-            "The score of an input is the square root of the sum of its probabilities' variances. "
+            f"{story.score_meaning} "
             "The AUROC is the chance that a wrong prediction has a higher score than a right one: "
             "0.5 is a coin, 1 is perfect."
         ),

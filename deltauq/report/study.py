@@ -67,7 +67,7 @@ class Study(Material):
             diagnosis: from `diagnose`.
             comparison: from `compare`, on any inputs.
         """
-        if not hasattr(dm, "fitted_likelihood"):
+        if not isinstance(dm, DeltaMethod):
             raise InvalidInputError(
                 "Study.of is given something else than a method",
                 expected="Study.of(dm, x, y) with a fitted DeltaMethod",
@@ -77,20 +77,22 @@ class Study(Material):
         if class_names is None:
             class_names = likelihood.classes
         truth = None if y is None else labels_of(y, prediction, dm)
-        rate = _common_rate(dm)
+        rate, settings = _common_rate(dm), dm.fitted_settings
         return cls(
             title=title,
-            run=Run(dm.curvature, prediction, dm.eigenpairs, dm.fit_seconds),
+            run=Run(settings.curvature, prediction, dm.eigenpairs, dm.fit_seconds),
+            unit="input" if likelihood.positions == 1 else "prediction",
             y=truth,
             class_names=class_names,
             images=images,
-            feature=_only_feature(x),
+            feature=_only_feature(x, len(prediction)),
             n_train=dm.n_examples,
             weighting=dm.weighting,
             stationarity=dm.stationarity,
-            l2=None if rate is None else rate / likelihood.dispersion(dm.n_outputs),
-            tail=dm.tail,
-            negative_curvature=dm.negative_curvature,
+            l2=rate,
+            spectrum_l2=None if rate is None else rate / likelihood.dispersion(dm.n_outputs),
+            tail=settings.tail,
+            negative_curvature=settings.negative_curvature,
             diagnosis=diagnosis,
             comparison=comparison,
         )
@@ -137,10 +139,11 @@ def _common_rate(dm: DeltaMethod) -> float | None:
     return rates.pop() if len(rates) == 1 else None
 
 
-def _only_feature(x: Any) -> Array | None:
+def _only_feature(x: Any, n_predictions: int) -> Array | None:
     """The values of the one feature `[N]`; None where there are several, or no array."""
     if not hasattr(x, "shape"):
         return None
     values = np.asarray(x)
     one = values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)
+    one = one and len(values) == n_predictions
     return values.ravel() if one and values.dtype.kind in "fiu" else None

@@ -267,6 +267,17 @@ def test_what_it_cannot_do_is_refused(get_case):
 
 
 @pytest.mark.filterwarnings("ignore:the largest curvature is")
+@pytest.mark.parametrize(
+    ("name", "dtype", "l2"), [("no_hidden", "float64", 0.1), ("tanh", "float32", 1e-8)]
+)
+def test_where_nothing_is_left_out_there_is_nothing_to_refuse(get_case, name, dtype, l2):
+    """Few parameters, or rounding as large as L2: a fit of all eigenpairs needs no steps."""
+    case = get_case(name, dtype)
+    method = fit(case, "ggn", rank="full", l2=l2)
+    np.testing.assert_array_equal(method.refine(case.x).std, method.predict(case.x).std)
+
+
+@pytest.mark.filterwarnings("ignore:the largest curvature is")
 def test_rounding_as_large_as_l2_is_refused(get_case):
     case = get_case("tanh", "float32")
     with pytest.raises(NumericalError, match=r"too large for refine.*float64"):

@@ -108,6 +108,25 @@ def embedded():
     return keras.Model(x, layers.Dense(3, **PRECISION)(z)), (6,)
 
 
+class ItemEffects(keras.layers.Layer):
+    """Looks up one number for each item, and a matrix: tables of one axis and of three."""
+
+    def build(self, shape):
+        self.one = self.add_weight(shape=(7,), initializer="normal", name="one")
+        self.three = self.add_weight(shape=(7, 2, 3), initializer="normal", name="three")
+        self.columns = self.add_weight(shape=(3, 7), initializer="normal", name="columns")
+
+    def call(self, items):
+        found = tf.reduce_sum(tf.gather(self.three, items), [1, 2])
+        found += tf.reduce_mean(tf.gather(self.one, items), axis=1, keepdims=True)
+        return found + tf.transpose(tf.gather(self.columns, items[:, 0], axis=1))
+
+
+def item_effects():
+    x = keras.Input((6,), dtype="int32")
+    return keras.Model(x, ItemEffects(**PRECISION)(x)), (6,)
+
+
 def attention():
     x = keras.Input((5, 4), **PRECISION)
     z = layers.MultiHeadAttention(2, 3, **PRECISION)(x, x)
@@ -177,6 +196,7 @@ CASES = {
     "layer normalisation": (lambda: normalisation("LayerNormalization"), 0),
     "group normalisation": (lambda: normalisation("GroupNormalization", groups=3), 0),
     "embedding": (embedded, 0),
+    "look-ups that are no embeddings": (item_effects, 3),
     "attention": (attention, 0),
     "einsum": (
         lambda: sandwich((4, 6), layer("EinsumDense", "btd,tdf->btf", (4, 3), bias_axes="tf")),

@@ -367,6 +367,7 @@ def test_a_report_is_about_what_counts(method):
     assert "10 more are masked" in page
     most = np.flatnonzero(~MASKED)[np.argmax(prediction.unmasked.score)]
     assert re.search(rf"<tbody>\s*<tr[^>]*>\s*<t[dh][^>]*>{most}<", page)
+    assert f"Numbers {most}, " in page
     nothing = KINDS["classes"](masked=np.ones(30, bool))
     with pytest.raises(InvalidInputError, match=r"not masked.*30 masked ones"):
         Study(run=Run("ggn", nothing, method.eigenpairs, 1.0))

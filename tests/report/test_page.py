@@ -53,6 +53,7 @@ def _study(**changes):
         verdict="stationary",
         tolerance=0.02,
         l2=0.05,
+        spectrum_l2=0.05,
         n_train=4321,
         class_names=("ant", "bee", "cat", "dog"),
     )
@@ -340,7 +341,7 @@ def test_the_width_of_the_bounds_and_their_failure_are_stated():
     text = _text(to_html(_bounded(_study(tail="midpoint")), {}))
     assert "Eigenpairs 3 of 1,234, the exact Hessian&#39;s Width 10 % of a" in text
     assert (
-        "Kind of interval certified wrong with probability 1.0 \N{MULTIPLICATION SIGN} 10⁻⁶ at most"
+        "Kind of interval certified wrong with probability 1 \N{MULTIPLICATION SIGN} 10⁻⁶ at most"
         in text
     )
     assert "its width is 10 % of its upper end for a typical standard error" in text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deltauq import DeltaMethod, compare, diagnose
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, NotFittedError
 from deltauq.evaluation.checks import Finding
 from deltauq.evaluation.comparison import Run
 from deltauq.evaluation.diagnosis import Diagnosis
@@ -241,6 +241,26 @@ def test_images_of_a_regression_are_refused():
 def test_labels_of_another_number_are_refused(classes):
     with pytest.raises(InvalidInputError, match=r"y_eval has the wrong shape"):
         Study.of(classes, X[:4], Y[:5])
+
+
+def test_a_method_that_is_not_fitted_says_so():
+    dm = DeltaMethod(_model(3, "softmax", "sparse_categorical_crossentropy"))
+    with pytest.raises(NotFittedError, match="fit"):
+        Study.of(dm, X)
+
+
+def test_the_rate_is_the_users_and_the_settings_those_of_the_fit():
+    """Beside two outputs' mean square and its estimated noise, lambda is not the likelihood's."""
+    y = np.random.default_rng(0).normal(size=(len(X), 2))
+    dm = _fitted(2, None, "mse", y=y, l2=0.02)
+    dm.tail, dm.curvature = "none", "hessian"
+    study = Study.of(dm, X, y)
+    assert study.l2 == 0.02
+    dispersion = dm.fitted_likelihood.dispersion(2)
+    assert study.spectrum_l2 == pytest.approx(0.02 / dispersion)
+    assert abs(dispersion - 1) > 0.1
+    assert (study.tail, study.require_run().curvature) == ("midpoint", "ggn")
+    assert "L2 rate 0.02 the cost holds" in _text(study.to_html({}))
 
 
 def test_a_study_of_something_else_is_refused():

@@ -31,8 +31,8 @@ class Compilation:
         return self._config
 
 
-def open_model(path: str | Path) -> tuple[Any, Any]:
-    """Open a `.keras` or `.h5` file: the model, and what it was compiled with.
+def open_model(path: str | Path) -> tuple[Any, Compilation | None]:
+    """Open a `.keras` or `.h5` file: the model, and its compilation where only the file has it.
 
     A file whose loss, metric or optimizer cannot be loaded is opened without them: its loss is then
     known by name only, so that the likelihood must be given.
@@ -52,7 +52,7 @@ def open_model(path: str | Path) -> tuple[Any, Any]:
     except (TypeError, ValueError, KeyError, AttributeError, OSError) as error:
         model = _without_loss(path, error)
         return model, Compilation(_compile_config(path))
-    return model, model
+    return model, None
 
 
 def _without_loss(path: Path, error: Exception) -> Any:

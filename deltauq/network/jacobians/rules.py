@@ -53,7 +53,8 @@ def register_rule(
 
     The function takes a `Tap` and the cotangents of its output, and returns a `Factor`, as a rule
     `Rows` of the parameter. Where its rows are not those of automatic differentiation, `PerExample`
-    sets it aside.
+    sets it aside; an error that it raises is not caught, so `when` must keep it from what it cannot
+    take.
 
     Args:
         *operations: types of operations, such as "MatMul".
@@ -201,11 +202,15 @@ def _product(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     return Rows([_sum_to_parameter(tap, tap.data * delta) for delta in deltas])
 
 
-def _known_rank(tap: Tap) -> bool:  # no lambda: AutoGraph warns of those it cannot parse
-    return tap.data.shape.rank is not None
+def _looks_up_rows(tap: Tap) -> bool:
+    """Whether rows of a matrix are gathered, one at each place of indices of a known rank."""
+    if tap.parameter.shape.rank != 2 or tap.data.shape.rank is None or tap.get("batch_dims"):
+        return False
+    axis = None if tap.inner is not None else tf.get_static_value(tap.operation.inputs[2])
+    return tap.inner is not None or axis == 0
 
 
-@register_rule("GatherV2", operands={0: 1}, when=_known_rank)
+@register_rule("GatherV2", operands={0: 1}, when=_looks_up_rows)
 def _lookup(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Row i of an embedding gets the sum of the deltas of the places that looked it up."""
     n_entries, width = tap.parameter.shape

@@ -67,7 +67,8 @@ class Tap:
         if self.inner is None:
             return self.operation.get_attr(attribute)
         value = self.inner.attr[attribute]
-        return list(value.list.i) if value.WhichOneof("value") == "list" else value.s
+        kind = value.WhichOneof("value")
+        return list(value.list.i) if kind == "list" else getattr(value, kind or "s")
 
     @property
     def folds_space(self) -> bool:
