@@ -12,7 +12,7 @@ from deltauq.curvature.registry import names_where
 from deltauq.data.batches import Batches
 from deltauq.errors import NotPositiveDefiniteError, NumericalError
 from deltauq.likelihoods import Likelihood
-from deltauq.network.interpretation import outputs
+from deltauq.network.interpretation import logits_and_labels
 from deltauq.network.network import Network
 
 __all__ = ["SMOOTHING", "Flatness", "measure_flatness", "refuse_linear_loss"]
@@ -107,7 +107,7 @@ def measure_flatness(network: Network, likelihood: Likelihood, data: Batches) ->
     """
     epsilon = float(np.finfo(network.dtype).eps)
     total, sums = 0.0, np.zeros((4, 1))
-    for logits, y, weight in outputs(network, data):
+    for logits, y, weight in logits_and_labels(network, data):
         step = max(1, _AT_ONCE // logits.shape[1] ** 2)
         for start in range(0, len(logits), step):
             some = slice(start, start + step)

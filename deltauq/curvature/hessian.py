@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.likelihoods import Likelihood
-from deltauq.network.jacobians import hessian_product
+from deltauq.network.hessian_product import hessian_product
 
 __all__ = ["Hessian", "TraceEstimate"]
 

@@ -57,7 +57,7 @@ class CurvatureKind:
         return self.meat is not None
 
     @property
-    def between(self) -> type[CurvatureOperator]:
+    def meat_or_bread(self) -> type[CurvatureOperator]:
         """The operator between two inverses, where a likelihood asks for them: meat or bread."""
         return self.meat or self.bread
 

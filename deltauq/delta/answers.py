@@ -165,7 +165,7 @@ class Answers:
         """
         fitted = self._require_fitted("refine")
         check_share("rtol", rtol, example=0.01)
-        fitted.require_own_vectors("refine")
+        fitted.require_unrounded_vectors("refine")
         if fitted.pairs.rank == fitted.pairs.n_params:
             return self.predict(x)  # nothing was left out
         check_refinable(fitted)
@@ -315,7 +315,7 @@ class Answers:
 
     @property
     def stationarity(self) -> Stationarity:
-        """Gradient norm of the cost at the weights, and of its two parts."""
+        """How near the weights are to the cost's minimum: its gradient, and a step's `shift`."""
         return self._require_fitted("stationarity").stationarity
 
     @property

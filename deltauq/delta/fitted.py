@@ -37,14 +37,14 @@ from deltauq.runtime.memory import free_memory
 
 __all__ = [
     "Fitted",
+    "bread_and_meat",
     "calibration_inputs",
     "calibration_rows",
     "covariance_of",
     "freedom_of",
-    "is_sandwich",
     "make_operator",
     "meat_pairs",
-    "slices_and_meat",
+    "needs_meat",
     "solve",
     "weight_covariance",
     "with_meat",
@@ -92,7 +92,7 @@ class Fitted:
         unit = self.problem.common_rate
         return self.pairs.rescaled(unit) if unit else self.pairs
 
-    def require_own_vectors(self, what: str) -> None:
+    def require_unrounded_vectors(self, what: str) -> None:
         """Refuse a fit whose eigenvectors were kept in fewer bits.
 
         Raises:
@@ -136,7 +136,7 @@ def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
     return _eigenpairs(problem, settings, settings.kind.bread, storage)
 
 
-def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
+def bread_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
     """The curvature, and where the covariance is a sandwich what is between its inverses.
 
     It is a sandwich where that was asked for; and where the cost that was minimised is not the
@@ -144,31 +144,35 @@ def slices_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOpera
     is then the same curvature of `Likelihood.of_scores`.
     """
     operators = [make_operator(problem, settings.kind.bread)]
-    if is_sandwich(problem, settings):
+    if needs_meat(problem, settings):
         scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
-        operators.append(make_operator(scores, settings.kind.between))
+        operators.append(make_operator(scores, settings.kind.meat_or_bread))
     return operators
 
 
-def is_sandwich(problem: Problem, settings: Settings) -> bool:
-    """Whether the covariance is more than the inverse of the curvature."""
+def needs_meat(problem: Problem, settings: Settings) -> bool:
+    """Whether the covariance is more than the inverse of the curvature: bread, meat, bread.
+
+    It is where a sandwich was asked for, and where the cost is not the log-likelihood of the labels
+    (`Likelihood.of_scores`).
+    """
     return settings.kind.is_sandwich or problem.likelihood.of_scores is not problem.likelihood
 
 
 def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
     """Eigenpairs of what is between the slices of a sandwich; None where the covariance is none."""
     problem, settings, pairs = fitted.problem, fitted.settings, fitted.pairs
-    if not is_sandwich(problem, settings):
+    if not needs_meat(problem, settings):
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
     scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
-    return _eigenpairs(scores, settings, settings.kind.between, storage, rank)
+    return _eigenpairs(scores, settings, settings.kind.meat_or_bread, storage, rank)
 
 
 def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
     """A fit with the covariance of the weights, where that is more than an inverse."""
-    inner = meat_pairs(fitted, storage)
-    covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, inner, storage)
+    meat = meat_pairs(fitted, storage)
+    covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, meat, storage)
     return replace(fitted, covariance=covariance.with_noise(fitted.covariance.noise))
 
 
@@ -176,7 +180,7 @@ def weight_covariance(
     problem: Problem,
     settings: Settings,
     pairs: Eigenpairs,
-    inner: Eigenpairs | None,
+    meat: Eigenpairs | None,
     storage: Storage | None = None,
     basis: npt.NDArray[Any] | None = None,
 ) -> ParameterCovariance:
@@ -185,23 +189,23 @@ def weight_covariance(
     Several of the same vectors may share a basis, as of `sandwich_covariance`.
     """
     bread = covariance_of(problem, settings, pairs)
-    if inner is None:
+    if meat is None:
         return bread
     penalised, share = problem.rates > 0, problem.likelihood.l2_in_scores
     if settings.kind.is_sandwich:
-        meat = settings.meat
+        kind = settings.meat
         return sandwich_covariance(
-            bread, inner, penalised, meat=meat, l2_share=share, storage=storage, basis=basis
+            bread, meat, penalised, meat=kind, l2_share=share, storage=storage, basis=basis
         )
     # The meat is treated as the slices are, so that outputs of equal noise leave their inverse.
     if np.all(penalised) and settings.negative_curvature != "keep":
-        inner = replace(inner, values=np.maximum(inner.values, 0.0))
+        meat = replace(meat, values=np.maximum(meat.values, 0.0))
     rest = None
-    if inner.rank < inner.n_params:
-        tail = covariance_of(problem, settings, inner).spectrum.tail
+    if meat.rank < meat.n_params:
+        tail = covariance_of(problem, settings, meat).spectrum.tail
         rest = 1.0 / tail - 1.0 if tail > 0 else 0.0
     return sandwich_covariance(
-        bread, inner, penalised, l2_share=share, rest=rest, storage=storage, basis=basis
+        bread, meat, penalised, l2_share=share, rest=rest, storage=storage, basis=basis
     )
 
 

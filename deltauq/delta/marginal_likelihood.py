@@ -159,7 +159,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
             received=f"{int(np.count_nonzero(fitted.problem.rates == 0))} parameters without one",
             remedy="pass l2='tune' or a rate for all variables to DeltaMethod",
         )
-    fitted.require_own_vectors("tune_l2")
+    fitted.require_unrounded_vectors("tune_l2")
     fitted.problem.require_data()
     factors = np.geomspace(*_FACTORS, _GRID)
     factors = factors[[_has_covariance(fitted, factor) for factor in factors]]
@@ -312,14 +312,14 @@ def _at_factors(fitted: Fitted, factors: Array) -> tuple[Array, list[ParameterCo
     An inverse has its eigenvectors at any rate. A sandwich has others at each, but all of them in
     the span of its slices' vectors and its meat's, in which it is left.
     """
-    inner, pairs = meat_pairs(fitted, Storage()), fitted.pairs
-    basis = None if inner is None else common_basis(pairs.vectors, inner.vectors)
+    meat, pairs = meat_pairs(fitted, Storage()), fitted.pairs
+    basis = None if meat is None else common_basis(pairs.vectors, meat.vectors)
     covariances = [
         weight_covariance(
             fitted.problem,
             fitted.settings,
             pairs.rescaled(1.0 / factor),
-            None if inner is None else inner.rescaled(1.0 / factor),
+            None if meat is None else meat.rescaled(1.0 / factor),
             basis=basis,
         )
         for factor in factors

@@ -27,7 +27,7 @@ from deltauq.network.derivative_audit import (
     obstacles_to_second_derivatives,
     refuse_false_gradients,
 )
-from deltauq.network.interpretation import InterpretedModel, interpret, outputs
+from deltauq.network.interpretation import InterpretedModel, interpret, logits_and_labels
 from deltauq.network.jacobians import LinearHead, PerExample, find_linear_head
 from deltauq.network.l2 import L2, l2_rates, refuse_other_terms, refuse_weight_decay
 from deltauq.network.network import Network
@@ -35,7 +35,7 @@ from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction.linearization import Linearization, RowFunctions
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["Problem", "attach_data", "check_settings", "recall_problem", "state_problem"]
+__all__ = ["Problem", "attach_data", "check_before_training", "recall_problem", "state_problem"]
 
 Rates = npt.NDArray[np.float64]
 
@@ -123,7 +123,7 @@ class Problem:
     @property
     def scale(self) -> Rates:
         """Scale of the prior's metric, lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
-        return _metric(self.rates)
+        return _scale_of(self.rates)
 
     @property
     def dispersion(self) -> float:
@@ -132,7 +132,7 @@ class Problem:
 
     def with_likelihood(self, likelihood: Likelihood, rates: Rates) -> Problem:
         """A problem with another likelihood of the same kind, and other rates."""
-        linearization = replace(self.linearization, likelihood=likelihood, scale=_metric(rates))
+        linearization = replace(self.linearization, likelihood=likelihood, scale=_scale_of(rates))
         return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
 
     def with_listener(self, listener: PassListener) -> Problem:
@@ -182,7 +182,7 @@ def state_problem(network: Network, training: TrainingData, settings: Settings) 
         likelihood = residual_noise(model, passes.data)
     flatness = _check_curvature(model.network, likelihood, passes.data, settings)
     rates = rates / likelihood.dispersion(model.n_outputs)
-    problem = _without_passes(model, likelihood, passes.data, rates, probe)
+    problem = _for_predictions(model, likelihood, passes.data, rates, probe)
     return replace(
         problem,
         plan=passes.plan,
@@ -205,7 +205,7 @@ def recall_problem(
         probe: rows on which the network is looked at.
     """
     model = interpret(network, network.inspect(probe), likelihood)
-    return _without_passes(model, model.likelihood, data, rates, probe)
+    return _for_predictions(model, model.likelihood, data, rates, probe)
 
 
 def attach_data(problem: Problem, training: TrainingData, settings: Settings) -> Problem:
@@ -227,7 +227,7 @@ def attach_data(problem: Problem, training: TrainingData, settings: Settings) ->
     model = interpret(network, network.inspect(probe), known)
     passes = _prepare_passes(model, probe, training, settings)
     problem.record.check_same(passes.data)
-    found = _without_passes(model, problem.likelihood, passes.data, problem.rates, probe)
+    found = _for_predictions(model, problem.likelihood, passes.data, problem.rates, probe)
     return replace(
         found,
         plan=passes.plan,
@@ -237,7 +237,7 @@ def attach_data(problem: Problem, training: TrainingData, settings: Settings) ->
     )
 
 
-def check_settings(network: Network, settings: Settings) -> None:
+def check_before_training(network: Network, settings: Settings) -> None:
     """Check rates and rank against a network, as far as they show without data.
 
     Args:
@@ -304,12 +304,12 @@ def _check_curvature(
     if flatness is not None and not all(operator.made_of_scores for operator in operators):
         refuse_linear_loss(flatness, likelihood)
     if not likelihood.convex and any(operator.needs_convex_loss for operator in operators):
-        for logits, labels, _ in outputs(network, data):
+        for logits, labels, _ in logits_and_labels(network, data):
             likelihood.check_convex(logits, labels)
     return flatness
 
 
-def _without_passes(
+def _for_predictions(
     model: InterpretedModel,
     likelihood: Likelihood,
     data: Batches | DataRecord,
@@ -328,7 +328,7 @@ def _without_passes(
     per_example = PerExample(model.network, probe)
     spec = data.input_spec if isinstance(data, DataRecord) else data.spec.x
     functions = RowFunctions(model.network, spec, per_example)
-    linearization = Linearization(functions, likelihood, _metric(rates), model.mask)
+    linearization = Linearization(functions, likelihood, _scale_of(rates), model.mask)
     return Problem(
         model.network, likelihood, data, model.n_outputs, rates, per_example, linearization
     )
@@ -342,7 +342,8 @@ def rates_beside_cost(interpreted: InterpretedModel, data: Batches, l2: L2, rank
     return per_parameter(network.parameters, per_variable)
 
 
-def _metric(rates: Rates) -> Rates:
+def _scale_of(rates: Rates) -> Rates:
+    """The scale of the prior's metric for some rates, as of `Problem.scale`."""
     return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
 
 

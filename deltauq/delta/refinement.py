@@ -14,7 +14,7 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.data.batch_reader import n_rows_of
 from deltauq.data.inputs import InputBatches
-from deltauq.delta.fitted import Fitted, is_sandwich, slices_and_meat
+from deltauq.delta.fitted import Fitted, bread_and_meat, needs_meat
 from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, warn
 from deltauq.linalg import (
     Krylov,
@@ -67,7 +67,7 @@ def check_refinable(fitted: Fitted) -> None:
 
 def row_copies(fitted: Fitted) -> int:
     """How often the rows of a batch of inputs are in memory: a basis, its next block, the work."""
-    return MAX_STEPS + (14 if is_sandwich(fitted.problem, fitted.settings) else 4)
+    return MAX_STEPS + (14 if needs_meat(fitted.problem, fitted.settings) else 4)
 
 
 def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Estimate:
@@ -78,7 +78,7 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Estimate:
         inputs: in batches whose rows fit in memory `row_copies` times.
         rtol: (high - low) / high of every standard error, of logits and of means.
     """
-    operator, *meat = slices_and_meat(fitted.problem, fitted.settings)
+    operator, *meat = bread_and_meat(fitted.problem, fitted.settings)
     certified = operator.positive_semidefinite and not meat
     way = _Certain(fitted, operator) if certified else _Estimated(fitted, operator, meat)
     dtype, likelihood = fitted.problem.network.dtype, fitted.problem.likelihood

@@ -9,7 +9,7 @@ import numpy as np
 from deltauq.data.batches import Batches
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Likelihood
-from deltauq.network.interpretation import InterpretedModel, outputs
+from deltauq.network.interpretation import InterpretedModel, logits_and_labels
 
 __all__ = ["residual_noise"]
 
@@ -21,7 +21,7 @@ def residual_noise(model: InterpretedModel, data: Batches) -> Likelihood:
         InvalidInputError: an output without any residual.
     """
     squares: Any = 0.0
-    for logits, y, weight in outputs(model.network, data):
+    for logits, y, weight in logits_and_labels(model.network, data):
         n_outputs = model.inspection.output.shape[-1]
         residuals = logits.numpy().astype(np.float64).reshape(-1, n_outputs)
         residuals -= y.numpy().reshape(-1, n_outputs)

@@ -10,7 +10,7 @@ import numpy as np
 
 from deltauq.data.training import TrainingData
 from deltauq.delta.delta_method import DeltaMethod
-from deltauq.delta.problem import check_settings
+from deltauq.delta.problem import check_before_training
 from deltauq.linalg import relative_width
 from deltauq.network.network import Network
 from deltauq.prediction import Estimate
@@ -110,7 +110,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
         settings = self._delta_method().settings
         self._checked = bool(self.model.built)
         if self._checked:
-            check_settings(Network(self.model, layers=settings.layers), settings)
+            check_before_training(Network(self.model, layers=settings.layers), settings)
 
     def _delta_method(self) -> DeltaMethod:
         return DeltaMethod(self.model, **{"progress": self._verbosity() == 1, **self.options})

@@ -22,7 +22,7 @@ from deltauq.errors import UnsupportedModelError
 from deltauq.network.graph import read_trace, traced
 from deltauq.network.network import Network
 from deltauq.network.probe_rows import gradient_along_outputs
-from deltauq.network.replaced_gradients import OURS
+from deltauq.network.replaced_gradients import GRADIENT_PREFIX
 
 __all__ = ["named", "obstacles_to_second_derivatives", "refuse_false_gradients"]
 
@@ -41,7 +41,7 @@ _CUSTOM = "CustomGradient"
 _LIFTED = frozenset({"Identity", "IdentityN", "PartitionedCall", "StatefulPartitionedCall"})
 
 #: The gradient of a StopGradient that lets through what it is given.
-_THROUGH = f"{OURS}Through"
+_THROUGH = f"{GRADIENT_PREFIX}Through"
 
 #: Operations or variables that a message names at most.
 _NAMED = 4
@@ -75,7 +75,7 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
     """
 
     def read(params: tf.Tensor, x: Any) -> _Changed:
-        pieces = _pieces(network, params)
+        pieces = network.pieces(params)
         return _changed_between(pieces, [network.logits(pieces, x)])
 
     changed = read_trace(read, network.params, x)
@@ -97,7 +97,7 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
     """
 
     def read(params: tf.Tensor, x: Any) -> tuple[_Changed, _Changed]:
-        pieces = _pieces(network, params)
+        pieces = network.pieces(params)
         logits = network.logits(pieces, x)
         forward = _changed_between(pieces, [logits])
         gradient = gradient_along_outputs(network, pieces, logits)
@@ -128,10 +128,6 @@ def named(names: Sequence[str]) -> str:
     """Text that names the first few of some operations, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _pieces(network: Network, params: tf.Tensor) -> list[tf.Tensor]:
-    return [tf.identity(piece) for piece in network.unflatten(params)]
 
 
 def _changed_between(starts: Sequence[tf.Tensor], ends: Sequence[tf.Tensor]) -> _Changed:
@@ -231,7 +227,7 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
 
     def values(forward: Forward) -> list[Array]:
         def run(params: tf.Tensor, x: Any) -> list[tf.Tensor]:
-            pieces = _pieces(network, params)
+            pieces = network.pieces(params)
             return derivative(network, pieces, forward(pieces, x))
 
         return [value.numpy() for value in traced(run, network.params, x)(network.params, x)]

@@ -136,14 +136,14 @@ class Compiled:
         self._compiled = tf.function(function, input_signature=signature, autograph=False)
 
     @functools.cached_property
-    def traced(self) -> Any:
+    def concrete(self) -> Any:
         """The `ConcreteFunction` that the calls run, traced when it is first asked for."""
         return self._compiled.get_concrete_function()
 
     def __call__(self, *arguments: Any) -> Any:
         """Of tensors, as the signature has them."""
         refuse_lost_runtime()
-        return self.traced(*arguments)
+        return self.concrete(*arguments)
 
 
 class Staged:
@@ -155,7 +155,7 @@ class Staged:
     """
 
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
-        graph = Compiled(function, *signature).traced.graph
+        graph = Compiled(function, *signature).concrete.graph
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
         self._definition = _only_data(graph.as_graph_def())
         self._captured = graph.captures

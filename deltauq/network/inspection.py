@@ -13,7 +13,6 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network.graph import bytes_reached_from
 from deltauq.network.link import end_of, mask_of
-from deltauq.network.requirements import check_single_output
 
 __all__ = [
     "ForwardTrace",
@@ -110,7 +109,7 @@ def row_spec(leaves: Any) -> Any:
 
 def check_output(output: Any, dtype: str) -> None:
     """`UnsupportedModelError` unless the output is one tensor `[B, ..., C]` of this precision."""
-    check_single_output(output)
+    _check_single(output)
     if not tf.is_tensor(output) or output.shape.rank < 2:
         shape = output.shape if tf.is_tensor(output) else type(output).__name__
         raise UnsupportedModelError(
@@ -182,3 +181,20 @@ def branching_error(error: Exception) -> UnsupportedModelError:
 def _without_arrays(text: str) -> str:
     """A message of Keras, which may print a whole batch, with [...] for it."""
     return re.sub(r"\[\[.*\]\]", "[...]", text, flags=re.DOTALL)
+
+
+def _check_single(output: Any) -> None:
+    """Refuse a model with several outputs, or with one in a list or a dict.
+
+    Raises:
+        UnsupportedModelError: the output is no single tensor.
+    """
+    if isinstance(output, (list, tuple, dict)):
+        names = list(output) if isinstance(output, dict) else range(len(output))
+        raise UnsupportedModelError(
+            "the model has several outputs, or one that is no plain tensor",
+            expected="one tensor [B, C]",
+            received=f"a {type(output).__name__} of {len(output)}: {list(names)}",
+            remedy="wrap the one output that is wanted: keras.Model(model.inputs, "
+            "model.outputs[0]), or a subclass or tf.Module whose call returns it",
+        )

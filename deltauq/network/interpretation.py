@@ -24,7 +24,7 @@ from deltauq.network.inspection import Inspection
 from deltauq.network.masks import OutputMask, find_mask
 from deltauq.network.network import Network
 
-__all__ = ["InterpretedModel", "interpret", "outputs"]
+__all__ = ["InterpretedModel", "interpret", "logits_and_labels"]
 
 Array = npt.NDArray[Any]
 
@@ -86,7 +86,9 @@ def interpret(network: Network, inspection: Inspection, likelihood: Any) -> Inte
     return InterpretedModel(network, inspection, found, training.reduction, mask)
 
 
-def outputs(network: Network, data: Batches) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+def logits_and_labels(
+    network: Network, data: Batches
+) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Yield logits `[B, C]`, labels and weights batch by batch, once through the data."""
 
     def logits(params: tf.Tensor, x: Any) -> tf.Tensor:

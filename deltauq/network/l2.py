@@ -6,13 +6,13 @@ import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.network.parameters import matches
 
 __all__ = [
     "L2",
@@ -21,7 +21,6 @@ __all__ = [
     "complete_l2",
     "l2_rates",
     "l2_sources",
-    "matches",
     "range_of",
     "refuse_other_terms",
     "refuse_weight_decay",
@@ -181,11 +180,6 @@ def refuse_weight_decay(model: Any, rates: npt.NDArray[np.float64], l2: L2) -> N
             remedy="give the rate to assume by l2=..., let l2='tune' choose one, or train with "
             "keras.regularizers.L2 instead",
         )
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Whether a glob matches a variable's path, or one of its parts (layer or variable name)."""
-    return any(fnmatchcase(name, pattern) for name in (path, *path.split("/")))
 
 
 def _given_or_read(variable: Any, rates: Mapping[str, float], read_scale: float) -> float:

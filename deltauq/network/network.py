@@ -30,11 +30,11 @@ from deltauq.network.inspection import (
 )
 from deltauq.network.link import LINKS, end_of
 from deltauq.network.parameters import Layers, Parameter, lay_out, select
-from deltauq.network.replaced_gradients import fast_gradients
+from deltauq.network.replaced_gradients import replaced_gradients
 from deltauq.network.requirements import (
     check_constraints,
     check_finite_weights,
-    common_dtype,
+    check_one_precision,
 )
 from deltauq.runtime.threads import refuse_lost_runtime
 
@@ -123,6 +123,14 @@ class Network:
             for part, parameter in zip(parts, self.parameters, strict=True)
         ]
 
+    def pieces(self, params: tf.Tensor) -> list[tf.Tensor]:
+        """The parameters as tensors of a trace, one for each variable, to be differentiated in.
+
+        Args:
+            params: flat, `[P]`.
+        """
+        return [tf.identity(piece) for piece in self.unflatten(params)]
+
     def logits(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """Logits `[B, C]` at the parameters `unflatten` gave; inside a `tf.function` only.
 
@@ -202,7 +210,7 @@ class Network:
         return self.adapter.terms_added(self._values(self.unflatten(self.params)), x)
 
     def _stateless(self, pieces: Sequence[tf.Tensor], x: Any) -> tuple[Any, list[Any]]:
-        with fast_gradients():
+        with replaced_gradients():
             return self.adapter.call(self._values(pieces), x)
 
     def _values(self, pieces: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
@@ -288,7 +296,7 @@ def _parts_of(adapter: Adapter, layers: Layers) -> _Parts:
     everything = adapter.trainable + adapter.non_trainable
     variables = select(adapter.trainable, layers)
     chosen = {id(variable) for variable in variables}
-    common_dtype(adapter, variables)
+    check_one_precision(adapter, variables)
     params = tf.constant(np.concatenate([np.ravel(variable.numpy()) for variable in variables]))
     fixed = {id(v): tf.constant(v.numpy()) for v in everything if id(v) not in chosen}
     check_constraints(variables)

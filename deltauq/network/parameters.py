@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
 from deltauq.errors import InvalidInputError
-from deltauq.network.l2 import matches
 
-__all__ = ["Layers", "Parameter", "lay_out", "select"]
+__all__ = ["Layers", "Parameter", "lay_out", "matches", "select"]
 
 Layers = str | Sequence[str] | Callable[[Any], bool] | None
 
@@ -85,3 +85,8 @@ def lay_out(variables: Sequence[Any]) -> tuple[Parameter, ...]:
         parameters.append(Parameter(variable.path, shape, start, stop))
         start = stop
     return tuple(parameters)
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether a glob matches a variable's path, or one of its parts (layer or variable name)."""
+    return any(fnmatchcase(name, pattern) for name in (path, *path.split("/")))

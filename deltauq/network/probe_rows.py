@@ -18,15 +18,15 @@ from deltauq.network.adapters import state_use
 from deltauq.network.graph import traced
 from deltauq.network.network import Network
 
-__all__ = ["POOL", "gradient_along_outputs", "probe_rows"]
+__all__ = ["POOL", "PROOFS", "gradient_along_outputs", "probe_rows", "proving_cotangent"]
 
 Array = npt.NDArray[Any]
 
 #: Rows of a probe, and how many there may be where variables have a derivative at few of them.
 _ROWS, _MOST_ROWS = 3, 8
 
-#: Rows at which a variable has a derivative, so that a comparison of its derivatives proves it.
-_PROOFS = 2
+#: Rows at which a variable has a derivative other than zero, so that a comparison proves it.
+PROOFS = 2
 
 #: The first rows of the data, of which a probe is made.
 POOL = 16
@@ -90,18 +90,22 @@ def probe_rows(network: Network, x: Any) -> Any:
     return _tensors(tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *chosen))
 
 
+def proving_cotangent(logits: tf.Tensor) -> tf.Tensor:
+    """Cotangent `[B, C]` along which derivatives are compared, cos(c), c = 1..C, at every row."""
+    return tf.ones_like(logits) * tf.cos(tf.range(1, logits.shape[1] + 1, dtype=logits.dtype))
+
+
 def gradient_along_outputs(
     network: Network, pieces: Sequence[tf.Tensor], logits: tf.Tensor
 ) -> list[tf.Tensor]:
-    """The gradient of sum_bc cos(c) z_bc, c = 1..C, in each of the parameters; in a trace only.
+    """The gradient along `proving_cotangent` in each of the parameters; in a trace only.
 
     Args:
         network: the network.
         pieces: its parameters.
         logits: z `[B, C]`, made of them.
     """
-    columns = tf.cos(tf.range(1, logits.shape[1] + 1, dtype=logits.dtype))
-    direction = tf.ones_like(logits) * columns
+    direction = proving_cotangent(logits)
     found = tf.gradients(logits, pieces, grad_ys=direction, unconnected_gradients="zero")
     return [tf.convert_to_tensor(part) for part in found]  # of a lookup they are single rows
 
@@ -168,7 +172,7 @@ def _derivatives(network: Network, rows: Any) -> Callable[[Any], tuple[Array, Ar
     """
 
     def trace(params: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        pieces = [tf.identity(piece) for piece in network.unflatten(params)]
+        pieces = network.pieces(params)
         logits = network.logits(pieces, x)
         parts = gradient_along_outputs(network, pieces, logits)
         # A sum, because the largest of some numbers and NaN may be a number.
@@ -201,7 +205,7 @@ def _telling(proven: list[Array]) -> list[int]:
     """Which rows to take: the next one that adds most to what is not proven yet."""
     counts, chosen = np.zeros(len(proven[0])), list[int]()
     while len(chosen) < min(_MOST_ROWS, len(proven)):
-        gains = np.sum(np.array(proven) & (counts < _PROOFS), axis=1)
+        gains = np.sum(np.array(proven) & (counts < PROOFS), axis=1)
         gains[chosen] = -1
         best = int(np.argmax(gains))
         if len(chosen) >= _ROWS and gains[best] == 0:

@@ -21,23 +21,23 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
-__all__ = ["OURS", "fast_gradients"]
+__all__ = ["GRADIENT_PREFIX", "replaced_gradients"]
 
 #: How the names of the gradients registered here begin.
-OURS = "DeltaUQ"
+GRADIENT_PREFIX = "DeltaUQ"
 
-_MAX_POOL = f"{OURS}MaxPool"
-_SPREAD = f"{OURS}Spread"
-_CONV = f"{OURS}Conv2D"
-_TANH = f"{OURS}Tanh"
-_TANH_GRAD = f"{OURS}TanhGrad"
-_SIGMOID = f"{OURS}Sigmoid"
-_SIGMOID_GRAD = f"{OURS}SigmoidGrad"
-_SOFTSIGN = f"{OURS}Softsign"
-_CENTRE = f"{OURS}Centre"
-_VANISHING = f"{OURS}Vanishing"
-_NEAREST = f"{OURS}Nearest"
-_NEAREST_GRAD = f"{OURS}NearestGrad"
+_MAX_POOL = f"{GRADIENT_PREFIX}MaxPool"
+_SPREAD = f"{GRADIENT_PREFIX}Spread"
+_CONV = f"{GRADIENT_PREFIX}Conv2D"
+_TANH = f"{GRADIENT_PREFIX}Tanh"
+_TANH_GRAD = f"{GRADIENT_PREFIX}TanhGrad"
+_SIGMOID = f"{GRADIENT_PREFIX}Sigmoid"
+_SIGMOID_GRAD = f"{GRADIENT_PREFIX}SigmoidGrad"
+_SOFTSIGN = f"{GRADIENT_PREFIX}Softsign"
+_CENTRE = f"{GRADIENT_PREFIX}Centre"
+_VANISHING = f"{GRADIENT_PREFIX}Vanishing"
+_NEAREST = f"{GRADIENT_PREFIX}Nearest"
+_NEAREST_GRAD = f"{GRADIENT_PREFIX}NearestGrad"
 
 _REPLACED = {
     "MaxPool": _MAX_POOL,
@@ -50,7 +50,7 @@ _REPLACED = {
 
 
 @contextmanager
-def fast_gradients() -> Iterator[None]:
+def replaced_gradients() -> Iterator[None]:
     """Give operations that are traced inside the gradients of this module.
 
     Operations that run eagerly keep their own.

@@ -10,18 +10,18 @@ import numpy as np
 from deltauq.errors import UnsupportedModelError
 from deltauq.network.adapters import Adapter
 
-__all__ = ["check_constraints", "check_finite_weights", "check_single_output", "common_dtype"]
+__all__ = ["check_constraints", "check_finite_weights", "check_one_precision"]
 
 
-def common_dtype(adapter: Adapter, variables: Sequence[Any]) -> str:
-    """The one precision of the uncertain variables and of all layers: "float32" or "float64".
+def check_one_precision(adapter: Adapter, variables: Sequence[Any]) -> None:
+    """Refuse a model that is not float32 everywhere, or float64 everywhere.
 
     Raises:
-        UnsupportedModelError: there are several, or another one.
+        UnsupportedModelError: uncertain variables and layers have several, or another one.
     """
     dtypes = {str(variable.dtype) for variable in variables}
     others = {
-        name: dtype for name, dtype in adapter.compute_dtypes().items() if dtype not in dtypes
+        name: dtype for name, dtype in adapter.dtypes_of_layers().items() if dtype not in dtypes
     }
     if len(dtypes) != 1 or not dtypes <= {"float32", "float64"} or others:
         raise UnsupportedModelError(
@@ -32,7 +32,6 @@ def common_dtype(adapter: Adapter, variables: Sequence[Any]) -> str:
             remedy="copy the weights into the same model built with one dtype in every layer, "
             "those without weights included",
         )
-    return dtypes.pop()
 
 
 def check_finite_weights(variables: Sequence[Any]) -> None:
@@ -70,21 +69,4 @@ def check_constraints(variables: Sequence[Any]) -> None:
             received=f"{constrained}",
             remedy="train without the constraint, or hold those variables fixed by selecting the "
             "others with layers=...",
-        )
-
-
-def check_single_output(output: Any) -> None:
-    """Refuse a model with several outputs, or with one in a list or a dict.
-
-    Raises:
-        UnsupportedModelError: the output is no single tensor.
-    """
-    if isinstance(output, (list, tuple, dict)):
-        names = list(output) if isinstance(output, dict) else range(len(output))
-        raise UnsupportedModelError(
-            "the model has several outputs, or one that is no plain tensor",
-            expected="one tensor [B, C]",
-            received=f"a {type(output).__name__} of {len(output)}: {list(names)}",
-            remedy="wrap the one output that is wanted: keras.Model(model.inputs, "
-            "model.outputs[0]), or a subclass or tf.Module whose call returns it",
         )

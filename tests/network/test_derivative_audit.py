@@ -20,7 +20,7 @@ from deltauq.network.derivative_audit import (
     obstacles_to_second_derivatives,
     refuse_false_gradients,
 )
-from deltauq.network.replaced_gradients import fast_gradients
+from deltauq.network.replaced_gradients import replaced_gradients
 
 layers = keras.layers
 DOUBLE = {"dtype": "float64"}
@@ -391,7 +391,7 @@ def test_moments_are_differentiated_twice(rng, axes, keepdims):
         return tf.reduce_sum(mean**3 / tf.sqrt(variance))
 
     def mended(x):
-        with fast_gradients():
+        with replaced_gradients():
             return value(x, lambda x: tf.nn.moments(x, axes, keepdims=keepdims))
 
     def plain(x):
@@ -416,7 +416,7 @@ def test_layers_of_tf_keras_are_differentiated_twice(rng):
     normalise(x)
 
     def traced(x):
-        with fast_gradients():
+        with replaced_gradients():
             return tf.reduce_sum(normalise(x) ** 3)
 
     def gradient(x):
@@ -449,7 +449,7 @@ def test_a_stopped_mean_stays_stopped(rng, function):
         return tf.reduce_sum(function(x, tf.stop_gradient(tf.reduce_mean(x, 1, keepdims=True))))
 
     def traced(x):
-        with fast_gradients():
+        with replaced_gradients():
             return plain(x)
 
     pairs = zip(first_and_second(traced, x, v), first_and_second(plain, x, v), strict=True)

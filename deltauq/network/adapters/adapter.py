@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-__all__ = ["Adapter", "Values", "compute_dtypes", "kept", "modes"]
+__all__ = ["Adapter", "Values", "dtypes_of_layers", "emptied", "mode_arguments", "own_loss"]
 
 #: Tensors by the `id` of the variable that each stands for.
 Values = Mapping[int, tf.Tensor]
@@ -46,7 +46,7 @@ class Adapter(Protocol):
     def check(self, values: Values, x: Any) -> None:
         """Raise `UnsupportedModelError` where a call with the values is not the model's own."""
 
-    def compute_dtypes(self) -> dict[str, str]:
+    def dtypes_of_layers(self) -> dict[str, str]:
         """The precision in which each layer computes, as far as layers are known."""
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
@@ -68,13 +68,13 @@ def own_loss(loss: Any, losses: Any) -> dict[str, Any] | None:
     return {"class_name": "function", "config": f"{kind.__module__}.{kind.__qualname__}"}
 
 
-def modes(call: Any) -> tuple[str, ...]:
+def mode_arguments(call: Any) -> tuple[str, ...]:
     """The arguments that tell a model's call whether it is training."""
     parameters = inspect.signature(call).parameters
     return tuple(name for name in ("training", "is_training") if name in parameters)
 
 
-def compute_dtypes(layers: Sequence[Any], containers: tuple[Any, ...]) -> dict[str, str]:
+def dtypes_of_layers(layers: Sequence[Any], containers: tuple[Any, ...]) -> dict[str, str]:
     """The precision in which each Keras layer computes; containers have none of their own."""
     return {
         layer.name: str(layer.compute_dtype)
@@ -84,7 +84,7 @@ def compute_dtypes(layers: Sequence[Any], containers: tuple[Any, ...]) -> dict[s
 
 
 @contextmanager
-def kept(collections: Sequence[list[Any] | set[Any]]) -> Iterator[None]:
+def emptied(collections: Sequence[list[Any] | set[Any]]) -> Iterator[None]:
     """Empty some collections while the block runs, and give them back what they held before."""
     before = [collection.copy() for collection in collections]
     for collection in collections:

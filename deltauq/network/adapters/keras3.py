@@ -7,7 +7,13 @@ from typing import Any
 import keras
 
 from deltauq.errors import UnsupportedModelError
-from deltauq.network.adapters.adapter import Values, compute_dtypes, kept, modes, own_loss
+from deltauq.network.adapters.adapter import (
+    Values,
+    dtypes_of_layers,
+    emptied,
+    mode_arguments,
+    own_loss,
+)
 from deltauq.network.graph import read_trace
 
 __all__ = ["KerasAdapter"]
@@ -29,7 +35,7 @@ class KerasAdapter:
         self.compilation = _Compilation(model) if compilation is None else compilation
         self.trainable = list(model.trainable_variables)
         self.non_trainable = list(model.non_trainable_variables)
-        self._modes = modes(model.call)
+        self._modes = mode_arguments(model.call)
         _refuse_quantized(model)
 
     def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
@@ -40,10 +46,10 @@ class KerasAdapter:
     def check(self, values: Values, x: Any) -> None:
         """Accept every call, because Keras vouches for its stateless call."""
 
-    def compute_dtypes(self) -> dict[str, str]:
+    def dtypes_of_layers(self) -> dict[str, str]:
         """The precision in which each layer of the model computes, by the layer's name."""
         containers = (keras.layers.InputLayer, keras.Model)
-        return compute_dtypes(self.model._flatten_layers(), containers)
+        return dtypes_of_layers(self.model._flatten_layers(), containers)
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
         """Names of layers with an activity regularizer or `add_loss`.
@@ -60,7 +66,7 @@ class KerasAdapter:
         state = [values.get(id(v), v) for v in self.model.non_trainable_variables]
         layers = self.model._flatten_layers()
         collections = [c for layer in layers for c in (layer._losses, layer._loss_ids)]
-        with kept(collections):
+        with emptied(collections):
             output, new, *_ = self.model.stateless_call(
                 trainable, state, x, return_losses=training, **dict.fromkeys(self._modes, training)
             )

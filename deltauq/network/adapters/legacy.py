@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any
 
-from deltauq.network.adapters.adapter import Values, compute_dtypes, own_loss
+from deltauq.network.adapters.adapter import Values, dtypes_of_layers, own_loss
 from deltauq.network.adapters.modules import TensorFlowAdapter, TensorFlowVariable
 from deltauq.network.graph import read_trace
 
@@ -43,10 +43,10 @@ class LegacyKerasAdapter(TensorFlowAdapter):
         )
         self.compilation = _Compilation(model, package)
 
-    def compute_dtypes(self) -> dict[str, str]:
+    def dtypes_of_layers(self) -> dict[str, str]:
         """The precision in which each layer of the model computes, by the layer's name."""
         containers = (self._package.layers.InputLayer, self._package.Model)
-        return compute_dtypes(self._layers, containers)
+        return dtypes_of_layers(self._layers, containers)
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
         """Names of layers with an activity regularizer or `add_loss`.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import UnsupportedModelError
-from deltauq.network.adapters.adapter import Values, modes
+from deltauq.network.adapters.adapter import Values, mode_arguments
 from deltauq.network.adapters.substitution import convert, reads_replaced, state_use
 from deltauq.network.graph import traced
 
@@ -83,7 +83,7 @@ class TensorFlowAdapter:
         self.trainable, self.non_trainable = trainable, non_trainable
         self.compilation: Any = SimpleNamespace(compiled=False)
         self._variables = trainable + non_trainable
-        self._modes = modes(call)
+        self._modes = mode_arguments(call)
         self._compiled = tf.function(self._of_list, autograph=False)
 
     def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
@@ -131,7 +131,7 @@ class TensorFlowAdapter:
 
         return traced(gradients, here, x)(here, x)
 
-    def compute_dtypes(self) -> dict[str, str]:
+    def dtypes_of_layers(self) -> dict[str, str]:
         """An empty mapping, because nothing is known of layers."""
         return {}
 

@@ -1,10 +1,15 @@
-"""Derivatives of the network's logits in its parameters, example by example."""
+"""Derivatives of the network's logits in its parameters, example by example.
+
+The rows of the Jacobian are taken along R cotangents `[B, R, C]`, directions in the logits. A `Tap`
+is an operation of the traced network in which a variable meets the data; a rule makes the rows of
+the variable, as a `Factor`, from what the tap reads and from the cotangents of what it gives. Steps
+of a sequence may be folded into the batch, F rows of the operation to an example: its folds.
+"""
 
 from deltauq.network.jacobians.factors import Factor, Rows, Workspace, assemble, evaluated, stacked
 from deltauq.network.jacobians.head import LinearHead, find_linear_head
 from deltauq.network.jacobians.per_example import Cotangents, PerExample, rows_by_example
 from deltauq.network.jacobians.rules import register_rule
-from deltauq.network.jacobians.second import hessian_product
 from deltauq.network.jacobians.taps import Tap
 
 __all__ = [
@@ -18,7 +23,6 @@ __all__ = [
     "assemble",
     "evaluated",
     "find_linear_head",
-    "hessian_product",
     "register_rule",
     "rows_by_example",
     "stacked",

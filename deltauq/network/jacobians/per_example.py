@@ -23,14 +23,12 @@ from deltauq.network.jacobians.factors import Factor, Rows, Scaled, Total, evalu
 from deltauq.network.jacobians.rules import RULES
 from deltauq.network.jacobians.taps import Tap, find_taps
 from deltauq.network.network import Network
+from deltauq.network.probe_rows import PROOFS, proving_cotangent
 
 __all__ = ["Cotangents", "PerExample", "rows_by_example"]
 
 #: Maps logits `[B, C]` to the cotangents `[B, R, C]` whose rows are wanted (R static).
 Cotangents = Callable[[tf.Tensor], tf.Tensor]
-
-#: Rows in which a rule must agree with a derivative other than zero before it is believed.
-_PROOFS = 2
 
 #: Number of a variable that rules cover -> folds of each of its taps, see `Tap`.
 _Folds = Mapping[int, Sequence[int]]
@@ -55,7 +53,7 @@ class PerExample:
     def __init__(self, network: Network, probe: Any) -> None:
         self._network = network
         self.probe = probe
-        self._folds = _proven_folds(network, probe)
+        self._folds = _proven_rules(network, probe)
 
     @property
     def mapped(self) -> list[str]:
@@ -85,7 +83,7 @@ class PerExample:
 
 def _forward(network: Network, params: tf.Tensor, x: Any) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Parameters as tensors of their own in the trace, and the logits made of them."""
-    pieces = [tf.identity(piece) for piece in network.unflatten(params)]
+    pieces = network.pieces(params)
     return pieces, network.logits(pieces, x)
 
 
@@ -186,17 +184,20 @@ def _through_entrywise(tap: Tap, piece: tf.Tensor, factor: Factor) -> Factor:
     return Scaled(factor, tf.reshape(tf.gradients(tap.parameter, piece)[0], [-1]))
 
 
-def _proven_folds(network: Network, probe: Any) -> _Folds:
+def _proven_rules(network: Network, probe: Any) -> _Folds:
     """The variables whose rules agree on a probe with what each example gives alone.
 
     Raises:
         UnsupportedModelError: as `PerExample`.
     """
 
+    def one_row(logits: tf.Tensor) -> tf.Tensor:
+        return proving_cotangent(logits)[:, None]
+
     def together(params: tf.Tensor, x: Any) -> tuple[list[Factor], _Folds]:
         pieces, logits = _forward(network, params, x)
         taps = _taps(pieces, x, logits, {})
-        factors = _all_factors(network, pieces, x, logits, taps, _one_pattern)
+        factors = _all_factors(network, pieces, x, logits, taps, one_row)
         return factors, {i: [tap.folds for tap in each] for i, each in taps.items()}
 
     truths = _single_rows(network, probe)
@@ -206,18 +207,12 @@ def _proven_folds(network: Network, probe: Any) -> _Folds:
     return {i: each for i, each in folds.items() if i not in wrong}
 
 
-def _one_pattern(logits: tf.Tensor) -> tf.Tensor:
-    """One cotangent for every example, `[B, 1, C]`: cos(c), c = 1..C."""
-    columns = tf.range(1, logits.shape[1] + 1, dtype=logits.dtype)
-    return tf.ones_like(logits)[:, None, :] * tf.cos(columns)
-
-
 def _single_rows(network: Network, probe: Any) -> npt.NDArray[Any]:
     """Rows `[B, P]` along that cotangent by differentiating one example of a probe at a time."""
 
     def alone(params: tf.Tensor, x: Any) -> list[tf.Tensor | None]:
         pieces, logits = _forward(network, params, x)
-        gradients = tf.gradients(logits, pieces, grad_ys=_one_pattern(logits)[:, 0])
+        gradients = tf.gradients(logits, pieces, grad_ys=proving_cotangent(logits))
         return [None if each is None else tf.convert_to_tensor(each) for each in gradients]
 
     examples = [
@@ -241,7 +236,7 @@ def _unlike(network: Network, rows: npt.NDArray[Any], truths: npt.NDArray[Any]) 
         own = np.max(np.abs(truths[:, part]), axis=1)
         agree = gap <= np.sqrt(eps) * own + 100 * eps * whole
         # Zero against zero proves nothing, and one row cannot be taken for another.
-        if not (np.all(agree) and np.count_nonzero(own > 0) >= min(_PROOFS, len(own))):
+        if not (np.all(agree) and np.count_nonzero(own > 0) >= min(PROOFS, len(own))):
             wrong.add(i)
     return wrong
 

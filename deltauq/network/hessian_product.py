@@ -27,7 +27,7 @@ def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Stag
     """
 
     def product(params: tf.Tensor, batch: Any, vector: tf.Tensor) -> tf.Tensor:
-        pieces = [tf.identity(piece) for piece in network.unflatten(params)]
+        pieces = network.pieces(params)
         logits = network.logits(pieces, batch.x)
         cost = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
         first = tf.gradients(cost, pieces, unconnected_gradients="zero")
