@@ -25,7 +25,7 @@ from deltauq.delta.fitted import (
     weight_covariance,
 )
 from deltauq.errors import InvalidInputError, NumericalError
-from deltauq.linalg import Eigenpairs, Storage
+from deltauq.linalg import Eigenpairs, Storage, quadratic_diagonals
 from deltauq.network.jacobians import Workspace
 
 __all__ = [
@@ -42,6 +42,10 @@ Array = npt.NDArray[Any]
 #: Factors on the L2 rates that are tried, and their number.
 _FACTORS = (1e-8, 1e8)
 _GRID = 161
+
+#: Rates at which held-out predictions are made at a time, or as many as there are outputs: then
+#: they take no more memory than the covariance of the outputs does.
+_AT_ONCE = 16
 
 #: Points of the grid on each side of the largest value through which a spline is laid.
 _NEIGHBOURS = 4
@@ -293,15 +297,20 @@ def held_out_likelihood(fitted: Fitted, held_out: Iterable[Batch], factors: Arra
     workspace = Workspace(fitted.vectors.dtype)
     totals, weight = np.zeros(len(factors)), 0.0
     vectors, covariances = _at_factors(fitted, factors)
+    spectra = [
+        covariance.spectrum.times(1.0 / (factor * covariance.n_examples))
+        for covariance, factor in zip(covariances, factors, strict=True)
+    ]
     for batch in held_out:
         found = problem.linearization.sketch(batch.x, vectors, workspace)
         back, logits = found.shown.back, found.shown.logits
         y, w = batch.y.numpy(), batch.weight.numpy().ravel()
-        for k, covariance in enumerate(covariances):
-            middle = covariance.project(found.along, found.rest) / factors[k]
-            variance = np.einsum("nci,nij,ncj->nc", back, middle, back, optimize=True)
-            found_log = problem.likelihood.log_predictive(logits, np.maximum(variance, 0.0), y)
-            totals[k] += float(w @ found_log)
+        rest = np.einsum("nci,nij,ncj->nc", back, found.rest, back, optimize=True)
+        along, at_once = back @ found.along, max(_AT_ONCE, logits.shape[1])
+        for start in range(0, len(spectra), at_once):
+            variances = quadratic_diagonals(spectra[start : start + at_once], along, rest)
+            for k, variance in enumerate(np.maximum(variances, 0.0), start):
+                totals[k] += float(w @ problem.likelihood.log_predictive(logits, variance, y))
         weight += float(np.sum(w))
     return totals / weight
 

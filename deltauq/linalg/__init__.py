@@ -6,7 +6,7 @@ Solvers take a function V -> A V and a size P, so what A stands for plays no par
 
 from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
 from deltauq.linalg.largest import NormBound, bound_largest_eigenvalue
-from deltauq.linalg.lowrank import LowRank, relative_width, root_diagonal
+from deltauq.linalg.lowrank import LowRank, quadratic_diagonals, relative_width, root_diagonal
 from deltauq.linalg.nystrom import NystromSketch
 from deltauq.linalg.orthogonal import (
     add_gram_product,
@@ -41,6 +41,7 @@ __all__ = [
     "nearest_orthonormal",
     "orthonormal_basis",
     "project_out",
+    "quadratic_diagonals",
     "relative_range",
     "relative_width",
     "root_diagonal",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LowRank", "relative_width", "root_diagonal"]
+__all__ = ["LowRank", "quadratic_diagonals", "relative_width", "root_diagonal"]
 
 Array = npt.NDArray[Any]
 
@@ -56,6 +57,30 @@ class LowRank:
         result = result + np.swapaxes(result, -1, -2)
         result /= 2
         return np.asarray(result)
+
+
+def quadratic_diagonals(matrices: Sequence[LowRank], along: Array, rest: Array) -> Array:
+    """Diagonals of quadratic forms X (U W U^T + t (I - U U^T)) X^T, for many W and t and one U.
+
+    Where all W are diagonal this is one product with a `[K, n]` matrix, whatever n.
+
+    Args:
+        matrices: n of them.
+        along: X U `[..., C, K]`.
+        rest: diagonal of R R^T with R = X - X U U^T, `[..., C]`.
+
+    Returns:
+        `[n, ..., C]`, float64.
+    """
+    along, rest = np.asarray(along, np.float64), np.asarray(rest, np.float64)
+    outside = np.multiply.outer([matrix.tail for matrix in matrices], rest)
+    if all(matrix.weights.ndim == 1 for matrix in matrices):
+        weights = np.stack([matrix.weights for matrix in matrices], axis=1)
+        return np.asarray(outside + np.moveaxis(np.square(along) @ weights, -1, 0))
+    for total, matrix in zip(outside, matrices, strict=True):
+        weighted = along * matrix.weights if matrix.weights.ndim == 1 else along @ matrix.weights
+        total += np.einsum("...k,...k->...", weighted, along)
+    return np.asarray(outside)
 
 
 def root_diagonal(covariance: Array) -> Array:

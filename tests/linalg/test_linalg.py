@@ -17,6 +17,7 @@ from deltauq.linalg import (
     inner_products,
     orthonormal_basis,
     project_out,
+    quadratic_diagonals,
     relative_width,
     root_diagonal,
 )
@@ -310,6 +311,18 @@ def test_low_rank_quadratic_form_equals_the_dense_one(rng):
     rest = x - x @ u @ u.T
     found = LowRank(d, tail).quadratic_form(x @ u, rest @ np.swapaxes(rest, 1, 2))
     np.testing.assert_allclose(found, x @ dense @ np.swapaxes(x, 1, 2), atol=1e-12)
+
+
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_diagonals_of_many_quadratic_forms_are_those_of_each(rng, diagonal):
+    along, rows = rng.normal(size=(5, 3, 4)), rng.normal(size=(5, 3, 7))
+    rest = rows @ np.swapaxes(rows, 1, 2)
+    weights = rng.uniform(size=(6, 4) if diagonal else (6, 4, 4))
+    weights = weights if diagonal else weights + np.swapaxes(weights, 1, 2)
+    matrices = [LowRank(weight, tail) for weight, tail in zip(weights, range(6), strict=True)]
+    each = [np.einsum("ncc->nc", matrix.quadratic_form(along, rest)) for matrix in matrices]
+    found = quadratic_diagonals(matrices, along, np.einsum("ncc->nc", rest))
+    np.testing.assert_allclose(found, each, rtol=1e-12)
 
 
 def test_lanczos_spends_no_products_on_copies_that_cannot_be():
