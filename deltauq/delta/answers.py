@@ -18,7 +18,9 @@ from deltauq.data.grouping import group_inputs
 from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import Weighting
-from deltauq.delta.fitted import Fitted, calibration_rows, with_meat
+from deltauq.delta.calibration import calibration_rows
+from deltauq.delta.covariances import with_meat
+from deltauq.delta.fitted import Fitted
 from deltauq.delta.marginal_likelihood import Evidence, TunedL2, log_marginal_likelihood, tune_l2
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import before_noise

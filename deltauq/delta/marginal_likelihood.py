@@ -17,13 +17,9 @@ from deltauq.curvature.parameter_covariance import ParameterCovariance, is_posit
 from deltauq.curvature.registry import names_where
 from deltauq.curvature.sandwich import common_basis
 from deltauq.data.batches import Batch
-from deltauq.delta.fitted import (
-    Fitted,
-    covariance_of,
-    freedom_of,
-    meat_pairs,
-    weight_covariance,
-)
+from deltauq.delta.covariances import covariance_of, weight_covariance
+from deltauq.delta.fitted import Fitted
+from deltauq.delta.solving import freedom_of, meat_pairs
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.linalg import Eigenpairs, Storage, quadratic_diagonals
 from deltauq.network.jacobians import Workspace

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.parameter_covariance import ParameterCovariance, tail_interval
-from deltauq.delta.fitted import Fitted, calibration_inputs, covariance_of
+from deltauq.delta.calibration import calibration_inputs
+from deltauq.delta.covariances import covariance_of
+from deltauq.delta.fitted import Fitted
 from deltauq.linalg import Eigenpairs, LowRank, root_diagonal
 from deltauq.network.jacobians import Workspace
 from deltauq.prediction.directions import Directions

@@ -8,8 +8,10 @@ import numpy as np
 
 from deltauq.curvature.effective_parameters import Freedom, effective_parameters
 from deltauq.curvature.noise_interval import NoiseRange, noise_range
-from deltauq.delta.fitted import Fitted, covariance_of, freedom_of
+from deltauq.delta.covariances import covariance_of
+from deltauq.delta.fitted import Fitted
 from deltauq.delta.sampled_effective_parameters import sampled_effective_parameters
+from deltauq.delta.solving import freedom_of
 from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
 from deltauq.linalg import Eigenpairs
 

@@ -14,7 +14,8 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.data.batch_reader import n_rows_of
 from deltauq.data.inputs import InputBatches
-from deltauq.delta.fitted import Fitted, bread_and_meat, needs_meat
+from deltauq.delta.fitted import Fitted
+from deltauq.delta.solving import bread_and_meat, needs_meat
 from deltauq.errors import ConvergenceWarning, InvalidInputError, NumericalError, warn
 from deltauq.linalg import (
     Krylov,

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from deltauq.delta.fitted import Fitted, make_operator
+from deltauq.delta.fitted import Fitted
+from deltauq.delta.solving import make_operator
 from deltauq.linalg import Krylov, bound_matrix_forms, project_out
 
 __all__ = ["sampled_effective_parameters"]

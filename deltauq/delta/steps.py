@@ -8,12 +8,14 @@ import numpy as np
 
 from deltauq.curvature.cost import DataCost
 from deltauq.curvature.flatness import SMOOTHING
-from deltauq.delta.fitted import Fitted, covariance_of, solve, with_meat
+from deltauq.delta.covariances import covariance_of, with_meat
+from deltauq.delta.fitted import Fitted
 from deltauq.delta.marginal_likelihood import tune_l2
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import with_unbiased_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
+from deltauq.delta.solving import solve
 from deltauq.errors import ConvergenceWarning, CurvatureWarning, TunedL2Warning, warn
 from deltauq.linalg import Storage
 from deltauq.network.l2 import range_of

@@ -15,7 +15,7 @@ import sklearn.datasets
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
 from deltauq.curvature import CURVATURES
-from deltauq.delta.fitted import make_operator
+from deltauq.delta.solving import make_operator
 from deltauq.errors import NotPositiveDefiniteError
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from sklearn.datasets import load_wine
 from deltauq import DeltaMethod
 from deltauq.curvature.cost import Stationarity
 from deltauq.curvature.parameter_covariance import low_rank_covariance
-from deltauq.delta.fitted import calibration_inputs
+from deltauq.delta.calibration import calibration_inputs
 from deltauq.delta.minimum_distance import _with_least_tail, newton_step
 from deltauq.errors import ConvergenceWarning, TunedL2Warning
 from deltauq.linalg import Eigenpairs, NormBound

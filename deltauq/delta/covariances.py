@@ -1,0 +1,84 @@
+"""The covariance of the weights, from the eigenpairs of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature.parameter_covariance import (
+    ParameterCovariance,
+    dense_covariance,
+    low_rank_covariance,
+)
+from deltauq.curvature.sandwich import sandwich_covariance
+from deltauq.delta.fitted import Fitted
+from deltauq.delta.problem import Problem
+from deltauq.delta.settings import Settings
+from deltauq.delta.solving import meat_pairs
+from deltauq.linalg import Eigenpairs, Storage
+
+__all__ = ["covariance_of", "weight_covariance", "with_meat"]
+
+
+def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
+    """A fit with the covariance of the weights, where that is more than an inverse."""
+    meat = meat_pairs(fitted, storage)
+    covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, meat, storage)
+    return replace(fitted, covariance=covariance.with_noise(fitted.covariance.noise))
+
+
+def weight_covariance(
+    problem: Problem,
+    settings: Settings,
+    pairs: Eigenpairs,
+    meat: Eigenpairs | None,
+    storage: Storage | None = None,
+    basis: npt.NDArray[Any] | None = None,
+) -> ParameterCovariance:
+    """Make the covariance of the weights from eigenpairs of a curvature and a sandwich's meat.
+
+    Several of the same vectors may share a basis, as of `sandwich_covariance`.
+    """
+    bread = covariance_of(problem, settings, pairs)
+    if meat is None:
+        return bread
+    penalised, share = problem.rates > 0, problem.likelihood.l2_in_scores
+    if settings.kind.is_sandwich:
+        kind = settings.meat
+        return sandwich_covariance(
+            bread, meat, penalised, meat=kind, l2_share=share, storage=storage, basis=basis
+        )
+    # The meat is treated as the slices are, so that outputs of equal noise leave their inverse.
+    if np.all(penalised) and settings.negative_curvature != "keep":
+        meat = replace(meat, values=np.maximum(meat.values, 0.0))
+    rest = None
+    if meat.rank < meat.n_params:
+        tail = covariance_of(problem, settings, meat).spectrum.tail
+        rest = 1.0 / tail - 1.0 if tail > 0 else 0.0
+    return sandwich_covariance(
+        bread, meat, penalised, l2_share=share, rest=rest, storage=storage, basis=basis
+    )
+
+
+def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
+    """Make the covariance that is the inverse of the curvature plus L2, over N."""
+    if not np.all(problem.rates > 0):
+        return dense_covariance(
+            pairs,
+            problem.rates > 0,
+            problem.scale,
+            problem.data.n_examples,
+            negative_curvature=settings.negative_curvature,
+            epsilon=problem.epsilon,
+        )
+    return low_rank_covariance(
+        pairs,
+        problem.scale,
+        problem.data.n_examples,
+        tail=settings.tail,
+        negative_curvature=settings.negative_curvature,
+        epsilon=problem.epsilon,
+    )

@@ -1,0 +1,183 @@
+"""The eigenpairs of a fit: of the bread, and of the meat where the covariance has some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deltauq.curvature import CurvatureOperator
+from deltauq.curvature.effective_parameters import Freedom
+from deltauq.curvature.eigenpairs import (
+    Rank,
+    automatic_eigenpairs,
+    eigenpairs,
+    resolving,
+    warn_beyond_precision,
+)
+from deltauq.curvature.rank_curve import TailWidth
+from deltauq.delta.calibration import calibration_rows
+from deltauq.delta.fitted import Fitted
+from deltauq.delta.problem import Problem
+from deltauq.delta.settings import Settings
+from deltauq.errors import ConvergenceWarning, warn
+from deltauq.linalg import Eigenpairs, Ends, Storage
+from deltauq.runtime.memory import free_memory
+
+__all__ = ["bread_and_meat", "freedom_of", "make_operator", "meat_pairs", "needs_meat", "solve"]
+
+#: What is left of the trace, in L2 rates and of the whole, that rounding or nothing explains.
+_LEFT, _TRACE_ROUNDING = 0.01, 3e-6
+
+
+def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
+    """A curvature in the prior's metric, in the form that is cheapest for the network."""
+    data, plan = problem.require_data()
+    options: dict[str, Any] = {
+        "scale": problem.scale,
+        "per_example": problem.per_example,
+        "buffer_bytes": plan.buffer,
+    }
+    of_head = kind.of_linear_head()
+    if of_head is not kind and problem.head is not None:
+        kind, options["head"] = of_head, problem.head
+    return kind(problem.network, problem.likelihood, data, **options)
+
+
+def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
+    """The eigenpairs that were asked for; of a sandwich those of its slices."""
+    return _eigenpairs(problem, settings, settings.kind.bread, storage)
+
+
+def bread_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
+    """The curvature, and where the covariance is a sandwich what is between its inverses.
+
+    It is a sandwich where that was asked for; and where the cost that was minimised is not the
+    log-likelihood of the labels, as the mean square of outputs with unequal noise is not. Between
+    is then the same curvature of `Likelihood.of_scores`.
+    """
+    operators = [make_operator(problem, settings.kind.bread)]
+    if needs_meat(problem, settings):
+        scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+        operators.append(make_operator(scores, settings.kind.meat_or_bread))
+    return operators
+
+
+def needs_meat(problem: Problem, settings: Settings) -> bool:
+    """Whether the covariance is more than the inverse of the curvature: bread, meat, bread.
+
+    It is where a sandwich was asked for, and where the cost is not the log-likelihood of the labels
+    (`Likelihood.of_scores`).
+    """
+    return settings.kind.is_sandwich or problem.likelihood.of_scores is not problem.likelihood
+
+
+def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
+    """Eigenpairs of what is between the slices of a sandwich; None where the covariance is none."""
+    problem, settings, pairs = fitted.problem, fitted.settings, fitted.pairs
+    if not needs_meat(problem, settings):
+        return None
+    rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
+    scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+    return _eigenpairs(scores, settings, settings.kind.meat_or_bread, storage, rank)
+
+
+def freedom_of(problem: Problem, settings: Settings) -> Freedom:
+    """What the noise of a regression is estimated from, beside eigenpairs of the bread."""
+    return Freedom(
+        problem.data.n_examples * len(problem.likelihood.noise_variance()),
+        settings.kind.bread.most_rank(
+            problem.likelihood, problem.n_outputs, problem.data.n_rows, len(problem.rates)
+        ),
+        _noise_power(problem, settings),
+        problem.epsilon,
+    )
+
+
+def _noise_power(problem: Problem, settings: Settings) -> int:
+    """How the parameters' covariance goes with the noise, see `NoiseRange`."""
+    if not problem.likelihood.scaled_by_noise:
+        return 0
+    if not settings.l2_in_meat:
+        return 0  # the scores' covariance between two inverses holds no noise of its own
+    return settings.kind.noise_power
+
+
+def _eigenpairs(
+    problem: Problem,
+    settings: Settings,
+    kind: type[CurvatureOperator],
+    storage: Storage,
+    rank: Rank | None = None,
+) -> Eigenpairs:
+    """As many pairs as the settings ask for, or `rank` where another matrix has decided."""
+    operator = make_operator(problem, kind)
+    ends = "largest" if operator.positive_semidefinite else settings.ends
+    rank = settings.rank if rank is None else rank
+    if rank == "auto":
+        pairs = _automatic_eigenpairs(problem, settings, operator, ends, storage)
+    else:
+        pairs = eigenpairs(
+            operator,
+            rank,
+            ends=ends,
+            bounds=settings.bounds,
+            seed=settings.seed,
+            storage=storage,
+        )
+        if not pairs.converged:
+            warn(
+                f"the {rank} eigenpairs of the {settings.curvature} did not all "
+                f"converge: {pairs.rank} are good enough and are used, the rest belongs to the "
+                "tail. Ask for a smaller rank, or use curvature='ggn'.",
+                ConvergenceWarning,
+            )
+        if isinstance(settings.rank, int):
+            _warn_if_cut(pairs, rank, settings, problem.network.dtype)
+    warn_beyond_precision(pairs, problem.epsilon)
+    return pairs
+
+
+def _warn_if_cut(pairs: Eigenpairs, rank: Rank, settings: Settings, dtype: str) -> None:
+    """Say when rounding, not the data, is why there are fewer pairs than were asked for."""
+    if rank == "full" or pairs.rank == rank or not pairs.converged or pairs.trace is None:
+        return
+    left = pairs.remainder or 0.0
+    if not left <= max(_LEFT, _TRACE_ROUNDING * pairs.trace):
+        warn(
+            f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {rank} that "
+            f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
+            f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds: "
+            f"{resolving(dtype)} keeps more.",
+            ConvergenceWarning,
+        )
+
+
+def _automatic_eigenpairs(
+    problem: Problem,
+    settings: Settings,
+    operator: CurvatureOperator,
+    ends: Ends,
+    storage: Storage,
+) -> Eigenpairs:
+    """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
+    rows = calibration_rows(problem, settings.memory_limit)
+    knows_noise = not problem.estimates_noise or not operator.positive_semidefinite
+    freedom = None if knows_noise else freedom_of(problem, settings)
+    width = TailWidth(rows, problem.epsilon, freedom)
+    room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
+    pairs, why_no_more = automatic_eigenpairs(
+        operator,
+        lambda pairs: width(pairs) <= settings.rank_tol,
+        ends=ends,
+        bounds=settings.bounds,
+        max_bytes=room // 2,
+        seed=settings.seed,
+        storage=storage,
+    )
+    if why_no_more is not None:
+        warn(
+            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, which "
+            f"leave {width(pairs):.1%} of the median standard error open, above "
+            f"rank_tol={settings.rank_tol:.1%}: {why_no_more}.",
+            ConvergenceWarning,
+        )
+    return pairs
