@@ -278,7 +278,7 @@ def test_standard_errors_are_the_spread_of_retrainings(model):
         parts = np.split(flat, np.cumsum([w.size for w in weights])[:-1])
         model.set_weights([p.reshape(w.shape) for p, w in zip(parts, weights, strict=True)])
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradient():
         with tf.GradientTape() as tape:
             penalty = tf.add_n([tf.reduce_sum(v**2) for v in variables])

@@ -111,11 +111,11 @@ class Eager:
 
     def gradients(self):
         """Of every input's loss, `[N, P]`."""
-        found = []
+        found, variables = [], self._variables()
         for n in range(len(self.y)):
             with tf.GradientTape() as tape:
                 loss = self.loss(self._logits(n), self.y[n])
-            found.append(_flat(tape.gradient(loss, self._variables()), self._variables()))
+            found.append(_flat(tape.gradient(loss, variables), variables))
         return np.array(found)
 
     def gradient(self):

@@ -275,7 +275,7 @@ def test_rows_and_curvatures_equal_tapes_on_the_model_itself(kind):
         tf.TensorSpec([network.n_params], "float64"),
         tf.TensorSpec([None, *kind.x.shape[1:]], kind.x.dtype),
     ]
-    factors = tf.function(traced, input_signature=spec)(network.params, kind.x)
+    factors = tf.function(traced, input_signature=spec, autograph=False)(network.params, kind.x)
     rows = stacked(evaluated(factors))
     centred = rows - np.einsum("nj,njp->np", kind.probabilities, rows)[:, None]
     close(centred, kind.jacobian)

@@ -371,7 +371,7 @@ def test_a_custom_gradient_of_what_has_none_is_believed_once():
 
 
 def first_and_second(function, x, vector):
-    @tf.function
+    @tf.function(autograph=False)
     def both(x):
         gradient = tf.gradients(function(x), x)[0]
         (second,) = tf.gradients(gradient, x, grad_ys=vector, unconnected_gradients="zero")

@@ -229,7 +229,7 @@ def case(request, dtype):
 def single_jacobians(network, x):
     """Logits differentiated in the parameters, one example at a time, by a tape."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def one(example):
         params = tf.identity(network.params)
         with tf.GradientTape() as tape:
@@ -258,7 +258,7 @@ def test_rows_equal_automatic_differentiation(case):
         tf.TensorSpec([network.n_params], network.dtype),
         tf.TensorSpec([None, *x.shape[1:]], x.dtype),  # as the package compiles it
     ]
-    compiled = tf.function(rows_of_batch, input_signature=spec)
+    compiled = tf.function(rows_of_batch, input_signature=spec, autograph=False)
     factors = evaluated(compiled(network.params, tf.constant(x)))
     workspace = Workspace(network.dtype)
     pieces = [vectors[p.start : p.stop].astype(network.dtype) for p in network.parameters]

@@ -12,7 +12,7 @@ from deltauq.network.replaced_gradients import replaced_gradients
 def derivatives(pool, x, g, v):
     """Gradient of sum(g * pool(x)^3) and its derivative along v, in one graph."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def both(x):
         value = tf.reduce_sum(g * pool(x) ** 3)
         gradient = tf.gradients(value, x)[0]
