@@ -30,6 +30,7 @@ __all__ = [
     "UnsupportedModelError",
     "check_choice",
     "check_count",
+    "check_flag",
     "check_share",
     "optional",
     "warn",
@@ -166,6 +167,20 @@ def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
             expected=f"one of {list(choices)}",
             received=reprlib.repr(value),
             remedy=f"write {argument}={alike[0]!r}" if alike else None,
+        )
+
+
+def check_flag(argument: str, value: Any) -> None:
+    """Refuse a value that is neither True nor False, such as the text "no", which counts as true.
+
+    Raises:
+        InvalidInputError: it is none of them.
+    """
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's, and NumPy's of any version
+        raise InvalidInputError(
+            f"{argument} is neither True nor False",
+            expected="True or False",
+            received=reprlib.repr(value),
         )
 
 

@@ -13,7 +13,7 @@ from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.data.weights import WeightKind
-from deltauq.errors import check_choice, check_count, check_share
+from deltauq.errors import check_choice, check_count, check_flag, check_share
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Ends, Storage
 from deltauq.network.l2 import L2, check_l2, complete_l2
@@ -66,7 +66,11 @@ class Settings:
         check_choice("negative_curvature", self.negative_curvature, get_args(NegativeCurvature))
         check_choice("meat", self.meat, get_args(Meat))
         check_choice("weights", self.weights, get_args(WeightKind))
+        if not (isinstance(self.rank, str) and self.rank in ("auto", "full")):
+            check_count("rank", self.rank, or_else=", 'auto' or 'full'")
         check_share("rank_tol", self.rank_tol, example=0.05)
+        check_flag("bounds", self.bounds)
+        check_flag("progress", self.progress)
         check_count("seed", self.seed, at_least=0)
         if self.batch_size is not None:
             check_batch_size(self.batch_size)

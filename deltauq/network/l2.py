@@ -240,7 +240,8 @@ def _not_understood(l2: str) -> InvalidInputError:
 
 
 def _rate(value: Any) -> float:
-    rate = float(value) if isinstance(value, (int, float, np.number)) else float("nan")
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    rate = float(value) if is_number else float("nan")
     if not np.isfinite(rate) or rate < 0:
         raise InvalidInputError(
             "an L2 rate is not a finite number >= 0",

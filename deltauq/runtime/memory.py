@@ -95,9 +95,11 @@ def _bytes(limit: int | str) -> int:
     if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
         return limit
     match = (
-        re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", limit) if isinstance(limit, str) else None
+        re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*", limit)
+        if isinstance(limit, str)
+        else None
     )
-    if match and match[2] in _UNITS:
+    if match and match[2] in _UNITS and float(match[1]) > 0:
         return int(float(match[1]) * _UNITS[match[2]])
     raise InvalidInputError(
         "memory_limit is not understood",

@@ -78,27 +78,36 @@ def test_a_setting_is_an_attribute_that_can_be_read_and_set_again(name):
     assert later.settings == given.settings != Settings()
 
 
-WRONG = {
-    "curvature": "fisher",
-    "l2": "none",
-    "tail": "middle",
-    "rank_tol": 1.5,
-    "negative_curvature": "drop",
-    "meat": "ggn",
-    "weights": "frequency",
-    "batch_size": 0,
-    "memory_limit": "8 gigs",
-    "seed": -1,
-}
+WRONG = [
+    ("curvature", "fisher"),
+    ("rank", True),
+    ("rank", "half"),
+    ("rank", 2.0),
+    ("l2", "none"),
+    ("l2", True),
+    ("tail", "middle"),
+    ("rank_tol", 1.5),
+    ("negative_curvature", "drop"),
+    ("meat", "ggn"),
+    ("weights", "frequency"),
+    ("bounds", "no"),
+    ("progress", 1),
+    ("batch_size", 0),
+    ("memory_limit", "8 gigs"),
+    ("memory_limit", "1.2.3GiB"),
+    ("memory_limit", "0GiB"),
+    ("seed", -1),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_setting_is_refused_when_it_is_given_and_before_it_is_used(name):
-    with pytest.raises(InvalidInputError, match=name):
-        DeltaMethod(build(), **{name: WRONG[name]})
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_setting_is_refused_when_it_is_given_and_before_it_is_used(name, value):
+    text = {"l2": "(?i)l2"}.get(name, name)
+    with pytest.raises(InvalidInputError, match=text):
+        DeltaMethod(build(), **{name: value})
     method = DeltaMethod(build())
-    setattr(method, name, WRONG[name])
-    with pytest.raises(InvalidInputError, match=name):
+    setattr(method, name, value)
+    with pytest.raises(InvalidInputError, match=text):
         method.fit(X, Y)
 
 
@@ -147,7 +156,7 @@ def test_an_estimator_refuses_a_wrong_setting_before_it_trains(monkeypatch):
     monkeypatch.setattr(DeltaClassifier, "_train_adam", None)  # a call would be a TypeError
     for name in ("tail", "memory_limit"):
         with pytest.raises(InvalidInputError, match=name):
-            small(**{name: WRONG[name]}).fit(X, Y)
+            small(**{name: dict(WRONG)[name]}).fit(X, Y)
 
 
 def test_a_pickled_estimator_keeps_its_limit(tmp_path):
