@@ -74,8 +74,10 @@ def train_adam(
         return
     optimizer = keras.optimizers.Adam(learning_rate)
     optimizer.build(model.trainable_variables)
-    data = tf.data.Dataset.from_tensor_slices((x, y, factors))
-    data = data.shuffle(len(x), seed=seed).batch(batch_size)
+    # Places are shuffled, not rows: a shuffled row is three tensors, many times what it holds.
+    rows = tuple(tf.constant(part) for part in (x, y, factors))
+    places = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed).batch(batch_size)
+    data = places.map(lambda some: tuple(tf.gather(part, some) for part in rows))
 
     def step(batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> None:
         inputs, labels, weights = batch
