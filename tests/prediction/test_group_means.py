@@ -241,7 +241,8 @@ def test_dense_truth_of_every_contrast_lies_inside_its_bounds(get_case, curvatur
     moved = slope @ case.truth.jacobian
     rng, width = np.random.default_rng(0), []
     for rank in ranks:
-        dm = DeltaMethod(case.model, curvature, rank=rank, l2=l2, progress=False)
+        options = {"l2": l2, "weights": "counts", "progress": False}
+        dm = DeltaMethod(case.model, curvature, rank=rank, **options)
         dm.fit(case.x, case.y, case.weight)
         for _ in range(5):
             weights, groups = rng.normal(size=11), rng.integers(0, 3, 11)
