@@ -61,18 +61,18 @@ def sandwich_covariance(
     else:
         l2 = share * (basis.T @ (penalised[:, None] * basis))
 
-    def between(slices: LowRank, rest: float) -> LowRank:
+    def sandwiched(spectrum: LowRank, rest: float) -> LowRank:
         """The sandwich in the basis, for a spectrum of the bread and a tail of the meat."""
         # Inside W the matrices W^T B W and W^T (meat) W multiply as the whole ones do, because both
         # leave W's span to itself; outside W both are multiples of the identity, t^2 (r + c).
-        outer = _core(slices.weights, slices.tail, of_bread)
+        outer = _core(spectrum.weights, spectrum.tail, of_bread)
         inner = _core(pairs.values, rest, of_meat) + l2
-        tail = 0.0 if complete else slices.tail**2 * (rest + share)
+        tail = 0.0 if complete else spectrum.tail**2 * (rest + share)
         return LowRank(outer @ inner @ outer, tail)
 
     left = max(0.0, pairs.remainder or 0.0)
     mean = left / max(1, size - pairs.rank) if rest is None else rest
-    middle = between(bread.spectrum, mean)
+    middle = sandwiched(bread.spectrum, mean)
     if shared is not None:
         return replace(bread, vectors=shared, spectrum=middle, bounds=None, certified=False)
     values, vectors = np.linalg.eigh(middle.weights)
@@ -84,7 +84,7 @@ def sandwich_covariance(
     elif bread.bounds is not None:
         bound = None if pairs.left_out is None else pairs.left_out.bound
         most = min((end for end in (pairs.remainder, bound) if end is not None), default=0.0)
-        ends = [between(end, rest) for end, rest in zip(bread.bounds, (0.0, most), strict=True)]
+        ends = [sandwiched(end, rest) for end, rest in zip(bread.bounds, (0.0, most), strict=True)]
         low, high = (LowRank(vectors.T @ end.weights @ vectors, end.tail) for end in ends)
         bounds = (low, high)
     return replace(

@@ -51,7 +51,7 @@ def weight_covariance(
         return sandwich_covariance(
             bread, meat, penalised, meat=kind, l2_share=share, storage=storage, basis=basis
         )
-    # The meat is treated as the slices are, so that outputs of equal noise leave their inverse.
+    # The meat is treated as the bread is, so that outputs of equal noise leave their inverse.
     if np.all(penalised) and settings.negative_curvature != "keep":
         meat = replace(meat, values=np.maximum(meat.values, 0.0))
     rest = None

@@ -315,7 +315,7 @@ def _at_factors(fitted: Fitted, factors: Array) -> tuple[Array, list[ParameterCo
     """The covariance with the L2 rates times each factor, and the vectors that all of them share.
 
     An inverse has its eigenvectors at any rate. A sandwich has others at each, but all of them in
-    the span of its slices' vectors and its meat's, in which it is left.
+    the span of its bread's vectors and its meat's, in which it is left.
     """
     meat, pairs = meat_pairs(fitted, Storage()), fitted.pairs
     basis = None if meat is None else common_basis(pairs.vectors, meat.vectors)

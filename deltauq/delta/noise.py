@@ -29,7 +29,7 @@ def with_unbiased_noise(fitted: Fitted) -> Fitted:
     log-likelihood go down with it, and divides those of OPG by f.
 
     Args:
-        fitted: with the mean squares for the noise, of a sandwich its slices alone.
+        fitted: with the mean squares for the noise, of a sandwich its bread alone.
 
     Raises:
         InvalidInputError: no more observations than parameters.

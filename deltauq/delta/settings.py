@@ -119,7 +119,7 @@ class Settings:
 
     @property
     def l2_in_meat(self) -> bool:
-        """Whether what is between the slices of a sandwich has the L2 term."""
+        """Whether the meat of a sandwich has the L2 term."""
         return not self.kind.is_sandwich or self.meat == "opg"
 
     @property

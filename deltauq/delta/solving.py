@@ -43,7 +43,7 @@ def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureO
 
 
 def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
-    """The eigenpairs that were asked for; of a sandwich those of its slices."""
+    """The eigenpairs that were asked for; of a sandwich those of its bread."""
     return _eigenpairs(problem, settings, settings.kind.bread, storage)
 
 
@@ -71,7 +71,7 @@ def needs_meat(problem: Problem, settings: Settings) -> bool:
 
 
 def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
-    """Eigenpairs of what is between the slices of a sandwich; None where the covariance is none."""
+    """Eigenpairs of the meat of a sandwich; None where the covariance is none."""
     problem, settings, pairs = fitted.problem, fitted.settings, fitted.pairs
     if not needs_meat(problem, settings):
         return None

@@ -151,7 +151,7 @@ class Likelihood(abc.ABC):
 
         This object itself, where the loss is the log-likelihood of the labels: then the inverse
         curvature is the covariance of the weights. Otherwise that is a sandwich, with the curvature
-        of the likelihood returned between its slices.
+        of the likelihood returned for its meat.
         """
         return self
 
