@@ -234,6 +234,20 @@ def test_low_rank_knows_noise_and_standard_errors_to_their_bounds(curvature, l2,
         np.testing.assert_allclose(other, dm.fitted_likelihood.noise, rtol=1e-12)
 
 
+@pytest.mark.parametrize("units", [None, 1])
+def test_too_few_parameters_for_two_random_vectors_leave_what_is_certain(units):
+    """The exact Hessian in low rank: gamma is sampled, but of one sample there is no spread."""
+    keras.utils.set_random_seed(0)
+    hidden = [] if units is None else [keras.layers.Dense(2 * units, "tanh", dtype="float64")]
+    outputs = keras.layers.Dense(1, dtype="float64")
+    model = keras.Sequential([keras.Input((3,), dtype="float64"), *hidden, outputs])
+    model.compile(loss="mse")
+    whole = fit("hessian", "full", 0.1, model).predict(NEW)
+    low, high = fit("hessian", 2, 0.1, model).predict(NEW).noise_bounds
+    assert np.all(np.isfinite(low))
+    assert np.all((low <= whole.noise) & (whole.noise <= high))
+
+
 def test_refine_and_the_rank_curve_hold_the_noise():
     _noise, std, _ = dense("opg", 0.02, NEW)
     dm = fit("opg", 10, 0.02)

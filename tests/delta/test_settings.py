@@ -166,3 +166,14 @@ def test_a_pickled_estimator_keeps_its_limit(tmp_path):
     back = pickle.loads(pickle.dumps(clf))
     assert (back.delta_.memory_limit, back.delta_.vectors_dir) == ("64GiB", tmp_path)
     np.testing.assert_array_equal(back.predict_uncertainty(X).std, clf.predict_uncertainty(X).std)
+
+
+def test_what_is_set_for_the_next_fit_leaves_this_one_alone():
+    """Attached and refined, the covariance is that of the settings it was fitted with."""
+    options = {"rank": "full", "l2": 0.1, "progress": False}
+    dm = DeltaMethod(build(), "ggn", **options).fit(X, Y)
+    expected = dm.predict(X[:5]).std
+    dm.curvature, dm.rank, dm.tail = "hessian", 3, "none"
+    dm.attach(X, Y)
+    assert (dm.fitted_settings.curvature, dm.fitted_settings.rank) == ("ggn", "full")
+    np.testing.assert_array_equal(dm.refine(X[:5]).std, expected)
