@@ -381,7 +381,7 @@ def test_automatic_rank_says_why_it_fails(of_disk, why, monkeypatch, tmp_path):
     if of_disk:
         monkeypatch.setattr(Storage, "free", property(lambda storage: 2**24))
     else:
-        monkeypatch.setattr("deltauq.delta.fitted.free_memory", lambda limit: 2**24)
+        monkeypatch.setattr("deltauq.delta.solving.free_memory", lambda limit: 2**24)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(400, 30)), rng.integers(0, 4, 400)
     model = keras.Sequential(
