@@ -120,6 +120,8 @@ class _Nystrom:
             return image - combine(pairs.vectors, inside)
 
         start, image = self._sketch.fresh
+        if step is None:  # no other rank follows
+            self._sketch.forget()
         left_out = _bound_left_out(
             pairs,
             lambda vectors: less(vectors, self._operator.matmat(vectors)),

@@ -100,6 +100,10 @@ class NystromSketch:
         self._y = self._beside(self._y, image[:, :count])
         self._q = self._beside(self._q, block[:, :count])
 
+    def forget(self) -> None:
+        """Give back the memory of Q and Y, where neither eigenpairs nor columns are to follow."""
+        self._q = self._y = np.zeros((self._size, 0), self._dtype)
+
     def eigenpairs(self, rank: int) -> tuple[Array, Array, Array]:
         """Leading eigenpairs of A^, and how far its eigenvectors reach out of Q.
 
