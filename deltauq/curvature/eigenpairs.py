@@ -20,6 +20,7 @@ __all__ = [
     "basis_columns",
     "certificate_columns",
     "check_rank",
+    "check_rank_alone",
     "eigenpairs",
     "is_dense",
     "resolving",
@@ -41,6 +42,17 @@ AUTO_DENSE_LIMIT = 3_000
 _AUTO_START = 64
 
 
+def check_rank_alone(rank: Any) -> Rank:
+    """Check that a rank is "auto", "full" or a whole number above 0, whatever the model.
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
+    if isinstance(rank, str) and rank in ("auto", "full"):
+        return "auto" if rank == "auto" else "full"
+    return check_count("rank", rank, or_else=", 'auto' or 'full'")
+
+
 def check_rank(rank: Any, n_params: int) -> Rank:
     """Check that a rank can be used: "auto", "full", or a number up to P.
 
@@ -51,8 +63,8 @@ def check_rank(rank: Any, n_params: int) -> Rank:
     Raises:
         InvalidInputError: it is none of these, or needs matrices that are too large.
     """
-    named = isinstance(rank, str) and rank in ("auto", "full")
-    if named and rank == "full" and n_params > DENSE_LIMIT:
+    rank = check_rank_alone(rank)
+    if rank == "full" and n_params > DENSE_LIMIT:
         raise InvalidInputError(
             "rank='full' needs matrices that are too large",
             expected=f"at most {DENSE_LIMIT:,} parameters",
@@ -60,10 +72,7 @@ def check_rank(rank: Any, n_params: int) -> Rank:
             f"{8 * n_params**2 / 2**30:.0f} GiB each",
             remedy="pass a number as rank, rank='auto', or fewer layers with layers=...",
         )
-    if named:
-        return rank
-    rank = check_count("rank", rank, or_else=", 'auto' or 'full'")
-    if rank > n_params:
+    if not isinstance(rank, str) and rank > n_params:
         raise InvalidInputError(
             "rank is larger than the number of parameters",
             expected=f"at most P = {n_params:,}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from deltauq.curvature.eigenpairs import Rank
+from deltauq.curvature.eigenpairs import Rank, check_rank_alone
 from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind
 from deltauq.curvature.sandwich import Meat
@@ -66,8 +66,7 @@ class Settings:
         check_choice("negative_curvature", self.negative_curvature, get_args(NegativeCurvature))
         check_choice("meat", self.meat, get_args(Meat))
         check_choice("weights", self.weights, get_args(WeightKind))
-        if not (isinstance(self.rank, str) and self.rank in ("auto", "full")):
-            check_count("rank", self.rank, or_else=", 'auto' or 'full'")
+        check_rank_alone(self.rank)
         check_share("rank_tol", self.rank_tol, example=0.05)
         check_flag("bounds", self.bounds)
         check_flag("progress", self.progress)

@@ -130,7 +130,7 @@ def _eigenpairs(
                 "tail. Ask for a smaller rank, or use curvature='ggn'.",
                 ConvergenceWarning,
             )
-        if isinstance(settings.rank, int):
+        if settings.rank != "auto":
             _warn_if_cut(pairs, rank, settings, problem.network.dtype)
     warn_beyond_precision(pairs, problem.epsilon)
     return pairs
