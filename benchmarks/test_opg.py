@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-
 import numpy as np
 import pytest
+from peak_memory import peak_memory
 from plain_jax import PlainJax
 from published import Published
 from setting import beside, lenet, mnist, operator, ratio
@@ -35,7 +34,7 @@ def test_whole(benchmark):
 
     pairs, _ = beside(benchmark, lambda: eigenpairs(curvature, 600), {PRODUCTS: products})
     pairs = pairs.rescaled(L2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory()
     benchmark.extra_info["sum of the eigenvalues"] = float(pairs.values.sum())
     benchmark.extra_info["trace"] = pairs.trace
     benchmark.extra_info["peak GiB of the process"] = peak

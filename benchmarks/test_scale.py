@@ -17,16 +17,19 @@ from setting import layers, mnist, operator
 from deltauq.curvature import OPG
 from deltauq.curvature.eigenpairs import eigenpairs
 
+HERE = Path(__file__).parent
+PLACES = [str(HERE), str(HERE.parent / "tests" / "helpers")]
 HEAD = f"""
-import json, resource, sys, time
-sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1] / "tests")!r}]
+import json, sys, time
+sys.path[:0] = {PLACES!r}
 import keras, numpy as np, tensorflow as tf
 import setting
 from deltauq import DeltaMethod
+from peak_memory import peak_memory
 
 def report(started):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({{"seconds": time.perf_counter() - started, "peak GiB": peak}}))
+    seconds = time.perf_counter() - started
+    print(json.dumps({{"seconds": seconds, "peak GiB": peak_memory()}}))
 """
 
 RESNET = """
