@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -157,15 +157,16 @@ class Staged:
     def __init__(self, function: Callable[..., tf.Tensor], *signature: Any) -> None:
         graph = Compiled(function, *signature).concrete.graph
         *before, self._last = graph.inputs[: len(tf.nest.flatten(signature))]
-        self._definition = _only_data(graph.as_graph_def())
-        self._captured = graph.captures
-        self._value = graph.outputs[0]
+        definition = _only_data(graph.as_graph_def())
         self._point = _needed_by(graph, before, self._last)
-        self._second: dict[int, Any] = {}
+        first = _Part(definition, graph.captures, before, self._point)
         self._first = Compiled(
-            lambda *values: self._run(before, values, self._point),
+            lambda *values: first(values),
             *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in before),
         )
+        feeds = [*self._point, self._last]
+        self._rest = _Part(definition, graph.captures, feeds, graph.outputs[:1])
+        self._second: dict[int, Any] = {}
 
     def first(self, *arguments: Any) -> list[tf.Tensor]:
         """Tensors that the second stage needs of all arguments but the last."""
@@ -178,11 +179,8 @@ class Staged:
             # Side by side rather than stacked: TensorFlow then runs them on all processors.
             self._second[count] = Compiled(
                 lambda *values: tf.stack(
-                    [
-                        self._run([*self._point, self._last], [*values[:-1], each], [self._value])
-                        for each in tf.unstack(values[-1])
-                    ]
-                )[:, 0],
+                    [self._rest([*values[:-1], each])[0] for each in tf.unstack(values[-1])]
+                ),
                 *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self._point),
                 tf.TensorSpec([count, *self._last.shape], self._last.dtype),
             )
@@ -206,21 +204,67 @@ class Staged:
 
         return lambda stack: compiled(stack.shape[0])(stack)
 
-    def _run(
-        self, feeds: Sequence[tf.Tensor], values: Sequence[tf.Tensor], fetches: Sequence[tf.Tensor]
-    ) -> list[tf.Tensor]:
-        """The part of the graph between some tensors, which get values, and some others."""
+class _Part:
+    """The part of a graph between some tensors, which get other values, and what is made of them.
+
+    Args:
+        definition: of the graph, as `_only_data` gives it.
+        captured: pairs of a tensor outside of the graph and its placeholder within.
+        feeds: tensors of the graph.
+        fetches: those that are wanted.
+    """
+
+    def __init__(
+        self,
+        definition: Any,
+        captured: Sequence[tuple[tf.Tensor, tf.Tensor]],
+        feeds: Sequence[tf.Tensor],
+        fetches: Sequence[tf.Tensor],
+    ) -> None:
+        self._captured = {inner.name: outer for outer, inner in captured}
+        self._feeds = [tensor.name for tensor in feeds]
+        self._fetches = [tensor.name for tensor in fetches]
+        self._made = [name for name in self._fetches if name not in self._feeds]
+        known = self._captured.keys() | self._feeds
+        self._definition, self._read = _between(definition, known, self._made)
+
+    def __call__(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The fetches, in the graph that is being traced, for values in the place of the feeds."""
         here = tf.compat.v1.get_default_graph()
-        outside = {inner.name: here.capture(outer) for outer, inner in self._captured}
-        fed = {tensor.name: value for tensor, value in zip(feeds, values, strict=True)}
-        return list(
-            tf.graph_util.import_graph_def(
-                self._definition,
-                input_map=outside | fed,
-                return_elements=[tensor.name for tensor in fetches],
-                name="",
-            )
-        )
+        known = {name: here.capture(outer) for name, outer in self._captured.items()}
+        known |= dict(zip(self._feeds, values, strict=True))
+        read = {name: known[name] for name in self._read}
+        made = tf.graph_util.import_graph_def(self._definition, read, self._made, name="")
+        known |= dict(zip(self._made, made, strict=True))
+        return [known[name] for name in self._fetches]
+
+
+def _between(definition: Any, known: Set[str], wanted: Sequence[str]) -> tuple[Any, set[str]]:
+    """The nodes that make some tensors of others, and which of the others they read.
+
+    Args:
+        definition: of the whole graph.
+        known: names of the tensors at which the way back ends.
+        wanted: names of those at which it begins, none of them known.
+    """
+    nodes = {node.name: node for node in definition.node}
+    between: set[str] = set()
+    read: set[str] = set()
+    pending = list(wanted)
+    while pending:
+        tensor = pending.pop()
+        name = tensor.partition(":")[0]
+        if tensor in known:
+            read.add(tensor)
+        elif name not in between:
+            between.add(name)
+            pending.extend(each if ":" in each else f"{each}:0" for each in nodes[name].input)
+    part = tf.compat.v1.GraphDef(
+        node=[node for node in definition.node if node.name in between],
+        library=definition.library,
+        versions=definition.versions,
+    )
+    return part, read
 
 
 def _only_data(definition: Any) -> Any:
