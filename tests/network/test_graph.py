@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deltauq.network.graph import copies, read_trace, traced, traced_and_read
+from deltauq.network.graph import Staged, copies, read_trace, traced, traced_and_read
 
 VALUES = np.array([[0.5, 1.0], [1.5, -2.0], [0.1, 3.0]], np.float32)
 
@@ -64,3 +64,25 @@ def test_what_a_trace_reads_comes_back_beside_what_it_computes():
     assert "AddV2" in kinds
     assert read_trace(lambda x: x.shape[0], tf.TensorSpec([7], tf.float32)) == 7
     assert read_trace(lambda x: None, tf.TensorSpec([7], tf.float32)) is None
+
+
+def test_a_stage_holds_what_it_needs_and_nothing_of_the_other():
+    """The first stage has no placeholder for what only the second is given."""
+    spec, kinds = tf.TensorSpec([2], tf.float32), ["Exp", "Sinh"]
+
+    def function(x, scale, last):
+        return tf.sinh(last) * tf.exp(x) * scale + looped(x, scale)
+
+    staged = Staged(function, spec, spec, spec)
+    x, scale, last = (tf.constant(values) for values in VALUES)
+    point = staged.first(x, scale)
+    found = staged.second(point, tf.stack([last, 2 * last]))
+    for row, value in zip(found, (last, 2 * last), strict=True):
+        np.testing.assert_allclose(row, function(x, scale, value), rtol=1e-6)
+    first, second = (
+        [operation.type for operation in compiled.concrete.graph.get_operations()]
+        for compiled in (staged._first, staged._second[2])
+    )
+    assert [kind in first for kind in kinds] == [True, False]
+    assert [kind in second for kind in kinds] == [False, True]
+    assert (first.count("Placeholder"), second.count("Placeholder")) == (2, len(point) + 1)
