@@ -204,6 +204,7 @@ class Staged:
 
         return lambda stack: compiled(stack.shape[0])(stack)
 
+
 class _Part:
     """The part of a graph between some tensors, which get other values, and what is made of them.
 
