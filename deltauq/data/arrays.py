@@ -1,4 +1,4 @@
-"""Whatever holds numbers as NumPy arrays, and what cannot be read refused in words."""
+"""Whatever holds numbers or text as NumPy arrays, and what cannot be read refused in words."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = [
     "check_length",
     "column_names",
     "empty_error",
+    "refuse_text",
 ]
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,7 @@ class ArrayInputs:
     """Inputs that are held in memory as arrays, made once from whatever held the numbers.
 
     Attributes:
-        nest: an array of numbers `[N, ...]`, or a nest (list, dict) of them.
+        nest: an array `[N, ...]` of numbers, or of text as bytes, or a nest (list, dict) of them.
         columns: of the pandas frame that they come from; None of other inputs.
     """
 
@@ -46,19 +47,21 @@ class ArrayInputs:
 
 
 def as_nest(x: Any, name: str = "x") -> Any:
-    """Inputs as an array of numbers or a nest (list, dict) of them.
+    """Inputs as an array of numbers or of text, or a nest (list, dict) of them.
 
     A list or tuple of arrays is several inputs, as Keras takes them, and so is a dict; a list of
-    numbers, or of lists of numbers, is one array.
+    numbers, or of lists of numbers, is one array. Text becomes an array of bytes, of dtype object,
+    as TensorFlow has it.
 
     Raises:
-        InvalidInputError: as `as_numbers`.
+        InvalidInputError: as `as_numbers`, or text with something else beside it.
     """
     if isinstance(x, Mapping):
         return {key: as_nest(value, f"{name}[{key!r}]") for key, value in x.items()}
     if isinstance(x, (list, tuple)) and not _is_rows(x):
         return [as_nest(value, f"{name}[{k}]") for k, value in enumerate(x)]
-    return as_numbers(x, name)
+    array, numeric = _read(x, name)
+    return _as_bytes(array, name) if _holds_text(array) else _as_checked(x, array, numeric, name)
 
 
 def as_numbers(leaf: Any, name: str = "x") -> Array:
@@ -71,24 +74,69 @@ def as_numbers(leaf: Any, name: str = "x") -> Array:
     Raises:
         InvalidInputError: it holds no numbers, or is sparse, ragged, or read only once.
     """
+    return _as_checked(leaf, *_read(leaf, name), name)
+
+
+def refuse_text(name: str, array: Array) -> None:
+    """`InvalidInputError` for text where numbers are taken."""
+    if array.dtype.kind == "O":
+        raise _no_numbers(name, f"text, such as {_shown(array.ravel()[0])}")
+
+
+def _read(leaf: Any, name: str) -> tuple[Array, bool]:
+    """An array of any dtype, and whether it may hold numbers, which categories may look like."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(leaf, pandas.DataFrame):
-        return _from_frame(leaf, name)
+        return _from_frame(leaf, name), True
     if pandas is not None and isinstance(leaf, _columns(pandas)):
         column = pandas.Series(leaf)
-        array = _from_column(column)
-        numeric = pandas.api.types.is_numeric_dtype(column.dtype)  # categories may be numbers
-    else:
-        array, numeric = _as_array(leaf, name), True
+        return _from_column(column), bool(pandas.api.types.is_numeric_dtype(column.dtype))
+    return _as_array(leaf, name), True
+
+
+def _as_checked(leaf: Any, array: Array, numeric: bool, name: str) -> Array:
+    """The array that was read, where it holds numbers."""
     if not numeric or array.dtype.kind not in "fiub":
-        raise InvalidInputError(
-            f"{name} does not hold numbers",
-            expected="float, integer or boolean arrays",
-            received=f"dtype {getattr(leaf, 'dtype', array.dtype)}",
-            remedy="encode text and categories before, or with preprocessing layers on numbers; "
-            "a nest of inputs is a list, tuple or dict of arrays",
-        )
+        raise _no_numbers(name, f"dtype {getattr(leaf, 'dtype', array.dtype)}")
     return array
+
+
+def _no_numbers(name: str, received: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{name} does not hold numbers",
+        expected="float, integer or boolean arrays",
+        received=received,
+        remedy="encode text and categories before, or with preprocessing layers inside the model; "
+        "a nest of inputs is a list, tuple or dict of arrays",
+    )
+
+
+def _holds_text(array: Array) -> bool:
+    """Whether an array has text in it, perhaps beside something else."""
+    if array.dtype.kind in "UST":
+        return True
+    return array.dtype.kind == "O" and any(isinstance(v, (str, bytes)) for v in array.ravel())
+
+
+def _as_bytes(array: Array, name: str) -> Array:
+    """Text as UTF-8, an array of dtype object."""
+    flat = array.ravel().tolist()
+    other = [k for k, value in enumerate(flat) if not isinstance(value, (str, bytes))]
+    if other:
+        row = other[0] // (array.size // len(array))
+        raise InvalidInputError(
+            f"{name} holds something else beside text",
+            expected="text in every place",
+            received=f"{flat[other[0]]!r} in row {row}, the first such row (counted from 0)",
+            remedy="fill missing values before, as for training: x.fillna('')",
+        )
+    encoded = np.empty(array.shape, object)
+    encoded.ravel()[:] = [v.encode() if isinstance(v, str) else v for v in flat]
+    return encoded
+
+
+def _shown(text: bytes) -> str:
+    return repr(text.decode(errors="replace")[:40])
 
 
 def as_labels(
@@ -261,8 +309,10 @@ def _columns(pandas: Any) -> tuple[Any, ...]:
 
 
 def _from_frame(frame: Any, name: str) -> Array:
-    """Columns in order, `[N, F]`, in the smallest dtype that holds them all."""
+    """Columns in order, `[N, F]`, in the smallest dtype that holds them all, or all of text."""
     types = sys.modules["pandas"].api.types
+    if frame.shape[1] and all(types.is_string_dtype(dtype) for dtype in frame.dtypes):
+        return np.asarray(frame.to_numpy(dtype=object))
     other = [
         f"{column!r} ({dtype})"
         for column, dtype in frame.dtypes.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def checksum(x: Any, y: Any, count: Any, importance: Any) -> Array:
     labels beside the wrong rows, which in sums of squares drown in the size of the inputs.
 
     Args:
-        x: inputs, a nest of arrays `[B, ...]`.
+        x: inputs, a nest of arrays `[B, ...]` of numbers, or of text as bytes.
         y: labels `[B, ...]`.
         count: of every observation, `[B]` or `[B, T]`.
         importance: of the same shape.
@@ -42,7 +43,7 @@ def checksum(x: Any, y: Any, count: Any, importance: Any) -> Array:
     Returns:
         `[13]`, to be added up over batches.
     """
-    leaves = [np.asarray(leaf, np.float64).reshape(len(leaf), -1) for leaf in tf.nest.flatten(x)]
+    leaves = [_as_floats(leaf).reshape(len(leaf), -1) for leaf in tf.nest.flatten(x)]
     weight = np.asarray(count, np.float64) * np.asarray(importance, np.float64)
     label, weight, count = _one_number(y), _one_number(weight), _one_number(count)
     rows = np.sum([np.sum(np.abs(leaf), axis=1) for leaf in leaves], axis=0)
@@ -83,6 +84,15 @@ def _sizes(sums: Array) -> Array:
         of_parts = sizes[7:].reshape(2, 3)
         of_parts[:, 0], of_parts[:, 1:] = of_parts[:, 0].sum(), of_parts[:, 1:].sum()
     return sizes
+
+
+def _as_floats(leaf: Any) -> Array:
+    """Numbers as they are; of text, numbers in [0, 1) that differ where it differs."""
+    values = np.asarray(leaf)
+    if values.dtype.kind != "O":
+        return np.asarray(values, np.float64)
+    numbers = [zlib.crc32(text) / 2**32 for text in values.ravel()]
+    return np.array(numbers, np.float64).reshape(values.shape)
 
 
 def _one_number(values: Any) -> Array:

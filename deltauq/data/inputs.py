@@ -18,6 +18,7 @@ from deltauq.data.arrays import (
     check_length,
     column_names,
     empty_error,
+    refuse_text,
 )
 from deltauq.data.batch_reader import BatchReader, PassListener, check_batch_size, n_rows_of
 from deltauq.data.streams import Stream, as_inputs
@@ -34,7 +35,7 @@ class InputForm:
     """What inputs are brought into, and must be like.
 
     Attributes:
-        dtype: what floats are cast to; integers stay as they are.
+        dtype: what floats are cast to; integers and text stay as they are.
         spec: `tf.TensorSpec`s of the training inputs, which these must be like; None takes any.
         columns: the training frame's columns, which a frame must have in this order; None takes
             any.
@@ -236,6 +237,15 @@ def _check_columns(received: tuple[Any, ...] | None, expected: tuple[Any, ...] |
 
 
 def _align(leaf: npt.NDArray[Any], like: tf.TensorSpec) -> npt.NDArray[Any]:
+    if like.dtype != tf.string:
+        refuse_text("x", leaf)
+    elif leaf.dtype.kind != "O":
+        raise InvalidInputError(
+            "x does not hold text",
+            expected="text, as in training",
+            received=f"{leaf.dtype}",
+            remedy="prepare the inputs as for training: x.astype(str)",
+        )
     with np.errstate(invalid="ignore"):
         aligned = leaf.astype(like.dtype.as_numpy_dtype).reshape(-1, *like.shape[1:])
     if aligned.dtype.kind != "f" and not np.array_equal(aligned.ravel(), leaf.ravel()):
@@ -265,5 +275,6 @@ def checked_inputs(x: Any, dtype: str, first_row: int = 0) -> Any:
         raise empty_error(f"shapes {[list(leaf.shape) for leaf in leaves]}")
     for leaf in leaves:
         check_length("an input of x", leaf.shape[0], leaves[0].shape[0])
-        check_finite("x", leaf, first_row)
+        if leaf.dtype.kind != "O":
+            check_finite("x", leaf, first_row)
     return x

@@ -11,7 +11,7 @@ import tensorflow as tf
 from deltauq.data.arrays import ArrayInputs, as_nest, column_names
 from deltauq.errors import InvalidInputError
 
-__all__ = ["Stream", "as_inputs", "as_source", "model_rank"]
+__all__ = ["Stream", "as_inputs", "as_source", "model_rank", "takes_numbers_alone"]
 
 #: Whether shapes of examples' parts, None where not known, are those of single examples.
 _Rule = Callable[[Any, int | None], bool]
@@ -124,6 +124,12 @@ def model_rank(model: Any) -> int | None:
     """The sum of the ranks of a model's inputs, batch axes included; None where it is not known."""
     inputs = getattr(model, "inputs", None)
     return sum(len(leaf.shape) for leaf in inputs) if inputs else None
+
+
+def takes_numbers_alone(model: Any) -> bool:
+    """Whether it is known of all inputs of a model that they are not text."""
+    inputs = getattr(model, "inputs", None) or ()
+    return bool(inputs) and all(tf.as_dtype(leaf.dtype) != tf.string for leaf in inputs)
 
 
 def _is_example(shapes: Any, rank: int | None) -> bool:

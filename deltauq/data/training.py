@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deltauq.data.streams import Stream, as_inputs, as_source, model_rank
+import tensorflow as tf
+
+from deltauq.data.arrays import ArrayInputs, refuse_text
+from deltauq.data.streams import Stream, as_inputs, as_source, model_rank, takes_numbers_alone
 from deltauq.errors import InvalidInputError
 
 __all__ = ["TrainingData"]
@@ -70,6 +73,9 @@ class TrainingData:
             model: the ranks of its inputs tell single examples of a dataset from batches.
 
         Raises:
-            InvalidInputError: what cannot be read as numbers.
+            InvalidInputError: what cannot be read as arrays, or text for a model that takes none.
         """
-        return replace(self, x=as_inputs(self.x, rank=model_rank(model)))
+        x = as_inputs(self.x, rank=model_rank(model))
+        if isinstance(x, ArrayInputs) and takes_numbers_alone(model):
+            tf.nest.map_structure(lambda leaf: refuse_text("x", leaf), x.nest)
+        return replace(self, x=x)

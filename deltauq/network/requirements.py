@@ -12,16 +12,24 @@ from deltauq.network.adapters import Adapter
 
 __all__ = ["check_constraints", "check_finite_weights", "check_one_precision"]
 
+#: How the names of dtypes begin in which nothing is rounded.
+_EXACT = ("int", "uint", "bool", "string")
+
 
 def check_one_precision(adapter: Adapter, variables: Sequence[Any]) -> None:
     """Refuse a model that is not float32 everywhere, or float64 everywhere.
+
+    Layers that compute in whole numbers or in text, as lookups do, have no precision: where one
+    stands behind an uncertain variable, there is no derivative, which is found elsewhere.
 
     Raises:
         UnsupportedModelError: uncertain variables and layers have several, or another one.
     """
     dtypes = {str(variable.dtype) for variable in variables}
     others = {
-        name: dtype for name, dtype in adapter.dtypes_of_layers().items() if dtype not in dtypes
+        name: dtype
+        for name, dtype in adapter.dtypes_of_layers().items()
+        if not dtype.startswith(_EXACT) and dtype not in dtypes
     }
     if len(dtypes) != 1 or not dtypes <= {"float32", "float64"} or others:
         raise UnsupportedModelError(

@@ -120,7 +120,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
     arrays, facts = artifact.read(path)
     model = _embedded(arrays, path) if model is None else model
     network = _same_network(model, facts)
-    probe = tf.nest.map_structure(lambda k: tf.constant(arrays[f"probe/{k}"]), facts["data"]["x"])
+    probe = tf.nest.map_structure(lambda k: _probe_input(arrays, k), facts["data"]["x"])
     likelihood = likelihood_of(facts["likelihood"])
     problem = recall_problem(
         network,
@@ -314,7 +314,12 @@ def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
     """What is remembered of the training data, and rows like its first ones as a probe."""
     data, probe = fitted.problem.record, fitted.problem.per_example.probe
     leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(probe)]
-    arrays.update({f"probe/{k}": leaf for k, leaf in enumerate(leaves)})
+    for k, leaf in enumerate(leaves):
+        if leaf.dtype.kind == "O":  # text, for which the format of the arrays has no dtype
+            text = tf.io.serialize_tensor(leaf).numpy()
+            arrays[f"probe text/{k}"] = np.frombuffer(text, np.uint8)
+        else:
+            arrays[f"probe/{k}"] = leaf
     named = data.columns is not None and all(isinstance(name, str) for name in data.columns)
     return {
         "n_rows": data.n_rows,
@@ -324,6 +329,14 @@ def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
         "sums": data.sums,
         "x": tf.nest.pack_sequence_as(probe, list(range(len(leaves)))),
     }
+
+
+def _probe_input(arrays: Arrays, k: int) -> tf.Tensor:
+    """The rows of one input of the probe."""
+    text = arrays.get(f"probe text/{k}")
+    if text is None:
+        return tf.constant(arrays[f"probe/{k}"])
+    return tf.io.parse_tensor(text.tobytes(), tf.string)
 
 
 def _unpack_data(facts: Mapping[str, Any], probe: Any) -> DataRecord:

@@ -65,6 +65,7 @@ class _Served(tf.Module):
         super().__init__()
         self._network = fitted.problem.network.in_variables()
         self._kept = tf.nest.flatten([self._network.params, *self._network.fixed_values()])
+        self._tables = self._network.adapter.tables()
         self._vectors = tf.Variable(fitted.vectors, trainable=False)
         self._covariance = fitted.covariance
         self._likelihood = fitted.problem.likelihood

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import tensorflow as tf
+from tensorflow.python.checkpoint.graph_view import ObjectGraphView
+from tensorflow.python.trackable.resource import CapturableResource
 
-__all__ = ["Adapter", "Values", "dtypes_of_layers", "emptied", "mode_arguments", "own_loss"]
+__all__ = [
+    "Adapter",
+    "Values",
+    "dtypes_of_layers",
+    "emptied",
+    "mode_arguments",
+    "own_loss",
+    "tables_of",
+]
 
 #: Tensors by the `id` of the variable that each stands for.
 Values = Mapping[int, tf.Tensor]
@@ -49,6 +59,9 @@ class Adapter(Protocol):
     def dtypes_of_layers(self) -> dict[str, str]:
         """The precision in which each layer computes, as far as layers are known."""
 
+    def tables(self) -> list[Any]:
+        """The lookup tables of the model, which a SavedModel has to hold."""
+
     def terms_added(self, values: Values, x: Any) -> list[str]:
         """Names of the layers that add to the cost what is no penalty on weights."""
 
@@ -81,6 +94,17 @@ def dtypes_of_layers(layers: Sequence[Any], containers: tuple[Any, ...]) -> dict
         for layer in layers
         if not isinstance(layer, containers)
     }
+
+
+def tables_of(roots: Iterable[Any]) -> list[Any]:
+    """The lookup tables that hang on some objects of TensorFlow, each once."""
+    found = {
+        id(held): held
+        for root in roots
+        for held in ObjectGraphView(root).breadth_first_traversal()[0]
+        if isinstance(held, CapturableResource)
+    }
+    return list(found.values())
 
 
 @contextmanager

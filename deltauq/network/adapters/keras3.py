@@ -13,6 +13,7 @@ from deltauq.network.adapters.adapter import (
     emptied,
     mode_arguments,
     own_loss,
+    tables_of,
 )
 from deltauq.network.graph import read_trace
 
@@ -50,6 +51,10 @@ class KerasAdapter:
         """The precision in which each layer of the model computes, by the layer's name."""
         containers = (keras.layers.InputLayer, keras.Model)
         return dtypes_of_layers(self.model._flatten_layers(), containers)
+
+    def tables(self) -> list[Any]:
+        """The lookup tables of all its layers, those in lists of a subclass among them."""
+        return tables_of(self.model._flatten_layers())
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
         """Names of layers with an activity regularizer or `add_loss`.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import UnsupportedModelError
-from deltauq.network.adapters.adapter import Values, mode_arguments
+from deltauq.network.adapters.adapter import Values, mode_arguments, tables_of
 from deltauq.network.adapters.substitution import convert, reads_replaced, state_use
 from deltauq.network.graph import traced
 
@@ -134,6 +134,10 @@ class TensorFlowAdapter:
     def dtypes_of_layers(self) -> dict[str, str]:
         """An empty mapping, because nothing is known of layers."""
         return {}
+
+    def tables(self) -> list[Any]:
+        """The lookup tables that are attributes of the model or of what it holds."""
+        return tables_of([self.model])
 
     def terms_added(self, values: Values, x: Any) -> list[str]:
         """An empty list, because nothing is known of the cost."""
