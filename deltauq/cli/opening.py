@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.cli.console import note
-from deltauq.cli.tables import Examples, encoded_like
+from deltauq.cli.tables import Examples, encoded_like, numbers_as_floats, taken_from
 from deltauq.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from deltauq.delta.delta_method import DeltaMethod
 
 __all__ = ["Opened", "as_names", "l2_rate", "open_artifact", "open_model", "whole_number_or_word"]
@@ -56,14 +58,24 @@ class Opened:
         """
         if not examples.is_table:
             return examples.x
-        if self.columns is None:
-            _refuse_tables(self.spec)
-            numbers = examples.x.select_dtypes(["number", "bool"]).columns
-            return examples.x.astype(dict.fromkeys(numbers, "float64"))
-        table, unused = encoded_like(examples.x, self.columns)
+        table, unused = self._columns_of(examples.x)
         if unused:
             note(f"columns that the model does not use: {', '.join(map(str, unused))}")
         return table
+
+    def _columns_of(self, table: DataFrame) -> tuple[DataFrame, list[str]]:
+        """A table in the columns of the model's inputs, and the names of its others."""
+        if isinstance(self.spec, dict):
+            _refuse_tables(self.spec)
+            found, unused = taken_from(table, tuple(self.spec))
+            return numbers_as_floats(found), unused
+        if self.columns is None:
+            _refuse_tables(self.spec)
+            return numbers_as_floats(table), []
+        if self.spec.dtype == "string":
+            found, unused = taken_from(table, self.columns)
+            return found.astype(str), unused
+        return encoded_like(table, self.columns)
 
     def labels(self, examples: Examples) -> Array | None:
         """Labels as the likelihood takes them: text where that names the classes, or unchanged."""
@@ -116,9 +128,11 @@ def open_artifact(path: Path) -> tuple[DeltaMethod, Opened]:
 
 
 def _refuse_tables(spec: Any) -> None:
-    """`InvalidInputError` where inputs of this spec are no rows of numbers; None may be any."""
+    """`InvalidInputError` where inputs of this spec are no columns; None may be any."""
     if spec is None or (hasattr(spec, "shape") and spec.shape.rank == 2):
         return
+    if isinstance(spec, dict) and all(each.shape[1:].num_elements() == 1 for each in spec.values()):
+        return  # a column for each input
     import tensorflow as tf
 
     shapes = tf.nest.map_structure(lambda leaf: ["N", *leaf.shape[1:]], spec)

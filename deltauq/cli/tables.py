@@ -16,9 +16,20 @@ from deltauq.errors import InvalidInputError, optional
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Examples", "encoded", "encoded_like", "names_in", "read_examples"]
+__all__ = [
+    "Examples",
+    "encoded",
+    "encoded_like",
+    "names_in",
+    "numbers_as_floats",
+    "read_examples",
+    "taken_from",
+]
 
 Array = npt.NDArray[Any]
+
+#: Rows of a .csv file that are looked at as text at a time.
+_ROWS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -117,15 +128,8 @@ def encoded_like(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, l
     """
     pandas = optional("pandas", needed_by="tables need pandas", extra="report")
     sources = {name: name if name in frame.columns else _text_of(name) for name in columns}
-    missing = sorted({source for source in sources.values() if source not in frame.columns})
-    if missing:
-        raise InvalidInputError(
-            "the table lacks columns that the model was fitted with",
-            expected=f"columns {sorted(set(sources.values()))}",
-            received=f"columns {list(frame.columns)}, without {missing}",
-        )
     used = list(dict.fromkeys(sources.values()))
-    _refuse_missing(frame[used])
+    _check_columns(frame, used)
     wide = {}
     for name, source in sources.items():
         column = frame[source]
@@ -144,6 +148,41 @@ def encoded_like(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, l
             )
     table = _as_floats(table)
     return table, [name for name in frame.columns if name not in used]
+
+
+def taken_from(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, list[str]]:
+    """Take some columns of a table as they are.
+
+    Args:
+        frame: the table.
+        columns: that a model was fitted with.
+
+    Returns:
+        Those columns, and the names of the others.
+
+    Raises:
+        InvalidInputError: a column that is missing, or has missing values.
+    """
+    _check_columns(frame, columns)
+    return frame[list(columns)], [name for name in frame.columns if name not in columns]
+
+
+def numbers_as_floats(frame: DataFrame) -> DataFrame:
+    """A table with its numbers as float64, whatever other rows of the file would have made them."""
+    numbers = frame.select_dtypes(["number", "bool"]).columns
+    return frame.astype(dict.fromkeys(numbers, "float64"))
+
+
+def _check_columns(frame: DataFrame, names: Sequence[str]) -> None:
+    """`InvalidInputError` where a table lacks some columns, or values in them."""
+    missing = sorted(name for name in names if name not in frame.columns)
+    if missing:
+        raise InvalidInputError(
+            "the table lacks columns that the model was fitted with",
+            expected=f"columns {sorted(names)}",
+            received=f"columns {list(frame.columns)}, without {missing}",
+        )
+    _refuse_missing(frame[list(names)])
 
 
 def _text_of(name: str) -> str:
@@ -177,12 +216,37 @@ def _refuse_missing(frame: DataFrame) -> None:
 
 
 def _read_csv(path: Path) -> DataFrame:
-    """A .csv file as a pandas frame."""
+    """A .csv file as a pandas frame, in which text is what the file says.
+
+    A text such as "NA" is a text, and only an empty place is missing there; numbers with a zero
+    before them, as postal codes have, are text.
+    """
     pandas = optional("pandas", needed_by=".csv files need pandas", extra="report")
     try:
-        return pandas.read_csv(path)
+        frame = pandas.read_csv(path)
+        kinds = {name: frame[name].dtype.kind for name in frame.columns}
+        text = [name for name, kind in kinds.items() if kind not in "fiub"]
+        text += _with_zeros_before(path, [name for name, kind in kinds.items() if kind == "i"])
+        if text:
+            as_written = pandas.read_csv(
+                path, usecols=text, dtype=str, keep_default_na=False, na_values=[""]
+            )
+            frame[text] = as_written[text]
     except (ValueError, pandas.errors.ParserError) as error:  # an empty file is a ValueError
         raise _unreadable(path, error) from error
+    return frame
+
+
+def _with_zeros_before(path: Path, names: list[str]) -> list[str]:
+    """Columns of whole numbers of which one is written with a zero before it, such as 01234."""
+    pandas = optional("pandas", needed_by=".csv files need pandas", extra="report")
+    if not names:
+        return []
+    parts = pandas.read_csv(path, usecols=names, dtype=str, chunksize=_ROWS_AT_ONCE)
+    counts = sum(
+        part.apply(lambda column: column.str.match(r"\s*[+-]?0\d")).sum() for part in parts
+    )
+    return [name for name in names if counts[name] > 0]
 
 
 def _read_parquet(path: Path) -> DataFrame:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import scipy.sparse
 import tensorflow as tf
 
+from deltauq.data.frames import column_types, from_column, from_frame
 from deltauq.errors import InvalidInputError
 
 __all__ = [
@@ -24,13 +25,11 @@ __all__ = [
     "check_length",
     "column_names",
     "empty_error",
+    "in_dtype",
     "refuse_text",
 ]
 
 Array = npt.NDArray[Any]
-
-#: Column names that an error lists.
-_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,34 @@ def as_numbers(leaf: Any, name: str = "x") -> Array:
     return _as_checked(leaf, *_read(leaf, name), name)
 
 
+def in_dtype(leaf: Array, dtype: tf.DType) -> Array:
+    """Numbers or text in the dtype of the training data or of the model's input.
+
+    Raises:
+        InvalidInputError: text for numbers or the reverse, or numbers that a dtype of whole
+            numbers does not hold.
+    """
+    if dtype != tf.string:
+        refuse_text("x", leaf)
+    elif leaf.dtype.kind != "O":
+        raise InvalidInputError(
+            "x does not hold text",
+            expected="text, as in training",
+            received=f"{leaf.dtype}",
+            remedy="prepare the inputs as for training: x.astype(str)",
+        )
+    with np.errstate(invalid="ignore"):
+        made = leaf.astype(dtype.as_numpy_dtype, copy=False)
+    if made.dtype.kind != "f" and not np.array_equal(made, leaf):
+        raise InvalidInputError(
+            "x does not fit the training data",
+            expected=f"whole numbers that {made.dtype} holds, as in training",
+            received=f"{leaf.dtype} from {leaf.min():g} to {leaf.max():g}",
+            remedy="prepare the inputs as for training (same scaling, same dtype)",
+        )
+    return made
+
+
 def refuse_text(name: str, array: Array) -> None:
     """`InvalidInputError` for text where numbers are taken."""
     if array.dtype.kind == "O":
@@ -87,10 +114,10 @@ def _read(leaf: Any, name: str) -> tuple[Array, bool]:
     """An array of any dtype, and whether it may hold numbers, which categories may look like."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(leaf, pandas.DataFrame):
-        return _from_frame(leaf, name), True
-    if pandas is not None and isinstance(leaf, _columns(pandas)):
+        return from_frame(leaf, name), True
+    if pandas is not None and isinstance(leaf, column_types(pandas)):
         column = pandas.Series(leaf)
-        return _from_column(column), bool(pandas.api.types.is_numeric_dtype(column.dtype))
+        return from_column(column), bool(pandas.api.types.is_numeric_dtype(column.dtype))
     return _as_array(leaf, name), True
 
 
@@ -162,7 +189,7 @@ def as_labels(
             remedy="pass y[name] of that output",
         )
     pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(y, (pandas.DataFrame, *_columns(pandas))):
+    if pandas is not None and isinstance(y, (pandas.DataFrame, *column_types(pandas))):
         frame = y if isinstance(y, pandas.DataFrame) else pandas.Series(y)
         missing = int(np.sum(frame.isna().to_numpy()))
         if missing:
@@ -173,10 +200,10 @@ def as_labels(
                 remedy="drop those rows of x and y before; deltauq never drops any",
             )
         if isinstance(y, pandas.DataFrame):
-            columns = [_from_column(y.iloc[:, k]) for k in range(y.shape[1])]
+            columns = [from_column(y.iloc[:, k]) for k in range(y.shape[1])]
             labels = np.stack(columns, axis=1) if columns else np.empty((len(y), 0))
         else:
-            labels = _from_column(frame)
+            labels = from_column(frame)
     else:
         labels = _as_array(y, name)
     if counted is not None:
@@ -301,57 +328,6 @@ def _refuse_unreadable(leaf: Any, name: str) -> None:
         received=f"{type(leaf).__module__}.{kind}",
         remedy=remedy,
     )
-
-
-def _columns(pandas: Any) -> tuple[Any, ...]:
-    """The pandas types that are one column."""
-    return pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray
-
-
-def _from_frame(frame: Any, name: str) -> Array:
-    """Columns in order, `[N, F]`, in the smallest dtype that holds them all, or all of text."""
-    types = sys.modules["pandas"].api.types
-    if frame.shape[1] and all(types.is_string_dtype(dtype) for dtype in frame.dtypes):
-        return np.asarray(frame.to_numpy(dtype=object))
-    other = [
-        f"{column!r} ({dtype})"
-        for column, dtype in frame.dtypes.items()
-        if not types.is_numeric_dtype(dtype) or types.is_complex_dtype(dtype)
-    ]
-    if other:
-        raise InvalidInputError(
-            f"{name} has columns that do not hold numbers",
-            expected="numeric or boolean columns",
-            received=_listed(other),
-            remedy="encode them as for training, pandas.get_dummies(x, columns=[...]), or leave "
-            "them out, x.drop(columns=[...])",
-        )
-    missing = frame.isna().to_numpy().sum(axis=0)
-    if missing.any():
-        named = [repr(frame.columns[k]) for k in np.flatnonzero(missing)]
-        raise InvalidInputError(
-            f"{name} holds missing values",
-            expected="a number in every row of every column",
-            received=f"{missing.sum()} missing values in {_listed(named)}",
-            remedy="impute or drop those rows before; deltauq never drops any",
-        )
-    if len(set(frame.dtypes)) == 1 and isinstance(frame.dtypes.iloc[0], np.dtype):
-        return np.asarray(frame)
-    columns = [_from_column(frame.iloc[:, k]) for k in range(frame.shape[1])]
-    return np.stack(columns, axis=1) if columns else np.empty(frame.shape)
-
-
-def _from_column(series: Any) -> Array:
-    """One pandas column; of a nullable dtype its NumPy one, with NaN for what is missing."""
-    numpy_dtype = getattr(series.dtype, "numpy_dtype", None)
-    if numpy_dtype is not None and numpy_dtype.kind in "fiub" and series.isna().any():
-        return np.asarray(series.to_numpy(dtype="float64", na_value=np.nan))
-    return np.asarray(series.to_numpy(dtype=numpy_dtype))
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _LISTED
-    return "columns " + ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _as_text(labels: Array) -> Array:

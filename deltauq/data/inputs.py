@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from deltauq.data.arrays import (
     check_length,
     column_names,
     empty_error,
-    refuse_text,
+    in_dtype,
 )
 from deltauq.data.batch_reader import BatchReader, PassListener, check_batch_size, n_rows_of
 from deltauq.data.streams import Stream, as_inputs
@@ -53,7 +53,8 @@ class InputForm:
         """
         _check_columns(column_names(x), self.columns)
         rank = None if self.spec is None else sum(s.shape.rank for s in tf.nest.flatten(self.spec))
-        return as_inputs(x, rank=rank)
+        names = tuple(self.spec) if isinstance(self.spec, Mapping) else None
+        return as_inputs(x, rank=rank, names=names)
 
     def checked(self, nest: Any, first_row: int = 0) -> Any:
         """A nest of arrays in this form.
@@ -237,25 +238,7 @@ def _check_columns(received: tuple[Any, ...] | None, expected: tuple[Any, ...] |
 
 
 def _align(leaf: npt.NDArray[Any], like: tf.TensorSpec) -> npt.NDArray[Any]:
-    if like.dtype != tf.string:
-        refuse_text("x", leaf)
-    elif leaf.dtype.kind != "O":
-        raise InvalidInputError(
-            "x does not hold text",
-            expected="text, as in training",
-            received=f"{leaf.dtype}",
-            remedy="prepare the inputs as for training: x.astype(str)",
-        )
-    with np.errstate(invalid="ignore"):
-        aligned = leaf.astype(like.dtype.as_numpy_dtype).reshape(-1, *like.shape[1:])
-    if aligned.dtype.kind != "f" and not np.array_equal(aligned.ravel(), leaf.ravel()):
-        raise InvalidInputError(
-            "x does not fit the training data",
-            expected=f"whole numbers that {aligned.dtype} holds, as in training",
-            received=f"{leaf.dtype} from {leaf.min():g} to {leaf.max():g}",
-            remedy="prepare the inputs as for training (same scaling, same dtype)",
-        )
-    return aligned
+    return in_dtype(leaf, like.dtype).reshape(-1, *like.shape[1:])
 
 
 def checked_inputs(x: Any, dtype: str, first_row: int = 0) -> Any:

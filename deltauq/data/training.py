@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from deltauq.data.arrays import ArrayInputs, refuse_text
-from deltauq.data.streams import Stream, as_inputs, as_source, model_rank, takes_numbers_alone
+from deltauq.data.streams import ModelInputs, Stream, as_inputs, as_source
 from deltauq.errors import InvalidInputError
 
 __all__ = ["TrainingData"]
@@ -70,12 +70,16 @@ class TrainingData:
         """Training data with x as arrays, made here once, or as a dataset of known elements.
 
         Args:
-            model: the ranks of its inputs tell single examples of a dataset from batches.
+            model: the ranks of its inputs tell single examples of a dataset from batches; the
+                columns of a frame are its inputs where it takes several by name.
 
         Raises:
             InvalidInputError: what cannot be read as arrays, or text for a model that takes none.
         """
-        x = as_inputs(self.x, rank=model_rank(model))
-        if isinstance(x, ArrayInputs) and takes_numbers_alone(model):
-            tf.nest.map_structure(lambda leaf: refuse_text("x", leaf), x.nest)
+        taken = ModelInputs.of(model)
+        x = as_inputs(self.x, rank=taken.rank, names=taken.names)
+        if isinstance(x, ArrayInputs):
+            if taken.numbers_alone:
+                tf.nest.map_structure(lambda leaf: refuse_text("x", leaf), x.nest)
+            x = replace(x, nest=taken.checked(x.nest))
         return replace(self, x=x)

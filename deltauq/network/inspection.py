@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
-from deltauq.network.graph import bytes_reached_from
+from deltauq.network.graph import bytes_reached_from, reached_from
 from deltauq.network.link import end_of, mask_of
 
 __all__ = [
@@ -91,10 +91,13 @@ class ForwardTrace(NamedTuple):
     activation_bytes: int
 
 
-def read_forward_trace(x: Any, output: tf.Tensor) -> ForwardTrace:
-    """Read the graph between the inputs of one row and the model's output; inside its trace."""
+def read_forward_trace(params: tf.Tensor, x: Any, output: tf.Tensor) -> ForwardTrace:
+    """Read the graph that makes the model's output of its parameters and one row, inside its trace.
+
+    What is done to the inputs before any parameter has a part in it has no kink in the parameters.
+    """
     activation_bytes = bytes_reached_from(tf.nest.flatten(x))
-    kinks = {operation.type for operation in output.graph.get_operations()} & _KINKED
+    kinks = {tensor.op.type for tensor in reached_from([params]).values()} & _KINKED
     mask, end = mask_of(output), end_of(output)
     shape = None if mask is None else tuple(mask.shape[1:])
     return ForwardTrace(tuple(sorted(kinks)), end.last, end.link, shape, activation_bytes)

@@ -198,7 +198,7 @@ class Network:
         """What stands in the graph of the forward pass of one row, traced once for a spec."""
 
         def read(params: tf.Tensor, x: Any) -> ForwardTrace:
-            return read_forward_trace(x, self.output(self.unflatten(params), x))
+            return read_forward_trace(params, x, self.output(self.unflatten(params), x))
 
         traces = self._parts.traces
         if str(spec) not in traces:

@@ -460,3 +460,14 @@ def test_a_branch_in_python_is_refused_with_what_to_use():
     m(X)
     with raises(UnsupportedModelError, "branches in Python", r"keras\.ops\.cond"):
         check(m, l2=0.1, likelihood="categorical")
+
+
+def test_only_what_parameters_have_a_part_in_has_kinks():
+    """A maximum of the data themselves has none in the parameters."""
+    x = keras.Input((6, 2))
+    before = keras.layers.Flatten()(keras.layers.MaxPooling1D(2)(x))
+    smooth = keras.Model(x, keras.layers.Dense(3)(before))
+    kinked = keras.Model(x, keras.layers.Dense(3)(keras.layers.Dense(3, "relu")(before)))
+    rows = np.random.default_rng(0).normal(size=(3, 6, 2)).astype("float32")
+    assert Network(smooth).inspect(rows).kinks == ()
+    assert Network(kinked).inspect(rows).kinks == ("Relu",)
