@@ -113,8 +113,13 @@ class MissingDependencyError(DeltaUQError, ImportError):
     """An optional package is not installed."""
 
 
-def optional(module: str, *, needed_by: str, extra: str) -> Any:
+def optional(module: str, *, needed_by: str, extra: str | None = None) -> Any:
     """Import a module of an optional package, or say what to install.
+
+    Args:
+        module: its name.
+        needed_by: what needs it, as the beginning of a sentence.
+        extra: of deltauq, that has the package; None where deltauq itself asks for it.
 
     Raises:
         MissingDependencyError: the package is not installed.
@@ -125,8 +130,12 @@ def optional(module: str, *, needed_by: str, extra: str) -> Any:
         package = module.split(".")[0]
         raise MissingDependencyError(
             f"{needed_by}, and {package} is not installed",
-            remedy=f"pip install {package}; or install deltauq with its extra [{extra}], which has "
-            "all that goes with it",
+            remedy=f"pip install {package}"
+            + (
+                f"; or install deltauq with its extra [{extra}], which has all that goes with it"
+                if extra
+                else ""
+            ),
         ) from error
 
 

@@ -29,7 +29,10 @@ Data = Annotated[
     Path, typer.Argument(help="A table (.csv, .parquet) with a row an example, or arrays (.npz).")
 ]
 Model = Annotated[
-    Path, typer.Argument(help="A Keras model (.keras, .h5), or an artifact that `fit` wrote.")
+    Path,
+    typer.Argument(
+        help="A Keras model (.keras, .h5, a SavedModel's folder), or an artifact that `fit` wrote."
+    ),
 ]
 Artifact = Annotated[Path, typer.Argument(help="An artifact that `fit` wrote.")]
 Target = Annotated[

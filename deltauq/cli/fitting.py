@@ -29,7 +29,10 @@ def fit(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="A Keras model (.keras, .h5); without one a network is trained."),
+        typer.Option(
+            help="A Keras model (.keras, .h5, a SavedModel's folder); without one a network is "
+            "trained."
+        ),
     ] = None,
     target: takes.Target = None,
     inputs: takes.Inputs = "x",

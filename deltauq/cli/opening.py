@@ -22,8 +22,6 @@ __all__ = ["Opened", "as_names", "l2_rate", "open_artifact", "open_model", "whol
 
 Array = npt.NDArray[Any]
 
-_KERAS = (".keras", ".h5", ".hdf5")
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -96,9 +94,9 @@ def as_names(y: Array) -> Array:
 
 def open_model(path: Path) -> Opened:
     """Open a model from Keras' file, or from an artifact that `deltauq fit` wrote."""
-    if path.suffix.lower() in _KERAS:
-        return Opened(str(path), {})
-    return open_artifact(path)[1]
+    from deltauq.delta.files.artifact import is_artifact
+
+    return open_artifact(path)[1] if is_artifact(path) else Opened(str(path), {})
 
 
 def open_artifact(path: Path) -> tuple[DeltaMethod, Opened]:
@@ -108,8 +106,9 @@ def open_artifact(path: Path) -> tuple[DeltaMethod, Opened]:
         InvalidInputError: the file is a Keras model.
     """
     from deltauq.delta.delta_method import DeltaMethod
+    from deltauq.network.adapters.file_contents import is_model
 
-    if path.suffix.lower() in _KERAS:
+    if is_model(path):
         raise InvalidInputError(
             "this is a model, and an artifact is needed",
             expected="what `deltauq fit` wrote",

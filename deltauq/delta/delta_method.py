@@ -37,8 +37,8 @@ class DeltaMethod(Answers):
 
     Args:
         model: a built Keras 3 model, a `tf_keras` model, a `tf.Module` with a call (which has no L2
-            to be read), or the path of a `.keras` or `.h5` file; with one output `[B, C]` or
-            `[B, T, C]`.
+            to be read), or the path of a file of Keras 3 or 2 (`.keras`, HDF5, or a SavedModel's
+            folder); with one output `[B, C]` or `[B, T, C]`.
         curvature: "opg" (outer products of gradients: one pass is cheap; standard errors often
             larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
             (exact second derivative: slowest, and not positive semidefinite in general) or

@@ -359,7 +359,7 @@ def _refuse_obstacles(operations: tuple[str, ...]) -> None:
 
 def _check_rates(network: Network, rates: Rates, l2: L2, rank: Rank) -> None:
     """Refuse rates `[n]` that are unknown, and, but for the rank "full", those that are zero."""
-    refuse_weight_decay(network.model, rates, l2)
+    refuse_weight_decay(network.adapter.compilation.weight_decay, rates, l2)
     missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
     if missing and rank != "full":
         raise InvalidInputError(

@@ -31,6 +31,7 @@ __all__ = [
     "loss_as_understood",
     "mask_seen",
     "normalisation",
+    "origin",
     "randomness",
     "rates_seen",
     "refusal",
@@ -111,15 +112,20 @@ def normalisation(model: Any) -> Iterator[Finding]:
         )
 
 
-def weight_decay(model: Any) -> Iterator[Finding]:
+def origin(network: Network) -> Iterator[Finding]:
+    """Report by which Keras a model was opened that came out of a file."""
+    if network.adapter.opened_by is not None:
+        yield Finding("model", "ok", f"opened by {network.adapter.opened_by}")
+
+
+def weight_decay(network: Network) -> Iterator[Finding]:
     """Look for a penalty that is not in the cost, such as an optimizer's weight decay."""
-    optimizer = getattr(model, "optimizer", None)
-    decay = getattr(optimizer, "weight_decay", None)
-    if decay:
+    decay = network.adapter.compilation.weight_decay
+    if decay is not None:
         yield Finding(
             "weight decay",
             "warning",
-            f"the optimizer {type(optimizer).__name__} decays the weights (weight_decay={decay:g})",
+            f"the optimizer {decay.optimizer} decays the weights (weight_decay={decay.rate:g})",
             "that is no L2 penalty of the cost, and no rate can be read from it: the weights "
             "minimise another cost than the one that is understood",
             "train with keras.regularizers.L2 instead; or give the rate to assume with l2=..., or "

@@ -29,6 +29,7 @@ from deltauq.evaluation.checks import (
     loss_as_understood,
     mask_seen,
     normalisation,
+    origin,
     randomness,
     rates_seen,
     refusal,
@@ -192,7 +193,8 @@ def diagnose(
         network = found.attempt("model", lambda: Network(model, layers=layers))
         found.facts["_network"] = network
         if network.model is not model:  # it came out of a file
-            found.add(*_of_layers(network.model))
+            found.add(*origin(network), *_of_layers(network.model))
+        found.add(*weight_decay(network))
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(rates_seen(l2_sources(network.variables, l2), tunes)))
         training = found.attempt(
@@ -214,7 +216,7 @@ def diagnose(
 
 
 def _of_layers(model: Any) -> list[Finding]:
-    return [*randomness(model), *normalisation(model), *weight_decay(model)]
+    return [*randomness(model), *normalisation(model)]
 
 
 class _RefusedError(Exception):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.network.adapters.adapter import WeightDecay
 from deltauq.network.parameters import matches
 
 __all__ = [
@@ -158,24 +159,22 @@ def refuse_other_terms(layers: Sequence[str]) -> None:
         )
 
 
-def refuse_weight_decay(model: Any, rates: npt.NDArray[np.float64], l2: L2) -> None:
+def refuse_weight_decay(decay: WeightDecay | None, rates: npt.NDArray[np.float64], l2: L2) -> None:
     """Refuse a model of which only the optimizer's weight decay held some weights back.
 
     Args:
-        model: was trained by `model.optimizer`.
+        decay: of the optimizer that trained the model.
         rates: one a variable.
         l2: anything but "auto" says what rate to assume.
 
     Raises:
         UnsupportedModelError: the optimizer decays weights that have no L2 rate.
     """
-    optimizer = getattr(model, "optimizer", None)
-    decay = getattr(optimizer, "weight_decay", None)
     if decay and l2 == "auto" and np.any(rates == 0):
         raise UnsupportedModelError(
             "the optimizer decayed weights that have no L2 penalty in the cost",
             expected="an L2 rate of the cost, such as keras.regularizers.L2 gives",
-            received=f"{type(optimizer).__name__} with weight_decay={float(decay):g}, from which "
+            received=f"{decay.optimizer} with weight_decay={decay.rate:g}, from which "
             "no rate can be read",
             remedy="give the rate to assume by l2=..., let l2='tune' choose one, or train with "
             "keras.regularizers.L2 instead",

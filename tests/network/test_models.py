@@ -329,8 +329,7 @@ def test_a_model_file_whose_loss_cannot_be_loaded(tmp_path, suffix):
     m.compile("sgd", loss=lossless)
     path = tmp_path / f"model{suffix}"
     m.save(path)
-    name = "lossless" if suffix == ".keras" else "that its file holds"
-    with raises(UnsupportedModelError, f"compiled with the loss '{name}'", "likelihood="):
+    with raises(UnsupportedModelError, "compiled with the loss 'lossless'", "likelihood="):
         check(path)
     assert check(path, likelihood="categorical").rates[0] == 0.02
 
@@ -340,7 +339,7 @@ def test_a_model_file_that_cannot_be_opened(tmp_path):
         check(tmp_path / "nothing.keras")
     broken = tmp_path / "broken.keras"
     broken.write_bytes(b"nothing")
-    with raises(InvalidInputError, "the model file cannot be opened", "custom_objects"):
+    with raises(InvalidInputError, "none in which Keras keeps a model", "begins with b'nothing'"):
         check(broken)
 
 

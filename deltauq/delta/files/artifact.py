@@ -22,7 +22,7 @@ import safetensors.numpy
 from deltauq.errors import ArtifactError
 from deltauq.runtime.whole_files import written_whole
 
-__all__ = ["FORMAT", "read", "write"]
+__all__ = ["FORMAT", "is_artifact", "read", "write"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -114,6 +114,14 @@ def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
         _check_format(metadata["deltauq.format"])
         arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     return arrays, json.loads(metadata["deltauq.facts"])
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a file begins as one that `write` wrote; whether it is whole, `read` finds out."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _checksum_place(file.read(_header_end(file))) is not None
 
 
 def _plain(value: Any) -> Any:

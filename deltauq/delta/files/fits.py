@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,7 @@ from deltauq.errors import ArtifactError, InvalidInputError
 from deltauq.likelihoods import likelihood_facts, likelihood_of
 from deltauq.linalg import Eigenpairs, LowRank, NormBound
 from deltauq.network.adapters import adapt
-from deltauq.network.adapters.files import open_model
+from deltauq.network.adapters.files import open_model, tf_keras
 from deltauq.network.network import Network
 
 __all__ = ["Saved", "load_fit", "save_fit"]
@@ -36,8 +37,9 @@ __all__ = ["Saved", "load_fit", "save_fit"]
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
-#: The arrays of an artifact by what they are.
-_MODEL, _VECTORS, _OWN_VECTORS = "model.keras", "eigenpairs/vectors", "covariance/vectors"
+#: The arrays of an artifact by what they are; a model is opened by the Keras that wrote it.
+_MODEL, _OLD_MODEL = "model.keras", "model.tf_keras"
+_VECTORS, _OWN_VECTORS = "eigenpairs/vectors", "covariance/vectors"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def save_fit(
     fingerprint = network.fingerprint()
     arrays: Arrays = {}
     if with_model:
-        arrays[_MODEL] = _model_bytes(network.model, fingerprint, network)
+        name = _MODEL if isinstance(network.model, keras.Model) else _OLD_MODEL
+        arrays[name] = _model_bytes(network.model, fingerprint, network)
     fitted, error = _round(fitted, arrays, vectors_dtype)
     facts = {
         "versions": {
@@ -178,14 +181,16 @@ def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, f
 
 def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:
     """A `.keras` file of the model, which must be as it was when the curvature was computed."""
-    if not isinstance(model, keras.Model):
+    old = sys.modules.get("tf_keras")  # it is loaded if the model is one of its
+    package = old if old is not None and isinstance(model, old.Model) else keras
+    if not isinstance(model, package.Model):
         raise InvalidInputError(
-            "only Keras 3 models can be put into an artifact",
-            expected="a keras.Model",
+            "only models of Keras can be put into an artifact",
+            expected="a keras.Model, or one of tf_keras",
             received=f"a {type(model).__module__}.{type(model).__qualname__}",
             remedy="save(path, with_model=False), and give the model to load(path, model)",
         )
-    chosen = {id(variable) for variable in network.variables}
+    chosen = {id(_of_user(variable)) for variable in network.variables}
     now = Network(model, layers=lambda variable: id(variable) in chosen)
     if now.fingerprint() != fingerprint:
         raise InvalidInputError(
@@ -195,13 +200,13 @@ def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:
             remedy="call fit again, or save the artifact before training on",
         )
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / _MODEL
+        path = Path(directory) / _MODEL  # that name makes both write their newest format
         try:
-            keras.saving.save_model(model, path)
+            package.saving.save_model(model, path)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise InvalidInputError(
                 "Keras cannot save the model",
-                expected="a model that keras.saving.save_model takes",
+                expected=f"a model that {package.__name__}.saving.save_model takes",
                 received=str(error),
                 remedy="save(path, with_model=False), and give the model to load(path, model)",
             ) from error
@@ -209,16 +214,18 @@ def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:
 
 
 def _embedded(arrays: Arrays, path: Path) -> Any:
-    if _MODEL not in arrays:
+    names = [name for name in (_MODEL, _OLD_MODEL) if name in arrays]
+    if not names:
         raise ArtifactError(
             "the artifact holds no model",
             expected="load(path, model) with the model that was wrapped",
             received=f"{path.name}, saved with with_model=False",
         )
+    package = keras if names == [_MODEL] else tf_keras("the artifact holds a model of tf_keras")
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / _MODEL
-        arrays[_MODEL].tofile(file)
-        return open_model(file)[0]
+        arrays[names[0]].tofile(file)
+        return open_model(file, package).model
 
 
 def _network_facts(network: Network) -> dict[str, Any]:
@@ -231,12 +238,16 @@ def _network_facts(network: Network) -> dict[str, Any]:
     }
 
 
+def _of_user(variable: Any) -> Any:
+    """The variable of the user's model, which an adapter may have wrapped."""
+    return getattr(variable, "variable", variable)
+
+
 def _same_network(model: Any, facts: Mapping[str, Any]) -> Network:
     """The model with the same variables uncertain, if it is the one the artifact is about."""
     trainable, known = adapt(model).trainable, facts["network"]
     if len(trainable) == known["n_trainable"]:
-        variables = [getattr(trainable[k], "variable", trainable[k]) for k in known["uncertain"]]
-        chosen = {id(variable) for variable in variables}
+        chosen = {id(_of_user(trainable[k])) for k in known["uncertain"]}
         network = Network(model, layers=lambda variable: id(variable) in chosen)
         if network.fingerprint() == facts["fingerprint"]:
             return network

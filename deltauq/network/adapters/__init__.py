@@ -28,23 +28,23 @@ def adapt(model: Any) -> Adapter:
     """Find the adapter that calls a model, or the model of a Keras file.
 
     Args:
-        model: a Keras 3 or `tf_keras` model, a `tf.Module` with a call, or the path of a file.
+        model: a Keras 3 or `tf_keras` model, a `tf.Module` with a call, or the path of a file of
+            either Keras.
 
     Raises:
         UnsupportedModelError: nothing that can be called with other values of its variables, or
             quantized weights.
         InvalidInputError: the model has no variables yet, or its file cannot be opened.
     """
-    if isinstance(model, (str, Path)):
-        opened, compilation = open_model(model)
-        return KerasAdapter(opened, compilation)
-    legacy = sys.modules.get("tf_keras")  # the user has loaded it if the model is one of its
+    file = open_model(model) if isinstance(model, (str, Path)) else None
+    model = model if file is None else file.model
+    legacy = sys.modules.get("tf_keras")  # it is loaded if the model is one of its
     if isinstance(model, keras.Model):
         _check_built(model)
-        return KerasAdapter(model)
+        return KerasAdapter(model, file)
     if legacy is not None and isinstance(model, legacy.Model):
         _check_built(model)
-        return LegacyKerasAdapter(model, legacy)
+        return LegacyKerasAdapter(model, legacy, file)
     if isinstance(model, tf.Module) and callable(model):
         _check_built(model)
         return ModuleAdapter(model)

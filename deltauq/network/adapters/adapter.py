@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -14,8 +15,11 @@ from tensorflow.python.trackable.resource import CapturableResource
 __all__ = [
     "Adapter",
     "Values",
+    "WeightDecay",
+    "decay_of",
     "dtypes_of_layers",
     "emptied",
+    "meaning_the_mean",
     "mode_arguments",
     "own_loss",
     "tables_of",
@@ -33,14 +37,17 @@ class Adapter(Protocol):
         trainable: its trainable variables, each with `path`, `shape`, `dtype`, `regularizer`,
             `constraint`, `numpy` and `assign`, as Keras 3 has them.
         non_trainable: all its others.
-        compilation: what it was compiled with: `compiled`, and `get_compile_config()` as Keras 3
-            writes it.
+        compilation: what it was compiled with: `compiled`, `get_compile_config()` as Keras 3
+            writes it, and `weight_decay`.
+        opened_by: the name and version of the Keras that opened the model's file; None for a model
+            that was given itself.
     """
 
     model: Any
     trainable: list[Any]
     non_trainable: list[Any]
     compilation: Any
+    opened_by: str | None
 
     def call(self, values: Values, x: Any) -> tuple[Any, list[Any]]:
         """Call the model in inference mode with other values of its variables.
@@ -66,6 +73,26 @@ class Adapter(Protocol):
         """Names of the layers that add to the cost what is no penalty on weights."""
 
 
+@dataclass(frozen=True)
+class WeightDecay:
+    """An optimizer's weight decay, which is no penalty of the cost.
+
+    Attributes:
+        optimizer: the name of its class.
+        rate: as it was given to the optimizer.
+    """
+
+    optimizer: str
+    rate: float
+
+
+def decay_of(model: Any) -> WeightDecay | None:
+    """The weight decay of the optimizer that a Keras model was compiled with; None for none."""
+    optimizer = getattr(model, "optimizer", None)
+    rate = getattr(optimizer, "weight_decay", None)
+    return WeightDecay(type(optimizer).__name__, float(rate)) if rate else None
+
+
 def own_loss(loss: Any, losses: Any) -> dict[str, Any] | None:
     """Describe a loss of the user's own as Keras does, by its full name; None for Keras' losses.
 
@@ -79,6 +106,14 @@ def own_loss(loss: Any, losses: Any) -> dict[str, Any] | None:
     if not callable(loss) or getattr(losses, kind.__name__, None) is kind:
         return None
     return {"class_name": "function", "config": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def meaning_the_mean(loss: Any) -> Any:
+    """Write a loss as Keras 3 writes it, of which Keras 2 says "auto" where it means the mean."""
+    config = loss.get("config") if isinstance(loss, dict) else None
+    if isinstance(config, dict) and config.get("reduction") == "auto":
+        return loss | {"config": config | {"reduction": "sum_over_batch_size"}}
+    return loss
 
 
 def mode_arguments(call: Any) -> tuple[str, ...]:

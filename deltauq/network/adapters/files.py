@@ -1,17 +1,32 @@
-"""Keras models in files, opened although their loss may be nowhere to be found."""
+"""Keras models in files, opened by the Keras that they are of, although a loss may be unknown."""
 
 from __future__ import annotations
 
 import json
-import zipfile
+import re
+import shutil
+import tempfile
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, optional
+from deltauq.network.adapters.adapter import WeightDecay, meaning_the_mean
+from deltauq.network.adapters.file_contents import FileContent, read_content
 
-__all__ = ["Compilation", "open_model"]
+__all__ = ["Compilation", "ModelFile", "open_model", "tf_keras"]
+
+#: Where `tf_keras` makes classes for objects of a SavedModel that it has only the functions of.
+_REVIVED = "tf_keras.src.saving.legacy.saved_model"
+
+#: A function of Keras 2, 0.2 x + 0.5 between 0 and 1, that is x / 6 + 0.5 in Keras 3.
+_HARD_SIGMOID = re.compile(r'"(\w*activation|config)": "hard_sigmoid"')
 
 
 class Compilation:
@@ -27,51 +42,168 @@ class Compilation:
         self._config = config
 
     def get_compile_config(self) -> dict[str, Any]:
-        """The configuration as Keras wrote it to the file, in which the loss has only its name."""
-        return self._config
+        """The configuration as Keras wrote it to the file; a loss of the user's own is a name."""
+        loss = self._config.get("loss") or "that its file holds"
+        return self._config | {"loss": meaning_the_mean(loss)}
+
+    @property
+    def weight_decay(self) -> WeightDecay | None:
+        """The weight decay of the optimizer, or None."""
+        optimizer = self._config.get("optimizer")
+        if not isinstance(optimizer, dict) or not optimizer.get("config", {}).get("weight_decay"):
+            return None
+        name = str(optimizer["class_name"]).rpartition(">")[2]
+        return WeightDecay(name, float(optimizer["config"]["weight_decay"]))
 
 
-def open_model(path: str | Path) -> tuple[Any, Compilation | None]:
-    """Open a `.keras` or `.h5` file: the model, and its compilation where only the file has it.
+@dataclass(frozen=True)
+class ModelFile:
+    """A model out of a file, and what only its file says of it.
 
-    A file whose loss, metric or optimizer cannot be loaded is opened without them: its loss is then
-    known by name only, so that the likelihood must be given.
+    Attributes:
+        model: of Keras 3 or of `tf_keras`.
+        opened_by: the name and version of that Keras.
+        compilation: where Keras could not load it; None where the model says it itself.
+    """
+
+    model: Any
+    opened_by: str
+    compilation: Compilation | None = None
+
+
+def open_model(path: str | Path, package: Any = None) -> ModelFile:
+    """Open a model that Keras saved whole, of whatever age and whatever the file is called.
+
+    Keras 3 is tried first. What it cannot open is opened by `tf_keras` if a Keras before version 3
+    wrote it. A file whose loss, metric or optimizer cannot be loaded is opened without them: its
+    loss is then known by what the file says of it. No code that a file holds is run.
+
+    Args:
+        path: of a `.keras` or HDF5 file, or of the folder of a SavedModel, by their content.
+        package: the Keras that is to open it; None finds out.
 
     Raises:
-        InvalidInputError: no such file, or none that Keras can open.
+        InvalidInputError: no such file, none with a whole model, or none that Keras can open.
+        MissingDependencyError: `tf_keras` is needed, and is not installed.
     """
     path = Path(path)
-    if not path.is_file():
+    content = read_content(path)
+    if package is not None:
+        return _open(package, path, content)
+    if content.is_saved_model:
+        return _open(tf_keras(f"{path.name} is a SavedModel of Keras 2"), path, content)
+    try:
+        found = _open(keras, path, content)
+    except InvalidInputError:
+        if not content.is_old:
+            raise
+        needed_by = f"{path.name} is of Keras {content.written_by}, and Keras 3 cannot open it"
+        return _open(tf_keras(needed_by), path, content)
+    _refuse_changed_meaning(path, content)
+    return found
+
+
+def tf_keras(needed_by: str) -> Any:
+    """Import the Keras before version 3, for a model that is of it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    return optional("tf_keras", needed_by=needed_by)
+
+
+@contextmanager
+def _named(path: Path, suffix: str | None) -> Iterator[Path]:
+    """The path of a file under a name with this suffix, by which Keras tells what is in it."""
+    if suffix is None or path.suffix == suffix:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        beside = Path(directory) / f"model{suffix}"
+        try:
+            beside.symlink_to(path.absolute())
+        except OSError:  # not everyone may make one on Windows
+            shutil.copy(path, beside)
+        yield beside
+
+
+def _open(package: Any, path: Path, content: FileContent) -> ModelFile:
+    """Open a file by one Keras, and find what the model was compiled with."""
+    by = f"{'Keras' if package is keras else package.__name__} {package.__version__}"
+    with _named(path, content.suffix) as file:
+        try:
+            model, with_loss = _load(package, file), True
+        except Exception as error:  # code of the user's own may be called, and raise anything
+            try:
+                model, with_loss = _load(package, file, compile=False), False
+            except Exception as second:
+                raise InvalidInputError(
+                    "the model file cannot be opened",
+                    expected="a model that Keras opens by itself",
+                    received=f"{path.name}, at which {by} says: {_said(second)}",
+                    remedy=f"open it yourself by {package.__name__}.saving.load_model, with "
+                    "custom_objects=... for code of your own, and safe_mode=False for a Lambda "
+                    "layer if you trust it; and pass the model",
+                ) from error
+    _refuse_unbuilt(model, path)
+    _refuse_revived(model, path)
+    # Keras 3 leaves out, without a word, a loss object of an HDF5 file that it does not know.
+    left_out = content.compiled.get("loss") and getattr(model, "loss", None) is None
+    says_it_itself = with_loss and not left_out
+    return ModelFile(model, by, None if says_it_itself else Compilation(content.compiled))
+
+
+def _load(package: Any, file: Path, **options: Any) -> Any:
+    """Load a model; code in the file is not run, and what is left of its training is not needed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        if package is keras:
+            return keras.saving.load_model(file, **options)
+        # Its loaders of HDF5 files and folders would run a Lambda layer's code unasked.
+        with package.src.saving.serialization_lib.SafeModeScope(True):
+            return package.saving.load_model(file, **options)
+
+
+def _said(error: Exception) -> str:
+    """What was wrong, in a line: Keras quotes whole configurations before it comes to that."""
+    return textwrap.shorten(str(error).rpartition("Exception encountered: ")[2], 400)
+
+
+def _refuse_unbuilt(model: Any, path: Path) -> None:
+    """Refuse a model whose variables were not made yet when it was saved."""
+    if not model.built or not model.variables:
         raise InvalidInputError(
-            "the model file does not exist",
-            expected="the path of a .keras or .h5 file, or the model itself",
-            received=str(path),
+            "the model was saved before it was built",
+            expected="a trained model whose weights are in its file",
+            received=f"{model.name!r} in {path.name}, without weights",
+            remedy="train the model, and then save it",
         )
-    try:
-        model = keras.saving.load_model(path)
-    except (TypeError, ValueError, KeyError, AttributeError, OSError) as error:
-        model = _without_loss(path, error)
-        return model, Compilation(_compile_config(path))
-    return model, None
 
 
-def _without_loss(path: Path, error: Exception) -> Any:
-    """Open a file without its loss, metrics and optimizer, after the error that they gave."""
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as second:
+def _refuse_revived(model: Any, path: Path) -> None:
+    """Refuse a SavedModel in which some layers are only functions, whose code is not at hand."""
+    revived = [
+        layer.name
+        for layer in model._flatten_layers()
+        if type(layer).__module__.startswith(_REVIVED)
+    ]
+    if revived:
         raise InvalidInputError(
-            "the model file cannot be opened",
-            expected="a model that keras.saving.load_model opens",
-            received=f"{path.name}, at which Keras says: {second}",
-            remedy="open it yourself, with custom_objects=..., and pass the model",
-        ) from error
+            "the SavedModel has layers of which only functions are left",
+            expected="layers of Keras, or of classes that are registered with it",
+            received=f"{revived} in {path.name}",
+            remedy="open it yourself by tf_keras.saving.load_model, with custom_objects=... for "
+            "their classes (it runs the code of Lambda layers), and pass the model",
+        )
 
 
-def _compile_config(path: Path) -> dict[str, Any]:
-    """What the file says of the loss; a configuration without one where it says nothing."""
-    found = None
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = json.loads(archive.read("config.json")).get("compile_config")
-    return found if found and found.get("loss") else {"loss": "that its file holds"}
+def _refuse_changed_meaning(path: Path, content: FileContent) -> None:
+    """Refuse an old file that Keras 3 opens as another function than was trained."""
+    if content.is_old and _HARD_SIGMOID.search(json.dumps(content.config)):
+        raise InvalidInputError(
+            "the model's hard_sigmoid is another function in Keras 3 than in Keras 2",
+            expected="a model that computes what it computed when it was trained",
+            received=f"{path.name}, which Keras {content.written_by} wrote",
+            remedy="open it by tf_keras.saving.load_model, which computes what Keras 2 did, and "
+            "pass the model",
+        )

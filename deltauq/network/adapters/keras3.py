@@ -9,12 +9,15 @@ import keras
 from deltauq.errors import UnsupportedModelError
 from deltauq.network.adapters.adapter import (
     Values,
+    WeightDecay,
+    decay_of,
     dtypes_of_layers,
     emptied,
     mode_arguments,
     own_loss,
     tables_of,
 )
+from deltauq.network.adapters.files import ModelFile
 from deltauq.network.graph import read_trace
 
 __all__ = ["KerasAdapter"]
@@ -25,15 +28,16 @@ class KerasAdapter:
 
     Args:
         model: the model.
-        compilation: what it was compiled with; None for what it says itself.
+        file: that it comes from, if any.
 
     Raises:
         UnsupportedModelError: its weights are quantized.
     """
 
-    def __init__(self, model: Any, compilation: Any = None) -> None:
+    def __init__(self, model: Any, file: ModelFile | None = None) -> None:
         self.model = model
-        self.compilation = _Compilation(model) if compilation is None else compilation
+        self.compilation = (file and file.compilation) or _Compilation(model)
+        self.opened_by = file.opened_by if file else None
         self.trainable = list(model.trainable_variables)
         self.non_trainable = list(model.non_trainable_variables)
         self._modes = mode_arguments(model.call)
@@ -106,6 +110,11 @@ class _Compilation:
     def compiled(self) -> bool:
         """Whether the model was compiled."""
         return bool(self._model.compiled)
+
+    @property
+    def weight_decay(self) -> WeightDecay | None:
+        """The weight decay of the model's optimizer, or None."""
+        return decay_of(self._model)
 
     def get_compile_config(self) -> dict[str, Any]:
         """As Keras writes it; of a loss of the user's own, which it may fail to write, the name."""

@@ -6,7 +6,14 @@ import functools
 import inspect
 from typing import Any
 
-from deltauq.network.adapters.adapter import Values, dtypes_of_layers, own_loss
+from deltauq.network.adapters.adapter import (
+    Values,
+    decay_of,
+    dtypes_of_layers,
+    meaning_the_mean,
+    own_loss,
+)
+from deltauq.network.adapters.files import ModelFile
 from deltauq.network.adapters.modules import TensorFlowAdapter, TensorFlowVariable
 from deltauq.network.graph import read_trace
 
@@ -22,9 +29,10 @@ class LegacyKerasAdapter(TensorFlowAdapter):
     Args:
         model: the model.
         package: `tf_keras`.
+        file: that it comes from, if any.
     """
 
-    def __init__(self, model: Any, package: Any) -> None:
+    def __init__(self, model: Any, package: Any, file: ModelFile | None = None) -> None:
         self._package = package
         self._layers = list(model._flatten_layers())
         penalties, self._own_terms = _penalties(self._layers)
@@ -41,7 +49,8 @@ class LegacyKerasAdapter(TensorFlowAdapter):
             named(model.non_trainable_variables),
             model.call,
         )
-        self.compilation = _Compilation(model, package)
+        self.compilation = (file and file.compilation) or _Compilation(model, package)
+        self.opened_by = file.opened_by if file else None
 
     def dtypes_of_layers(self) -> dict[str, str]:
         """The precision in which each layer of the model computes, by the layer's name."""
@@ -100,6 +109,7 @@ class _Compilation:
         settings = getattr(getattr(model, "_compile_config", None), "config", None)
         self._settings: dict[str, Any] = settings or {"loss": getattr(model, "loss", None)}
         self.compiled = bool(model._is_compiled)
+        self.weight_decay = decay_of(model)
 
     def get_compile_config(self) -> dict[str, Any]:
         """The loss and its weights."""
@@ -110,12 +120,10 @@ class _Compilation:
 
 
 def _written(loss: Any) -> Any:
-    """A loss as Keras 3 writes it; `tf_keras` means the mean where it says "auto"."""
+    """A loss as Keras 3 writes it."""
     if hasattr(loss, "get_config"):
         config = dict(loss.get_config())
-        if config.get("reduction") == "auto":
-            config["reduction"] = "sum_over_batch_size"
-        return {"class_name": type(loss).__name__, "config": config}
+        return meaning_the_mean({"class_name": type(loss).__name__, "config": config})
     if callable(loss):
         return {"class_name": "function", "config": loss.__name__}
     return loss

@@ -81,7 +81,8 @@ class TensorFlowAdapter:
     ) -> None:
         self.model = model
         self.trainable, self.non_trainable = trainable, non_trainable
-        self.compilation: Any = SimpleNamespace(compiled=False)
+        self.compilation: Any = SimpleNamespace(compiled=False, weight_decay=None)
+        self.opened_by: str | None = None
         self._variables = trainable + non_trainable
         self._modes = mode_arguments(call)
         self._compiled = tf.function(self._of_list, autograph=False)

@@ -199,14 +199,30 @@ def legacy():
     return tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3)])
 
 
-@pytest.mark.parametrize("make", [Module, legacy])
-def test_other_models_stay_elsewhere(tmp_path, make):
+def test_other_models_stay_elsewhere(tmp_path):
     options = {"rank": 5, "l2": 0.1, "likelihood": "categorical"}
-    method, x, _ = fit((make(), X, CLASSES, options))
-    with pytest.raises(InvalidInputError, match=r"only Keras 3 models.*with_model=False"):
+    method, x, _ = fit((Module(), X, CLASSES, options))
+    with pytest.raises(InvalidInputError, match=r"only models of Keras.*with_model=False"):
         method.save(tmp_path / "m")
     method.save(tmp_path / "m", with_model=False)
-    same(method.predict(x), DeltaMethod.load(tmp_path / "m", make()).predict(x))
+    same(method.predict(x), DeltaMethod.load(tmp_path / "m", Module()).predict(x))
+
+
+@pytest.mark.parametrize("layers", [None, ["kernel"]])
+def test_an_artifact_holds_a_model_of_the_keras_that_it_is_of(tmp_path, layers):
+    """Keras 3 could open this one too, and is not asked."""
+    options = {"rank": 5, "l2": 0.1, "likelihood": "categorical", "layers": layers}
+    model = legacy()
+    method, x, _ = fit((model, X, CLASSES, options))
+    method.save(tmp_path / "m")
+    loaded = DeltaMethod.load(tmp_path / "m")
+    assert isinstance(loaded.model, tf_keras.Model)
+    same(method.predict(x), loaded.predict(x))
+    method.save(tmp_path / "m", with_model=False)
+    same(method.predict(x), DeltaMethod.load(tmp_path / "m", model).predict(x))
+    model.layers[-1].bias.assign_add([1.0, 0.0, 0.0])
+    with pytest.raises(InvalidInputError, match="the model has other weights"):
+        method.save(tmp_path / "m")
 
 
 def test_a_custom_loss_predicts_without_its_function(tmp_path):
