@@ -141,7 +141,7 @@ class OwnOfKeras3(keras.losses.Loss):
         return keras.ops.mean((y - p) ** 2, axis=-1)
 
 
-@pytest.mark.parametrize(("name", "said"), [("m.h5", "own"), ("m.keras", "Own"), ("m", "that its")])
+@pytest.mark.parametrize(("name", "said"), [("m.h5", "own"), ("m.keras", "Own"), ("m", "own")])
 def test_a_loss_of_the_users_own_is_known_by_name_only(tmp_path, name, said):
     path = saved(dense(loss=Own()), tmp_path / name)
     with pytest.raises(UnsupportedModelError, match=f"compiled with the loss '{said}"):
@@ -176,6 +176,10 @@ def test_weight_decay_is_seen_although_the_optimizer_is_not_loaded(tmp_path, nam
     path = saved(model, tmp_path / name)
     with pytest.raises(UnsupportedModelError, match=r"AdamW with weight_decay=0\.5"):
         fit(path)
+    model.compile(tf_keras.optimizers.AdamW(weight_decay=0.5), Own())
+    path = saved(model, tmp_path / f"own_{name}")
+    with pytest.raises(UnsupportedModelError, match=r"AdamW with weight_decay=0\.5"):
+        fit(path, likelihood="binary")
 
 
 class Subclassed(tf_keras.Model):
@@ -246,6 +250,12 @@ def other_folder(path):
     (path / "notes.txt").write_text("notes")
 
 
+def broken_folder(path):
+    path.mkdir()
+    for name in ("config.json", "metadata.json"):
+        (path / name).write_text("{")
+
+
 #: What people have in place of a model: how it comes about, and what is said of it.
 MISTAKEN = {
     "unbuilt.keras": (unbuilt, "saved before it was built.*train the model, and then save it"),
@@ -258,11 +268,12 @@ MISTAKEN = {
     "m.pkl": (pickled, "a pickle, which runs code.*unpickle it yourself"),
     "m.txt": (lambda path: path.write_text("a text"), "none in which Keras .* b'a text'"),
     "empty.keras": (lambda path: path.write_bytes(b""), r"model file is empty.*model\.save\("),
-    "cut.keras": (cut("whole.keras"), "is damaged: .*|damaged.*copy it again from"),
-    "cut.h5": (cut("whole.h5"), "damaged.*copy it again from"),
+    "cut.keras": (cut("whole.keras"), "cannot be read.*copy it again from"),
+    "cut.h5": (cut("whole.h5"), "cannot be read.*copy it again from"),
     "x.npz": (lambda path: np.savez(path, x=X), r"archive without a model.*x\.npy"),
     "nothing": (lambda path: path.mkdir(), r"model folder is empty.*model\.save\("),
     "other": (other_folder, r"folder holds no model.*notes\.txt.*pass a model that Keras saved"),
+    "broken": (broken_folder, "cannot be read.*copy it again from"),
     "export": (exported, r"SavedModel holds functions.*model\.save\('model\.keras'\) instead"),
     "module": (lambda path: tf.saved_model.save(Module(), path), "SavedModel holds functions"),
     "subclassed": (

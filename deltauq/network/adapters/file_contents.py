@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ import h5py
 
 from deltauq.errors import InvalidInputError
 
-__all__ = ["FileContent", "is_model", "read_content"]
+__all__ = ["FileContent", "as_compile_config", "is_model", "read_content"]
 
 _WHOLE = "a model that Keras saved whole: a .keras or .h5 file, or the folder of a SavedModel"
 _SAVE_AGAIN = "save the model again with model.save('model.keras'), or pass the model itself"
@@ -23,6 +24,9 @@ _INDEX_END = bytes.fromhex("57fb808b247547db")
 
 #: What a SavedModel of Keras 2 calls its objects; files before TensorFlow 2.5 have no metadata.
 _KERAS_2, _METADATA = b"_tf_keras_", "keras_metadata.pb"
+
+#: What describes the model in Keras' own format.
+_OF_MODEL = frozenset({"config.json", "metadata.json"})
 
 
 @dataclass(frozen=True)
@@ -66,30 +70,29 @@ def read_content(path: Path) -> FileContent:
     Raises:
         InvalidInputError: no such file, a damaged one, or none with a whole model of Keras.
     """
-    if path.is_dir():
-        return _of_folder(path)
-    if not path.is_file():
-        if path.with_name(f"{path.name}.index").is_file():
-            _refuse_checkpoint(path)
-        raise InvalidInputError(
-            "the model file does not exist",
-            expected="the path of a .keras or .h5 file, or the model itself",
-            received=str(path),
-        )
     try:
+        if path.is_dir():
+            return _of_folder(path)
+        if not path.is_file():
+            _refuse_absent(path)
         if _is_zip(path):
             return _of_zip(path)
         if h5py.is_hdf5(path):
             return _of_hdf5(path)
+    except InvalidInputError:
+        raise
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, InvalidInputError):
-            raise
         _refuse(
-            "the model file is damaged",
-            f"{path.name}, {path.stat().st_size:,} bytes: {error}",
+            "the model file cannot be read, as if it were damaged",
+            f"{path.name}: {error}",
             f"copy it again from where it was written, or {_SAVE_AGAIN}",
         )
     return _refuse_other(path)
+
+
+def as_compile_config(training: dict[str, Any]) -> dict[str, Any]:
+    """Write what HDF5 files and SavedModels say of the training as Keras' own format says it."""
+    return {"optimizer" if k == "optimizer_config" else k: v for k, v in training.items()}
 
 
 def _is_zip(path: Path) -> bool:
@@ -101,19 +104,18 @@ def _is_zip(path: Path) -> bool:
 def _of_zip(path: Path) -> FileContent:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        if "config.json" not in names:
+        if not _OF_MODEL.issubset(names):
             _refuse(
                 "the file is an archive without a model",
                 f"{path.name}, with {names[:3]}",
-                f"if these are weights alone, {_with_weights(path)}; otherwise {_SAVE_AGAIN}",
+                _SAVE_AGAIN,
             )
-        config = json.loads(archive.read("config.json"))
-        metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in names else {}
-    return _of_config(config, metadata, ".keras")
+        return _of_keras(archive.read, ".keras")
 
 
-def _of_config(config: Any, metadata: Any, suffix: str | None) -> FileContent:
+def _of_keras(read: Callable[[str], str | bytes], suffix: str | None) -> FileContent:
     """The content of Keras' own format, which is an archive or the same files in a folder."""
+    config, metadata = (json.loads(read(name)) for name in ("config.json", "metadata.json"))
     version = str(metadata.get("keras_version", ""))
     return FileContent(suffix, version, config, config.get("compile_config") or {})
 
@@ -123,9 +125,13 @@ def _of_hdf5(path: Path) -> FileContent:
         held = {name: _text(file.attrs.get(name)) for name in ("model_config", "training_config")}
         version = _text(file.attrs.get("keras_version"))
     if not held["model_config"]:
-        _refuse("the file holds weights alone, and no model", path.name, _with_weights(path))
-    training = json.loads(held["training_config"] or "{}")
-    compiled = {"optimizer" if k == "optimizer_config" else k: v for k, v in training.items()}
+        _refuse(
+            "the file holds weights alone, and no model",
+            path.name,
+            "build the model in code with the Keras that wrote them, call "
+            f"model.load_weights({str(path)!r}), then pass the model",
+        )
+    compiled = as_compile_config(json.loads(held["training_config"] or "{}"))
     return FileContent(".h5", version, json.loads(held["model_config"]), compiled)
 
 
@@ -136,10 +142,8 @@ def _text(value: Any) -> str:
 
 def _of_folder(path: Path) -> FileContent:
     names = sorted(entry.name for entry in path.iterdir())
-    if "config.json" in names:
-        read = [path / name for name in ("config.json", "metadata.json")]
-        config, metadata = (json.loads(f.read_text()) if f.is_file() else {} for f in read)
-        return _of_config(config, metadata, None)
+    if _OF_MODEL.issubset(names):
+        return _of_keras(lambda name: (path / name).read_bytes(), None)
     if "saved_model.pb" in names:
         if _METADATA in names or _KERAS_2 in (path / "saved_model.pb").read_bytes():
             return FileContent(None, "", None, {}, is_saved_model=True)
@@ -156,6 +160,17 @@ def _of_folder(path: Path) -> FileContent:
     if not names:
         _refuse("the model folder is empty", path.name, _SAVE_AGAIN)
     return _refuse("the folder holds no model", f"{path.name}, with {names[:3]}", f"pass {_WHOLE}")
+
+
+def _refuse_absent(path: Path) -> NoReturn:
+    """Refuse a path of nothing, but it may be the beginning of a checkpoint's files."""
+    if path.with_name(f"{path.name}.index").is_file():
+        _refuse_checkpoint(path)
+    raise InvalidInputError(
+        "the model file does not exist",
+        expected="the path of a .keras or .h5 file, or the model itself",
+        received=str(path),
+    )
 
 
 def _refuse_other(path: Path) -> NoReturn:
@@ -179,13 +194,6 @@ def _refuse_other(path: Path) -> NoReturn:
         "the file is none in which Keras keeps a model",
         f"{path.name}, which begins with {start!r}",
         f"{_SAVE_AGAIN}; what deltauq saved is opened by DeltaMethod.load",
-    )
-
-
-def _with_weights(path: Path) -> str:
-    return (
-        "build the model in code with the Keras that wrote them, call "
-        f"model.load_weights({str(path)!r}), then pass the model"
     )
 
 

@@ -18,7 +18,7 @@ import keras
 
 from deltauq.errors import InvalidInputError, optional
 from deltauq.network.adapters.adapter import WeightDecay, meaning_the_mean
-from deltauq.network.adapters.file_contents import FileContent, read_content
+from deltauq.network.adapters.file_contents import FileContent, as_compile_config, read_content
 
 __all__ = ["Compilation", "ModelFile", "open_model", "tf_keras"]
 
@@ -147,10 +147,10 @@ def _open(package: Any, path: Path, content: FileContent) -> ModelFile:
                 ) from error
     _refuse_unbuilt(model, path)
     _refuse_revived(model, path)
+    compiled = content.compiled or _compiled_in_folder(model)
     # Keras 3 leaves out, without a word, a loss object of an HDF5 file that it does not know.
-    left_out = content.compiled.get("loss") and getattr(model, "loss", None) is None
-    says_it_itself = with_loss and not left_out
-    return ModelFile(model, by, None if says_it_itself else Compilation(content.compiled))
+    left_out = compiled.get("loss") and getattr(model, "loss", None) is None
+    return ModelFile(model, by, Compilation(compiled) if left_out or not with_loss else None)
 
 
 def _load(package: Any, file: Path, **options: Any) -> Any:
@@ -162,6 +162,12 @@ def _load(package: Any, file: Path, **options: Any) -> Any:
         # Its loaders of HDF5 files and folders would run a Lambda layer's code unasked.
         with package.src.saving.serialization_lib.SafeModeScope(True):
             return package.saving.load_model(file, **options)
+
+
+def _compiled_in_folder(model: Any) -> dict[str, Any]:
+    """What a model out of a SavedModel was compiled with; empty where it does not say."""
+    metadata = getattr(model, "_serialized_attributes", {}).get("metadata", {})
+    return as_compile_config(metadata.get("training_config") or {})
 
 
 def _said(error: Exception) -> str:
