@@ -36,7 +36,7 @@ class FileContent:
     Attributes:
         suffix: which Keras asks for in the name of such a file; None for a folder.
         version: of the Keras that wrote it; empty where it is not told, which Keras 3 always does.
-        config: of the model, as JSON; empty for a SavedModel.
+        config: of the model, as `get_config` gave it; None for a SavedModel.
         compiled: what the model was compiled with, as Keras wrote it; empty where it does not say.
         is_saved_model: whether it is TensorFlow's format, which Keras 3 does not open.
     """
@@ -60,7 +60,7 @@ class FileContent:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a path holds what may be a model of Keras, whole or in part: no artifact does."""
+    """Whether a path is a folder, an archive or an HDF5 file, as models are and no artifact is."""
     return path.is_dir() or (path.is_file() and (_is_zip(path) or h5py.is_hdf5(path)))
 
 
@@ -83,7 +83,7 @@ def read_content(path: Path) -> FileContent:
         raise
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         _refuse(
-            "the model file cannot be read, as if it were damaged",
+            "the model file cannot be read",
             f"{path.name}: {error}",
             f"copy it again from where it was written, or {_SAVE_AGAIN}",
         )

@@ -32,6 +32,10 @@ _HARD_SIGMOID = re.compile(r'"(\w*activation|config)": "hard_sigmoid"')
 class Compilation:
     """What a file says that its model was compiled with, where Keras could not load it.
 
+    Args:
+        config: as Keras writes it, the optimizer's configuration included; empty where nothing is
+            known, which leaves the loss without a name.
+
     Attributes:
         compiled: whether it was compiled.
     """
