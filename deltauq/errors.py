@@ -64,9 +64,9 @@ class DeltaUQError(Exception):
             received,
             remedy,
         )
-        parts = [problem.rstrip(".") + "."]
+        parts = [_sentence(problem)]
         parts += [
-            f"{label}: {text.rstrip('.')}."
+            f"{label}: {_sentence(text)}"
             for label, text in (
                 ("Expected", expected),
                 ("Received", received),
@@ -75,6 +75,11 @@ class DeltaUQError(Exception):
             if text is not None
         ]
         super().__init__(" ".join(parts))
+
+
+def _sentence(text: str) -> str:
+    """A text that ends in one full stop, or in the three of something left open."""
+    return text if text.endswith("...") else text.rstrip(".") + "."
 
 
 class InvalidInputError(DeltaUQError, ValueError):

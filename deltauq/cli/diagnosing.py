@@ -31,6 +31,7 @@ def diagnose(
     weights: takes.WeightsAre = "auto",
     ignore: takes.Ignore = None,
     likelihood: takes.LikelihoodName = "auto",
+    classes: takes.Classes = None,
     l2: takes.L2Rate = "auto",
     polish: Annotated[
         Path | None,
@@ -46,7 +47,8 @@ def diagnose(
 
     if polish is not None:
         check_output(polish, ".keras")
-    opened = open_model(model)
+    opened = open_model(model).with_classes(classes, likelihood)
+    asked = "auto" if classes else likelihood
     examples = read_examples(
         data, target=target, needs_target=True, inputs=inputs, weights=weight_column, ignore=ignore
     )
@@ -56,7 +58,7 @@ def diagnose(
         opened.labels(examples),
         examples.weight,
         polish=polish is not None,
-        **opened.asked(l2=l2_rate(l2), likelihood=likelihood, weights=weights),
+        **opened.asked(l2=l2_rate(l2), likelihood=asked, weights=weights),
     )
     found = replace(found, findings=tuple(map(_told, found.findings)))
     findings = [asdict(finding) for finding in found.findings]

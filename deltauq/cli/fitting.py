@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ from deltauq.cli.console import in_words, note, pairs_table, say
 from deltauq.cli.opening import Opened, l2_rate, open_model, whole_number_or_word
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import Examples, encoded, names_in, read_examples
-from deltauq.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from deltauq.delta.delta_method import DeltaMethod
@@ -78,7 +76,7 @@ def fit(
         opened, x = _trained(examples, likelihood, settings, facts)
         options = opened.asked(l2=rate if rate == "tune" else "auto", weights=weights)
     else:
-        opened = _named(open_model(model), classes, likelihood)
+        opened = open_model(model).with_classes(classes, likelihood)
         x = opened.inputs(examples)
         asked = "auto" if classes else likelihood
         options = opened.asked(l2=rate, likelihood=asked, weights=weights)
@@ -104,23 +102,6 @@ def _trained(
     facts["training_r2" if trained.classes is None else "training_accuracy"] = trained.score
     options = {"likelihood": trained.likelihood}
     return Opened(trained.model, options, classes=trained.classes), x
-
-
-def _named(opened: Opened, classes: str | None, likelihood: str) -> Opened:
-    """The user's model; its likelihood knows the names of the classes where they are given."""
-    if classes is None:
-        return opened
-    from deltauq.likelihoods import Categorical
-
-    if likelihood not in ("auto", "categorical"):
-        raise InvalidInputError(
-            "--classes names the classes of a softmax",
-            expected="--likelihood auto or categorical beside it",
-            received=f"--likelihood {likelihood}",
-        )
-    names = tuple(names_in(classes))
-    options = opened.options | {"likelihood": Categorical(classes=names)}
-    return replace(opened, options=options, classes=names)
 
 
 def _facts(method: DeltaMethod) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.cli.console import note
-from deltauq.cli.tables import Examples, encoded_like, numbers_as_floats, taken_from
+from deltauq.cli.tables import Examples, encoded_like, names_in, numbers_as_floats, taken_from
 from deltauq.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -47,6 +47,30 @@ class Opened:
         """Arguments of `DeltaMethod` from the file, overruled by options that are not "auto"."""
         given = {"l2": l2, "likelihood": likelihood, "weights": weights}
         return self.options | {name: value for name, value in given.items() if value != "auto"}
+
+    def with_classes(self, classes: str | None, likelihood: str) -> Opened:
+        """The same, its likelihood one that knows the classes by their names, where they are given.
+
+        Args:
+            classes: names with commas between them, in the order of the model's outputs; or None.
+            likelihood: that was asked for beside them.
+
+        Raises:
+            InvalidInputError: another likelihood than a softmax's.
+        """
+        if classes is None:
+            return self
+        from deltauq.likelihoods import Categorical
+
+        if likelihood not in ("auto", "categorical"):
+            raise InvalidInputError(
+                "--classes names the classes of a softmax",
+                expected="--likelihood auto or categorical beside it",
+                received=f"--likelihood {likelihood}",
+            )
+        names = tuple(names_in(classes))
+        options = self.options | {"likelihood": Categorical(classes=names)}
+        return replace(self, options=options, classes=names)
 
     def inputs(self, examples: Examples) -> Any:
         """Inputs as the model takes them; columns that it does not use are named in a note.

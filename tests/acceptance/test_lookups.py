@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from marks import slow
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.errors import InvalidInputError
@@ -79,8 +80,7 @@ def named():
     return fit(model, NAMES)
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("package", ["keras", "tf_keras"])
+@pytest.mark.parametrize("package", ["keras", slow("tf_keras")])
 @pytest.mark.parametrize("name", LOOKUPS)
 def test_a_lookup_inside_is_the_same_as_one_before(name, package):
     package = pytest.importorskip(package)
@@ -91,9 +91,16 @@ def test_a_lookup_inside_is_the_same_as_one_before(name, package):
     np.testing.assert_allclose(one.std, other.std, rtol=1e-5)
 
 
-@pytest.mark.parametrize("curvature", ["opg", "hessian", "sandwich"])
-def test_every_curvature_takes_text(curvature):
-    x, model, behind, lookup = models("text vectorization")
+@pytest.mark.parametrize(
+    ("curvature", "package"),
+    [
+        pytest.param("opg", "keras", marks=pytest.mark.quick),
+        ("hessian", "keras"),
+        ("sandwich", "tf_keras"),
+    ],
+)
+def test_every_curvature_takes_text(curvature, package):
+    x, model, behind, lookup = models("text vectorization", pytest.importorskip(package))
     numbers = np.asarray(lookup(tf.constant(x)))
     one, other = (
         DeltaMethod(which, curvature, l2=0.1, progress=False).fit(given, Y).predict(given[:9])

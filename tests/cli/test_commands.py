@@ -131,6 +131,16 @@ def test_columns_that_are_not_used_are_named(folder):
     assert "Note" not in result.stdout
 
 
+def test_diagnose_takes_the_names_of_the_classes_as_it_advises(folder, tmp_path):
+    """Labels that are names: the finding names the option, and with it all is well."""
+    names = np.array(["setosa", "versicolor", "virginica"])
+    with np.load(folder / "train.npz") as arrays:
+        np.savez(tmp_path / "t.npz", x=arrays["x"], y=names[arrays["y"]])
+    asked = ("diagnose", folder / "model.keras", tmp_path / "t.npz")
+    assert "--classes" in words(run(*asked, code=3))
+    run(*asked, "--classes", ",".join(names))
+
+
 def test_a_model_of_ones_own_from_arrays(folder, tmp_path):
     model, arrays, artifact = folder / "model.keras", folder / "train.npz", tmp_path / "a.deltauq"
     options = ("--model", model, "--curvature", "opg", "--json", "--classes", "a,b,c")
