@@ -63,7 +63,7 @@ LikelihoodName = Annotated[
     str,
     typer.Option(
         "--likelihood",
-        help="What the outputs are: auto, categorical, binary, multilabel or gaussian.",
+        help="What the outputs are: auto, categorical, binary, multilabel, gaussian or poisson.",
     ),
 ]
 L2Rate = Annotated[

@@ -66,8 +66,9 @@ class CurvatureOperator(abc.ABC):
         per_example: PerExample | None = None,
         buffer_bytes: int = 2**29,
     ) -> None:
-        self.network = network
         self.likelihood = resolve_likelihood(likelihood)
+        # Numbers of a regression are the output itself, an exponential at its end included.
+        self.network = network if self.likelihood.link else network.without_link()
         self.data = data
         self.scale = np.ones(network.n_params) if scale is None else np.asarray(scale)
         if self.scale.shape != (network.n_params,):

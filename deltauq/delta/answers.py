@@ -75,9 +75,9 @@ class Answers:
                 probable ones of each input) or class numbers. Exact for those, and far cheaper.
 
         Returns:
-            A `Prediction`; of a regression a `RegressionPrediction`, of several labels a
-            `MultiLabelPrediction`, of some classes a `SomeClassesPrediction`. T predictions an
-            input (outputs `[B, T, C]`) are rows one after the other, N T in all.
+            A `Prediction`; of a regression a `RegressionPrediction`, of counts a `CountPrediction`,
+            of several labels a `MultiLabelPrediction`, of some classes a `SomeClassesPrediction`. T
+            predictions an input (outputs `[B, T, C]`) are rows one after the other, N T in all.
 
         Raises:
             InvalidInputError: inputs that do not fit the training data, classes that are none.

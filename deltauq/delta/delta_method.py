@@ -248,12 +248,13 @@ class DeltaMethod(Answers):
     ) -> None:
         """Write a SavedModel that predicts with standard errors where there is TensorFlow alone.
 
-        The signature "serving_default" gives `probabilities` `[B, C]` (of a regression `mean`),
-        `std`, `std_low`, `std_high`, `lower` and `upper` of the interval, and `score` `[B]`, in
-        float64; `masked` `[B]`, where the score is NaN; of a regression `observation_lower` and
-        `observation_upper` too. The signature "mean" gives the first of them, at the cost of the
-        model itself. The input is named `x`, several are named as in their dict, or `x_0`, `x_1`,
-        ... A call holds `[B, C, P]` numbers.
+        The signature "serving_default" gives `probabilities` `[B, C]` (of numbers and counts
+        `mean`), `std`, `std_low`, `std_high`, `lower` and `upper` of the interval, and `score`
+        `[B]`, in float64; `masked` `[B]`, where the score is NaN; of a regression
+        `observation_lower` and `observation_upper` too, of counts `observation_std` in their place:
+        their quantiles are not TensorFlow's. The signature "mean" gives the first of them, at the
+        cost of the model itself. The input is named `x`, several are named as in their dict, or
+        `x_0`, `x_1`, ... A call holds `[B, C, P]` numbers.
 
         Args:
             path: a directory that does not exist yet.

@@ -17,6 +17,8 @@ from deltauq.data.batches import Batches
 from deltauq.data.weights import MEANINGS
 from deltauq.errors import DeltaUQError
 from deltauq.likelihoods import Likelihood
+from deltauq.likelihoods.links import ACTIVATIONS
+from deltauq.likelihoods.loss_names import function_in_words
 from deltauq.network.derivative_audit import named
 from deltauq.network.interpretation import InterpretedModel
 from deltauq.network.l2 import VariableRate, range_of
@@ -163,12 +165,13 @@ def loss_as_understood(network: Network, likelihood: Any, interpreted: Interpret
     """Report the loss as compiled, or as given, beside the likelihood it was understood as."""
     link = interpreted.inspection.link
     text = f"understood as {interpreted.likelihood!r} on " + (
-        f"the input of the last {link.lower()}"
+        f"the input of the last {ACTIVATIONS[link]}"
         if link and interpreted.likelihood.link
         else "the model's output"
     )
     if not (isinstance(likelihood, str) and likelihood == "auto"):
-        return Finding("loss", "note", f"as given: {likelihood!r}; {text}")
+        given = function_in_words(likelihood) if callable(likelihood) else repr(likelihood)
+        return Finding("loss", "note", f"as given: {given}; {text}")
     if network.compiled_config() is None:
         return Finding(
             "loss",

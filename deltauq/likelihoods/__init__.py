@@ -10,6 +10,7 @@ from deltauq.likelihoods.compiled import Training, read_likelihood, resolve_like
 from deltauq.likelihoods.custom import CustomLoss
 from deltauq.likelihoods.gaussian import Gaussian
 from deltauq.likelihoods.likelihood import Likelihood
+from deltauq.likelihoods.poisson import Poisson
 from deltauq.likelihoods.positions import AtPositions
 from deltauq.likelihoods.serialization import likelihood_facts, likelihood_of
 
@@ -21,6 +22,7 @@ __all__ = [
     "CustomLoss",
     "Gaussian",
     "Likelihood",
+    "Poisson",
     "Training",
     "likelihood_facts",
     "likelihood_of",

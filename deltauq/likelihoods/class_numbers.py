@@ -13,10 +13,12 @@ from deltauq.errors import InvalidInputError
 from deltauq.likelihoods.likelihood import Array
 
 __all__ = [
+    "are_whole",
     "check_class_numbers",
     "check_smoothing",
     "class_numbers",
     "numbers_of_names",
+    "numbers_of_outputs",
     "yes_or_no",
 ]
 
@@ -44,7 +46,7 @@ def class_numbers(y: npt.ArrayLike, names: npt.ArrayLike | None = None) -> Array
         raise _no_class_numbers(y, "[N, C]")
     if column.ndim == 2:
         return np.argmax(column, axis=1)
-    return np.asarray(column if _are_whole(column) else column > 0.5, np.intp)
+    return np.asarray(column if are_whole(column) else column > 0.5, np.intp)
 
 
 def check_class_numbers(y: Array, n_classes: int) -> None:
@@ -54,7 +56,7 @@ def check_class_numbers(y: Array, n_classes: int) -> None:
         InvalidInputError: labels of another shape or dtype, or out of range.
     """
     one_column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
-    if not (one_column and y.dtype.kind in "fiub" and _are_whole(y)):
+    if not (one_column and y.dtype.kind in "fiub" and are_whole(y)):
         raise _no_class_numbers(y, f"[N, {n_classes}]")
     if y.size and (y.min() < 0 or y.max() >= n_classes):
         raise InvalidInputError(
@@ -131,6 +133,38 @@ def yes_or_no(y: Array, n_labels: int) -> Array:
     return wide.astype(np.float64 if wide.dtype.kind == "f" else np.int32)
 
 
+def numbers_of_outputs(y: Array, n_outputs: int) -> Array:
+    """Check that labels are finite numbers, one for every output, and give them as `[N, C]`.
+
+    Args:
+        y: `[N, C]`; `[N]` will do for a single output.
+        n_outputs: C.
+
+    Returns:
+        float64.
+
+    Raises:
+        InvalidInputError: another shape, text, NaN or infinity.
+    """
+    wide = y[:, None] if y.ndim == 1 and n_outputs == 1 else y
+    if wide.ndim != 2 or wide.shape[1] != n_outputs or wide.dtype.kind not in "fiub":
+        shape = "[N] or [N, 1]" if n_outputs == 1 else f"[N, {n_outputs}]"
+        raise InvalidInputError(
+            "y does not hold the numbers that the model predicts",
+            expected=f"numbers of shape {shape}, as the model has {n_outputs} "
+            f"{'output' if n_outputs == 1 else 'outputs'}",
+            received=f"dtype {y.dtype}, shape {list(y.shape)}",
+        )
+    if not np.all(np.isfinite(wide)):
+        raise InvalidInputError(
+            "y holds NaN or infinity",
+            expected="finite numbers",
+            received=f"{np.count_nonzero(~np.isfinite(wide))} of {wide.size} are not finite",
+            remedy="impute or drop those rows before; deltauq never drops any",
+        )
+    return wide.astype(np.float64)
+
+
 def check_smoothing(label_smoothing: Any) -> float:
     """Check that a label smoothing lies in [0, 1), and give it as a float.
 
@@ -146,7 +180,8 @@ def check_smoothing(label_smoothing: Any) -> float:
     return float(label_smoothing)
 
 
-def _are_whole(y: Array) -> bool:
+def are_whole(y: Array) -> bool:
+    """Whether numbers of any dtype have no fractions."""
     return y.dtype.kind != "f" or bool(np.all(y == np.floor(y)))
 
 

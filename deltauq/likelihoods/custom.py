@@ -10,6 +10,7 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
 from deltauq.likelihoods.categorical import Categorical
 from deltauq.likelihoods.likelihood import Array, Likelihood
+from deltauq.likelihoods.loss_names import function_in_words
 from deltauq.likelihoods.wrapped import Wrapped
 
 __all__ = ["CustomLoss"]
@@ -148,5 +149,4 @@ class CustomLoss(Wrapped):
         return n_outputs
 
     def __repr__(self) -> str:
-        name = getattr(self.function, "__name__", type(self.function).__name__)
-        return f"CustomLoss({name}, like={self.inner!r})"
+        return f"CustomLoss({function_in_words(self.function)}, like={self.inner!r})"

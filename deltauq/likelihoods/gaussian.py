@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
+from deltauq.likelihoods.class_numbers import numbers_of_outputs
 from deltauq.likelihoods.likelihood import Array, Likelihood
 
 __all__ = ["Gaussian"]
@@ -68,24 +69,7 @@ class Gaussian(Likelihood):
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
         """Labels as finite numbers, float64 `[N, C]`."""
-        y = np.asarray(y)
-        wide = y[:, None] if y.ndim == 1 and n_outputs == 1 else y
-        if wide.ndim != 2 or wide.shape[1] != n_outputs or wide.dtype.kind not in "fiub":
-            shape = "[N] or [N, 1]" if n_outputs == 1 else f"[N, {n_outputs}]"
-            raise InvalidInputError(
-                "y does not hold the numbers that the model predicts",
-                expected=f"numbers of shape {shape}, as the model has {n_outputs} "
-                f"{'output' if n_outputs == 1 else 'outputs'}",
-                received=f"dtype {y.dtype}, shape {list(y.shape)}",
-            )
-        if not np.all(np.isfinite(wide)):
-            raise InvalidInputError(
-                "y holds NaN or infinity",
-                expected="finite numbers",
-                received=f"{np.count_nonzero(~np.isfinite(wide))} of {wide.size} are not finite",
-                remedy="impute or drop those rows before; deltauq never drops any",
-            )
-        return wide.astype(np.float64)
+        return numbers_of_outputs(np.asarray(y), n_outputs)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Negative log density in nats, `[B]`.

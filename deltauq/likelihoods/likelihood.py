@@ -10,13 +10,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import UnsupportedModelError
+from deltauq.likelihoods.links import Link
 
 __all__ = ["Array", "Likelihood", "Outcome"]
 
 Array = npt.NDArray[Any]
 
-#: What is predicted: one of several classes, several yes-or-no labels, or numbers.
-Outcome = Literal["classes", "labels", "quantities"]
+#: What is predicted: one of several classes, several yes-or-no labels, numbers, or counts.
+Outcome = Literal["classes", "labels", "quantities", "counts"]
 
 
 class Likelihood(abc.ABC):
@@ -30,7 +31,7 @@ class Likelihood(abc.ABC):
     name: ClassVar[str]
     outcome: ClassVar[Outcome]
     #: The link function that stands at the end of a model which gives means, not logits.
-    link: ClassVar[Literal["Softmax", "Sigmoid"] | None]
+    link: ClassVar[Link | None]
     #: The mean stays the same when all logits move alike.
     shift_invariant: ClassVar[bool] = False
     #: The loss's second derivative in the logits is positive semidefinite, whatever they are.
@@ -46,8 +47,8 @@ class Likelihood(abc.ABC):
 
     @property
     def has_classes(self) -> bool:
-        """Whether labels say which classes or labels are there; numbers of a regression do not."""
-        return self.outcome != "quantities"
+        """Whether labels say which classes or labels are there; numbers and counts do not."""
+        return self.outcome in ("classes", "labels")
 
     @property
     def is_one_distribution(self) -> bool:

@@ -11,6 +11,7 @@ from deltauq.likelihoods.categorical import Categorical
 from deltauq.likelihoods.custom import CustomLoss
 from deltauq.likelihoods.gaussian import Gaussian
 from deltauq.likelihoods.likelihood import Array, Likelihood
+from deltauq.likelihoods.poisson import Poisson
 
 __all__ = ["likelihood_facts", "likelihood_of"]
 
@@ -20,6 +21,7 @@ _ARGUMENTS: dict[type[Likelihood], tuple[str, ...]] = {
     Bernoulli: ("label_smoothing",),
     Binary: ("label_smoothing",),
     Gaussian: ("noise", "pooled"),
+    Poisson: (),
 }
 
 _KINDS = {kind.__name__: kind for kind in _ARGUMENTS}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import tensorflow as tf
 
 from deltauq.likelihoods.likelihood import Array, Likelihood, Outcome
+from deltauq.likelihoods.links import Link
 
 __all__ = ["Wrapped"]
 
@@ -30,11 +31,11 @@ class Wrapped(Likelihood):
 
     @property
     def outcome(self) -> Outcome:  # type: ignore[override]
-        """What the inner likelihood predicts: "classes", "labels" or "quantities"."""
+        """What the inner likelihood predicts: "classes", "labels", "quantities" or "counts"."""
         return self.inner.outcome
 
     @property
-    def link(self) -> Literal["Softmax", "Sigmoid"] | None:  # type: ignore[override]
+    def link(self) -> Link | None:  # type: ignore[override]
         """The operation at the end of a model for the inner likelihood, or None."""
         return self.inner.link
 

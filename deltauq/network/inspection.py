@@ -50,7 +50,8 @@ class Inspection:
     Attributes:
         output: of those rows, `[B, ..., C]`.
         last: the type of the operation that made it; see `deltauq.network.link.End`.
-        link: "Softmax" or "Sigmoid" where that is one: the logits are its input. None otherwise.
+        link: "Softmax", "Sigmoid" or "Exp" where that is one: the logits are its input. None
+            otherwise.
         kinks: operations without a second derivative everywhere, such as "Relu".
         mask: axes of the mask on the output beside the first, None for one of a length that is not
             known; None where there is no mask.

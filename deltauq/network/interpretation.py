@@ -19,6 +19,8 @@ from deltauq.likelihoods import (
     read_likelihood,
     resolve_likelihood,
 )
+from deltauq.likelihoods.compiled import LOG_RATES, refuse_rates
+from deltauq.likelihoods.links import ACTIVATIONS, spoken
 from deltauq.network.graph import Compiled
 from deltauq.network.inspection import Inspection
 from deltauq.network.masks import OutputMask, find_mask
@@ -75,6 +77,8 @@ def interpret(network: Network, inspection: Inspection, likelihood: Any) -> Inte
         training = read_likelihood(compiled, inspection.link, n_outputs)
     else:
         training = Training(resolve_likelihood(likelihood, n_outputs=n_outputs))
+        if training.likelihood.link == "Exp":
+            refuse_rates(training.likelihood, network.compiled_config(), inspection.link)
     found = training.likelihood
     found.check_outputs(n_outputs)
     _check_link(found, inspection)
@@ -107,10 +111,10 @@ def _check_link(likelihood: Likelihood, inspection: Inspection) -> None:
     if inspection.link is not None:
         raise UnsupportedModelError(
             f"the likelihood {likelihood.name!r} does not fit the model's last operation",
-            expected=f"logits, or a {likelihood.link.lower()}",
-            received=f"a {inspection.link.lower()}",
+            expected=f"logits, or {spoken(likelihood.link)}",
+            received=spoken(inspection.link),
             remedy="pass likelihood='multilabel' (or 'binary' for one output) for sigmoids, "
-            "'categorical' for a softmax",
+            "'categorical' for a softmax, 'poisson' for an exponential",
         )
     values = inspection.output
     distribution = (
@@ -121,9 +125,10 @@ def _check_link(likelihood: Likelihood, inspection: Inspection) -> None:
     if inspection.last in _NOT_LOGITS or distribution:
         raise UnsupportedModelError(
             "the model's output is neither logits nor a link function that can be traced back",
-            expected=f"a last operation that gives logits, or a {likelihood.link.lower()}",
+            expected=f"a last operation that gives logits, or {spoken(likelihood.link)}",
             received=f"a last operation {inspection.last!r}"
             + (" whose rows are probabilities" if distribution else ""),
-            remedy="end the model in Dense(n_classes), or in "
-            f"Dense(n_classes, activation={likelihood.link.lower()!r})",
+            remedy="end the model in Dense(n_outputs), or in "
+            f"Dense(n_outputs, activation={ACTIVATIONS[likelihood.link]!r})"
+            + (f"; or {LOG_RATES}" if likelihood.link == "Exp" else ""),
         )

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from deltauq.likelihoods.links import ACTIVATIONS
+
 __all__ = ["LINKS", "End", "end_of", "mask_of"]
 
 #: Link functions: their inputs are the logits.
-LINKS = frozenset({"Softmax", "Sigmoid"})
+LINKS = frozenset(ACTIVATIONS)
 
 
 class End(NamedTuple):

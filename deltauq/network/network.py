@@ -134,8 +134,8 @@ class Network:
     def logits(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """Logits `[B, C]` at the parameters `unflatten` gave; inside a `tf.function` only.
 
-        A softmax or sigmoid at the end is not undone numerically: the trace is walked back to its
-        input. Outputs `[B, T, C]` are one row of T C logits.
+        A softmax, sigmoid or exponential at the end is not undone numerically: the trace is walked
+        back to its input. Outputs `[B, T, C]` are one row of T C logits.
         """
         output = self.output(pieces, x)
         end = end_of(output)
@@ -144,6 +144,8 @@ class Network:
 
     def without_link(self) -> Network:
         """A network whose logits are the model's own output, with a sigmoid at its end included."""
+        if not self._parts.links:
+            return self
         return Network._of(replace(self._parts, links=frozenset()))
 
     def in_variables(self) -> Network:

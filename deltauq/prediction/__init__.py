@@ -7,6 +7,7 @@ from deltauq.prediction.classes import (
     SomeClassesPrediction,
     VarianceSplit,
 )
+from deltauq.prediction.counts import CountPrediction
 from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.events import Events
 from deltauq.prediction.labels import MultiLabelPrediction
@@ -23,6 +24,7 @@ from deltauq.prediction.quantities import RegressionPrediction
 __all__ = [
     "PREDICTIONS",
     "ROUNDING",
+    "CountPrediction",
     "DifferenceTest",
     "Estimate",
     "Events",

@@ -14,6 +14,7 @@ from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.network.jacobians import Workspace
 from deltauq.prediction.classes import Prediction, SomeClassesPrediction
+from deltauq.prediction.counts import CountPrediction
 from deltauq.prediction.directions import Directions, Shown, SomeClasses
 from deltauq.prediction.estimate import Array, Estimate, Moments, join
 from deltauq.prediction.labels import MultiLabelPrediction
@@ -28,6 +29,7 @@ PREDICTIONS: dict[str, type[Estimate]] = {
     "classes": Prediction,
     "labels": MultiLabelPrediction,
     "quantities": RegressionPrediction,
+    "counts": CountPrediction,
 }
 
 #: Relative rounding of a standard error in the network's precision, by which bounds are widened.

@@ -13,6 +13,7 @@ from deltauq.prediction import Estimate
 from deltauq.report.blocks import Block, Bullets, Picture, Section, Text
 from deltauq.report.certainty import certainty, certainty_sentence
 from deltauq.report.classes import OfClasses
+from deltauq.report.counts import OfCounts
 from deltauq.report.curvatures import side_by_side
 from deltauq.report.fitness import diagnosis_sentence, fitness, stationarity_verdict
 from deltauq.report.labels import OfLabels
@@ -30,7 +31,7 @@ _DPI = 144
 
 #: The story of every outcome that a prediction may have.
 STORIES: dict[str, type[Story]] = {
-    story.outcome: story for story in (OfClasses, OfLabels, OfQuantities)
+    story.outcome: story for story in (OfClasses, OfLabels, OfQuantities, OfCounts)
 }
 
 _METHOD = (
@@ -50,7 +51,8 @@ def story_of(prediction: Estimate) -> type[Story]:
     if prediction.outcome not in STORIES:
         raise InvalidInputError(
             "a report cannot tell this kind of prediction",
-            expected="predictions of one of several classes, of several labels, or of numbers",
+            expected="predictions of one of several classes, of several labels, of numbers or of "
+            "counts",
             received=repr(prediction),
             remedy="predict without classes=",
         )

@@ -40,6 +40,14 @@ class OfQuantities(Story):
         "output its standard error."
     )
 
+    #: What the variance of an observation is beside that of the mean, and when intervals are right.
+    rest = "noise"
+    right = (
+        "An interval of an observation is right when it holds the share of the observations "
+        "that it promises. Fewer: the noise or the standard errors are too small, or the model "
+        "is not true; more: they are too large."
+    )
+
     def facts(self) -> list[tuple[str, str, str]]:
         """Headline figures: errors of the predicted numbers, and the noise."""
         noise, low, high = (
@@ -65,7 +73,8 @@ class OfQuantities(Story):
             f"The median standard error of a predicted mean is {number(float(np.median(se)))}; "
             f"one in twenty has more than {number(float(np.quantile(se, 0.95)))}.",
             f"On average {percent(share)} of the variance of a new observation comes from the "
-            "weights, and would shrink with more training data; the rest is noise, and would not.",
+            f"weights, and would shrink with more training data; the rest is {self.rest}, and "
+            "would not.",
         ]
 
     def pictures(self) -> list[Picture]:
@@ -99,17 +108,12 @@ class OfQuantities(Story):
             lower, upper = self.prediction.interval(level, of="observation")
             held = float(np.mean((truth >= lower) & (truth <= upper)))
             rows.append((f"{100 * level:g} %", percent(held)))
-        meaning = (
-            "An interval of an observation is right when it holds the share of the observations "
-            "that it promises. Fewer: the noise or the standard errors are too small, or the model "
-            "is not true; more: they are too large."
-        )
         table = Table(
             "Observations within their intervals",
             [Column("Promised"), Column("Held")],
             rows,
         )
-        return [Heading("Do the intervals hold?"), Text(meaning), table]
+        return [Heading("Do the intervals hold?"), Text(self.right), table]
 
     def uncertain(self, chosen: Array) -> Table:
         """Table of inputs, each with its least certain output."""

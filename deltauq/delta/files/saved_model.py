@@ -155,6 +155,22 @@ def _interval_of_numbers(
     }
 
 
+def _interval_of_counts(
+    likelihood: Likelihood, shown: Shown, middle: tf.Tensor, std: tf.Tensor, q: float
+) -> Tensors:
+    """Normal intervals of the log rates, as rates, and the standard errors of new counts.
+
+    Quantiles of new counts take SciPy, and are left to `CountPrediction.interval`.
+    """
+    spread = q * _roots(shown.back, middle)
+    variance = tf.square(std) + likelihood.observation_variance(shown.mean)
+    return {
+        "lower": tf.exp(shown.logits - spread),
+        "upper": tf.exp(shown.logits + spread),
+        "observation_std": tf.sqrt(variance),
+    }
+
+
 def _interval_of_labels(
     likelihood: Likelihood, shown: Shown, middle: tf.Tensor, std: tf.Tensor, q: float
 ) -> Tensors:
@@ -181,6 +197,7 @@ _INTERVALS = {
     "classes": _interval_of_classes,
     "labels": _interval_of_labels,
     "quantities": _interval_of_numbers,
+    "counts": _interval_of_counts,
 }
 
 
