@@ -389,7 +389,7 @@ def test_images_without_channels_get_that_axis_named():
         ({"meat": "score"}, r"meat='score' is not known.*write meat='scores'"),
         ({"tail": "mean"}, "tail='mean' is not known.*midpoint"),
         ({"negative_curvature": "drop"}, "negative_curvature='drop'.*project"),
-        ({"likelihood": "poisson"}, "likelihood 'poisson' is not known.*categorical"),
+        ({"likelihood": "cauchy"}, "likelihood 'cauchy' is not known.*categorical"),
         ({"l2": -1.0}, r"L2 rate is not a finite number >= 0.*-1"),
         ({"l2": "tuned"}, "l2='tuned' is not understood"),
         ({"l2": {"gamma": 1.0}}, "pattern 'gamma'.*matches no variable.*dense"),
@@ -493,7 +493,7 @@ def test_penalties_without_a_rate(penalty, name):
 @pytest.mark.parametrize(
     ("loss", "activation", "text"),
     [
-        ("poisson", None, "compiled with the loss 'poisson'"),
+        ("mae", None, "compiled with the loss 'mae'"),
         ("sparse_categorical_crossentropy", None, "from_logits=False.*gives logits"),
         (
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -14,6 +14,7 @@ from eager import (
     binary_cross_entropy,
     covariances,
     cross_entropy,
+    poisson_loss,
     shares_to_logits,
     sigmoid_mean,
     softmax_mean,
@@ -55,6 +56,7 @@ SOFT = RNG.dirichlet(np.ones(3), N)
 SMOOTHED = 0.8 * np.eye(3)[NUMBERS] + 0.2 / 3
 LABELS = RNG.integers(0, 2, (N, 3))
 VALUES = RNG.normal(size=(N, 2))
+COUNTS = np.random.default_rng(1).poisson(1.5, (N, 2))
 
 #: model, labels, options -> the loss and the means as they are written down, and the rate's factor.
 DENSE = {
@@ -88,7 +90,19 @@ DENSE = {
         lambda z: z,
         2 / (2 * 1.0),
     ),
+    "counts": (
+        network(2, "exponential"),
+        COUNTS,
+        {"likelihood": "poisson"},
+        poisson_loss,
+        COUNTS,
+        np.exp,
+        2,
+    ),
 }
+
+#: Back from the outputs of the last activation to its inputs.
+TO_LOGITS = {"sigmoid": shares_to_logits, "exponential": tf.math.log, "linear": tf.identity}
 
 
 def _kinds():
@@ -102,10 +116,8 @@ def _kinds():
 @pytest.mark.parametrize(("name", "curvature"), list(_kinds()))
 def test_covariances_equal_the_dense_ones(name, curvature):
     model, y, options, loss, target, mean, factor = DENSE[name]
-    sigmoid = model.layers[-1].activation is keras.activations.sigmoid
-    truth = Eager(
-        model, X, target, loss, WEIGHT, to_logits=shares_to_logits if sigmoid else tf.identity
-    )
+    to_logits = TO_LOGITS[model.layers[-1].activation.__name__]
+    truth = Eager(model, X, target, loss, WEIGHT, to_logits=to_logits)
     prediction = fit(model, y, curvature, l2=5.0, negative_curvature="keep", **options).predict(X)
     logits, jacobian = truth.jacobian()
     if curvature == "hessian":

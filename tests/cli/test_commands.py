@@ -282,8 +282,8 @@ MISTAKES = {
         r"class numbers.*for names pass --classes \.\.\.,",
     ),
     "a likelihood": (
-        "fit {train.npz} --model {model.keras} --likelihood poisson -o {o}",
-        "poisson",
+        "fit {train.npz} --model {model.keras} --likelihood cauchy -o {o}",
+        "cauchy",
     ),
     "another width": (
         "fit {wide.npz} --model {model.keras} -o {o}",

@@ -42,6 +42,11 @@ def squares(noise):
     return lambda z, y: 0.5 * tf.reduce_sum((z - np.reshape(y, z.shape)) ** 2 / noise)
 
 
+def poisson_loss(z, y):
+    """The negative log-likelihood of counts, without its constant."""
+    return tf.reduce_sum(tf.exp(z) - tf.constant(np.reshape(y, z.shape), z.dtype) * z)
+
+
 def softmax_mean(z):
     """Softmax."""
     e = np.exp(z - z.max())

@@ -51,6 +51,11 @@ def regression():
     return model, X, np.random.default_rng(7).normal(size=(40, 2)), {"curvature": "ggn", "rank": 8}
 
 
+def counts():
+    model = build(hidden(), units=2, activation="exponential", loss="poisson")
+    return model, X, np.random.default_rng(7).poisson(2.0, (40, 2)), {"curvature": "ggn", "rank": 8}
+
+
 def positions():
     inputs = keras.Input((5, 2))
     model = build(layers.LSTM(3, return_sequences=True, **L2), inputs=inputs, activation="softmax")
@@ -93,6 +98,7 @@ CASES = {
     "binary without L2": binary_without_l2,
     "several labels": several_labels,
     "regression": regression,
+    "counts": counts,
     "positions": positions,
     "words and numbers": words_and_numbers,
     "batch norm": batch_norm,

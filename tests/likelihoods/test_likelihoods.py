@@ -15,6 +15,7 @@ from deltauq.likelihoods import (
     Categorical,
     CustomLoss,
     Gaussian,
+    Poisson,
     read_likelihood,
     resolve_likelihood,
 )
@@ -41,6 +42,8 @@ CASES = {
     "binary": (Binary(), 1, NUMBERS % 2),
     "gaussian": (Gaussian(noise=[0.5, 1.0, 2.0, 4.0]), C, RNG.normal(size=(B, C))),
     "one gaussian": (Gaussian(noise=0.7), 1, RNG.normal(size=B)),
+    "counts": (Poisson(), C, RNG.poisson(2.0, (B, C))),
+    "counts in time": (AtPositions(Poisson(), (3,)), 3, RNG.poisson(2.0, (B, 3))),
     "sequence": (AtPositions(Categorical(), (3,)), 3 * C, RNG.integers(0, C, (B, 3))),
     "soft image": (AtPositions(Categorical(), (2, 1)), 2 * C, RNG.dirichlet(np.ones(C), (B, 2, 1))),
     "labels in time": (AtPositions(Bernoulli(), (2,)), 2 * C, RNG.integers(0, 2, (B, 2, C))),
@@ -278,6 +281,9 @@ def compiled(loss, **options):
         ("binary_crossentropy", "Sigmoid", 1, Binary, "sum_over_batch_size"),
         (BCE(from_logits=True), None, 3, Bernoulli, "sum_over_batch_size"),
         ("mse", None, 2, Gaussian, "sum_over_batch_size"),
+        ("mse", "Exp", 2, Gaussian, "sum_over_batch_size"),
+        ("poisson", "Exp", 2, Poisson, "sum_over_batch_size"),
+        (keras.losses.Poisson(reduction="sum"), "Exp", 1, Poisson, "sum"),
         (
             keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
             "Sigmoid",
@@ -315,7 +321,11 @@ def test_label_smoothing_is_read(loss, link, n_outputs):
         ("binary_crossentropy", "Softmax", 2, "for a model that ends in a softmax"),
         ("categorical_crossentropy", "Sigmoid", 2, "for a model that ends in a sigmoid"),
         ("mse", "Softmax", 3, "compiled for a softmax"),
-        ("poisson", None, 1, "compiled with the loss 'poisson'"),
+        ("mae", None, 1, "compiled with the loss 'mae'"),
+        ("poisson", None, 1, "takes rates.* not end in an exponential.*keras.ops.log"),
+        ("poisson", "Softmax", 3, "takes rates.* not end in an exponential.*keras.ops.log"),
+        ("sparse_categorical_crossentropy", "Exp", 3, "for a model that ends in an exponential"),
+        (None, "Exp", 3, "positive outputs.*likelihood='poisson' for counts, or 'gaussian'"),
         (CCE(from_logits=True, ignore_class=0), None, 3, "ignores class 0"),
         (CCE(from_logits=True, reduction=None), None, 3, "reduced by"),
         (None, None, 1, "one output.*likelihood='binary'"),
@@ -330,5 +340,5 @@ def test_names_and_functions_become_likelihoods():
     assert type(resolve_likelihood("multilabel")) is Bernoulli
     assert type(resolve_likelihood(focal, n_outputs=3).inner) is Categorical
     assert type(resolve_likelihood(focal, n_outputs=1).inner) is Binary
-    with pytest.raises(InvalidInputError, match=r"likelihood 'poisson' is not known.*binary"):
-        resolve_likelihood("poisson")
+    with pytest.raises(InvalidInputError, match=r"likelihood 'cauchy' is not known.*binary"):
+        resolve_likelihood("cauchy")

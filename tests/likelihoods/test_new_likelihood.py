@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import scipy.special
+import scipy.stats
 import tensorflow as tf
 from matplotlib import pyplot
 
@@ -20,26 +20,25 @@ from deltauq.report.page import STORIES
 L2 = 0.05
 
 
-class Poisson(Likelihood):
-    """Counts whose logarithm of the mean the network gives."""
+class Waiting(Likelihood):
+    """Exponentially distributed times; the model ends in the exponential that gives their means."""
 
-    name = "poisson"
+    name = "waiting"
     outcome = "quantities"
-    link = None
+    link = "Exp"
     curved = True
 
     def check_labels(self, y, n_outputs):
         return np.reshape(y, (-1, n_outputs)).astype(float)
 
     def loss(self, logits, y):
-        y = tf.cast(y, logits.dtype)
-        return tf.reduce_sum(tf.exp(logits) - y * logits + tf.math.lgamma(y + 1.0), axis=1)
+        return tf.reduce_sum(logits + tf.cast(y, logits.dtype) * tf.exp(-logits), axis=1)
 
     def residual(self, logits, y):
-        return tf.exp(logits) - tf.cast(y, logits.dtype)
+        return 1.0 - tf.cast(y, logits.dtype) * tf.exp(-logits)
 
     def hessian_factor(self, logits, y):
-        return tf.linalg.diag(tf.exp(logits / 2))
+        return tf.linalg.diag(tf.sqrt(tf.cast(y, logits.dtype) * tf.exp(-logits)))
 
     def mean(self, logits):
         return tf.exp(logits)
@@ -48,11 +47,11 @@ class Poisson(Likelihood):
         return tf.linalg.diag(tf.exp(logits))
 
     def observation_variance(self, mean):
-        return mean
+        return mean**2
 
     def log_predictive(self, logits, variance, y):
         mean = np.exp(logits + variance / 2)
-        return np.sum(y * np.log(mean) - mean - scipy.special.gammaln(y + 1), axis=1)
+        return np.sum(scipy.stats.expon.logpdf(y, scale=mean), axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +60,14 @@ def glm():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(60, 2))
     design = np.c_[x, np.ones(60)]
-    y = rng.poisson(np.exp(design @ [0.6, -0.4, 0.8]))
+    y = rng.exponential(np.exp(design @ [0.6, -0.4, 0.8]))
     w = np.zeros(3)
     for _ in range(50):  # Newton's method
-        mean = np.exp(design @ w)
-        curvature = (design * mean[:, None]).T @ design / 60 + L2 * np.eye(3)
-        w -= np.linalg.solve(curvature, design.T @ (mean - y) / 60 + L2 * w)
-    model = keras.Sequential(
-        [keras.Input((2,), dtype="float64"), keras.layers.Dense(1, dtype="float64")]
-    )
+        ratio = y * np.exp(-design @ w)
+        curvature = (design * ratio[:, None]).T @ design / 60 + L2 * np.eye(3)
+        w -= np.linalg.solve(curvature, design.T @ (1 - ratio) / 60 + L2 * w)
+    head = keras.layers.Dense(1, activation="exponential", dtype="float64")
+    model = keras.Sequential([keras.Input((2,), dtype="float64"), head])
     model.set_weights([w[:2, None], w[2:]])
     return model, x, y, design, np.linalg.inv(curvature) / 60
 
@@ -77,7 +75,7 @@ def glm():
 @pytest.fixture(scope="module")
 def fitted(glm):
     model, x, y, *_ = glm
-    return DeltaMethod(model, "ggn", likelihood=Poisson(), l2=L2, progress=False).fit(x, y)
+    return DeltaMethod(model, "ggn", likelihood=Waiting(), l2=L2, progress=False).fit(x, y)
 
 
 def test_standard_errors_are_those_of_the_glm(glm, fitted):
@@ -88,8 +86,8 @@ def test_standard_errors_are_those_of_the_glm(glm, fitted):
     assert fitted.stationarity.ratio < 1e-8
     np.testing.assert_allclose(prediction.mean[:, 0], mean, rtol=1e-10)
     np.testing.assert_allclose(prediction.std[:, 0], std, rtol=1e-8)
-    np.testing.assert_allclose(prediction.observation_std[:, 0] ** 2, std**2 + mean, rtol=1e-8)
-    exact = DeltaMethod(model, "hessian", likelihood=Poisson(), l2=L2, progress=False).fit(x, y)
+    np.testing.assert_allclose(prediction.observation_std[:, 0] ** 2, std**2 + mean**2, rtol=1e-8)
+    exact = DeltaMethod(model, "hessian", likelihood=Waiting(), l2=L2, progress=False).fit(x, y)
     np.testing.assert_allclose(exact.predict(x).std[:, 0], std, rtol=1e-8)
 
 
@@ -113,19 +111,19 @@ def test_it_is_exported_and_diagnosed(glm, fitted, tmp_path):
     lower, upper = prediction.interval(0.9, of="observation")
     np.testing.assert_allclose(served["observation_lower"], lower, rtol=1e-6)
     np.testing.assert_allclose(served["observation_upper"], upper, rtol=1e-6)
-    diagnosis = deltauq.diagnose(model, x, y, likelihood=Poisson(), l2=L2)
+    diagnosis = deltauq.diagnose(model, x, y, likelihood=Waiting(), l2=L2)
     assert not [finding for finding in diagnosis.findings if finding.level == "error"]
 
 
 def test_an_outcome_that_has_no_form_of_predictions_is_refused_before_a_fit(glm):
-    class Counts(Poisson):
-        outcome = "counts"
+    class Durations(Waiting):
+        outcome = "durations"
 
-    with pytest.raises(InvalidInputError, match=r"outcome of the likelihood Counts.*quantities"):
-        DeltaMethod(glm[0], "ggn", likelihood=Counts(), l2=L2).fit(*glm[1:3])
+    with pytest.raises(InvalidInputError, match=r"outcome of the likelihood Durations.*quantities"):
+        DeltaMethod(glm[0], "ggn", likelihood=Durations(), l2=L2).fit(*glm[1:3])
 
 
 def test_every_outcome_has_a_form_of_predictions_and_a_story():
-    assert set(PREDICTIONS) == set(STORIES) == {"classes", "labels", "quantities"}
+    assert set(PREDICTIONS) == set(STORIES) == {"classes", "labels", "quantities", "counts"}
     for outcome, kind in PREDICTIONS.items():
         assert kind.outcome == STORIES[outcome].outcome == outcome

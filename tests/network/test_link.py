@@ -9,7 +9,7 @@ import tensorflow as tf
 from deltauq.network.link import end_of
 
 X = np.random.default_rng(0).normal(size=(4, 3, 5))
-softmax, sigmoid = tf.nn.softmax, tf.sigmoid
+softmax, sigmoid, exp = tf.nn.softmax, tf.sigmoid, tf.exp
 
 
 def stacked(x):
@@ -23,6 +23,8 @@ FOUND = {
     "rows stacked": (stacked, softmax),
     "rows joined": (lambda x: tf.concat([softmax(x), softmax(2 * x)], axis=1), softmax),
     "sigmoids joined": (lambda x: tf.concat([sigmoid(x), sigmoid(-x)], axis=-1), sigmoid),
+    "exponentials": (lambda x: tf.identity(exp(x)), exp),
+    "exponentials joined": (lambda x: tf.concat([exp(x), exp(-x)], axis=-1), exp),
     "sigmoids moved": (lambda x: tf.reshape(tf.transpose(sigmoid(x)), [-1, 2]), sigmoid),
 }
 
@@ -33,6 +35,7 @@ NONE = {
     "classes stacked last": (lambda x: tf.stack([softmax(x), softmax(-x)], -1), "Pack"),
     "not all linked": (lambda x: tf.concat([sigmoid(x), x + 1], -1), "ConcatV2"),
     "two links": (lambda x: tf.concat([sigmoid(x), softmax(x)], 1), "ConcatV2"),
+    "a rate times an exposure": (lambda x: exp(x) * x, "Mul"),
     "no link": (lambda x: tf.reshape(tf.nn.relu(x), [-1, 5]), "Relu"),
     "softmax of another axis": (lambda x: softmax(x, axis=1), "Transpose"),
 }
@@ -57,7 +60,7 @@ def end(function):
 def test_logits_stand_where_the_output_stands(name):
     function, link = FOUND[name]
     found, output, logits = end(function)
-    assert found.link == found.last == {softmax: "Softmax", sigmoid: "Sigmoid"}[link]
+    assert found.link == found.last == {softmax: "Softmax", sigmoid: "Sigmoid", exp: "Exp"}[link]
     np.testing.assert_allclose(link(logits).numpy(), output, rtol=1e-12)
 
 

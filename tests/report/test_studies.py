@@ -16,7 +16,12 @@ from deltauq.evaluation.diagnosis import Diagnosis
 from deltauq.evaluation.sample_estimates import CostEstimate
 from deltauq.linalg import Eigenpairs
 from deltauq.network.l2 import VariableRate
-from deltauq.prediction import MultiLabelPrediction, Prediction, RegressionPrediction
+from deltauq.prediction import (
+    CountPrediction,
+    MultiLabelPrediction,
+    Prediction,
+    RegressionPrediction,
+)
 from deltauq.report import Study
 
 RNG = np.random.default_rng(0)
@@ -166,6 +171,20 @@ def test_a_regression_tells_whether_its_intervals_hold():
     assert f"80 % {100 * held:.2g} %" in text
     assert html.count("<img") == 2
     assert Study.of(dm, x).to_html({}).count("<h3>Do the intervals hold?") == 0
+
+
+def test_counts_tell_how_they_vary_beside_their_rates():
+    """The page of counts: no noise, their dispersion, and intervals that hold at least as much."""
+    y = RNG.poisson(np.exp(0.5 + 0.3 * X[:, 0]))
+    study = Study.of(_fitted(1, "exponential", "poisson", y=y), X, y)
+    prediction = study.prediction
+    assert isinstance(prediction, CountPrediction)
+    text = _text(study.to_html())
+    errors = y - prediction.mean[:, 0]
+    ratio = np.mean(errors**2 / prediction.observation_std[:, 0] ** 2)
+    assert f"Dispersion {ratio:.3g} squared errors beside their variances" in text
+    assert "at least the share" in text
+    assert "Noise" not in text
 
 
 def test_several_outputs_of_a_regression_have_a_picture_each():
