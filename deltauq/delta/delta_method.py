@@ -53,8 +53,8 @@ class DeltaMethod(Answers):
         likelihood: "auto" (read from the compiled loss, label smoothing included, and checked
             against the model's last operation); "categorical" (one of several classes),
             "binary" (one sigmoid), "multilabel" (several), "gaussian" (a regression, its noise
-            estimated); a `Likelihood`; or a loss function of logits and labels, see
-            `deltauq.likelihoods.CustomLoss`.
+            estimated), "poisson" (counts); a `Likelihood`; or a loss function of logits and labels,
+            see `deltauq.likelihoods.CustomLoss`.
         layers: which variables are uncertain: None (all trainable), names or glob patterns, "last"
             (the layer of the model's last variable), or a callable on variables.
         tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or

@@ -33,7 +33,7 @@ _LINKS = dict.fromkeys(_CATEGORICAL, "Softmax") | dict.fromkeys(_BINARY, "Sigmoi
 #: Reductions of a loss that are means: over the rows, or over the weights.
 _MEANS = ("sum_over_batch_size", "mean", "auto", "mean_with_sample_weight")
 
-
+#: Why outputs beside a loss of rates are neither rates whose logarithms are known nor log rates.
 _NO_EXPONENTIAL = "the loss 'poisson' takes rates, and the model does not end in an exponential"
 
 #: What to do with a model that gives rates in another way than by an exponential at its end.

@@ -40,8 +40,8 @@ class CountPrediction(RegressionPrediction):
         That of the rate is exp(z +- q logit_std), as a GLM package has it: it is positive, and not
         symmetric. That of a count goes between the (1 - level) / 2 and (1 + level) / 2 quantiles of
         a Poisson distribution whose log rate is normal, of mean z and standard error logit_std,
-        both ends included. As counts are whole it holds more than `level`, much more where rates
-        are small.
+        both ends included. As counts are whole it holds at least `level`, and more where rates are
+        small.
 
         Args:
             level: in (0, 1).
