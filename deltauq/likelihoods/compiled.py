@@ -219,7 +219,7 @@ def _refuse(problem: str, loss: Any, link: str | None) -> None:
         remedy = LOG_RATES
     elif name not in (*_LINKS, *_SQUARES, *_COUNTS):
         remedy += (
-            ". Or write the loss as a function f(logits, y) that gives one number an example, and "
+            "; or write the loss as a function f(logits, y) that gives one number an example, and "
             "pass CustomLoss(f, like) of deltauq.likelihoods for the likelihood, where like is "
             "Categorical() for classes, Binary() for one sigmoid, Gaussian() for numbers: see "
             "'A loss of my own' in the documentation"

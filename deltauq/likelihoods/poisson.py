@@ -52,7 +52,7 @@ class Poisson(Likelihood):
         if np.any(counts < 0):
             raise InvalidInputError(
                 "y holds negative numbers, which are no counts",
-                expected="whole numbers 0, 1, 2, ...",
+                expected="whole numbers: 0, 1, 2 and so on",
                 received=f"{np.count_nonzero(counts < 0)} of {counts.size} below zero, down to "
                 f"{np.min(counts):g}",
                 remedy="pass the counts themselves, neither standardised nor as logarithms; for "
@@ -62,7 +62,7 @@ class Poisson(Likelihood):
             fractions = counts[counts != np.floor(counts)]
             raise InvalidInputError(
                 "y holds fractions, which are no counts",
-                expected="whole numbers 0, 1, 2, ...",
+                expected="whole numbers: 0, 1, 2 and so on",
                 received=f"{fractions.size} of {counts.size} that are not whole, such as "
                 f"{fractions[0]:g}",
                 remedy="where y is a rate, pass the counts, np.rint(y * exposure), and give the "
