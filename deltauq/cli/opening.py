@@ -49,7 +49,7 @@ class Opened:
         return self.options | {name: value for name, value in given.items() if value != "auto"}
 
     def with_classes(self, classes: str | None, likelihood: str) -> Opened:
-        """The same, its likelihood one that knows the classes by their names, where they are given.
+        """A model whose likelihood knows the classes by their names, where names are given.
 
         Args:
             classes: names with commas between them, in the order of the model's outputs; or None.

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["function_in_words", "loss_in_words", "name_and_config"]
+__all__ = ["function_in_words", "loss_in_words", "name_and_config", "only_loss"]
 
 #: The module of Keras' own losses, as a model's file names it.
 _OF_KERAS = "keras.losses"
@@ -16,6 +16,19 @@ _LAMBDA, _BYTECODE = "<lambda>", "__lambda__"
 
 #: Settings of a loss that say nothing of what it is.
 _SILENT = ("name", "dtype")
+
+
+def only_loss(loss: Any) -> Any:
+    """The loss of a model's one output, which Keras takes in a list or by the output's name too.
+
+    Args:
+        loss: as it was given to `compile`, or as Keras stores it; several stay together.
+    """
+    if isinstance(loss, (list, tuple)) and len(loss) == 1:
+        return loss[0]
+    if isinstance(loss, dict) and len(loss) == 1 and "class_name" not in loss:
+        return next(iter(loss.values()))
+    return loss
 
 
 def name_and_config(loss: Any) -> tuple[str, dict[str, Any]]:

@@ -17,13 +17,16 @@ from deltauq.network.link import end_of, mask_of
 __all__ = [
     "ForwardTrace",
     "Inspection",
+    "batch_size_error",
     "branching_error",
     "check_output",
     "check_rows_independent",
+    "keeps_logits",
     "random_error",
     "read_forward_trace",
     "row_spec",
     "shape_error",
+    "takes_one_batch_size",
 ]
 
 #: Operations with a kink: the cost has no second derivative there.
@@ -55,6 +58,7 @@ class Inspection:
         kinks: operations without a second derivative everywhere, such as "Relu".
         mask: axes of the mask on the output beside the first, None for one of a length that is not
             known; None where there is no mask.
+        keeps_logits: see the function of that name.
     """
 
     output: npt.NDArray[Any]
@@ -62,6 +66,7 @@ class Inspection:
     link: str | None
     kinks: tuple[str, ...]
     mask: tuple[int | None, ...] | None = None
+    keeps_logits: bool = False
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -102,6 +107,22 @@ def read_forward_trace(params: tf.Tensor, x: Any, output: tf.Tensor) -> ForwardT
     mask, end = mask_of(output), end_of(output)
     shape = None if mask is None else tuple(mask.shape[1:])
     return ForwardTrace(tuple(sorted(kinks)), end.last, end.link, shape, activation_bytes)
+
+
+def keeps_logits(model: Any, output: tf.Tensor) -> bool:
+    """Whether Keras keeps the input of the last softmax or sigmoid beside the output.
+
+    It does so for its own of them. A trace of `tf_keras` loses it, where the last layer tells.
+
+    Args:
+        model: the model.
+        output: of a call of it.
+    """
+    last = (getattr(model, "layers", None) or [None])[-1]
+    activation = getattr(last, "activation", None)
+    of_keras = "keras" in (getattr(activation, "__module__", None) or "")
+    named = getattr(activation, "__name__", None) in ("softmax", "sigmoid")
+    return hasattr(output, "_keras_logits") or (of_keras and named)
 
 
 def row_spec(leaves: Any) -> Any:
@@ -157,7 +178,23 @@ def shape_error(x: Any, error: Exception) -> InvalidInputError:
         "the model cannot be called on x",
         expected="inputs as in training",
         received=f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]} in a probe "
-        f"of the first rows, at which the model says: {_without_arrays(str(error))}",
+        f"of the first rows, at which the model says: {_said(error)}",
+    )
+
+
+def takes_one_batch_size(model: Any) -> bool:
+    """Whether a model of Keras says that its batches have one size, as a stateful one has to."""
+    return any(leaf.shape[0] is not None for leaf in getattr(model, "inputs", None) or ())
+
+
+def batch_size_error(error: Exception) -> UnsupportedModelError:
+    """The error for a model that cannot be called on another number of rows."""
+    return UnsupportedModelError(
+        "the model takes batches of one size only",
+        expected="a model that takes any number of rows",
+        received=f"of fewer rows it says: {_said(error)}",
+        remedy="build it with Input(shape) rather than batch_shape, without stateful=True, and "
+        "copy the weights: new.set_weights(old.get_weights())",
     )
 
 
@@ -182,9 +219,12 @@ def branching_error(error: Exception) -> UnsupportedModelError:
     )
 
 
-def _without_arrays(text: str) -> str:
-    """A message of Keras, which may print a whole batch, with [...] for it."""
-    return re.sub(r"\[\[.*\]\]", "[...]", text, flags=re.DOTALL)
+def _said(error: Exception) -> str:
+    """A message of Keras in a line: without colours, the arguments of its call, whole batches."""
+    text = str(error).partition("Arguments received by")[0]
+    text = re.sub(r"\x1b\[\d*m", "", text)
+    text = re.sub(r"\[\[.*\]\]", "[...]", text, flags=re.DOTALL)
+    return " ".join(text.split())
 
 
 def _check_single(output: Any) -> None:

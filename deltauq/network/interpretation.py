@@ -74,14 +74,16 @@ def interpret(network: Network, inspection: Inspection, likelihood: Any) -> Inte
     n_outputs = inspection.output.shape[-1]
     if isinstance(likelihood, str) and likelihood == "auto":
         compiled = network.compiled_config()
-        training = read_likelihood(compiled, inspection.link, n_outputs)
+        training = read_likelihood(
+            compiled, inspection.link, n_outputs, keeps_logits=inspection.keeps_logits
+        )
     else:
         training = Training(resolve_likelihood(likelihood, n_outputs=n_outputs))
         if training.likelihood.link == "Exp":
             refuse_rates(training.likelihood, network.compiled_config(), inspection.link)
     found = training.likelihood
     found.check_outputs(n_outputs)
-    _check_link(found, inspection)
+    _check_link(training, inspection)
     if found.link is None:
         network = network.without_link()
     if inspection.positions:
@@ -104,8 +106,12 @@ def logits_and_labels(
         yield compiled(network.params, batch.x), batch.y, batch.weight
 
 
-def _check_link(likelihood: Likelihood, inspection: Inspection) -> None:
-    """Refuse outputs that are not what the likelihood takes, as far as that can be seen."""
+def _check_link(training: Training, inspection: Inspection) -> None:
+    """Refuse outputs that are not what the likelihood takes, as far as that can be seen.
+
+    Outputs that the loss took for logits are logits, be they those of a ReLU.
+    """
+    likelihood = training.likelihood
     if likelihood.link is None or likelihood.link == inspection.link:
         return
     if inspection.link is not None:
@@ -122,7 +128,7 @@ def _check_link(likelihood: Likelihood, inspection: Inspection) -> None:
         and bool(np.all(values >= 0))
         and np.allclose(values.sum(axis=-1), 1.0, atol=1e-4)
     )
-    if inspection.last in _NOT_LOGITS or distribution:
+    if (inspection.last in _NOT_LOGITS and not training.from_logits) or distribution:
         raise UnsupportedModelError(
             "the model's output is neither logits nor a link function that can be traced back",
             expected=f"a last operation that gives logits, or {spoken(likelihood.link)}",

@@ -20,13 +20,16 @@ from deltauq.network.graph import reached_from, read_trace
 from deltauq.network.inspection import (
     ForwardTrace,
     Inspection,
+    batch_size_error,
     branching_error,
     check_output,
     check_rows_independent,
+    keeps_logits,
     random_error,
     read_forward_trace,
     row_spec,
     shape_error,
+    takes_one_batch_size,
 )
 from deltauq.network.link import LINKS, end_of
 from deltauq.network.parameters import Layers, Parameter, lay_out, select
@@ -236,6 +239,8 @@ class Network:
         except DeltaUQError:
             raise
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            if takes_one_batch_size(self.model):
+                raise batch_size_error(error) from error
             raise shape_error(x, error) from error
         check_output(output, self.dtype)
         self._check_repeatable(pieces, x, output, state)
@@ -245,7 +250,14 @@ class Network:
             trace = self._forward_trace(row_spec(x))
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise branching_error(error) from error
-        return Inspection(np.asarray(output), trace.last, trace.link, trace.kinks, trace.mask)
+        return Inspection(
+            np.asarray(output),
+            trace.last,
+            trace.link,
+            trace.kinks,
+            trace.mask,
+            keeps_logits(self.model, output),
+        )
 
     def _check_repeatable(self, pieces: Any, x: Any, output: tf.Tensor, state: Any) -> None:
         again, _ = self._stateless(pieces, x)
@@ -283,13 +295,7 @@ class Network:
         try:
             alone = self.output(pieces, tf.nest.map_structure(lambda leaf: leaf[:1], x))
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            raise UnsupportedModelError(
-                "the model takes batches of one size only",
-                expected="a model that takes any number of rows",
-                received=f"for one row alone: {error}",
-                remedy="build it with Input(shape) rather than batch_shape, without stateful=True, "
-                "and copy the weights",
-            ) from error
+            raise batch_size_error(error) from error
         check_rows_independent(output, alone)
 
 

@@ -313,20 +313,20 @@ def test_label_smoothing_is_read(loss, link, n_outputs):
 @pytest.mark.parametrize(
     ("loss", "link", "n_outputs", "text"),
     [
-        ("sparse_categorical_crossentropy", None, 3, "from_logits=False.*gives logits"),
+        ("sparse_categorical_crossentropy", None, 3, "without from_logits=True.*in a softmax, and"),
         (CCE(from_logits=True), "Softmax", 3, "from_logits=True.*softmax probabilities"),
         (CCE(from_logits=True), None, 1, "a model with one output"),
-        ("binary_crossentropy", None, 1, "from_logits=False.*gives logits"),
+        ("binary_crossentropy", None, 1, "without from_logits=True.*in a sigmoid, and"),
         (BCE(from_logits=True), "Sigmoid", 1, "from_logits=True.*sigmoid probabilities"),
         ("binary_crossentropy", "Softmax", 2, "for a model that ends in a softmax"),
-        ("categorical_crossentropy", "Sigmoid", 2, "for a model that ends in a sigmoid"),
+        ("categorical_crossentropy", "Sigmoid", 2, "ends in a sigmoid.*divides the sigmoids"),
         ("mse", "Softmax", 3, "compiled for a softmax"),
         ("mae", None, 1, "compiled with the loss 'mae'"),
         ("poisson", None, 1, "takes rates.* not end in an exponential.*keras.ops.log"),
         ("poisson", "Softmax", 3, "takes rates.* not end in an exponential.*keras.ops.log"),
         ("sparse_categorical_crossentropy", "Exp", 3, "for a model that ends in an exponential"),
         (None, "Exp", 3, "positive outputs.*likelihood='poisson' for counts, or 'gaussian'"),
-        (CCE(from_logits=True, ignore_class=0), None, 3, "ignores class 0"),
+        (CCE(from_logits=True, ignore_class=0), None, 3, "ignores class 0.*sample_weight"),
         (CCE(from_logits=True, reduction=None), None, 3, "reduced by"),
         (None, None, 1, "one output.*likelihood='binary'"),
     ],
@@ -334,6 +334,19 @@ def test_label_smoothing_is_read(loss, link, n_outputs):
 def test_losses_that_are_refused(loss, link, n_outputs, text):
     with pytest.raises(UnsupportedModelError, match=text):
         read_likelihood(None if loss is None else compiled(loss), link, n_outputs)
+
+
+@pytest.mark.parametrize(
+    "held", [lambda loss: [loss], lambda loss: {"output": loss}], ids=["in a list", "by name"]
+)
+@pytest.mark.parametrize("loss", ["binary_crossentropy", BCE(label_smoothing=0.3)])
+def test_a_loss_in_a_list_or_by_the_outputs_name_is_that_loss(held, loss):
+    config = compiled(loss)
+    wrapped = config | {"loss": held(config["loss"]), "loss_weights": held(1.0)}
+    found = read_likelihood(wrapped, "Sigmoid", 1)
+    assert vars(found.likelihood) == vars(read_likelihood(config, "Sigmoid", 1).likelihood)
+    with pytest.raises(UnsupportedModelError, match="loss_weights"):
+        read_likelihood(wrapped | {"loss_weights": held(2.0)}, "Sigmoid", 1)
 
 
 def test_names_and_functions_become_likelihoods():

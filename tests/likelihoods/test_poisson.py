@@ -75,7 +75,7 @@ def test_rates_without_an_exponential_are_refused_and_the_remedy_works(package, 
     with pytest.raises(UnsupportedModelError, match=r"not end in an exponential.*keras\.ops\.log"):
         fit(model, likelihood=likelihood)
     log = tf.math.log if package is tf_keras else keras.ops.log
-    logs = package.Model(model.inputs, log(model.output))
+    logs = package.Model(model.inputs, log(model.outputs[0]))
     dm = fit(logs, likelihood="poisson")
     np.testing.assert_allclose(dm.predict(X).mean, model(X), rtol=1e-5)
     np.testing.assert_allclose(list(dm.l2_rates.values()), 0.1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import tensorflow as tf
@@ -48,12 +48,24 @@ def adapt(model: Any) -> Adapter:
     if isinstance(model, tf.Module) and callable(model):
         _check_built(model)
         return ModuleAdapter(model)
+    return _refuse(model)
+
+
+def _refuse(model: Any) -> NoReturn:
+    """Refuse what is no model, and say where one is in a wrapper, such as one for scikit-learn."""
+    remedy = (
+        "put a layer into keras.Sequential, and a function into the __call__ of a tf.Module that "
+        "holds its variables"
+    )
+    for name in ("model_", "model"):
+        if isinstance(getattr(model, name, None), (keras.Model, tf.Module)):
+            remedy = f"pass the model that it wraps, which is its attribute {name!r}"
+            break
     raise UnsupportedModelError(
         "the model is not one that can be linearised",
         expected="a built keras.Model, a tf_keras.Model, a tf.Module with a call, or a file",
         received=f"{type(model).__module__}.{type(model).__qualname__}",
-        remedy="put a layer into keras.Sequential, and a function into the __call__ of a tf.Module "
-        "that holds its variables",
+        remedy=remedy,
     )
 
 

@@ -12,6 +12,8 @@ import tensorflow as tf
 from tensorflow.python.checkpoint.graph_view import ObjectGraphView
 from tensorflow.python.trackable.resource import CapturableResource
 
+from deltauq.likelihoods.loss_names import only_loss
+
 __all__ = [
     "Adapter",
     "Values",
@@ -99,9 +101,10 @@ def own_loss(loss: Any, losses: Any) -> dict[str, Any] | None:
     By identity: a function or class may have any name, that of one of Keras' among them.
 
     Args:
-        loss: as it was given to `compile`.
+        loss: as it was given to `compile`, alone, in a list or by the output's name.
         losses: the module of Keras' own.
     """
+    loss = only_loss(loss)
     kind = loss if inspect.isfunction(loss) else type(loss)
     if not callable(loss) or getattr(losses, kind.__name__, None) is kind:
         return None
