@@ -494,7 +494,7 @@ def test_penalties_without_a_rate(penalty, name):
     ("loss", "activation", "text"),
     [
         ("mae", None, "compiled with the loss 'mae'"),
-        ("sparse_categorical_crossentropy", None, "from_logits=False.*gives logits"),
+        ("sparse_categorical_crossentropy", None, "without from_logits=True.*train again"),
         (
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             "softmax",
@@ -510,7 +510,7 @@ def test_penalties_without_a_rate(penalty, name):
 def test_losses_that_are_not_the_likelihood(loss, activation, text):
     m = model(activation=activation)
     m.compile(loss=loss)
-    with raises(UnsupportedModelError, text, r"likelihood=\.\.\. \(one of .*'categorical'"):
+    with raises(UnsupportedModelError, text, "likelihood=|train again"):
         fit(m)
     assert len(fit(m, likelihood="categorical").predict(X)) == 20
 
@@ -536,7 +536,7 @@ def test_inputs_that_the_model_does_not_take():
 
 
 def test_inputs_that_are_no_numbers():
-    with raises(InvalidInputError, "x does not hold numbers", "dtype <U"):
+    with raises(InvalidInputError, "x does not hold numbers", "text, such as 'a'"):
         fit(x=np.array([["a"] * 4] * 20))
 
 

@@ -486,7 +486,8 @@ REFUSED = {
     "category": (lambda: pd.Series(pd.Categorical(Y)), "x does not hold numbers.*category"),
     "missing": (lambda: HOLES, r"x holds missing values.*1 missing values in columns 'age'"),
     "masked": (lambda: np.ma.masked_greater(X, 1.0), "x holds NaN"),
-    "dict of text": (lambda: {"a": ["u"], "b": X}, r"x\['a'\] does not hold numbers"),
+    "dict of text": (lambda: {"a": ["u"], "b": X}, "x does not hold numbers.*'u'|another shape"),
+    "text with a hole": (lambda: [["u", None]] * N, "something else beside text.*None in row 0"),
     "complex": (lambda: X + 1j, "x does not hold numbers.*complex128"),
 }
 
