@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.data.arrays import (
     ArrayInputs,
     as_nest,
     column_names,
-    in_dtype,
-    refuse_text,
 )
 from deltauq.data.frames import columns_named
 from deltauq.errors import InvalidInputError
 
-__all__ = ["ModelInputs", "Stream", "as_inputs", "as_source"]
+__all__ = ["Stream", "as_inputs", "as_source"]
 
 #: Whether shapes of examples' parts, None where not known, are those of single examples.
 _Rule = Callable[[Any, int | None], bool]
@@ -134,75 +129,6 @@ def as_inputs(
     if names is not None and columns is not None:
         return ArrayInputs(as_nest(columns_named(source, names)))
     return ArrayInputs(as_nest(source), columns)
-
-
-@dataclass(frozen=True)
-class ModelInputs:
-    """What a model says of the inputs that it takes; nothing where it says nothing.
-
-    Attributes:
-        rank: the sum of their ranks, batch axes included.
-        numbers_alone: none of them is text.
-        names: of several inputs, each of which is one column.
-        dtypes: of each input by its name, in order.
-    """
-
-    rank: int | None = None
-    numbers_alone: bool = False
-    names: tuple[str, ...] | None = None
-    dtypes: Mapping[str, tf.DType] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, model: Any) -> ModelInputs:
-        """What is known of the inputs of a model of Keras; of any other nothing."""
-        inputs = getattr(model, "inputs", None)
-        if not inputs:
-            return cls()
-        shapes = [tuple(leaf.shape) for leaf in inputs]
-        several = len(inputs) > 1 and all(shape[1:] in ((), (1,)) for shape in shapes)
-        dtypes = {leaf.name: tf.as_dtype(leaf.dtype) for leaf in inputs}
-        return cls(
-            sum(map(len, shapes)),
-            tf.string not in dtypes.values(),
-            tuple(dtypes) if several else None,
-            dtypes,
-        )
-
-    def checked(self, nest: Any) -> Any:
-        """Arrays in which whole numbers are whole, and text is where the model takes it.
-
-        A float that stands for an identity would otherwise be rounded to the model's precision.
-
-        Args:
-            nest: arrays `[N, ...]`, as `as_nest` makes them.
-
-        Raises:
-            InvalidInputError: text for numbers or the reverse, or numbers that are not whole.
-        """
-        declared = self._like(nest)
-        if declared is None:
-            return nest
-        return tf.nest.map_structure(_as_declared, nest, declared)
-
-    def _like(self, nest: Any) -> Any:
-        """The dtypes in the structure of some arrays; None where it is not that of the inputs."""
-        dtypes = list(self.dtypes.values())
-        if isinstance(nest, np.ndarray):
-            return dtypes[0] if len(dtypes) == 1 else None
-        leaves = nest.values() if isinstance(nest, dict) else nest
-        if len(leaves) != len(dtypes) or not all(isinstance(leaf, np.ndarray) for leaf in leaves):
-            return None
-        if isinstance(nest, dict):
-            return dict(self.dtypes) if nest.keys() == self.dtypes.keys() else None
-        return dtypes
-
-
-def _as_declared(leaf: npt.NDArray[Any], dtype: tf.DType) -> npt.NDArray[Any]:
-    """Numbers of any kind for floats; text and whole numbers in the dtype itself."""
-    if not dtype.is_floating:
-        return in_dtype(leaf, dtype)
-    refuse_text("x", leaf)
-    return leaf
 
 
 def _is_example(shapes: Any, rank: int | None) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from deltauq.data.arrays import ArrayInputs, refuse_text
-from deltauq.data.streams import ModelInputs, Stream, as_inputs, as_source
+from deltauq.data.model_inputs import ModelInputs
+from deltauq.data.streams import Stream, as_inputs, as_source
 from deltauq.errors import InvalidInputError
 
 __all__ = ["TrainingData"]
