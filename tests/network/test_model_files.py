@@ -141,10 +141,10 @@ class OwnOfKeras3(keras.losses.Loss):
         return keras.ops.mean((y - p) ** 2, axis=-1)
 
 
-@pytest.mark.parametrize(("name", "said"), [("m.h5", "own"), ("m.keras", "Own"), ("m", "own")])
-def test_a_loss_of_the_users_own_is_known_by_name_only(tmp_path, name, said):
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m"])
+def test_a_loss_of_the_users_own_is_known_by_name_only(tmp_path, name):
     path = saved(dense(loss=Own()), tmp_path / name)
-    with pytest.raises(UnsupportedModelError, match=f"compiled with the loss '{said}"):
+    with pytest.raises(UnsupportedModelError, match=r"compiled with the loss Own\("):
         fit(path)
     fit(path, likelihood="binary")
 
@@ -154,7 +154,7 @@ def test_so_is_one_in_an_h5_of_keras_3(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")])
     model.compile("adam", OwnOfKeras3())
     model.save(tmp_path / "m.h5")
-    with pytest.raises(UnsupportedModelError, match="compiled with the loss 'own_of_keras3"):
+    with pytest.raises(UnsupportedModelError, match=r"compiled with the loss OwnOfKeras3\("):
         fit(tmp_path / "m.h5")
 
 
