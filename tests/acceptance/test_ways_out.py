@@ -116,7 +116,9 @@ def test_outputs_that_the_loss_took_for_probabilities(activation):
         fit(model, y=Y > 0)
 
 
-@pytest.mark.parametrize("held", [lambda loss: [loss], lambda loss: {"z": loss}], ids=str)
+@pytest.mark.parametrize(
+    "held", [lambda loss: [loss], lambda loss: {"z": loss}], ids=["list", "name"]
+)
 def test_one_loss_in_a_list_or_by_name(held):
     loss = "sparse_categorical_crossentropy"
     one, other = (
