@@ -87,12 +87,11 @@ class Opened:
 
     def _columns_of(self, table: DataFrame) -> tuple[DataFrame, list[str]]:
         """A table in the columns of the model's inputs, and the names of its others."""
+        _refuse_tables(self.spec)
         if isinstance(self.spec, dict):
-            _refuse_tables(self.spec)
             found, unused = taken_from(table, tuple(self.spec))
             return numbers_as_floats(found), unused
         if self.columns is None:
-            _refuse_tables(self.spec)
             return numbers_as_floats(table), []
         if self.spec.dtype == "string":
             found, unused = taken_from(table, self.columns)

@@ -21,13 +21,11 @@ class ModelInputs:
 
     Attributes:
         rank: the sum of their ranks, batch axes included.
-        numbers_alone: none of them is text.
         names: of several inputs, each of which is one column.
         dtypes: of each input by its name, in order.
     """
 
     rank: int | None = None
-    numbers_alone: bool = False
     names: tuple[str, ...] | None = None
     dtypes: Mapping[str, tf.DType] = field(default_factory=dict)
 
@@ -42,7 +40,6 @@ class ModelInputs:
         dtypes = {leaf.name: tf.as_dtype(leaf.dtype) for leaf in inputs}
         return cls(
             sum(map(len, shapes)),
-            tf.string not in dtypes.values(),
             tuple(dtypes) if several else None,
             dtypes,
         )
@@ -60,6 +57,8 @@ class ModelInputs:
         """
         declared = self._like(nest)
         if declared is None:
+            if self.dtypes and tf.string not in self.dtypes.values():
+                tf.nest.map_structure(lambda leaf: refuse_text("x", leaf), nest)
             return nest
         return tf.nest.map_structure(_as_declared, nest, declared)
 

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import tensorflow as tf
-
-from deltauq.data.arrays import ArrayInputs, refuse_text
+from deltauq.data.arrays import ArrayInputs
 from deltauq.data.model_inputs import ModelInputs
 from deltauq.data.streams import Stream, as_inputs, as_source
 from deltauq.errors import InvalidInputError
@@ -80,7 +78,5 @@ class TrainingData:
         taken = ModelInputs.of(model)
         x = as_inputs(self.x, rank=taken.rank, names=taken.names)
         if isinstance(x, ArrayInputs):
-            if taken.numbers_alone:
-                tf.nest.map_structure(lambda leaf: refuse_text("x", leaf), x.nest)
             x = replace(x, nest=taken.checked(x.nest))
         return replace(self, x=x)

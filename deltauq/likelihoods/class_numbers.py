@@ -112,14 +112,11 @@ def yes_or_no(y: Array, n_labels: int) -> Array:
     Raises:
         InvalidInputError: another shape, text, or numbers outside of [0, 1].
     """
-    wide = y[:, None] if y.ndim == 1 and n_labels == 1 else y
-    numeric = wide.dtype.kind in "fiub"
-    if wide.ndim != 2 or wide.shape[1] != n_labels or not numeric:
-        shape = "[N] or [N, 1]" if n_labels == 1 else f"[N, {n_labels}]"
+    wide = _beside_outputs(y, n_labels)
+    if wide is None:
         raise InvalidInputError(
             "y does not hold labels of yes or no",
-            expected=f"numbers from 0 to 1 of shape {shape}, as the model has {n_labels} sigmoid "
-            f"{'output' if n_labels == 1 else 'outputs'}",
+            expected=f"numbers from 0 to 1 of {_shape_beside(n_labels, 'sigmoid output')}",
             received=f"dtype {y.dtype}, shape {list(y.shape)}",
             remedy="for names of two classes number them with sklearn.preprocessing.LabelEncoder",
         )
@@ -146,13 +143,11 @@ def numbers_of_outputs(y: Array, n_outputs: int) -> Array:
     Raises:
         InvalidInputError: another shape, text, NaN or infinity.
     """
-    wide = y[:, None] if y.ndim == 1 and n_outputs == 1 else y
-    if wide.ndim != 2 or wide.shape[1] != n_outputs or wide.dtype.kind not in "fiub":
-        shape = "[N] or [N, 1]" if n_outputs == 1 else f"[N, {n_outputs}]"
+    wide = _beside_outputs(y, n_outputs)
+    if wide is None:
         raise InvalidInputError(
             "y does not hold the numbers that the model predicts",
-            expected=f"numbers of shape {shape}, as the model has {n_outputs} "
-            f"{'output' if n_outputs == 1 else 'outputs'}",
+            expected=f"numbers of {_shape_beside(n_outputs, 'output')}",
             received=f"dtype {y.dtype}, shape {list(y.shape)}",
         )
     if not np.all(np.isfinite(wide)):
@@ -163,6 +158,20 @@ def numbers_of_outputs(y: Array, n_outputs: int) -> Array:
             remedy="impute or drop those rows before; deltauq never drops any",
         )
     return wide.astype(np.float64)
+
+
+def _beside_outputs(y: Array, n_outputs: int) -> Array | None:
+    """Labels `[N, C]`, one for every output; None for another shape, and where they are text."""
+    wide = y[:, None] if y.ndim == 1 and n_outputs == 1 else y
+    fits = wide.ndim == 2 and wide.shape[1] == n_outputs and wide.dtype.kind in "fiub"
+    return wide if fits else None
+
+
+def _shape_beside(n_outputs: int, output: str) -> str:
+    """What an error says of the shape of labels beside so many outputs of this name."""
+    if n_outputs == 1:
+        return f"shape [N] or [N, 1], as the model has 1 {output}"
+    return f"shape [N, {n_outputs}], as the model has {n_outputs} {output}s"
 
 
 def check_smoothing(label_smoothing: Any) -> float:
