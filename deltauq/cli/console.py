@@ -82,6 +82,8 @@ def pairs_table(title: str, facts: Mapping[str, Any]) -> Table:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
         shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
+        if isinstance(value, list):
+            shown = "; ".join(value) or "none"
         table.add_row(name.replace("_", " "), escape(shown))
     return table
 

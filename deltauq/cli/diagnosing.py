@@ -62,7 +62,8 @@ def diagnose(
     )
     found = replace(found, findings=tuple(map(_told, found.findings)))
     findings = [asdict(finding) for finding in found.findings]
-    say({"ok": found.ok, "findings": findings}, found, as_json=as_json)
+    summary = {"ok": found.ok, "findings": findings, "advice": found.advice}
+    say(summary, found, as_json=as_json)
     if polish is not None:
         _write_polished(found, polish)
     if not found.ok:

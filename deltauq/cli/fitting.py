@@ -120,6 +120,7 @@ def _facts(method: DeltaMethod) -> dict[str, Any]:
         "l2": rates[0] if len(rates) == 1 else range_of(rates),
         "gradient_ratio": method.stationarity.ratio,
         "standard_errors_to_minimum": method.stationarity.shift,
+        "caveats": [each.in_short for each in method.caveats],
         "seconds": method.fit_seconds,
     }
 

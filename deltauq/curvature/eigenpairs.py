@@ -11,7 +11,7 @@ import numpy as np
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.solvers import bound_columns, make_solver, solver_columns
-from deltauq.errors import ConvergenceWarning, InvalidInputError, check_count, warn
+from deltauq.errors import InvalidInputError, check_count
 from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
 
 __all__ = [
@@ -24,13 +24,9 @@ __all__ = [
     "eigenpairs",
     "is_dense",
     "resolving",
-    "warn_beyond_precision",
 ]
 
 Rank = int | Literal["auto", "full"]
-
-#: Rounding of the largest curvature, in units of the L2 rate, above which `fit` warns.
-_RESOLUTION = 0.1
 
 #: Largest P for which [P, P] matrices are formed (three of them in float64: 10 GB at 20,000).
 DENSE_LIMIT = 20_000
@@ -259,20 +255,3 @@ def _dense(operator: CurvatureOperator) -> Eigenpairs:
         converged=True,
         left_out=NormBound(0.0, 0.0, 0.0, 0),
     )
-
-
-def warn_beyond_precision(pairs: Eigenpairs, epsilon: float) -> None:
-    """Warn where the largest curvature leaves L2 without digits of its own.
-
-    Args:
-        pairs: in the prior's metric.
-        epsilon: the network's machine epsilon.
-    """
-    largest = float(pairs.values[0]) if pairs.rank else 0.0
-    if not largest * epsilon <= _RESOLUTION:
-        warn(
-            f"the largest curvature is {largest:.1g} times the L2 rate, and the model's precision "
-            f"resolves 1 part in {1 / epsilon:.1g}: directions that L2 matters for drown in "
-            "rounding. Scale the inputs, raise l2, or build the model in float64.",
-            ConvergenceWarning,
-        )

@@ -216,7 +216,11 @@ def _indefinite_covariance(
             "smallest",
             remedy="pass a larger rank, or negative_curvature='project'",
         )
-    _require_positive(pairs.values + 1.0, epsilon)
+    _require_positive(
+        pairs.values + 1.0,
+        epsilon,
+        "raise l2, train further, or use negative_curvature='project', curvature='ggn' or 'opg'",
+    )
     weights = 1.0 / (pairs.values + 1.0)
     if complete:
         low, middle, high = 0.0, 0.0, 0.0
@@ -268,7 +272,13 @@ def dense_covariance(
     precision = (pairs.vectors * pairs.values) @ pairs.vectors.T
     precision[np.diag_indices_from(precision)] += penalised
     values, vectors = np.linalg.eigh(precision)
-    _require_positive(values, epsilon)
+    _require_positive(
+        values,
+        epsilon,
+        "give every variable an L2 rate: l2='tune' chooses one from the training data, l2=... "
+        "takes the rate to assume. Without L2 the data must determine every parameter, and they "
+        "never determine the last bias of a softmax",
+    )
     spectrum = LowRank(1.0 / values, 0.0)
     return ParameterCovariance(vectors, spectrum, scale, n_examples, (spectrum, spectrum))
 
@@ -355,7 +365,7 @@ def _smallest_told(values: Array, epsilon: float) -> float:
     return 10 * np.sqrt(len(values)) * epsilon * float(np.max(np.abs(values)))
 
 
-def _require_positive(values: Array, epsilon: float) -> None:
+def _require_positive(values: Array, epsilon: float, remedy: str) -> None:
     """Refuse eigenvalues of the precision that are not above what rounding can tell from 0."""
     rounding = _smallest_told(values, epsilon)
     if not is_positive(values, epsilon):
@@ -364,9 +374,7 @@ def _require_positive(values: Array, epsilon: float) -> None:
             expected=f"eigenvalues above {rounding:.1g}, what rounding can tell from 0",
             received=f"a smallest eigenvalue of {np.min(values):.3g} (the largest is "
             f"{np.max(values):.3g}), in the metric where L2 is 1",
-            remedy="give every variable an L2 rate (the last bias of a softmax without one is "
-            "never determined by data), raise l2, train further, or leave the exact Hessian for "
-            "'ggn' or 'opg'",
+            remedy=remedy,
         )
 
 

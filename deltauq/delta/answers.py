@@ -19,14 +19,14 @@ from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import Weighting
 from deltauq.delta.calibration import calibration_rows
-from deltauq.delta.covariances import with_meat
+from deltauq.delta.caveats import Caveat
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.marginal_likelihood import Evidence, TunedL2, log_marginal_likelihood, tune_l2
-from deltauq.delta.minimum_distance import with_shift
+from deltauq.delta.marginal_likelihood import Evidence, TunedL2, log_marginal_likelihood
 from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.refinement import check_refinable, refine, row_copies
 from deltauq.delta.settings import Settings
+from deltauq.delta.steps import tuned_fit
 from deltauq.errors import NotFittedError, check_share
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Eigenpairs
@@ -245,8 +245,7 @@ class Answers:
                 batch_size=inputs.batch_size,
                 mask=problem.linearization.mask,
             )
-        tuned, fitted = tune_l2(fitted, held_out)
-        self._fitted = with_shift(with_meat(fitted, fitted.settings.storage()))
+        tuned, self._fitted = tuned_fit(fitted, fitted.settings.storage(), held_out)
         return tuned
 
     @contextmanager
@@ -319,6 +318,14 @@ class Answers:
     def stationarity(self) -> Stationarity:
         """How near the weights are to the cost's minimum: its gradient, and a step's `shift`."""
         return self._require_fitted("stationarity").stationarity
+
+    @property
+    def caveats(self) -> tuple[Caveat, ...]:
+        """What to know before these standard errors are believed, the gravest first; may be empty.
+
+        `fit` warns once of all of them; each has its `text`, in full, and is kept by `save`.
+        """
+        return self._require_fitted("caveats").caveats
 
     @property
     def n_examples(self) -> float:

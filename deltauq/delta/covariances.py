@@ -17,7 +17,7 @@ from deltauq.curvature.sandwich import sandwich_covariance
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
-from deltauq.delta.solving import meat_pairs
+from deltauq.delta.solving import solve_meat
 from deltauq.linalg import Eigenpairs, Storage
 
 __all__ = ["covariance_of", "weight_covariance", "with_meat"]
@@ -25,9 +25,14 @@ __all__ = ["covariance_of", "weight_covariance", "with_meat"]
 
 def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
     """A fit with the covariance of the weights, where that is more than an inverse."""
-    meat = meat_pairs(fitted, storage)
+    solution = solve_meat(fitted, storage)
+    meat, caveats = (None, ()) if solution is None else solution
     covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, meat, storage)
-    return replace(fitted, covariance=covariance.with_noise(fitted.covariance.noise))
+    return replace(
+        fitted,
+        covariance=covariance.with_noise(fitted.covariance.noise),
+        caveats=fitted.caveats + caveats,
+    )
 
 
 def weight_covariance(

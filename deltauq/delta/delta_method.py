@@ -15,6 +15,7 @@ from deltauq.data.batch_reader import PassListener
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind
 from deltauq.delta.answers import Answers
+from deltauq.delta.caveats import tell
 from deltauq.delta.files.fits import Saved, load_fit, save_fit
 from deltauq.delta.files.saved_model import export_fit
 from deltauq.delta.fitted import Fitted
@@ -84,6 +85,8 @@ class DeltaMethod(Answers):
     Attributes:
         eigenpairs: of the mean data curvature, an `Eigenpairs`.
         covariance: of the parameters, a `tf.linalg.LinearOperator` `[P, P]`.
+        caveats: what to know before the standard errors are believed, in one place, each with its
+            `subject`, `in_short` and `text`.
         stationarity: how nearly the cost's gradient vanishes at the weights.
         n_examples: N, the training examples: the sum of their counts, where those are weights,
             without what is masked.
@@ -153,6 +156,8 @@ class DeltaMethod(Answers):
             pairs = self._fitted.pairs
             weighted = "" if self.weighting == "none" else f" (weights: {self.weighting})"
             fit = f"N = {self.n_examples:g}{weighted}, K = {pairs.rank} of P = {pairs.n_params}"
+            if self.caveats:
+                fit += f"; caveats: {', '.join(each.subject for each in self.caveats)}"
         return f"DeltaMethod({name}, {self.curvature}: {fit})"
 
     def fit(
@@ -192,6 +197,7 @@ class DeltaMethod(Answers):
             fitted = fit_problem(shown, settings, storage)
         problem = fitted.problem.with_listener(PassListener())  # the display is closed
         self._fitted = replace(fitted, problem=problem, seconds=time.monotonic() - started)
+        tell(fitted.caveats)
         return self
 
     def save(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deltauq.curvature.cost import DataCost, Stationarity
 from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.delta.caveats import Caveat
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError
@@ -35,6 +36,7 @@ class Fitted:
         measured: the data's part of the cost at the weights; None in a fit from a file.
         rounded: the eigenvectors were kept in fewer bits, so that what rests on them being those of
             the curvature itself is no longer certain.
+        caveats: what to know before the standard errors are believed, the gravest first.
     """
 
     problem: Problem
@@ -46,6 +48,7 @@ class Fitted:
     mean_weight: float = 1.0
     measured: DataCost | None = None
     rounded: bool = False
+    caveats: tuple[Caveat, ...] = ()
 
     @property
     def eigenpairs(self) -> Eigenpairs:

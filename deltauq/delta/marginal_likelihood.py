@@ -19,7 +19,7 @@ from deltauq.curvature.sandwich import common_basis
 from deltauq.data.batches import Batch
 from deltauq.delta.covariances import covariance_of, weight_covariance
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.solving import freedom_of, meat_pairs
+from deltauq.delta.solving import freedom_of, solve_meat
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.linalg import Eigenpairs, Storage, quadratic_diagonals
 from deltauq.network.jacobians import Workspace
@@ -85,6 +85,13 @@ class TunedL2:
     factors: Array
     values: Array
     note: str
+
+    @property
+    def in_short(self) -> str:
+        """What was chosen, in some words."""
+        if self.rate is None:
+            return f"the L2 rates were multiplied by {self.factor:.3g} after training"
+        return f"the L2 rate, {self.rate:.3g}, was chosen after training"
 
 
 def log_marginal_likelihood(fitted: Fitted) -> Evidence:
@@ -317,7 +324,8 @@ def _at_factors(fitted: Fitted, factors: Array) -> tuple[Array, list[ParameterCo
     An inverse has its eigenvectors at any rate. A sandwich has others at each, but all of them in
     the span of its bread's vectors and its meat's, in which it is left.
     """
-    meat, pairs = meat_pairs(fitted, Storage()), fitted.pairs
+    solution, pairs = solve_meat(fitted, Storage()), fitted.pairs
+    meat = None if solution is None else solution.pairs
     basis = None if meat is None else common_basis(pairs.vectors, meat.vectors)
     covariances = [
         weight_covariance(

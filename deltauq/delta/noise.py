@@ -8,11 +8,12 @@ import numpy as np
 
 from deltauq.curvature.effective_parameters import Freedom, effective_parameters
 from deltauq.curvature.noise_interval import NoiseRange, noise_range
+from deltauq.delta.caveats import Caveat
 from deltauq.delta.covariances import covariance_of
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.sampled_effective_parameters import sampled_effective_parameters
 from deltauq.delta.solving import freedom_of
-from deltauq.errors import ConvergenceWarning, InvalidInputError, warn
+from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs
 
 __all__ = ["before_noise", "with_unbiased_noise"]
@@ -47,7 +48,7 @@ def with_unbiased_noise(fitted: Fitted) -> Fitted:
             remedy="give the variance, likelihood=deltauq.likelihoods.Gaussian(noise=...), or more "
             "L2",
         )
-    _warn_if_open(fitted, noise, gamma, freedom.n_observations)
+    caveats = (_unbounded(fitted, gamma, freedom.n_observations),) if noise.is_open else ()
     likelihood = problem.likelihood.with_noise(noise.factor * problem.likelihood.noise_variance())
     unit = noise.factor if likelihood.scaled_by_noise else 1.0
     noisier = problem.with_likelihood(likelihood, problem.rates / unit)
@@ -62,6 +63,7 @@ def with_unbiased_noise(fitted: Fitted) -> Fitted:
         covariance=covariance_of(noisier, fitted.settings, pairs).with_noise(noise),
         stationarity=measured.beside(noisier.rates)[0],
         measured=measured,
+        caveats=fitted.caveats + caveats,
     )
 
 
@@ -110,16 +112,14 @@ def _at_noise(fitted: Fitted, freedom: Freedom, noise: NoiseRange) -> Eigenpairs
     )
 
 
-def _warn_if_open(
-    fitted: Fitted, noise: NoiseRange, gamma: tuple[float, float], n_observations: float
-) -> None:
-    if noise.is_open:
-        warn(
-            f"the noise has no upper bound: {fitted.pairs.rank} eigenpairs of the "
-            f"{fitted.settings.curvature} leave open whether the data determine {gamma[0]:.4g} or "
-            f"{gamma[1]:.4g} parameters, and there are {n_observations:g} observed "
-            "numbers. So std_bounds have no upper end, and the noise that is used may be too "
-            "small or up to twice the least. Ask for a larger rank or rank='full', more l2, or "
-            "give the variance, likelihood=deltauq.likelihoods.Gaussian(noise=...).",
-            ConvergenceWarning,
-        )
+def _unbounded(fitted: Fitted, gamma: tuple[float, float], n_observations: float) -> Caveat:
+    return Caveat(
+        "noise",
+        "the noise has no upper bound",
+        f"the noise has no upper bound: {fitted.pairs.rank} eigenpairs of the "
+        f"{fitted.settings.curvature} leave open whether the data determine {gamma[0]:.4g} or "
+        f"{gamma[1]:.4g} parameters, and there are {n_observations:g} observed numbers. So "
+        "std_bounds have no upper end, and the noise that is used may be too small or up to twice "
+        "the least. Ask for a larger rank or rank='full', more l2, or give the variance, "
+        "likelihood=deltauq.likelihoods.Gaussian(noise=...).",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.effective_parameters import Freedom
@@ -11,21 +11,36 @@ from deltauq.curvature.eigenpairs import (
     automatic_eigenpairs,
     eigenpairs,
     resolving,
-    warn_beyond_precision,
 )
 from deltauq.curvature.rank_curve import TailWidth
 from deltauq.delta.calibration import calibration_rows
+from deltauq.delta.caveats import Caveat
 from deltauq.delta.fitted import Fitted
+from deltauq.delta.judging import beyond_precision
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
-from deltauq.errors import ConvergenceWarning, warn
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["bread_and_meat", "freedom_of", "make_operator", "meat_pairs", "needs_meat", "solve"]
+__all__ = [
+    "Solution",
+    "bread_and_meat",
+    "freedom_of",
+    "make_operator",
+    "needs_meat",
+    "solve",
+    "solve_meat",
+]
 
 #: What is left of the trace, in L2 rates and of the whole, that rounding or nothing explains.
 _LEFT, _TRACE_ROUNDING = 0.01, 3e-6
+
+
+class Solution(NamedTuple):
+    """Eigenpairs, and where they are other or fewer than was asked for, what to know of that."""
+
+    pairs: Eigenpairs
+    caveats: tuple[Caveat, ...]
 
 
 def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
@@ -42,7 +57,7 @@ def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureO
     return kind(problem.network, problem.likelihood, data, **options)
 
 
-def solve(problem: Problem, settings: Settings, storage: Storage) -> Eigenpairs:
+def solve(problem: Problem, settings: Settings, storage: Storage) -> Solution:
     """The eigenpairs that were asked for; of a sandwich those of its bread."""
     return _eigenpairs(problem, settings, settings.kind.bread, storage)
 
@@ -70,14 +85,16 @@ def needs_meat(problem: Problem, settings: Settings) -> bool:
     return settings.kind.is_sandwich or problem.likelihood.of_scores is not problem.likelihood
 
 
-def meat_pairs(fitted: Fitted, storage: Storage) -> Eigenpairs | None:
+def solve_meat(fitted: Fitted, storage: Storage) -> Solution | None:
     """Eigenpairs of the meat of a sandwich; None where the covariance is none."""
     problem, settings, pairs = fitted.problem, fitted.settings, fitted.pairs
     if not needs_meat(problem, settings):
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
     scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
-    return _eigenpairs(scores, settings, settings.kind.meat_or_bread, storage, rank)
+    pairs, caveats = _eigenpairs(scores, settings, settings.kind.meat_or_bread, storage, rank)
+    rounding = beyond_precision(pairs, problem.epsilon)
+    return Solution(pairs, caveats if rounding is None else (*caveats, rounding))
 
 
 def freedom_of(problem: Problem, settings: Settings) -> Freedom:
@@ -107,48 +124,50 @@ def _eigenpairs(
     kind: type[CurvatureOperator],
     storage: Storage,
     rank: Rank | None = None,
-) -> Eigenpairs:
+) -> Solution:
     """As many pairs as the settings ask for, or `rank` where another matrix has decided."""
     operator = make_operator(problem, kind)
     ends = "largest" if operator.positive_semidefinite else settings.ends
     rank = settings.rank if rank is None else rank
     if rank == "auto":
-        pairs = _automatic_eigenpairs(problem, settings, operator, ends, storage)
-    else:
-        pairs = eigenpairs(
-            operator,
-            rank,
-            ends=ends,
-            bounds=settings.bounds,
-            seed=settings.seed,
-            storage=storage,
-        )
-        if not pairs.converged:
-            warn(
-                f"the {rank} eigenpairs of the {settings.curvature} did not all "
-                f"converge: {pairs.rank} are good enough and are used, the rest belongs to the "
-                "tail. Ask for a smaller rank, or use curvature='ggn'.",
-                ConvergenceWarning,
-            )
-        if settings.rank != "auto":
-            _warn_if_cut(pairs, rank, settings, problem.network.dtype)
-    warn_beyond_precision(pairs, problem.epsilon)
-    return pairs
+        return _automatic_eigenpairs(problem, settings, operator, ends, storage)
+    pairs = eigenpairs(
+        operator, rank, ends=ends, bounds=settings.bounds, seed=settings.seed, storage=storage
+    )
+    caveats = []
+    if not pairs.converged:
+        caveats.append(_not_converged(pairs, rank, settings))
+    elif settings.rank != "auto" and _is_cut(pairs, rank):
+        caveats.append(_cut(pairs, rank, settings, problem.network.dtype))
+    return Solution(pairs, tuple(caveats))
 
 
-def _warn_if_cut(pairs: Eigenpairs, rank: Rank, settings: Settings, dtype: str) -> None:
-    """Say when rounding, not the data, is why there are fewer pairs than were asked for."""
-    if rank == "full" or pairs.rank == rank or not pairs.converged or pairs.trace is None:
-        return
-    left = pairs.remainder or 0.0
-    if not left <= max(_LEFT, _TRACE_ROUNDING * pairs.trace):
-        warn(
-            f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {rank} that "
-            f"were asked for: the next ones drown in the rounding of {dtype}. What they leave, "
-            f"{left:.2g} L2 rates of the trace, belongs to the tail and to the bounds: "
-            f"{resolving(dtype)} keeps more.",
-            ConvergenceWarning,
-        )
+def _not_converged(pairs: Eigenpairs, rank: Rank, settings: Settings) -> Caveat:
+    return Caveat(
+        "rank",
+        f"{pairs.rank} of {rank} eigenpairs of the {settings.curvature} converged",
+        f"the {rank} eigenpairs of the {settings.curvature} did not all converge: {pairs.rank} are "
+        "good enough and are used, the rest belongs to the tail. Ask for a smaller rank, or use "
+        "curvature='ggn'.",
+    )
+
+
+def _is_cut(pairs: Eigenpairs, rank: Rank) -> bool:
+    """Whether rounding, not the data, is why there are fewer pairs than were asked for."""
+    if rank == "full" or pairs.rank == rank or pairs.trace is None:
+        return False
+    return not (pairs.remainder or 0.0) <= max(_LEFT, _TRACE_ROUNDING * pairs.trace)
+
+
+def _cut(pairs: Eigenpairs, rank: Rank, settings: Settings, dtype: str) -> Caveat:
+    kept = f"{pairs.rank} eigenpairs of the {settings.curvature} are kept of the {rank} that were"
+    return Caveat(
+        "rank",
+        f"{kept} asked for",
+        f"{kept} asked for: the next ones drown in the rounding of {dtype}. What they leave, "
+        f"{pairs.remainder or 0.0:.2g} L2 rates of the trace, belongs to the tail and to the "
+        f"bounds: {resolving(dtype)} keeps more.",
+    )
 
 
 def _automatic_eigenpairs(
@@ -157,7 +176,7 @@ def _automatic_eigenpairs(
     operator: CurvatureOperator,
     ends: Ends,
     storage: Storage,
-) -> Eigenpairs:
+) -> Solution:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     rows = calibration_rows(problem, settings.memory_limit)
     knows_noise = not problem.estimates_noise or not operator.positive_semidefinite
@@ -173,11 +192,11 @@ def _automatic_eigenpairs(
         seed=settings.seed,
         storage=storage,
     )
-    if why_no_more is not None:
-        warn(
-            f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, which "
-            f"leave {width(pairs):.1%} of the median standard error open, above "
-            f"rank_tol={settings.rank_tol:.1%}: {why_no_more}.",
-            ConvergenceWarning,
-        )
-    return pairs
+    if why_no_more is None:
+        return Solution(pairs, ())
+    stopped = (
+        f"rank='auto' stopped at {pairs.rank} eigenpairs of the {settings.curvature}, which leave "
+        f"{width(pairs):.1%} of the median standard error open"
+    )
+    above = f"above rank_tol={settings.rank_tol:.1%}"
+    return Solution(pairs, (Caveat("rank", stopped, f"{stopped}, {above}: {why_no_more}."),))

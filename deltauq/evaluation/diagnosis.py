@@ -101,6 +101,18 @@ class Diagnosis(Shown):
         """Whether there is no warning and no error among the findings."""
         return all(finding.level in ("ok", "note") for finding in self.findings)
 
+    @property
+    def advice(self) -> str:
+        """What to do next, in a sentence."""
+        if any(finding.level == "error" for finding in self.findings):
+            return "Mend the errors first: there can be no standard errors before."
+        tune = ""
+        if any(finding.level == "warning" for finding in self.of("l2")):
+            tune = " with the L2 rate 'tune', which has one chosen from the training data"
+        return (
+            f"The model can be fitted as it is{tune}; `caveats` of the fit has all to know of it."
+        )
+
     def of(self, subject: str) -> tuple[Finding, ...]:
         """Findings on one subject, such as "l2", in their order."""
         return tuple(finding for finding in self.findings if finding.subject == subject)
@@ -139,12 +151,12 @@ class Diagnosis(Shown):
         """Tables for a terminal: `rich.print(diagnosis)`."""
         from rich.console import Group
 
-        tables = [_findings_table(self.findings)]
+        tables: list[Any] = [_findings_table(self.findings)]
         if self.rates:
             tables.append(_rates_table(self.rates))
         if self.costs:
             tables.append(_costs_table(self.costs))
-        return Group(*tables)
+        return Group(*tables, self.advice)
 
 
 def diagnose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from deltauq.report.blocks import Block, Callout, Column, Heading, Section, Table, Text
+from deltauq.report.blocks import Block, Bullets, Callout, Column, Heading, Section, Table, Text
 from deltauq.report.material import Material
 from deltauq.report.words import NBSP, curvature_name, number
 
@@ -51,6 +51,12 @@ def fitness(study: Material) -> Section | None:
         verdict = stationarity_verdict(study)
         note = _stationarity_sentence(study)
         blocks.append(Callout(f"The weights: {verdict}.", _VERDICTS.get(verdict, ""), note))
+    if study.caveats:
+        items = [
+            (f"{each.in_short[:1].upper()}{each.in_short[1:]}.", each.text)
+            for each in study.caveats
+        ]
+        blocks += [Heading("Caveats of the fit"), Bullets(items)]
     if study.diagnosis is not None:
         blocks += _diagnosed(study.diagnosis)
     return Section("Is the model fit for it?", blocks) if blocks else None
@@ -95,7 +101,7 @@ def _diagnosed(diagnosis: Diagnosis) -> list[Block]:
     columns += [Column(title, "prose") for title in ("Found", "Why it matters", "What to do")]
     blocks: list[Block] = [
         Heading("The diagnosis"),
-        Text(diagnosis_sentence(diagnosis)),
+        Text(f"{diagnosis_sentence(diagnosis)} {diagnosis.advice}"),
         Table(
             "What the diagnosis found",
             columns,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deltauq.curvature.cost import Stationarity
 from deltauq.data.weights import Weighting
+from deltauq.delta.caveats import Caveat
 from deltauq.errors import InvalidInputError
 from deltauq.evaluation.comparison import Comparison, Run
 from deltauq.plots.points import counted, output_names
@@ -49,6 +50,7 @@ class Material:
         spectrum_l2: the rate in the eigenvalues' unit, beside the mean negative log-likelihood.
         tail: what stands for the eigenpairs left out, as of `DeltaMethod`.
         negative_curvature: what was done with it, as of `DeltaMethod`.
+        caveats: of the fit, as of `DeltaMethod`.
         diagnosis: of the model on its training data.
         comparison: of several curvatures.
         rows: numbers of the predictions that are shown, out of all that were given `[N]`: those
@@ -72,6 +74,7 @@ class Material:
     spectrum_l2: float | None = None
     tail: str | None = None
     negative_curvature: str = "project"
+    caveats: tuple[Caveat, ...] = ()
     diagnosis: Diagnosis | None = None
     comparison: Comparison | None = None
     rows: Array = field(init=False, default_factory=lambda: np.arange(0))

@@ -93,6 +93,7 @@ class Study(Material):
             spectrum_l2=None if rate is None else rate / likelihood.dispersion(dm.n_outputs),
             tail=settings.tail,
             negative_curvature=settings.negative_curvature,
+            caveats=dm.caveats,
             diagnosis=diagnosis,
             comparison=comparison,
         )

@@ -20,6 +20,7 @@ from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.data.batches import spec_of
 from deltauq.data.record import DataRecord
+from deltauq.delta.caveats import Caveat
 from deltauq.delta.files import artifact
 from deltauq.delta.files.rounding import restored, round_covariance, round_pairs, rounded
 from deltauq.delta.fitted import Fitted
@@ -103,6 +104,7 @@ def save_fit(
         "seconds": fitted.seconds,
         "mean_weight": fitted.mean_weight,
         "rounded": fitted.rounded,
+        "caveats": [asdict(caveat) for caveat in fitted.caveats],
         "vectors_dtype": vectors_dtype,
         "data": _pack_data(fitted, arrays),
     }
@@ -145,6 +147,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
         facts["seconds"],
         facts.get("mean_weight", 1.0),  # earlier files did not say
         rounded=facts["rounded"],
+        caveats=tuple(Caveat(**caveat) for caveat in facts.get("caveats", ())),
     )
     return network.model, fitted, settings
 

@@ -1,0 +1,115 @@
+"""What the figures of a fit say against its standard errors: the caveats that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from deltauq.curvature.flatness import SMOOTHING
+from deltauq.delta.caveats import Caveat, in_order
+from deltauq.delta.fitted import Fitted
+from deltauq.linalg import Eigenpairs
+from deltauq.network.l2 import range_of
+
+__all__ = ["beyond_precision", "judged"]
+
+#: Sum of all eigenvalues in L2 rates, up to which no standard error is a percent from L2's own.
+_NOTHING = 0.01
+
+#: Rounding of the largest curvature, in units of the L2 rate, above which L2 has too few digits.
+_RESOLUTION = 0.1
+
+
+def judged(fitted: Fitted) -> Fitted:
+    """A fit with the caveats that follow from its figures, beside those of its computation."""
+    rounding = beyond_precision(fitted.pairs, fitted.problem.epsilon)
+    found = [_far(fitted), _flat(fitted), _nothing_learned(fitted), rounding]
+    return replace(fitted, caveats=in_order([*fitted.caveats, *filter(None, found)]))
+
+
+def _far(fitted: Fitted) -> Caveat | None:
+    """Where a step to the minimum would move predictions by more than their standard errors."""
+    found = fitted.stationarity
+    if not found.is_far:
+        return None
+    rate = range_of(fitted.problem.rates * fitted.problem.dispersion)
+    way_out = (
+        f"The L2 rate, {rate}, was chosen after training: train further with it, as diagnose does "
+        f"with l2={rate} and polish=True."
+        if fitted.settings.tunes_l2
+        else f"Check that the L2 rate, {rate}, is what the model was trained with; or train "
+        "further, as diagnose does with polish=True."
+    )
+    return Caveat(
+        "minimum",
+        "the weights are far from a minimum of the cost (a step to it would move predictions by "
+        f"{found.shift_range} of their standard errors)",
+        "the weights are far from a minimum of the cost: a step to it would move the predictions "
+        f"of training inputs by {found.shift_range} of their standard errors (median), and these "
+        f"describe a minimum. The gradient norm is {found.gradient_norm:.3g} (of its parts, data "
+        f"{found.data_norm:.3g}, L2 {found.l2_norm:.3g}). {way_out}",
+    )
+
+
+def _flat(fitted: Fitted) -> Caveat | None:
+    """What a loss that is flat at part of the data makes of standard errors, where it does."""
+    flatness, kind = fitted.problem.flatness, fitted.settings.kind
+    if flatness is None or kind.is_sandwich or not flatness.matters:
+        return None
+    flat = f"the loss has a slope and no curvature at {flatness.share} of the training data"
+    factor = flatness.factor**2 if kind.made_of_scores else flatness.factor
+    sandwich = (
+        f"curvature='sandwich' gives standard errors about {factor:.2g} times these"
+        if np.isfinite(factor)
+        else "curvature='sandwich' is refused"
+    )
+    return Caveat(
+        "loss",
+        flat,
+        f"{flat}. curvature='{kind.name}' takes it for the negative log-likelihood of the labels, "
+        "scale and all: its standard errors are right where it is that (of |e| for labels with "
+        f"Laplace noise of scale one), and not otherwise; {sandwich}. For a loss that only "
+        f"describes what was minimised, {SMOOTHING}.",
+    )
+
+
+def _nothing_learned(fitted: Fitted) -> Caveat | None:
+    """Where the covariance is that of L2 alone, for want of curvature in the data."""
+    pairs = fitted.pairs
+    if not np.all(fitted.problem.rates > 0) or (pairs.trace is None and pairs.left_out is None):
+        return None
+    most = pairs.n_params * pairs.left_out.bound if pairs.left_out else np.inf
+    left = min(most, np.inf if pairs.remainder is None else pairs.remainder)
+    learned = float(np.sum(np.maximum(pairs.values, 0.0))) + left
+    if learned > _NOTHING:
+        return None
+    return Caveat(
+        "data",
+        "the data say next to nothing of the weights",
+        "the data say next to nothing of the weights: all their curvature together is "
+        f"{learned:.2g} times the L2 rate, so that the standard errors are those that L2 alone "
+        "gives. Either the loss is flat at the training data (probabilities of 0 and 1 to "
+        "rounding, or a margin that every example keeps), or the L2 rate is far above what the "
+        "data can tell.",
+    )
+
+
+def beyond_precision(pairs: Eigenpairs, epsilon: float) -> Caveat | None:
+    """Where the largest curvature leaves L2 without digits of its own.
+
+    Args:
+        pairs: in the prior's metric.
+        epsilon: the network's machine epsilon.
+    """
+    largest = float(pairs.values[0]) if pairs.rank else 0.0
+    if largest * epsilon <= _RESOLUTION:
+        return None
+    found = f"the largest curvature is {largest:.1g} times the L2 rate"
+    return Caveat(
+        "precision",
+        f"{found}, of which the model's precision leaves L2 few digits",
+        f"{found}, and the model's precision resolves 1 part in {1 / epsilon:.1g}: directions that "
+        "L2 matters for drown in rounding. Scale the inputs, raise l2, or build the model in "
+        "float64.",
+    )
