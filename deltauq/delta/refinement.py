@@ -29,7 +29,7 @@ from deltauq.linalg import (
     root_diagonal,
 )
 from deltauq.prediction import ROUNDING, Estimate, assemble, join
-from deltauq.prediction.linearization import Rows
+from deltauq.prediction.linearization import FullJacobians
 
 __all__ = ["check_refinable", "refine", "row_copies"]
 
@@ -255,7 +255,7 @@ class _Narrow:
         rtol: the width.
     """
 
-    def __init__(self, rows: Rows, rtol: float) -> None:
+    def __init__(self, rows: FullJacobians, rtol: float) -> None:
         self._lefts = np.concatenate([rows.shown.back, rows.shown.slope], axis=1)
         self._masked = rows.shown.masked
         self._rtol = rtol

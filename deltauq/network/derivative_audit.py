@@ -2,9 +2,10 @@
 
 `tf.stop_gradient` and `tf.custom_gradient` change derivatives; some operations have a gradient
 whose own gradient is missing, or registered as zero where it is not. A trace of the logits, and of
-their gradient, shows which of them lie on the way from the parameters to the result. Stopped and
-custom gradients are judged by what lifting them changes, to rounding, at the parameters on a few
-rows: nothing in a recomputed layer, in `tf.nn.silu` and in `tf.reduce_logsumexp`.
+their gradient, shows which of them lie on the way from the parameters to the result. A stopped or
+custom gradient replaces that of an operation; to lift it is to let the operation have its own
+again. They are judged by what lifting changes, to rounding, at the parameters on a few rows:
+nothing in a recomputed layer, in `tf.nn.silu` and in `tf.reduce_logsumexp`.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class _Changed:
     """What changes or lacks a derivative on the way from some tensors to others.
 
     Attributes:
-        liftable: stopped and custom gradients.
+        replaced: operations with a stopped or custom gradient in place of their own.
         lacking: operations without a gradient.
     """
 
-    liftable: tuple[str, ...]
+    replaced: tuple[str, ...]
     lacking: tuple[str, ...]
 
 
@@ -81,11 +82,11 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
     changed = read_trace(read, network.params, x)
     if changed.lacking:
         _refuse(changed.lacking, "operations without a gradient")
-    if changed.liftable:
+    if changed.replaced:
         moved = _moved_by_lifting(network, x, gradient_along_outputs)
         if moved:
             kind = f"stopped or custom gradients, which change the derivatives in {named(moved)}"
-            _refuse(changed.liftable, kind)
+            _refuse(changed.replaced, kind)
 
 
 def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]:
@@ -108,8 +109,8 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
         return changed.lacking
     # One that only the gradient holds is not in the lifted logits, unless it stands in the
     # custom gradient of one that is.
-    if changed.liftable and (not forward.liftable or _moved_by_lifting(network, x, _bend)):
-        return changed.liftable
+    if changed.replaced and (not forward.replaced or _moved_by_lifting(network, x, _bend)):
+        return changed.replaced
     return ()
 
 
@@ -131,19 +132,19 @@ def named(names: Sequence[str]) -> str:
 
 
 def _changed_between(starts: Sequence[tf.Tensor], ends: Sequence[tf.Tensor]) -> _Changed:
-    liftable, lacking = [], []
+    replaced, lacking = [], []
     for operation in _operations_between(starts, ends):
         bodies = list(_bodies(operation))
         inner = [_changed_between(body.inputs, body.outputs) for body in bodies]
-        liftable += [f"{name} in {operation.name}" for each in inner for name in each.liftable]
+        replaced += [f"{name} in {operation.name}" for each in inner for name in each.replaced]
         lacking += [f"{name} in {operation.name}" for each in inner for name in each.lacking]
         name = f"{operation.type} ({operation.name})"
         registered = bool(bodies) or _registered(operation)
         if _is_custom(operation) or (operation.type == "StopGradient" and not registered):
-            liftable.append(name)
+            replaced.append(name)
         elif not registered and operation.type not in _CONSTANT:
             lacking.append(name)
-    return _Changed(tuple(sorted(liftable)), tuple(sorted(lacking)))
+    return _Changed(tuple(sorted(replaced)), tuple(sorted(lacking)))
 
 
 def _registered(operation: Any) -> bool:

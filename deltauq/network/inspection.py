@@ -69,7 +69,7 @@ class Inspection:
     keeps_logits: bool = False
 
     @property
-    def positions(self) -> tuple[int, ...]:
+    def position_shape(self) -> tuple[int, ...]:
         """Axes between inputs and outputs, of a sequence or an image; () where there are none."""
         return self.output.shape[1:-1]
 

@@ -86,8 +86,8 @@ def interpret(network: Network, inspection: Inspection, likelihood: Any) -> Inte
     _check_link(training, inspection)
     if found.link is None:
         network = network.without_link()
-    if inspection.positions:
-        found = AtPositions(found, inspection.positions)
+    if inspection.position_shape:
+        found = AtPositions(found, inspection.position_shape)
     mask = find_mask(network, inspection)
     return InterpretedModel(network, inspection, found, training.reduction, mask)
 

@@ -33,7 +33,7 @@ def find_mask(network: Network, inspection: Inspection) -> OutputMask | None:
         UnsupportedModelError: a mask with other axes than the predictions have; Keras' own loss
             could not be computed with it either.
     """
-    mask, positions = inspection.mask, inspection.positions
+    mask, positions = inspection.mask, inspection.position_shape
     if mask is None:
         return None
     # Keras lets one of the two have an axis of length one more at the end.

@@ -13,7 +13,7 @@ from deltauq.data.inputs import InputBatches
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, inner_products, split
 from deltauq.prediction.group_means import CovarianceLimits, GroupMean
-from deltauq.prediction.linearization import Linearization, Rows
+from deltauq.prediction.linearization import FullJacobians, Linearization
 from deltauq.prediction.propagation import ROUNDING
 from deltauq.prediction.result_memory import ResultMemory
 
@@ -138,7 +138,7 @@ class _Sums:
     def __init__(self, n_groups: int) -> None:
         self.counts = np.zeros(n_groups, np.int64)
 
-    def add(self, rows: Rows, codes: Array, weights: Array) -> None:
+    def add(self, rows: FullJacobians, codes: Array, weights: Array) -> None:
         """Add predictions with their groups and weights, `[B]`; not those that are masked."""
         n_groups, n_outputs = len(self.counts), rows.shown.mean.shape[1]
         if not hasattr(self, "means"):

@@ -19,7 +19,7 @@ from deltauq.network.masks import OutputMask
 from deltauq.network.network import Network
 from deltauq.prediction.directions import AllOutputs, Directions, Shown
 
-__all__ = ["Linearization", "RowFunctions", "Rows", "Sketch"]
+__all__ = ["FullJacobians", "Linearization", "RowFunctions", "Sketch"]
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +84,7 @@ class Linearization:
         """A linearisation like this one with the scale D times a factor."""
         return replace(self, scale=self.scale * factor)
 
-    def rows(self, x: Any, directions: Directions | None = None) -> Rows:
+    def rows(self, x: Any, directions: Directions | None = None) -> FullJacobians:
         """Form the rows of J D for a batch of inputs, along some directions of the logits.
 
         Args:
@@ -101,7 +101,7 @@ class Linearization:
             rows[:, :, parameter.start : parameter.stop] *= float(self.scale[parameter.start])
         _check_finite(np.asarray(rows.sum(axis=2, dtype=np.float64)), "logits' derivatives")
         shown = self._shown(directions, logits, x)
-        return Rows(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
+        return FullJacobians(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
 
     def sketch(
         self, x: Any, vectors: Array, workspace: Workspace, directions: Directions | None = None
@@ -194,7 +194,7 @@ class Sketch:
 
 
 @dataclass(frozen=True)
-class Rows:
+class FullJacobians:
     """The Jacobians of B predictions in full, in the prior's metric.
 
     Attributes:

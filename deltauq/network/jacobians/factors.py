@@ -224,22 +224,22 @@ class Convolved(NamedTuple):
 
     def _products(self) -> OuterProducts:
         """Outer products of the images' patches with the deltas."""
-        n_examples, *positions, n_outputs = self.deltas[0].shape
-        patches = _patches(self.images, positions, *self.layout)
+        n_examples, *grid, n_outputs = self.deltas[0].shape
+        patches = _patches(self.images, grid, *self.layout)
         deltas = [delta.reshape(n_examples, -1, n_outputs) for delta in self.deltas]
         return OuterProducts(patches, deltas)
 
 
 def _patches(
-    images: Array, positions: Sequence[int], window: Array, strides: Array, dilations: Array
+    images: Array, grid: Sequence[int], window: Array, strides: Array, dilations: Array
 ) -> Array:
-    """What a kernel sees at each position, `[B, T, window * I]`, zero outside of the images.
+    """What a kernel sees at each place of the grid, `[B, T, window * I]`, zero outside the images.
 
     TensorFlow's operation for it takes five to ten times as long on a processor.
     """
     space, axes = images.shape[1:-1], range(1, images.ndim - 1)
     extent = (window - 1) * dilations + 1
-    covered = (np.asarray(positions) - 1) * strides
+    covered = (np.asarray(grid) - 1) * strides
     missing = np.maximum(covered + extent - space, 0)
     before = missing // 2
     if np.any(missing):
@@ -249,7 +249,7 @@ def _patches(
     placed = (slice(0, last + 1, step) for last, step in zip(covered, strides, strict=True))
     dilated = (slice(None, None, step) for step in dilations)
     seen = np.moveaxis(seen[:, *placed, :, *dilated], len(space) + 1, -1)
-    return seen.reshape(len(images), int(np.prod(positions)), -1)
+    return seen.reshape(len(images), int(np.prod(grid)), -1)
 
 
 class Scaled(NamedTuple):
