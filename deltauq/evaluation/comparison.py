@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import rich.table
     from matplotlib.axes import Axes
 
-__all__ = ["Comparison", "Run", "compare", "labels_of"]
+__all__ = ["Comparison", "Run", "compare", "labels_of", "unit_of"]
 
 Array = npt.NDArray[Any]
 
@@ -63,10 +63,12 @@ class Comparison(Shown):
         runs: one per curvature, the reference first.
         y: labels of the evaluation inputs, class numbers `[N]` as a rule; or None. What is masked
             stays out of all figures.
+        unit: what a prediction is of: "input", or "prediction" where an input makes several.
     """
 
     runs: tuple[Run, ...]
     y: Array | None = None
+    unit: str = "input"
 
     def __repr__(self) -> str:
         return f"Comparison({', '.join(map(repr, self.runs))})"
@@ -166,6 +168,11 @@ class Comparison(Shown):
         return self._page("of_comparison", title=title, **parts)
 
 
+def unit_of(dm: DeltaMethod) -> str:
+    """What a prediction is of, in one word: an input, or a prediction where inputs make several."""
+    return "input" if dm.fitted_likelihood.positions == 1 else "prediction"
+
+
 def compare(
     model: Any,
     x: Any,
@@ -209,7 +216,7 @@ def compare(
         prediction = dm.predict(x_eval)
         labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
         runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))
-    return Comparison(tuple(runs), labels)
+    return Comparison(tuple(runs), labels, unit_of(dm))
 
 
 def _auroc(prediction: Estimate, score: Array, wrong: Array) -> float | None:

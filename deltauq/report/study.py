@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deltauq.delta.delta_method import DeltaMethod
 from deltauq.errors import InvalidInputError
-from deltauq.evaluation.comparison import Comparison, Run, labels_of
+from deltauq.evaluation.comparison import Comparison, Run, labels_of, unit_of
 from deltauq.evaluation.diagnosis import Diagnosis
 from deltauq.report import page
 from deltauq.report.material import TITLE, Material
@@ -81,7 +81,7 @@ class Study(Material):
         return cls(
             title=title,
             run=Run(settings.curvature, prediction, dm.eigenpairs, dm.fit_seconds),
-            unit="input" if likelihood.positions == 1 else "prediction",
+            unit=unit_of(dm),
             y=truth,
             class_names=class_names,
             images=images,
@@ -106,7 +106,8 @@ class Study(Material):
             comparison: from `compare`.
             **parts: other attributes.
         """
-        return cls(run=comparison.reference, y=comparison.y, comparison=comparison, **parts)
+        known = {"run": comparison.reference, "y": comparison.y, "unit": comparison.unit}
+        return cls(**known | parts, comparison=comparison)
 
     @classmethod
     def of_diagnosis(cls, diagnosis: Diagnosis, **parts: Any) -> Study:

@@ -285,3 +285,14 @@ def test_the_rate_is_the_users_and_the_settings_those_of_the_fit():
 def test_a_study_of_something_else_is_refused():
     with pytest.raises(InvalidInputError, match=r"something else than a method.*DeltaMethod"):
         Study.of(X, Y)
+
+
+def test_a_comparison_counts_predictions_where_inputs_make_several():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2, 3)), keras.layers.Dense(2, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy")
+    data = X.reshape(30, 2, 3), np.tile([0, 1], (30, 1))
+    options = {"l2": 0.1, "progress": False}
+    found = compare(model, *data, data[0][:5], curvatures=("ggn", "opg"), **options)
+    assert Study.of_comparison(found).unit == "prediction"
+    assert Study.of_comparison(found, unit="token").unit == "token"
