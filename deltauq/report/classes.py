@@ -102,7 +102,7 @@ class OfClasses(Story):
             (Column("Predicted", "names"), [self.names[c] for c in top]),
             (Column("True", "names"), true),
             (Column("Probability"), [fixed(v, 3) for v in some.probabilities[n, top]]),
-            (Column("Standard error"), [fixed(v, 3) for v in some.std[n, top]]),
+            (Column("Standard error"), [number(float(v)) for v in some.std[n, top]]),
             (Column("which is between"), se_range(self.study, chosen, top)),
             (
                 Column("95 % interval"),

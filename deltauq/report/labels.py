@@ -88,7 +88,7 @@ class OfLabels(Story):
             (Column("Least certain label", "names"), [self.names[c] for c in label]),
             (Column("There", "names"), there),
             (Column("Probability"), [fixed(v, 3) for v in some.probabilities[n, label]]),
-            (Column("Standard error"), [fixed(v, 3) for v in some.std[n, label]]),
+            (Column("Standard error"), [number(float(v)) for v in some.std[n, label]]),
             (Column("which is between"), se_range(self.study, chosen, label)),
             (
                 Column("95 % interval"),

@@ -144,7 +144,7 @@ class OfQuantities(Story):
             (Column("of an observation"), intervals[1]),
         ]
         none = np.zeros(len(chosen), bool)
-        return uncertain_table(self.study, chosen, columns, none, written=number)
+        return uncertain_table(self.study, chosen, columns, none)
 
     def _picture(self, c: int, caption: str, draw: Any) -> Picture:
         one = len(self.names) == 1

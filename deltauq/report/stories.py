@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -145,7 +144,7 @@ def se_range(study: Material, rows: Array, columns: Array) -> list[str]:
     limits = study.prediction.std_limits
     if limits is None:
         return []
-    return [f"{fixed(low, 3)} and {fixed(high, 3)}" for low, high in limits[rows, columns].tolist()]
+    return [f"{number(low)} and {number(high)}" for low, high in limits[rows, columns].tolist()]
 
 
 def uncertain_table(
@@ -153,8 +152,6 @@ def uncertain_table(
     chosen: Array,
     columns: Sequence[tuple[Column, Sequence[str]]],
     marked: Array,
-    *,
-    written: Callable[[float], str] | None = None,
 ) -> Table:
     """A table of inputs: their numbers, some columns, and their scores.
 
@@ -163,11 +160,9 @@ def uncertain_table(
         chosen: their places in its predictions.
         columns: those between number and score; one without cells is left out.
         marked: which rows stand out.
-        written: text of a score; None writes three decimals.
     """
-    written = written or partial(fixed, digits=3)
     filled = [(column, cells) for column, cells in columns if len(cells)]
-    score = [written(float(value)) for value in study.prediction.score[chosen]]
+    score = [number(float(value)) for value in study.prediction.score[chosen]]
     every = [
         (Column("Index"), [str(i) for i in study.rows[chosen]]),
         *filled,

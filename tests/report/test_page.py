@@ -315,10 +315,10 @@ def test_the_table_of_inputs_lists_the_ten_highest_scores_with_their_intervals(b
             study.class_names[c],
             study.class_names[y[i]],
             f"{prediction.probabilities[i, c]:.3f}",
-            f"{se:.3f}",
-            *([f"{0.9 * se:.3f} and {se:.3f}"] if bounded else []),
+            f"{se:.3g}",
+            *([f"{0.9 * se:.3g} and {se:.3g}"] if bounded else []),
             f"{lower[i, c]:.3f} to {upper[i, c]:.3f}",
-            f"{prediction.score[i]:.3f}",
+            f"{prediction.score[i]:.3g}",
         ]
         assert ('class="marked"' in row) == (c != y[i])
 
