@@ -52,10 +52,7 @@ def fitness(study: Material) -> Section | None:
         note = _stationarity_sentence(study)
         blocks.append(Callout(f"The weights: {verdict}.", _VERDICTS.get(verdict, ""), note))
     if study.caveats:
-        items = [
-            (f"{each.in_short[:1].upper()}{each.in_short[1:]}.", each.text)
-            for each in study.caveats
-        ]
+        items = [(f"{each.subject.capitalize()}:", each.text) for each in study.caveats]
         blocks += [Heading("Caveats of the fit"), Bullets(items)]
     if study.diagnosis is not None:
         blocks += _diagnosed(study.diagnosis)

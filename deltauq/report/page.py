@@ -133,6 +133,9 @@ def _in_short(study: Material, story: Story) -> Section:
     fit = []
     if study.stationarity is not None:
         fit.append(f"The weights are {stationarity_verdict(study)}.")
+    if study.caveats:
+        several = "s" if len(study.caveats) > 1 else ""
+        fit.append(f"The fit has {len(study.caveats)} caveat{several}, told below.")
     if study.diagnosis is not None:
         fit.append(diagnosis_sentence(study.diagnosis))
     if fit:
