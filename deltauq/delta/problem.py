@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.cost import Cost, per_parameter
-from deltauq.curvature.eigenpairs import DENSE_LIMIT, Rank, check_rank, is_dense
+from deltauq.curvature.eigenpairs import DENSE_LIMIT, Rank, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches, spec_of
@@ -358,16 +358,16 @@ def _refuse_obstacles(operations: tuple[str, ...]) -> None:
 
 
 def _check_rates(network: Network, rates: Rates, l2: L2, rank: Rank) -> None:
-    """Refuse rates `[n]` that are unknown, and those that are zero where pairs are left out."""
+    """Refuse rates `[n]` that are unknown, and, but for the rank "full", those that are zero."""
     refuse_weight_decay(network.adapter.compilation.weight_decay, rates, l2)
     missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
-    if missing and not is_dense(rank, network.n_params):
+    if missing and rank != "full":
         every = len(missing) == len(network.parameters)
         small = network.n_params <= DENSE_LIMIT
         full = "; or rank='full', where the data determine all of them" if small else ""
         raise InvalidInputError(
             f"{'the model has' if every else 'some variables have'} no L2 rate, so that nothing "
-            "bounds the variance of the directions that eigenpairs leave out",
+            "bounds the variance of the directions that the data leave open",
             expected="lambda > 0 for every uncertain variable",
             received="none for any of them" if every else f"none for {missing}",
             remedy="pass l2='tune', which chooses a rate from the training data and says in "

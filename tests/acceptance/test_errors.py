@@ -262,10 +262,10 @@ def test_a_gradient_that_is_not_the_derivative():
 
 
 def test_a_variable_without_l2():
-    with raises(
-        InvalidInputError, "no L2 rate", "dense", "kernel", r"l2=\.\.\.", r"layers=", "rank='full'"
-    ):
+    with raises(InvalidInputError, "the model has no L2 rate", "l2='tune'", "rank='full'"):
         fit(l2="auto")
+    with raises(InvalidInputError, "some variables", "dense", "bias", r"l2=\.\.\.", "layers="):
+        fit(l2={"kernel": 0.1})
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from deltauq.curvature import CURVATURES
 from deltauq.delta import marginal_likelihood
 from deltauq.delta.marginal_likelihood import held_out_likelihood, log_marginal_likelihood
 from deltauq.errors import (
+    ConvergenceWarning,
     InvalidInputError,
     NotPositiveDefiniteError,
     NumericalError,
-    TunedL2Warning,
 )
 from deltauq.linalg import Eigenpairs
 
@@ -279,8 +279,9 @@ def test_l2_tune_answers_in_one_line_and_says_what_it_did():
     )
     keras.utils.set_random_seed(0)
     model.set_weights([0.5 * rng.normal(size=w.shape) for w in model.get_weights()])
-    with pytest.warns(TunedL2Warning, match="trained with another"):
+    with pytest.warns(ConvergenceWarning, match="was chosen after training"):
         dm = DeltaMethod(model, "ggn", l2="tune", rank="full", progress=False).fit(x, y)
+    assert "trained with another" in dm.caveats[-1].text
     rate = dm._fitted.problem.common_rate
     given = DeltaMethod(model, "ggn", l2=rate, rank="full", progress=False).fit(x, y)
     np.testing.assert_allclose(dm.predict(x).std, given.predict(x).std, rtol=1e-6)

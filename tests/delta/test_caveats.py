@@ -62,17 +62,6 @@ def test_the_refusal_names_the_one_call(model, data):
         DeltaMethod(model, "ggn", rank=60, progress=False).fit(*data)
 
 
-def test_without_l2_nothing_is_refused_that_needs_none(data):
-    """With rank="auto" all eigenpairs of few parameters are computed: nothing is left out."""
-    x, y = data
-    single = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, "sigmoid")])
-    single.compile("sgd", "binary_crossentropy")
-    found = diagnose(single, x, y > 0, polish=True)
-    fitted = DeltaMethod(found.apply_polished(), "ggn", progress=False).fit(x, y > 0)
-    assert fitted.eigenpairs.rank == 7
-    assert fitted.caveats == ()
-
-
 def test_one_warning_says_all_in_short(tuned):
     fitted, caught = tuned
     assert [each.subject for each in fitted.caveats] == ["minimum", "l2"]
