@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "empty_error",
     "in_dtype",
     "refuse_text",
+    "refuse_unreadable",
 ]
 
 Array = npt.NDArray[Any]
@@ -107,7 +109,7 @@ def in_dtype(leaf: Array, dtype: tf.DType) -> Array:
 def refuse_text(name: str, array: Array) -> None:
     """`InvalidInputError` for text where numbers are taken."""
     if array.dtype.kind == "O":
-        raise _no_numbers(name, f"text, such as {_shown(array.ravel()[0])}")
+        raise _no_numbers(name, array, f"text, such as {_shown(array.ravel()[0])}")
 
 
 def _read(leaf: Any, name: str) -> tuple[Array, bool]:
@@ -124,18 +126,33 @@ def _read(leaf: Any, name: str) -> tuple[Array, bool]:
 def _as_checked(leaf: Any, array: Array, numeric: bool, name: str) -> Array:
     """The array that was read, where it holds numbers."""
     if not numeric or array.dtype.kind not in "fiub":
-        raise _no_numbers(name, f"dtype {getattr(leaf, 'dtype', array.dtype)}")
+        raise _no_numbers(name, array, f"dtype {getattr(leaf, 'dtype', array.dtype)}")
     return array
 
 
-def _no_numbers(name: str, received: str) -> InvalidInputError:
+def _no_numbers(name: str, array: Array, received: str) -> InvalidInputError:
+    if array.dtype.kind == "c":
+        remedy = "pass real and imaginary parts, as for training: np.stack([z.real, z.imag], -1)"
+    elif array.dtype.kind == "O" and _are_numbers(array):
+        remedy = "make one array of the numbers: np.asarray(values, dtype=float)"
+    elif _is_of_inputs(name):
+        remedy = (
+            "encode text and categories before, or with preprocessing layers inside the model; "
+            "a nest of inputs is a list, tuple or dict of arrays"
+        )
+    else:
+        remedy = "give a number for every row: np.asarray(values, dtype=float) reads text of digits"
     return InvalidInputError(
         f"{name} does not hold numbers",
         expected="float, integer or boolean arrays",
         received=received,
-        remedy="encode text and categories before, or with preprocessing layers inside the model; "
-        "a nest of inputs is a list, tuple or dict of arrays",
+        remedy=remedy,
     )
+
+
+def _are_numbers(array: Array) -> bool:
+    """Whether objects are numbers one and all, such as Python's or `Decimal`."""
+    return array.size > 0 and all(isinstance(v, numbers.Number) for v in array.ravel())
 
 
 def _holds_text(array: Array) -> bool:
@@ -150,16 +167,27 @@ def _as_bytes(array: Array, name: str) -> Array:
     flat = array.ravel().tolist()
     other = [k for k, value in enumerate(flat) if not isinstance(value, (str, bytes))]
     if other:
+        missing = any(_is_missing(flat[k]) for k in other)
         row = other[0] // (array.size // len(array))
         raise InvalidInputError(
             f"{name} holds something else beside text",
             expected="text in every place",
             received=f"{flat[other[0]]!r} in row {row}, the first such row (counted from 0)",
-            remedy="fill missing values before, as for training: x.fillna('')",
+            remedy="fill missing values before, as for training: x.fillna('')"
+            if missing  # before numbers are made text, which would make "None" of None
+            else "for a model of numbers encode text before; for one of text make all of it text, "
+            "as for training: x.astype(str)",
         )
     encoded = np.empty(array.shape, object)
     encoded.ravel()[:] = [v.encode() if isinstance(v, str) else v for v in flat]
     return encoded
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether an object stands for a value that is not there, as pandas understands it."""
+    pandas = sys.modules.get("pandas")
+    no_number = isinstance(value, numbers.Real) and bool(np.isnan(float(value)))
+    return value is None or no_number or (pandas is not None and value is pandas.NA)
 
 
 def _shown(text: bytes) -> str:
@@ -283,7 +311,7 @@ def _is_rows(x: Any) -> bool:
 
 def _as_array(leaf: Any, name: str) -> Array:
     """A NumPy array of any dtype from what is no pandas object."""
-    _refuse_unreadable(leaf, name)
+    refuse_unreadable(leaf, name)
     if np.ma.is_masked(leaf):
         return np.ma.filled(leaf.astype(float), np.nan)
     try:
@@ -293,11 +321,13 @@ def _as_array(leaf: Any, name: str) -> Array:
             f"{name} cannot be read as an array",
             expected="an array, a tensor, a pandas object or a list of numbers",
             received=f"a {type(leaf).__name__}, of which NumPy says: {error}",
-            remedy="pad rows of different lengths before",
+            remedy="pad rows of different lengths before"
+            if isinstance(leaf, Sequence)
+            else "pass what it holds as a NumPy array",
         ) from error
 
 
-def _refuse_unreadable(leaf: Any, name: str) -> None:
+def refuse_unreadable(leaf: Any, name: str) -> None:
     """`InvalidInputError` for what is no array, or would be one only after a choice."""
     kind = type(leaf).__name__
     if isinstance(leaf, tf.RaggedTensor):
@@ -306,20 +336,8 @@ def _refuse_unreadable(leaf: Any, name: str) -> None:
         remedy = "pass tf.sparse.to_dense(...) of it"
     elif scipy.sparse.issparse(leaf):
         remedy = "pass .toarray() of it, in batches of a tf.data.Dataset where that is too large"
-    elif isinstance(leaf, Iterator):
-        remedy = (
-            "a generator can be read only once, and curvature takes several passes: pass arrays, "
-            "a keras.utils.PyDataset, or tf.data.Dataset.from_generator(make_generator, ...)"
-        )
-    elif isinstance(leaf, tf.data.Dataset) or (
-        not hasattr(leaf, "__array__")
-        and not isinstance(leaf, Sequence)
-        and (hasattr(leaf, "__iter__") or hasattr(leaf, "__getitem__"))
-    ):
-        remedy = (
-            "read a DataLoader or other iterable of batches into arrays, or wrap it in a "
-            "keras.utils.PyDataset or a tf.data.Dataset that yields the same examples in every pass"
-        )
+    elif isinstance(leaf, Iterator) or _is_iterable_alone(leaf):
+        remedy = _in_passes(name, once=isinstance(leaf, Iterator))
     else:
         return
     raise InvalidInputError(
@@ -328,6 +346,37 @@ def _refuse_unreadable(leaf: Any, name: str) -> None:
         received=f"{type(leaf).__module__}.{kind}",
         remedy=remedy,
     )
+
+
+def _is_iterable_alone(leaf: Any) -> bool:
+    """A loader, a set or the like, which is neither an array nor a sequence."""
+    return isinstance(leaf, tf.data.Dataset) or (
+        not hasattr(leaf, "__array__")
+        and not isinstance(leaf, Sequence)
+        and (hasattr(leaf, "__iter__") or hasattr(leaf, "__getitem__"))
+    )
+
+
+def _in_passes(name: str, *, once: bool) -> str:
+    """How to pass what is read row by row, or batch by batch: datasets are taken as x alone."""
+    if not _is_of_inputs(name):
+        return "pass an array or a list, with one row for every row of x"
+    if name != "x":
+        return "pass arrays, or as x one dataset that yields all inputs together"
+    if once:
+        return (
+            "a generator can be read only once, and curvature takes several passes: pass arrays, "
+            "a keras.utils.PyDataset, or tf.data.Dataset.from_generator(make_generator, ...)"
+        )
+    return (
+        "read a DataLoader or other iterable of batches into arrays, or wrap it in a "
+        "keras.utils.PyDataset or a tf.data.Dataset that yields the same examples in every pass"
+    )
+
+
+def _is_of_inputs(name: str) -> bool:
+    """Whether an argument, such as "x" or "x[0]", holds inputs; others hold labels or weights."""
+    return name.partition("[")[0] == "x"
 
 
 def _as_text(labels: Array) -> Array:

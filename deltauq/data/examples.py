@@ -179,16 +179,18 @@ def measure(parts: Iterable[Part], asked: WeightKind, form: ExampleForm, *, sums
         whole, given = whole and part.weights.whole, given or part.weights.given
         for reading in readings:
             batch = part.read_as(reading)
-            n_examples[reading] += float(np.sum(batch.count, dtype=np.float64))
+            with np.errstate(over="ignore"):  # which the total weight shows
+                n_examples[reading] += float(np.sum(batch.count, dtype=np.float64))
             checksums[reading] += form.sums_of(batch) if sums else 0.0
             spec = spec or spec_of(batch)
+            _check_alike(spec_of(batch), spec)
         total_weight += part.weights.total
     if spec is None or not 0 < total_weight < np.inf:
         raise InvalidInputError(
-            "the data are empty",
-            expected="at least one example of positive weight",
+            "the data are empty" if total_weight == 0 else "the weights are too large",
+            expected="at least one example of positive weight, and a finite sum of weights",
             received=f"{n_rows} rows, sum of weights {total_weight:g}",
-            remedy="pass training data; a dataset must be finite and re-iterable",
+            remedy=_to_examples(n_rows, total_weight),
         )
     reading = readings[0] if whole else readings[-1]
     return Facts(
@@ -203,6 +205,32 @@ def measure(parts: Iterable[Part], asked: WeightKind, form: ExampleForm, *, sums
         spec,
         checksums[reading] if sums else None,
     )
+
+
+def _check_alike(received: Batch, expected: Batch) -> None:
+    """Refuse a batch whose rows are of another shape or dtype than those of the first one."""
+    if received != expected:
+        raise InvalidInputError(
+            "the batches of the dataset do not have rows of one shape and dtype",
+            expected=f"inputs and labels as in the first batch: {_shown(expected)}",
+            received=_shown(received),
+            remedy="pad all of them to one shape, .padded_batch(256, padded_shapes=...), and give "
+            "them one dtype",
+        )
+
+
+def _shown(spec: Batch) -> str:
+    leaves = tf.nest.flatten((spec.x, spec.y))
+    return ", ".join(f"{leaf.dtype.name} {['B', *leaf.shape[1:]]}" for leaf in leaves)
+
+
+def _to_examples(n_rows: int, total_weight: float) -> str:
+    """What to do where no row is left, none counts, or they count too much."""
+    if not n_rows:
+        return "pass training data; a dataset must be finite and re-iterable"
+    if total_weight:
+        return "divide the weights by the largest of them"
+    return "give examples that are not masked a positive weight, in sample_weight and class_weight"
 
 
 def weighted_rows(part: Batch) -> npt.NDArray[np.intp]:

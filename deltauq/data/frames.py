@@ -18,6 +18,9 @@ Array = npt.NDArray[Any]
 #: Column names that an error lists.
 _LISTED = 10
 
+#: What pandas calls objects that are numbers.
+_NUMBERS = {"integer", "floating", "mixed-integer-float", "decimal", "boolean"}
+
 
 def column_types(pandas: Any) -> tuple[Any, ...]:
     """The pandas types that are one column."""
@@ -42,11 +45,17 @@ def columns_named(frame: Any, names: Sequence[str]) -> dict[str, Any]:
             "the columns of x are not the inputs of the model",
             expected=f"a column for each of the inputs {list(names)}",
             received=_listed([str(column) for column in columns]),
-            remedy="rename the columns that are missing: x.rename(columns={...})"
-            if missing
-            else f"leave out what is no input: x.drop(columns={other[:_LISTED]})",
+            remedy=_to_inputs(names, missing, other),
         )
     return {name: frame[name] for name in names}
+
+
+def _to_inputs(names: Sequence[str], missing: list[str], other: list[Any]) -> str:
+    if not missing:
+        return f"leave out what is no input: x[{list(names)}]"
+    if other:
+        return "rename the columns that are missing: x.rename(columns={...})"
+    return f"add what is missing: x.assign(...) of {_listed(missing)}"
 
 
 def from_frame(frame: Any, name: str) -> Array:
@@ -55,7 +64,7 @@ def from_frame(frame: Any, name: str) -> Array:
     if frame.shape[1] and all(types.is_string_dtype(dtype) for dtype in frame.dtypes):
         return np.asarray(frame.to_numpy(dtype=object))
     other = [
-        f"{column!r} ({dtype})"
+        (column, dtype)
         for column, dtype in frame.dtypes.items()
         if not types.is_numeric_dtype(dtype) or types.is_complex_dtype(dtype)
     ]
@@ -63,9 +72,8 @@ def from_frame(frame: Any, name: str) -> Array:
         raise InvalidInputError(
             f"{name} has columns that do not hold numbers",
             expected="numeric or boolean columns",
-            received=_listed(other),
-            remedy="encode them as for training, pandas.get_dummies(x, columns=[...]), or leave "
-            "them out, x.drop(columns=[...])",
+            received=_listed([f"{column!r} ({dtype})" for column, dtype in other]),
+            remedy=_to_numbers(frame, [column for column, _ in other]),
         )
     missing = frame.isna().to_numpy().sum(axis=0)
     if missing.any():
@@ -80,6 +88,18 @@ def from_frame(frame: Any, name: str) -> Array:
         return np.asarray(frame)
     columns = [from_column(frame.iloc[:, k]) for k in range(frame.shape[1])]
     return np.stack(columns, axis=1) if columns else np.empty(frame.shape)
+
+
+def _to_numbers(frame: Any, columns: list[Any]) -> str:
+    """What to do with columns of other dtypes; numbers may hide in those of dtype object."""
+    kinds = frame[columns].apply(sys.modules["pandas"].api.types.infer_dtype)
+    hidden = {column: "float" for column, kind in kinds.items() if kind in _NUMBERS}
+    if hidden:
+        return f"say that they are numbers: x.astype({hidden})"
+    return (
+        "encode them as for training, pandas.get_dummies(x, columns=[...]), or leave them out, "
+        "x.drop(columns=[...])"
+    )
 
 
 def from_column(series: Any) -> Array:

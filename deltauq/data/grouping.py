@@ -76,7 +76,7 @@ def group_inputs(groups: Any, weights: Any, positions: int) -> Grouping:
                 "groups are neither numbers nor text",
                 expected="one number or text for every input",
                 received=f"dtype {labels.dtype}",
-                remedy="name them: [str(group) for group in groups]",
+                remedy="name them by text: np.asarray(groups).astype(str)",
             )
         labels = _shaped("groups", labels, positions)
         names, flat = np.unique(labels, return_inverse=True)

@@ -218,7 +218,8 @@ def _refuse_labels(element: Any, spec: Any) -> None:
             "the dataset yields labels beside the inputs",
             expected="a dataset of inputs alone",
             received=f"tuples of {len(element)}",
-            remedy="take the labels off: dataset.map(lambda x, y: x), or .map(lambda x, y, w: x)",
+            remedy="take the labels off: dataset.map(lambda x, y: x), or .map(lambda x, y, w: x); "
+            "of a PyDataset, return x alone from __getitem__",
         ) from None
 
 
@@ -233,8 +234,20 @@ def _check_columns(received: tuple[Any, ...] | None, expected: tuple[Any, ...] |
             "x has other columns than the training data",
             expected=f"columns {list(expected or ())}, in this order",
             received=f"columns {list(received or ())}",
-            remedy="pass x[columns] with the columns of training",
+            remedy=_to_columns(list(received or ()), list(expected or ())),
         )
+
+
+def _to_columns(received: list[Any], expected: list[Any]) -> str:
+    missing = [column for column in expected if column not in received]
+    if not missing:
+        return f"take them as in training: x[{expected}]"
+    if len(received) == len(expected):
+        return (
+            "prepare the columns as for training; if only their names differ, "
+            "x.rename(columns={...})"
+        )
+    return f"prepare the columns as for training: {missing} are not there"
 
 
 def _align(leaf: npt.NDArray[Any], like: tf.TensorSpec) -> npt.NDArray[Any]:

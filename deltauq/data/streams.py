@@ -18,6 +18,9 @@ from deltauq.errors import InvalidInputError
 
 __all__ = ["Stream", "as_inputs", "as_source"]
 
+_ENDLESS = "the dataset never ends"
+_ONE_PASS = "a finite dataset: one pass over the training set"
+
 #: Whether shapes of examples' parts, None where not known, are those of single examples.
 _Rule = Callable[[Any, int | None], bool]
 
@@ -41,7 +44,12 @@ class Stream:
         if isinstance(source, tf.data.Dataset):
             _check_dataset(source)
         elif _length(source) is None:
-            raise _never_ends(f"a {type(source).__name__} whose num_batches is None")
+            raise InvalidInputError(
+                _ENDLESS,
+                expected=_ONE_PASS,
+                received=f"a {type(source).__name__} whose num_batches is None",
+                remedy="give its class a __len__: the number of batches of one pass",
+            )
 
     def with_rank(self, rank: int | None) -> Stream:
         """A stream of the same source that knows the sum of the ranks of the model's inputs."""
@@ -81,7 +89,8 @@ class Stream:
                 "the dataset's single examples make no batch",
                 expected="examples of one shape",
                 received=str(error.message).split("[Op")[0].strip(),
-                remedy="pad them: .padded_batch(256), as for training",
+                remedy="pad them to one shape, as for training: "
+                ".padded_batch(256, padded_shapes=...)",
             ) from error
 
     def _shapes(self) -> Any:
@@ -173,31 +182,28 @@ def _check_parts(parts: Any) -> None:
             expected="a tuple of two or three parts",
             received=type(parts).__name__
             + (f" of {len(parts)}" if isinstance(parts, tuple) else ""),
-            remedy="map the dataset to (inputs, labels)",
+            remedy="make it yield (inputs, labels): by dataset.map(...), or in the __getitem__ of "
+            "a PyDataset",
         )
 
 
 def _check_dataset(dataset: tf.data.Dataset) -> None:
     if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise _never_ends("a dataset of infinite cardinality")
+        raise InvalidInputError(
+            _ENDLESS,
+            expected=_ONE_PASS,
+            received="a dataset of infinite cardinality",
+            remedy="take out .repeat(), or bound it with .take(n)",
+        )
     for spec in tf.nest.flatten(dataset.element_spec):
         if not isinstance(spec, tf.TensorSpec):
             raise InvalidInputError(
                 "the dataset yields other things than tensors",
                 expected="dense tensors",
                 received=f"a {type(spec).__name__.removesuffix('Spec')}",
-                remedy="make them dense as for training: map x.to_tensor() over ragged tensors, "
-                "tf.sparse.to_dense(x) over sparse ones",
+                remedy="make them dense as for training: map x.to_tensor(shape=...) over ragged "
+                "tensors, tf.sparse.to_dense(x) over sparse ones",
             )
-
-
-def _never_ends(received: str) -> InvalidInputError:
-    return InvalidInputError(
-        "the dataset never ends",
-        expected="a finite dataset: one pass over the training set",
-        received=received,
-        remedy="take out .repeat(), or bound it with .take(n)",
-    )
 
 
 def _length(source: Any) -> int | None:

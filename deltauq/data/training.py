@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deltauq.data.arrays import ArrayInputs
+from deltauq.data.arrays import ArrayInputs, refuse_unreadable
 from deltauq.data.model_inputs import ModelInputs
 from deltauq.data.streams import Stream, as_inputs, as_source
 from deltauq.errors import InvalidInputError
@@ -42,6 +42,7 @@ class TrainingData:
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", as_source(self.x))
         if self.stream is None and self.y is None:
+            refuse_unreadable(self.x, "x")  # such as a loader of batches, which has them inside
             raise InvalidInputError(
                 "y is missing",
                 expected="labels [N] beside the inputs x",

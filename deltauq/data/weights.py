@@ -57,6 +57,13 @@ MEANINGS: dict[str, tuple[str, str]] = {
 }
 
 
+#: Weights that scikit-learn finds, by the numbers of those classes of which there are any.
+_BALANCED = (
+    "pass dict(zip(classes, sklearn.utils.class_weight.compute_class_weight('balanced', "
+    "classes=classes, y=y))) with classes = np.unique(y)"
+)
+
+
 class Weights(NamedTuple):
     """Weights of some observations, before it is known what those of the samples are.
 
@@ -81,7 +88,8 @@ class Weights(NamedTuple):
     @property
     def total(self) -> float:
         """Sum of the weights, each as often as it was given, times those of the classes."""
-        return float(np.sum(self.sample * self.factor, dtype=np.float64)) / self.shared
+        with np.errstate(over="ignore"):  # infinity is refused where sums of all rows are formed
+            return float(np.sum(self.sample * self.factor, dtype=np.float64)) / self.shared
 
     def reading(self, asked: WeightKind) -> Reading:
         """What sample weights are where the user says so, or by their look."""
@@ -202,8 +210,9 @@ def class_factors(class_weight: Any, n_outputs: int) -> Array | None:
             "class_weight is not a dict",
             expected="{class number: weight}, as Keras' fit takes it",
             received=repr(class_weight),
-            remedy='for "balanced" ones, number what '
-            "sklearn.utils.class_weight.compute_class_weight gives: dict(enumerate(weights))",
+            remedy=_BALANCED
+            if isinstance(class_weight, str)
+            else "number the classes' weights: dict(enumerate(weights))",
         )
     factors = np.ones(max(n_outputs, 2))
     for number, weight in class_weight.items():
@@ -233,7 +242,9 @@ def _checked(sample_weight: Any, observed: tuple[int, ...], first_row: int) -> A
             "sample_weight is not a vector",
             expected=" or ".join(str(list(observed[:k])) for k in range(1, 1 + len(observed))),
             received=f"shape {list(weight.shape)}",
-            remedy="pass .ravel() of a column",
+            remedy="pass .ravel() of a column"
+            if weight.ndim > 1 and weight.size == len(weight)
+            else "pass one number for every row of x",
         )
     check_length("sample_weight", len(weight), observed[0])
     check_finite("sample_weight", weight, first_row)

@@ -135,9 +135,8 @@ class Module:
                 return
         site = f"{self.name}:{'.'.join(node.name for node in within)}"
         lines = call.lineno, call.end_lineno or call.lineno
-        problem = self.texts(call.args[0], functions(within)) if call.args else UNKNOWN
         for text in self.texts(remedy, functions(within)):
-            yield Way(site, lines, text, problem[0] if len(problem) == 1 else (None,))
+            yield Way(site, lines, text, written(call.args[0]))
 
     def texts(self, node: ast.expr, within: list[ast.FunctionDef]) -> list[Text]:
         """What an expression in nested functions may be, as far as it is written in the source."""
@@ -267,6 +266,12 @@ def joined(parts: Any) -> list[Text]:
     return [sum(combination, ()) for combination in itertools.product(*parts)]
 
 
+def written(node: ast.expr) -> Text:
+    """The pieces of a text that stand where it is used, whatever is filled in."""
+    values = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return tuple(str(v.value) if isinstance(v, ast.Constant) else None for v in values)
+
+
 def unfilled(text: Text) -> Text:
     """A text that is to be formatted, with None where it will be filled in."""
     pieces: list[str | None] = []
@@ -363,11 +368,19 @@ def rows() -> tuple[Row, ...]:
 
 
 def _rows_of(path: Path) -> Iterator[Row]:
-    for node in ast.parse(path.read_text()).body:
+    module = ast.parse(path.read_text())
+    for node in module.body:
         name = getattr(node, "name", "")
         marks = " ".join(ast.unparse(each) for each in getattr(node, "decorator_list", []))
         runs = name.startswith("test_") and not re.search(r"mark\.(slow|skip|xfail)", marks)
         for call, _ in calls(ast.Module([node], [])):
             if called(call) == "stumble":
-                site, words = (ast.literal_eval(each) for each in call.args)
+                site, words = (_literal(each, node, module) for each in call.args)
                 yield Row(f"{path.relative_to(TESTS).as_posix()}::{name}", site, words, runs)
+
+
+def _literal(node: ast.expr, *scopes: ast.AST) -> str:
+    """A text, or what a name is assigned to in a test or in its module."""
+    if isinstance(node, ast.Name):
+        node = next(value for scope in scopes for value in assigned(scope, node.id))
+    return str(ast.literal_eval(node))

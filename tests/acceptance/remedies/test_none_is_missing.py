@@ -8,7 +8,7 @@ import pytest
 from ways import TESTS, called, calls, found, rows, ways
 
 #: Rooms of which all ways are gone.
-ROOMS: list[str] = []
+ROOMS = ["data"]
 
 #: Site and words of a remedy -> why no test can follow it on the machine that runs the tests.
 OUTSIDE: dict[tuple[str, str], str] = {}
@@ -27,10 +27,10 @@ def test_every_way_is_gone(room):
     assert not missing, "no test follows:\n" + "\n".join(missing)
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.site}: {row.words}")
-def test_rows_name_a_way_and_are_run(row):
-    found(row.site, row.words)
-    assert row.runs, f"{row.test} is not a test of every day"
+def test_rows_name_a_way_and_are_run():
+    for row in rows():
+        found(row.site, row.words)
+        assert row.runs, f"{row.test} is not a test of every day"
 
 
 def test_after_stumbling_every_test_goes_on():
