@@ -61,7 +61,8 @@ class Categorical(Likelihood):
                 "the likelihood 'categorical' needs two outputs or more",
                 expected="one output a class",
                 received=f"a model with {n_outputs}",
-                remedy="pass likelihood='binary' for one sigmoid that tells two classes apart",
+                remedy="pass likelihood='binary', or a loss of your own as CustomLoss(f, "
+                "Binary()), for one sigmoid that tells two classes apart",
             )
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
@@ -154,7 +155,9 @@ def _distributions(y: Array) -> Array:
             "y holds rows that are no distributions over the classes",
             expected="one-hot or soft labels: rows >= 0 that sum to 1",
             received=f"sums from {sums.min():.4g} to {sums.max():.4g}, entries from {y.min():.4g}",
-            remedy="for several labels an input use likelihood='multilabel'",
+            remedy="divide shares by their sum, y / y.sum(axis=1, keepdims=True); for several "
+            "labels an input use likelihood='multilabel', with a model that ends in sigmoids or "
+            "their logits",
         )
     one_hot = np.all(np.isin(y, (0, 1)))
     return class_numbers(y).astype(np.int32) if one_hot else y

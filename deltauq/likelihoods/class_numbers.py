@@ -118,7 +118,7 @@ def yes_or_no(y: Array, n_labels: int) -> Array:
             "y does not hold labels of yes or no",
             expected=f"numbers from 0 to 1 of {_shape_beside(n_labels, 'sigmoid output')}",
             received=f"dtype {y.dtype}, shape {list(y.shape)}",
-            remedy="for names of two classes number them with sklearn.preprocessing.LabelEncoder",
+            remedy=_to_yes_or_no(y, n_labels),
         )
     if wide.size and not (np.min(wide) >= 0 and np.max(wide) <= 1):
         raise InvalidInputError(
@@ -128,6 +128,17 @@ def yes_or_no(y: Array, n_labels: int) -> Array:
             remedy="map labels such as -1 and 1, or 1 and 2, to 0 and 1",
         )
     return wide.astype(np.float64 if wide.dtype.kind == "f" else np.int32)
+
+
+def _to_yes_or_no(y: Array, n_labels: int) -> str:
+    """What to do with labels that are text, or have another shape than the outputs."""
+    if y.dtype.kind not in "fiub":
+        if n_labels == 1:
+            return "for names of two classes number them with sklearn.preprocessing.LabelEncoder"
+        return "for lists of names make columns with sklearn.preprocessing.MultiLabelBinarizer"
+    if n_labels == 1:
+        return "for one-hot rows of two classes pass the second column: y[:, 1]"
+    return f"for class numbers make a column of each class: np.eye({n_labels})[y]"
 
 
 def numbers_of_outputs(y: Array, n_outputs: int) -> Array:
@@ -199,6 +210,17 @@ def _no_class_numbers(y: Array, distributions: str) -> InvalidInputError:
         "y does not hold class numbers",
         expected=f"whole numbers of shape [N] or [N, 1], or distributions {distributions}",
         received=f"dtype {y.dtype}, shape {list(y.shape)}",
-        remedy="for names pass likelihood=Categorical(classes=[...]), which gives their order, "
-        "or number them with sklearn.preprocessing.LabelEncoder",
+        remedy=_to_class_numbers(y),
     )
+
+
+def _to_class_numbers(y: Array) -> str:
+    """What to do with labels that are text, fractions, or columns that are not those of classes."""
+    if y.dtype.kind not in "fiub":
+        return (
+            "for names pass likelihood=Categorical(classes=[...]), which gives their order, or "
+            "number them with sklearn.preprocessing.LabelEncoder"
+        )
+    if y.ndim == 1 or y.shape[1:] == (1,):
+        return "for quantities rather than classes pass likelihood='gaussian'"
+    return "pass the one column that holds class numbers, y[:, k], or a column for every output"

@@ -231,7 +231,8 @@ def _contradiction(
     if name in _SQUARES:
         if link == "Softmax":
             return _Misfit(
-                f"the loss {name!r} was compiled for a softmax, whose labels have no such noise"
+                f"the loss {name!r} was compiled for a softmax, whose labels have no such noise",
+                _OF_YOUR_OWN,
             )
         return None
     if name in _COUNTS:
@@ -249,7 +250,7 @@ def _contradiction(
         if keeps_logits:
             return _Misfit(problem, _other_end(link, ACTIVATIONS[wanted]))
         divided = name in _CATEGORICAL and link == "Sigmoid" and not from_logits
-        return _Misfit(problem, _DIVIDED if divided else _SAY_SO)
+        return _Misfit(problem, _DIVIDED if divided else _OF_YOUR_OWN)
     if from_logits and link == wanted:
         return _Misfit(
             "the loss was compiled with from_logits=True, but the model's last operation gives "

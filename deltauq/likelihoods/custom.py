@@ -19,6 +19,15 @@ __all__ = ["CustomLoss"]
 _ROUNDING = {"float32": 1e-5, "float64": 1e-12}
 
 
+def _to_one_number(rank: int | None) -> str:
+    """What to do with the values of a loss function that have this rank, or another dtype."""
+    if rank == 1:
+        return "compute in the dtype of the logits: tf.cast(values, logits.dtype)"
+    if rank == 0:
+        return "return the loss of each example, without a mean over the batch"
+    return "add up what belongs to one example: tf.reduce_sum(values, axis=1)"
+
+
 class CustomLoss(Wrapped):
     """A differentiable loss on logits, such as a focal loss, with the labels and means of another.
 
@@ -65,7 +74,7 @@ class CustomLoss(Wrapped):
                 "the custom loss does not give one number an example",
                 expected=f"values [B] of dtype {logits.dtype.name} from logits [B, C] and labels",
                 received=f"shape {values.shape}, dtype {values.dtype.name}",
-                remedy="return the loss of each example, without a mean over the batch",
+                remedy=_to_one_number(values.shape.rank),
             )
         return values
 

@@ -50,7 +50,8 @@ def likelihood_facts(likelihood: Likelihood) -> dict[str, Any]:
             "the likelihood cannot be written to a file",
             expected="one of deltauq.likelihoods",
             received=f"a {type(likelihood).__name__}",
-            remedy="use the likelihood whose means yours has; predictions need no more",
+            remedy="fit with likelihood=CustomLoss(yours.loss, like), where like is the one of "
+            "deltauq.likelihoods whose means yours has; predictions need no more",
         )
     values = {name: getattr(likelihood, name) for name in arguments}
     return {"kind": type(likelihood).__name__} | values

@@ -8,11 +8,11 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 from matplotlib import pyplot
+from ways import stumble
 
 import deltauq
 from deltauq import DeltaMethod
-from deltauq.errors import InvalidInputError
-from deltauq.likelihoods import Likelihood
+from deltauq.likelihoods import CustomLoss, Likelihood, Poisson
 from deltauq.prediction import PREDICTIONS
 from deltauq.report import Study
 from deltauq.report.page import STORIES
@@ -115,12 +115,33 @@ def test_it_is_exported_and_diagnosed(glm, fitted, tmp_path):
     assert not [finding for finding in diagnosis.findings if finding.level == "error"]
 
 
-def test_an_outcome_that_has_no_form_of_predictions_is_refused_before_a_fit(glm):
+def test_an_outcome_that_has_no_form_of_predictions_is_refused_before_a_fit(glm, fitted):
     class Durations(Waiting):
         outcome = "durations"
 
-    with pytest.raises(InvalidInputError, match=r"outcome of the likelihood Durations.*quantities"):
+    with stumble("likelihoods/compiled.py:resolve_likelihood", "take the one whose means"):
         DeltaMethod(glm[0], "ggn", likelihood=Durations(), l2=L2).fit(*glm[1:3])
+    Durations.outcome = "quantities"
+    found = DeltaMethod(glm[0], "ggn", likelihood=Durations(), l2=L2, progress=False).fit(*glm[1:3])
+    np.testing.assert_array_equal(found.predict(glm[1]).std, fitted.predict(glm[1]).std)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras, where it saves
+def test_it_is_saved_as_a_loss_of_the_users_own(glm, fitted, tmp_path):
+    """Its means are exponentials, as those of counts are."""
+    model, x, y, *_ = glm
+    with stumble("likelihoods/serialization.py:likelihood_facts", "CustomLoss(yours.loss, like)"):
+        fitted.save(tmp_path / "m")
+    kind = CustomLoss(Waiting().loss, Poisson())
+    own = DeltaMethod(model, "hessian", likelihood=kind, l2=L2, progress=False).fit(x, np.rint(y))
+    own.save(tmp_path / "m")
+    loaded = DeltaMethod.load(tmp_path / "m")
+    np.testing.assert_allclose(loaded.predict(x).std, own.predict(x).std, rtol=1e-10)
+    with stumble("likelihoods/serialization.py:_LostLoss.check_labels", "fit again with"):
+        loaded.attach(x, np.rint(y))
+    loaded.likelihood = kind
+    again = loaded.fit(x, np.rint(y))
+    np.testing.assert_allclose(again.predict(x).std, own.predict(x).std, rtol=1e-10)
 
 
 def test_every_outcome_has_a_form_of_predictions_and_a_story():
