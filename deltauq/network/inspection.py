@@ -141,7 +141,10 @@ def check_output(output: Any, dtype: str) -> None:
             "the model's output is not one row of numbers an input",
             expected="one tensor [B, C], or [B, T, C] for T predictions an input",
             received=f"{shape}",
-            remedy="wrap the part of the model that gives the output to be predicted: "
+            remedy="give it an axis: keras.Model(model.inputs, "
+            "keras.ops.expand_dims(model.outputs[0], -1))"
+            if tf.is_tensor(output) and output.shape.rank == 1
+            else "wrap the part of the model that gives the output to be predicted: "
             "keras.Model(model.inputs, that_output)",
         )
     if output.dtype.name != dtype:
@@ -149,7 +152,8 @@ def check_output(output: Any, dtype: str) -> None:
             "the model computes in another precision than its weights have",
             expected=f"{dtype} throughout",
             received=f"an output of dtype {output.dtype.name}",
-            remedy=f"build the model with dtype={dtype!r} in every layer, and in Input",
+            remedy=f"build the model with dtype={dtype!r} in every layer, and in Input, and cast "
+            "to no other one inside",
         )
 
 
@@ -168,7 +172,8 @@ def check_rows_independent(output: tf.Tensor, alone: tf.Tensor) -> None:
             "the output for one input depends on the others in its batch",
             expected="a model that treats the rows of a batch one by one",
             received=f"an output that moves by {gap:.2g} relative when its row stands alone",
-            remedy="run normalisation layers in inference mode (not training=True)",
+            remedy="compute nothing over the rows of a batch where training=False: run "
+            "normalisation layers in inference mode (not training=True)",
         )
 
 
@@ -240,5 +245,6 @@ def _check_single(output: Any) -> None:
             expected="one tensor [B, C]",
             received=f"a {type(output).__name__} of {len(output)}: {list(names)}",
             remedy="wrap the one output that is wanted: keras.Model(model.inputs, "
-            "model.outputs[0]), or a subclass or tf.Module whose call returns it",
+            "model.outputs[0]), or a subclass or tf.Module whose call returns it, with layers=... "
+            "for the variables that it depends on",
         )

@@ -34,6 +34,7 @@ from masked_models import (
     subclassed,
     words,
 )
+from ways import stumble
 
 from deltauq.curvature.cost import Cost
 from deltauq.data import Batches
@@ -276,12 +277,20 @@ def test_a_mask_of_other_axes_is_refused():
         keras_gradient(Case(model, x, rng.integers(0, C, N), None))
     network = Network(model)
     inspection = network.inspect(probe_rows(network, x))
-    with pytest.raises(UnsupportedModelError) as refused:
+    with stumble("network/masks.py:find_mask", "whose compute_mask returns None") as refused:
         find_mask(network, inspection)
     for words_of in (
         "the mask on the model's output does not fit its predictions",
         "Expected: a mask of shape ['B'], an entry a prediction",
         "Received: shape ['B', 5], beside an output of shape ['B', 3]",
-        "compute_mask returns None",
     ):
-        assert words_of in str(refused.value)
+        assert words_of in str(refused.error)
+
+    class EndsMask(KeepsMask):
+        def compute_mask(self, x, previous_mask=None):
+            return None
+
+    ended = keras.Sequential([*stack[:2], EndsMask(), *stack[3:]])
+    network = Network(finished(ended))
+    assert find_mask(network, network.inspect(probe_rows(network, x))) is None
+    np.testing.assert_allclose(ended(x), model(x), rtol=1e-5)
