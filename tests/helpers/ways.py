@@ -71,13 +71,21 @@ class Way:
         return f"{self.site}: {''.join('...' if piece is None else piece for piece in self.text)}"
 
     @property
+    def is_known(self) -> bool:
+        """Whether anything of the remedy is written in the source, where it could be followed."""
+        return any(self.text)
+
+    @property
     def room(self) -> str:
+        """Of the package, or its module `errors`."""
         return re.split(r"[/.]", self.site)[0]
 
     def has(self, words: str) -> bool:
+        """Whether the remedy has these words."""
         return any(words in piece for piece in self.text if piece is not None)
 
     def is_about(self, words: str) -> bool:
+        """Whether the problem has these words."""
         return any(words in piece for piece in self.problem if piece is not None)
 
     def gives(self, remedy: str) -> bool:
@@ -128,11 +136,16 @@ class Module:
         if isinstance(remedy, ast.Name) and isinstance(inner, ast.FunctionDef):
             names = [each.arg for each in inner.args.args]
             if remedy.id in names and not assigned(inner, remedy.id):
-                for handing, around in calls(self.tree):
-                    handed = argument(handing, remedy.id, names.index(remedy.id))
-                    if called(handing) == inner.name and handed is not None:
-                        yield from self.ways_at(handing, handed, around)
-                return
+                handed = [
+                    (value, handing, around)
+                    for handing, around in calls(self.tree)
+                    if called(handing) == inner.name
+                    and (value := argument(handing, remedy.id, names.index(remedy.id)))
+                ]
+                for value, handing, around in handed:
+                    yield from self.ways_at(handing, value, around)
+                if handed:
+                    return
         site = f"{self.name}:{'.'.join(node.name for node in within)}"
         lines = call.lineno, call.end_lineno or call.lineno
         for text in self.texts(remedy, functions(within)):
@@ -382,5 +395,7 @@ def _rows_of(path: Path) -> Iterator[Row]:
 def _literal(node: ast.expr, *scopes: ast.AST) -> str:
     """A text, or what a name is assigned to in a test or in its module."""
     if isinstance(node, ast.Name):
-        node = next(value for scope in scopes for value in assigned(scope, node.id))
+        values = [value for scope in scopes for value in assigned(scope, node.id)]
+        assert values, f"stumble({node.id}, ...): write the text, or assign it to that name"
+        node = values[0]
     return str(ast.literal_eval(node))
