@@ -150,6 +150,9 @@ class Categorical(Likelihood):
 def _distributions(y: Array) -> Array:
     """One-hot rows as class numbers, which take less memory; soft ones as they are."""
     sums = y.sum(axis=1, dtype=np.float64)
+    empty = ~np.any(y, axis=1)
+    if np.any(empty) and not np.all(empty) and not np.any(y < 0):
+        raise _no_class(np.count_nonzero(empty), len(y))
     if np.any(y < 0) or not np.allclose(sums, 1.0, rtol=0, atol=1e-4):
         raise InvalidInputError(
             "y holds rows that are no distributions over the classes",
@@ -161,3 +164,26 @@ def _distributions(y: Array) -> Array:
         )
     one_hot = np.all(np.isin(y, (0, 1)))
     return class_numbers(y).astype(np.int32) if one_hot else y
+
+
+def _no_class(n_empty: int, n_rows: int) -> InvalidInputError:
+    """The error for rows of labels that are all zero, as padding and "no class" are written.
+
+    Keras counts such a row in its mean. Its loss is zero, and its gradient is not: TensorFlow's
+    cross-entropy gives softmax(z) - q, right for rows that sum to one alone. So weights that were
+    trained with them minimise no cost of the other rows. Of weight zero they are out of both, and
+    Keras minimises sum(loss) / rows + a sum w^2: as many times more beside the mean over N as
+    there are rows to N.
+    """
+    factor = n_rows / (n_rows - n_empty)
+    return InvalidInputError(
+        f"y holds {n_empty} rows that are all zero, which belong to no class",
+        expected="one-hot or soft labels: rows >= 0 that sum to 1",
+        received=f"{n_empty} of {n_rows} rows of labels all zero",
+        remedy="give them the weight zero, here and in training: keep = y.any(axis=-1), "
+        "model.fit(x, y, sample_weight=keep.astype(float)), because TensorFlow's gradient pulls at "
+        "the outputs of such a row as if it were an example; then y[~keep, 0] = 1 and "
+        "fit(x, y, sample_weight=keep). Keras divides by all rows, those of weight zero too: a "
+        f"rate of its L2 that is read is multiplied by rows / kept rows, {factor:.6g} here; "
+        "multiply one that you give as l2=... by it",
+    )

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from ways import stumble
 
 from deltauq import DeltaMethod
-from deltauq.errors import UnsupportedModelError
+from deltauq.errors import InvalidInputError, UnsupportedModelError
 
 layers = keras.layers
 N, RATE = 40, 0.1
@@ -94,6 +94,44 @@ def test_an_ignored_class():
     assert cost_of(found) == pytest.approx(model.evaluate(X, Y, batch_size=N, verbose=0), rel=1e-5)
     without = fit(model, X[Y != 2], Y[Y != 2], likelihood="categorical")
     np.testing.assert_allclose(found.predict(X).std, without.predict(X).std, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [(), (5,)], ids=["rows", "positions"])
+def test_rows_of_labels_that_are_all_zero(positions):
+    """Of weight zero, in training too, they leave a minimum with the rate times rows / kept."""
+    x, rate = (SEQUENCES, 0.01) if positions else (X, 0.01)
+    y = np.eye(3)[RNG.integers(0, 3, (N, *positions))]
+    y[: N // 4] = 0
+    penalty = {"kernel_regularizer": keras.regularizers.L2(rate), "use_bias": False}
+    end = layers.Dense(3, "softmax", **penalty)
+    model = compiled(end, loss="categorical_crossentropy", shape=x.shape[1:])
+    cost = model.evaluate(x, y, verbose=0, batch_size=N)
+    said = rf"{y.size // 12} of {y.size // 3} rows.*sample_weight=keep.*1\.33333 here"
+    with pytest.raises(InvalidInputError, match=said):
+        DeltaMethod(model, "ggn", progress=False).fit(x, y)
+
+    keep = y.any(axis=-1)
+    model.compile(keras.optimizers.Adam(0.1), "categorical_crossentropy")
+    model.fit(x, y, N, 300, sample_weight=keep.astype(float), verbose=0)
+    minimised = model.evaluate(x, y, verbose=0, batch_size=N)
+    assert minimised < cost
+    y[~keep, 0] = 1
+    read = DeltaMethod(model, "ggn", progress=False).fit(x, y, sample_weight=keep)
+    assert read.n_examples == keep.sum()
+    assert read.stationarity.ratio < 1e-3
+    assert read.stationarity.cost == pytest.approx(minimised * 4 / 3, rel=1e-5)
+    given = {"l2": 2 * rate * 4 / 3, "progress": False}
+    std = DeltaMethod(model, "ggn", **given).fit(x, y, sample_weight=keep).predict(x).std
+    np.testing.assert_allclose(std, read.predict(x).std, rtol=1e-6)
+
+
+def test_tensorflow_pulls_at_rows_of_labels_that_are_all_zero():
+    """Why leaving them out after a training with them is no way out: its minimum is another."""
+    with tf.GradientTape() as tape:
+        tape.watch(logits := tf.constant([[1.0, 0.0, -1.0]]))
+        loss = keras.losses.categorical_crossentropy(tf.zeros((1, 3)), logits, from_logits=True)
+    assert float(loss[0]) == 0
+    np.testing.assert_allclose(tape.gradient(loss, logits), tf.nn.softmax(logits), rtol=1e-6)
 
 
 def test_logits_after_a_relu():
