@@ -9,18 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.parameter_covariance import (
+    NegativeCurvature,
     ParameterCovariance,
+    Tail,
     dense_covariance,
     low_rank_covariance,
 )
 from deltauq.curvature.sandwich import sandwich_covariance
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.problem import Problem
+from deltauq.delta.problem import Problem, Rates, prior_scale
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import solve_meat
 from deltauq.linalg import Eigenpairs, Storage
 
-__all__ = ["covariance_of", "weight_covariance", "with_meat"]
+__all__ = ["covariance_of", "inverse_curvature", "weight_covariance", "with_meat"]
 
 
 def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
@@ -70,20 +72,53 @@ def weight_covariance(
 
 def covariance_of(problem: Problem, settings: Settings, pairs: Eigenpairs) -> ParameterCovariance:
     """Make the covariance that is the inverse of the curvature plus L2, over N."""
-    if not np.all(problem.rates > 0):
+    return inverse_curvature(
+        pairs,
+        problem.rates,
+        problem.data.n_examples,
+        epsilon=problem.epsilon,
+        tail=settings.tail,
+        negative_curvature=settings.negative_curvature,
+    )
+
+
+def inverse_curvature(
+    pairs: Eigenpairs,
+    rates: Rates,
+    n_examples: float,
+    *,
+    epsilon: float,
+    tail: Tail = "midpoint",
+    negative_curvature: NegativeCurvature = "project",
+) -> ParameterCovariance:
+    """Make the covariance (A + L)^-1 / N of eigenpairs, whichever parameters have L2.
+
+    Args:
+        pairs: of A in the prior's metric; all of them where some parameter has no L2.
+        rates: lambda_j `[P]`, zero where a parameter has no L2.
+        n_examples: N.
+        epsilon: relative rounding of the curvature, the network's machine epsilon.
+        tail: what stands for directions that were not computed.
+        negative_curvature: as of `DeltaMethod`.
+
+    Raises:
+        NotPositiveDefiniteError: A + L has no inverse that is a covariance.
+    """
+    scale = prior_scale(rates)
+    if not np.all(rates > 0):
         return dense_covariance(
             pairs,
-            problem.rates > 0,
-            problem.scale,
-            problem.data.n_examples,
-            negative_curvature=settings.negative_curvature,
-            epsilon=problem.epsilon,
+            rates > 0,
+            scale,
+            n_examples,
+            negative_curvature=negative_curvature,
+            epsilon=epsilon,
         )
     return low_rank_covariance(
         pairs,
-        problem.scale,
-        problem.data.n_examples,
-        tail=settings.tail,
-        negative_curvature=settings.negative_curvature,
-        epsilon=problem.epsilon,
+        scale,
+        n_examples,
+        tail=tail,
+        negative_curvature=negative_curvature,
+        epsilon=epsilon,
     )

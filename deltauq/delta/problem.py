@@ -35,7 +35,14 @@ from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction.linearization import Linearization, RowFunctions
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["Problem", "attach_data", "check_before_training", "recall_problem", "state_problem"]
+__all__ = [
+    "Problem",
+    "attach_data",
+    "check_before_training",
+    "prior_scale",
+    "recall_problem",
+    "state_problem",
+]
 
 Rates = npt.NDArray[np.float64]
 
@@ -123,7 +130,7 @@ class Problem:
     @property
     def scale(self) -> Rates:
         """Scale of the prior's metric, lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
-        return _scale_of(self.rates)
+        return prior_scale(self.rates)
 
     @property
     def dispersion(self) -> float:
@@ -132,7 +139,7 @@ class Problem:
 
     def with_likelihood(self, likelihood: Likelihood, rates: Rates) -> Problem:
         """A problem with another likelihood of the same kind, and other rates."""
-        linearization = replace(self.linearization, likelihood=likelihood, scale=_scale_of(rates))
+        linearization = replace(self.linearization, likelihood=likelihood, scale=prior_scale(rates))
         return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
 
     def with_listener(self, listener: PassListener) -> Problem:
@@ -328,7 +335,7 @@ def _for_predictions(
     per_example = PerExample(model.network, probe)
     spec = data.input_spec if isinstance(data, DataRecord) else data.spec.x
     functions = RowFunctions(model.network, spec, per_example)
-    linearization = Linearization(functions, likelihood, _scale_of(rates), model.mask)
+    linearization = Linearization(functions, likelihood, prior_scale(rates), model.mask)
     return Problem(
         model.network, likelihood, data, model.n_outputs, rates, per_example, linearization
     )
@@ -342,8 +349,8 @@ def rates_beside_cost(interpreted: InterpretedModel, data: Batches, l2: L2, rank
     return per_parameter(network.parameters, per_variable)
 
 
-def _scale_of(rates: Rates) -> Rates:
-    """The scale of the prior's metric for some rates, as of `Problem.scale`."""
+def prior_scale(rates: Rates) -> Rates:
+    """Scale of the prior's metric, lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
     return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
 
 

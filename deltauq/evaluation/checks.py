@@ -277,7 +277,7 @@ def _closeness(found: Stationarity, kinks: tuple[str, ...]) -> Finding:
         )
     if kinks:
         what += f"; {list(kinks)} have kinks"
-    if found.shift is None and found.l2_norm > 0:
+    if found.shift is None:
         why = "a fit says how far from a minimum that is, in standard errors: stationarity.shift"
         return Finding(
             "stationarity", "note", what, why, "heed the warning of fit, if there is one"

@@ -11,13 +11,15 @@ import numpy.typing as npt
 
 from deltauq.curvature import CURVATURES, GGN, OPG, CurvatureOperator
 from deltauq.curvature.eigenpairs import eigenpairs, is_dense
-from deltauq.curvature.parameter_covariance import low_rank_covariance
 from deltauq.curvature.sandwich import sandwich_covariance
 from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.solvers import PASSES
 from deltauq.data.batches import Batches
+from deltauq.delta.covariances import inverse_curvature
 from deltauq.delta.memory_plan import plan_memory
 from deltauq.delta.minimum_distance import newton_shifts, newton_step
+from deltauq.delta.problem import prior_scale
+from deltauq.errors import NotPositiveDefiniteError
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import BlockLanczos, Eigenpairs
 from deltauq.network.jacobians import PerExample
@@ -122,7 +124,8 @@ def estimate_shift(
 ) -> float | None:
     """Estimate how far a step to the minimum would move predictions, as by `newton_shifts`.
 
-    By the dense GGN of as many examples as determine it, or the OPG where the loss has no GGN.
+    By the dense GGN of as many examples as determine it, or the OPG where the loss has no GGN; as a
+    fit of all eigenpairs has it, without L2 too.
 
     Args:
         network: the network.
@@ -135,24 +138,28 @@ def estimate_shift(
         mask: which predictions count; None where all do.
 
     Returns:
-        The median; None without L2 on every parameter, for more parameters than are quick, and
-        where examples are too large for enough of them.
+        The median; None where the curvature plus L2 has no inverse, for more parameters than are
+        quick, and where examples are too large for enough of them.
     """
-    if not np.all(rates > 0) or not is_dense("auto", network.n_params):
+    if not is_dense("auto", network.n_params):
         return None
     kind: type[CurvatureOperator] = GGN if likelihood.convex else OPG
     rows = _ROWS_PER_PARAM * network.n_params // kind.rows_per_example(likelihood, n_outputs)
     wanted = min(data.n_weighted, max(_SHIFT_INPUTS, rows))
-    some = sample(network, data, wanted).data
+    some = sample(network, data, max(wanted, _SAMPLE_ROWS)).data
     if some.n_rows < wanted:
         return None
-    scale, per_example = rates**-0.5, PerExample(network, probe)
+    scale, per_example = prior_scale(rates), PerExample(network, probe)
     options: dict[str, Any] = {"scale": scale, "per_example": per_example}
 
     def pairs(likelihood: Likelihood) -> Eigenpairs:
         return eigenpairs(kind(network, likelihood, some, **options), "full")
 
-    inverse = low_rank_covariance(pairs(likelihood), scale, data.n_examples)
+    epsilon = float(np.finfo(network.dtype).eps)
+    try:
+        inverse = inverse_curvature(pairs(likelihood), rates, data.n_examples, epsilon=epsilon)
+    except NotPositiveDefiniteError:
+        return None
     covariance = inverse
     if likelihood.of_scores is not likelihood:
         covariance = sandwich_covariance(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from functools import cache
 
 import keras
@@ -137,8 +138,38 @@ def test_the_examples_that_are_looked_at_are_spread_over_sorted_data():
 
 def test_without_l2_nothing_is_said_of_parts_that_cancel():
     (finding,) = diagnose(trained(), X, Y, l2=0.0).of("stationarity")
-    assert finding.level == "warning"
+    assert finding.level == "note"  # that there is no L2 is a warning, and fit refuses it
     assert "parts" not in finding.what
+    assert "far" not in finding.remedy
+
+
+@pytest.mark.parametrize(("size", "level"), [(0.08, "note"), (1.0, "warning")])
+@pytest.mark.parametrize("loss", ["mse", "binary_crossentropy"])
+def test_without_l2_the_distance_to_a_minimum_is_that_of_a_fit(size, level, loss):
+    """Gradients of a cost without L2 look large beside nothing; in standard errors they are not."""
+    logits = X @ [[1.0], [-0.5], [0.25], [2.0]]
+    noisy = logits + RNG.logistic(size=(240, 1))
+    binary = loss == "binary_crossentropy"
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="float64"),
+            layers.Dense(1, "sigmoid" if binary else None, dtype="float64"),
+        ]
+    )
+    model.compile("sgd", loss)
+    y = np.where(noisy > 0, 1, 0) if binary else noisy
+    diagnose(model, X, y, polish=True).apply_polished()
+    model.set_weights([w + size * np.sign(w) for w in model.get_weights()])
+    found = diagnose(model, X, y)
+    fitted = DeltaMethod(model, "ggn", rank="full", progress=False)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        shift = fitted.fit(X, y).stationarity.shift
+    (finding,) = found.of("stationarity")
+    assert not found.stationarity.is_minimum
+    assert found.stationarity.shift == pytest.approx(shift, rel=0.5)  # of other inputs
+    assert finding.level == level
+    assert any("far from a minimum" in str(w.message) for w in said) == (level == "warning")
 
 
 @pytest.mark.quick
