@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import numbers
+import re
 import reprlib
 import sys
+import textwrap
 import warnings
 from types import FrameType
 from typing import Any
@@ -34,7 +36,26 @@ __all__ = [
     "check_share",
     "optional",
     "warn",
+    "what_it_says",
 ]
+
+#: A place in a traceback, and what stands for places that TensorFlow did not keep.
+_PLACE = re.compile(r'^(\s*)(File ".*", line \d+|<stack traces unavailable>)')
+
+#: What Keras and TensorFlow write around a message: colours, where it was met, names of nodes and
+#: operations, the arguments of the call. A batch that is quoted is cut to its brackets.
+_AROUND = (
+    (re.compile(r"\x1b\[\d*m"), ""),
+    (re.compile(r"(Call a|A)rguments received by.*", re.DOTALL), ""),
+    (re.compile(r".*Exception encountered: ", re.DOTALL), ""),
+    (re.compile(r"Exception encountered when calling [^\n]*\n+"), ""),
+    (re.compile(r".*root error\(s\) found\.\s*\(0\)\s*(.*?)\s*\(1\).*", re.DOTALL), r"\1"),
+    (re.compile(r"\{\{function_node .*?\}\}\s*"), ""),
+    (re.compile(r"\s*\[\[\{\{node .*?\}\}\]\]"), ""),
+    (re.compile(r"\s*for '\{\{node [^']*'"), ""),
+    (re.compile(r"\s*\[Op:[^\]]*\].*"), ""),
+    (re.compile(r"\[\[.*\]\]", re.DOTALL), "[...]"),
+)
 
 #: Packages whose lines say nothing to a user: this one, and those that call it for the user.
 _PASSED_OVER = frozenset({"deltauq", "keras", "tf_keras", "sklearn", "joblib"})
@@ -162,6 +183,36 @@ def warn(message: str, category: type[Warning]) -> None:
     while frame.f_back is not None and _package(frame) in _PASSED_OVER:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def what_it_says(error: BaseException) -> str:
+    """What an error of TensorFlow, Keras or the code that they ran says happened, in a line.
+
+    Their messages hold tracebacks, of the code that built a graph or that a graph called: what they
+    say comes after the last place of those. It is for "Received" in errors of ours, which are
+    raised from theirs, so that nothing is lost to who looks further.
+    """
+    text = str(error)
+    for pattern, kept in _AROUND[:4]:
+        text = pattern.sub(kept, text)
+    text = _after_tracebacks(text)
+    for pattern, kept in _AROUND[4:]:
+        text = pattern.sub(kept, text)
+    paragraph = text.strip().partition("\n\n")[0]
+    return textwrap.shorten(paragraph, 400) or type(error).__name__
+
+
+def _after_tracebacks(text: str) -> str:
+    """What comes after the last place of a traceback, and the lines of code quoted from there."""
+    lines = text.splitlines()
+    places = [(k, place) for k, line in enumerate(lines) if (place := _PLACE.match(line))]
+    if not places:
+        return text
+    last, place = places[-1]
+    deeper = place[1] + " "
+    after = [k for k in range(last + 1, len(lines)) if lines[k].strip()]
+    first = next((k for k in after if not lines[k].startswith(deeper)), len(lines))
+    return "\n".join(lines[first:])
 
 
 def _package(frame: FrameType) -> str:

@@ -14,7 +14,7 @@ import scipy.sparse
 import tensorflow as tf
 
 from deltauq.data.frames import column_types, from_column, from_frame
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, what_it_says
 
 __all__ = [
     "ArrayInputs",
@@ -320,7 +320,7 @@ def _as_array(leaf: Any, name: str) -> Array:
         raise InvalidInputError(
             f"{name} cannot be read as an array",
             expected="an array, a tensor, a pandas object or a list of numbers",
-            received=f"a {type(leaf).__name__}, of which NumPy says: {error}",
+            received=f"a {type(leaf).__name__}, of which NumPy says: {what_it_says(error)}",
             remedy="pad rows of different lengths before"
             if isinstance(leaf, Sequence)
             else "pass what it holds as a NumPy array",

@@ -14,7 +14,7 @@ from deltauq.data.arrays import (
     column_names,
 )
 from deltauq.data.frames import columns_named
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, what_it_says
 
 __all__ = ["Stream", "as_inputs", "as_source"]
 
@@ -79,19 +79,11 @@ class Stream:
             # By number: iteration need not end, and legacy ones have none.
             yield from (self._source[k] for k in range(_length(self._source) or 0))
             return
-        if not is_single(self._shapes(), self._rank):
-            yield from self._source
-            return
+        single = is_single(self._shapes(), self._rank)
         try:
-            yield from self._source.batch(batch_size)
-        except tf.errors.InvalidArgumentError as error:
-            raise InvalidInputError(
-                "the dataset's single examples make no batch",
-                expected="examples of one shape",
-                received=str(error.message).split("[Op")[0].strip(),
-                remedy="pad them to one shape, as for training: "
-                ".padded_batch(256, padded_shapes=...)",
-            ) from error
+            yield from self._source.batch(batch_size) if single else self._source
+        except tf.errors.OpError as error:
+            raise _failure(error) from error
 
     def _shapes(self) -> Any:
         """Shapes of an element's parts, looked up in the first one where they are not declared."""
@@ -204,6 +196,25 @@ def _check_dataset(dataset: tf.data.Dataset) -> None:
                 remedy="make them dense as for training: map x.to_tensor(shape=...) over ragged "
                 "tensors, tf.sparse.to_dense(x) over sparse ones",
             )
+
+
+def _failure(error: tf.errors.OpError) -> InvalidInputError:
+    """The error for a dataset of TensorFlow that fails while it is read."""
+    said = what_it_says(error)
+    if said.startswith(("Cannot batch tensor", "Cannot add tensor to the batch")):
+        return InvalidInputError(
+            "the dataset's single examples make no batch",
+            expected="examples of one shape",
+            received=said,
+            remedy="pad them to one shape, as for training: "
+            ".padded_batch(256, padded_shapes=...)",
+        )
+    return InvalidInputError(
+        "the dataset fails while it is read",
+        expected="a dataset that can be read to its end, in every pass",
+        received=f"one of which TensorFlow says: {said}",
+        remedy="mend the generator or the function that it maps: for _ in dataset: pass fails too",
+    )
 
 
 def _length(source: Any) -> int | None:

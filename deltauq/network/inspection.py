@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.errors import InvalidInputError, UnsupportedModelError, what_it_says
 from deltauq.network.graph import bytes_reached_from, reached_from
 from deltauq.network.link import end_of, mask_of
 
@@ -183,7 +182,7 @@ def shape_error(x: Any, error: Exception) -> InvalidInputError:
         "the model cannot be called on x",
         expected="inputs as in training",
         received=f"shapes {[list(leaf.shape) for leaf in tf.nest.flatten(x)]} in a probe "
-        f"of the first rows, at which the model says: {_said(error)}",
+        f"of the first rows, at which the model says: {what_it_says(error)}",
     )
 
 
@@ -197,7 +196,7 @@ def batch_size_error(error: Exception) -> UnsupportedModelError:
     return UnsupportedModelError(
         "the model takes batches of one size only",
         expected="a model that takes any number of rows",
-        received=f"of fewer rows it says: {_said(error)}",
+        received=f"of fewer rows it says: {what_it_says(error)}",
         remedy="build it with Input(shape) rather than batch_shape, without stateful=True, and "
         "copy the weights: new.set_weights(old.get_weights())",
     )
@@ -219,17 +218,9 @@ def branching_error(error: Exception) -> UnsupportedModelError:
     return UnsupportedModelError(
         "the model branches in Python on the value of a tensor",
         expected="a call that Keras can compile",
-        received=f"one at which TensorFlow says: {str(error).split('.', 1)[0]}",
+        received=f"one at which TensorFlow says: {what_it_says(error).partition('. ')[0]}",
         remedy="use keras.ops.where, keras.ops.cond or tf.cond in its place",
     )
-
-
-def _said(error: Exception) -> str:
-    """A message of Keras in a line: without colours, the arguments of its call, whole batches."""
-    text = str(error).partition("Arguments received by")[0]
-    text = re.sub(r"\x1b\[\d*m", "", text)
-    text = re.sub(r"\[\[.*\]\]", "[...]", text, flags=re.DOTALL)
-    return " ".join(text.split())
 
 
 def _check_single(output: Any) -> None:

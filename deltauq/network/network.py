@@ -238,6 +238,8 @@ class Network:
             output, state = self._stateless(pieces, x)
         except DeltaUQError:
             raise
+        except tf.errors.OperatorNotAllowedInGraphError as error:
+            raise branching_error(error) from error
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             if takes_one_batch_size(self.model):
                 raise batch_size_error(error) from error

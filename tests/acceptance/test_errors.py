@@ -18,6 +18,7 @@ from deltauq.errors import (
     NumericalError,
     UnsupportedModelError,
     warn,
+    what_it_says,
 )
 
 # Random weights are far from a minimum, and `fit` says so.
@@ -54,6 +55,31 @@ def compiled():
 def raises(kind, *parts):
     """The error's text holds the parts in this order."""
     return pytest.raises(kind, match="(?s)" + ".*".join(parts))
+
+
+KERAS = "Exception encountered when calling Dense.call().\n\n\x1b[1mIt is torn\x1b[0m\n\n"
+DETECTED = "Graph execution error:\n\nDetected at node Add defined at (most recent call last):\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("It is torn", "It is torn"),
+        ("", "ValueError"),
+        (KERAS + "Arguments received by Dense.call():\n  x=tf.Tensor(...)", "It is torn"),
+        (f'Layer "z" {{...}}\n\nException encountered: {KERAS}', "It is torn"),
+        ("{{function_node __inference_f}} It is torn [Op:Add] name: ", "It is torn"),
+        ("It has [[1, 2]\n [3, 4]]\n", "It has [...]"),
+        (DETECTED + "<stack traces unavailable>\nIt is torn\n\t [[{{node Add}}]]", "It is torn"),
+        (DETECTED + '  File "/x.py", line 3, in f\n    a + b\n\nIt is\ntorn', "It is torn"),
+        (
+            "2 root error(s) found.\n  (0) It is torn\n\t [[{{node A}}]]\n  (1) It is torn",
+            "It is torn",
+        ),
+    ],
+)
+def test_what_an_error_of_tensorflow_says_is_its_message(text, said):
+    assert what_it_says(ValueError(text)) == said
 
 
 def test_an_unbuilt_model():

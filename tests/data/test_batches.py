@@ -501,6 +501,11 @@ def test_inputs_that_are_refused(kind, expected):
         expected.predict(make())
 
 
+def failing():
+    yield np.ones(3), 0
+    raise ValueError("row 1 is torn")
+
+
 DATASETS = {
     "ragged": (
         lambda: tf.data.Dataset.from_tensors((ragged(), [0, 1])),
@@ -516,6 +521,12 @@ DATASETS = {
             output_signature=(tf.TensorSpec([None]), tf.TensorSpec([], tf.int32)),
         ),
         r"single examples make no batch.*shape.*padded_batch",
+    ),
+    "a generator that fails": (
+        lambda: tf.data.Dataset.from_generator(
+            failing, output_signature=(tf.TensorSpec([3]), tf.TensorSpec([], tf.int32))
+        ),
+        r"fails while it is read.*says: ValueError: row 1 is torn\. What to do",
     ),
     "endless": (lambda: Endless(X, Y), "never ends.*num_batches is None"),
     "inputs alone": (lambda: Arrays(X), r"something else than \(x, y\).*ndarray"),

@@ -545,6 +545,55 @@ def test_a_branch_in_python_is_refused_with_what_to_use():
         np.testing.assert_allclose(logits_of(check(compiled, **options)), m(X), rtol=1e-5)
 
 
+class Calling(keras.Model):
+    """Some code after a layer."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.dense, self.code = keras.layers.Dense(3), code
+
+    def call(self, x):
+        return self.code(self.dense(x))
+
+
+def torn(x):
+    raise ValueError("a row is torn")
+
+
+def of_seven(x):
+    return tf.reshape(x, [7, -1])
+
+
+def by_python(x):
+    return tf.reshape(tf.py_function(torn, [x], tf.float32), x.shape)
+
+
+#: Code of a user's own that fails, in graphs and in Python, and what happened.
+FAILING = {
+    "raised in a graph": (tf.function(torn), "ValueError: a row is torn."),
+    "a shape": (of_seven, "Only one input size may be -1|Input to reshape is a tensor with"),
+    "a shape in a graph": (tf.function(of_seven), "evenly divisible by 7 but is 9 with"),
+    "python": (by_python, "ValueError: a row is torn."),
+    "python in a graph": (tf.function(by_python), "ValueError: a row is torn."),
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_what_a_model_says_is_told_without_tracebacks(kind):
+    """TensorFlow writes those of the code that made a graph, or that a graph called."""
+    code, said = FAILING[kind]
+    m = Calling(lambda x: x)
+    m(X)
+    m.code = code
+    with raises(
+        InvalidInputError, "cannot be called on x", f"the model says: [^\n]*({said})"
+    ) as info:
+        check(m, l2=0.1, likelihood="categorical")
+    for word in ("File", "line", "traceback", "Traceback", "node", "most recent", "[Op"):
+        assert word not in info.value.received
+    assert len(info.value.received) < 500
+
+
 def test_only_what_parameters_have_a_part_in_has_kinks():
     """A maximum of the data themselves has none in the parameters."""
     x = keras.Input((6, 2))

@@ -26,7 +26,7 @@ from deltauq.delta.files.rounding import restored, round_covariance, round_pairs
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import recall_problem
 from deltauq.delta.settings import Settings
-from deltauq.errors import ArtifactError, InvalidInputError
+from deltauq.errors import ArtifactError, InvalidInputError, what_it_says
 from deltauq.likelihoods import likelihood_facts, likelihood_of
 from deltauq.linalg import Eigenpairs, LowRank, NormBound
 from deltauq.network.adapters import adapt
@@ -210,7 +210,7 @@ def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:
             raise InvalidInputError(
                 "Keras cannot save the model",
                 expected=f"a model that {package.__name__}.saving.save_model takes",
-                received=str(error),
+                received=what_it_says(error),
                 remedy="save(path, with_model=False), and give the model to load(path, model)",
             ) from error
         return np.fromfile(path, np.uint8)

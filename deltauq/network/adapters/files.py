@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import tempfile
-import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 
 import keras
 
-from deltauq.errors import InvalidInputError, optional
+from deltauq.errors import InvalidInputError, optional, what_it_says
 from deltauq.network.adapters.adapter import WeightDecay, meaning_the_mean
 from deltauq.network.adapters.file_contents import FileContent, as_compile_config, read_content
 
@@ -144,7 +143,7 @@ def _open(package: Any, path: Path, content: FileContent) -> ModelFile:
                 raise InvalidInputError(
                     "the model file cannot be opened",
                     expected="a model that Keras opens by itself",
-                    received=f"{path.name}, at which {by} says: {_said(second)}",
+                    received=f"{path.name}, at which {by} says: {what_it_says(second)}",
                     remedy=f"open it yourself by {package.__name__}.saving.load_model, with "
                     "custom_objects=... for code of your own, and safe_mode=False for a Lambda "
                     "layer if you trust it; and pass the model",
@@ -172,11 +171,6 @@ def _compiled_in_folder(model: Any) -> dict[str, Any]:
     """What a model out of a SavedModel was compiled with; empty where it does not say."""
     metadata = getattr(model, "_serialized_attributes", {}).get("metadata", {})
     return as_compile_config(metadata.get("training_config") or {})
-
-
-def _said(error: Exception) -> str:
-    """What was wrong, in a line: Keras quotes whole configurations before it comes to that."""
-    return textwrap.shorten(str(error).rpartition("Exception encountered: ")[2], 400)
 
 
 def _refuse_unbuilt(model: Any, path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.errors import UnsupportedModelError
+from deltauq.errors import UnsupportedModelError, what_it_says
 from deltauq.network.adapters.adapter import Values, mode_arguments, tables_of
 from deltauq.network.adapters.substitution import convert, reads_replaced, state_use
 from deltauq.network.graph import traced
@@ -110,7 +110,7 @@ class TensorFlowAdapter:
         try:
             found = self._gradients(values, x)
         except (ValueError, LookupError) as error:
-            raise _not_differentiable(f"{error}") from error
+            raise _not_differentiable(what_it_says(error)) from error
         scale = max(float(tf.reduce_max(tf.abs(t))) for t in truth)
         lost = [
             v.path
