@@ -57,7 +57,8 @@ class DeltaMethod(Answers):
             estimated), "poisson" (counts); a `Likelihood`; or a loss function of logits and labels,
             see `deltauq.likelihoods.CustomLoss`.
         layers: which variables are uncertain: None (all trainable), names or glob patterns, "last"
-            (the layer of the model's last variable), or a callable on variables.
+            (the layer of the model's last variable, which must make its outputs), or a callable
+            on variables.
         tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or
             "none"; see `deltauq.curvature.parameter_covariance.low_rank_covariance`.
         rank_tol: relative width for rank="auto".

@@ -152,7 +152,7 @@ def _distributions(y: Array) -> Array:
     sums = y.sum(axis=1, dtype=np.float64)
     empty = ~np.any(y, axis=1)
     if np.any(empty) and not np.all(empty) and not np.any(y < 0):
-        raise _no_class(np.count_nonzero(empty), len(y))
+        raise _no_class(int(np.count_nonzero(empty)), len(y))
     if np.any(y < 0) or not np.allclose(sums, 1.0, rtol=0, atol=1e-4):
         raise InvalidInputError(
             "y holds rows that are no distributions over the classes",

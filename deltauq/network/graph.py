@@ -15,6 +15,7 @@ __all__ = [
     "Staged",
     "bytes_reached_from",
     "copies",
+    "last_operands",
     "reached_from",
     "read_trace",
     "traced",
@@ -22,6 +23,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: Operations that give the shape of a tensor, whatever is in it.
+_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 
 #: The collection of a graph in which stands what was read while it was traced.
 _READ = "deltauq_read"
@@ -37,6 +41,33 @@ def reached_from(tensors: Sequence[tf.Tensor]) -> dict[Any, tf.Tensor]:
             reached[tensor.ref()] = tensor
             pending.extend(out for op in tensor.consumers() for out in op.outputs)
     return reached
+
+
+def last_operands(output: tf.Tensor, weights: Sequence[tf.Tensor], x: Any) -> set[int]:
+    """Numbers of the weights that meet the data last on the ways to an output, in a trace.
+
+    Of `softmax(h W + b)` that is b; of `h W` it is W. Shapes are no data.
+
+    Args:
+        output: depends on the rest.
+        weights: inputs of the trace.
+        x: a nest of other inputs of it.
+    """
+    data = reached_from(tf.nest.flatten(x))
+    dependent = [reached_from([weight]) for weight in weights]
+    found: set[int] = set()
+    pending, seen = [output.op], set()
+    while pending:
+        operation = pending.pop()
+        if operation in seen or operation.type in _SHAPES:
+            continue
+        seen.add(operation)
+        operands = [tensor for tensor in operation.inputs if tensor.ref() not in data]
+        here = {k for k, of in enumerate(dependent) if any(t.ref() in of for t in operands)}
+        found |= here
+        if not here:
+            pending += [tensor.op for tensor in operation.inputs if tensor.ref() in data]
+    return found
 
 
 def bytes_reached_from(tensors: Sequence[tf.Tensor]) -> int:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from deltauq.errors import DeltaUQError, UnsupportedModelError
 from deltauq.network.adapters import Adapter, adapt
-from deltauq.network.graph import reached_from, read_trace
+from deltauq.network.graph import last_operands, reached_from, read_trace
 from deltauq.network.inspection import (
     ForwardTrace,
     Inspection,
@@ -32,11 +32,12 @@ from deltauq.network.inspection import (
     takes_one_batch_size,
 )
 from deltauq.network.link import LINKS, end_of
-from deltauq.network.parameters import Layers, Parameter, lay_out, select
+from deltauq.network.parameters import Layers, Parameter, lay_out, means_last_layer, select
 from deltauq.network.replaced_gradients import replaced_gradients
 from deltauq.network.requirements import (
     check_constraints,
     check_finite_weights,
+    check_last_layer,
     check_one_precision,
 )
 from deltauq.runtime.threads import refuse_lost_runtime
@@ -56,6 +57,7 @@ class _Parts:
         variables: the uncertain ones.
         params: their values, `[P]`.
         fixed: the values of all others, by the `id` of the variable.
+        layers: what they were chosen by.
         links: types of the operations that are undone at the end of the model.
         traces: forward passes of one row that were traced already, by the specs of the inputs.
     """
@@ -64,6 +66,7 @@ class _Parts:
     variables: Sequence[Any]
     params: tf.Tensor | tf.Variable
     fixed: Mapping[int, tf.Tensor | tf.Variable]
+    layers: Layers = None
     links: frozenset[str] = LINKS
     traces: dict[str, ForwardTrace] = field(default_factory=dict)
 
@@ -230,8 +233,8 @@ class Network:
 
         Raises:
             InvalidInputError: the model does not take inputs of this shape.
-            UnsupportedModelError: random, stateful or batch-dependent output, or an output that
-                is no row of numbers an input.
+            UnsupportedModelError: random, stateful or batch-dependent output, an output that
+                is no row of numbers an input, or a last layer that does not make it.
         """
         pieces = self.unflatten(self.params)
         try:
@@ -252,6 +255,8 @@ class Network:
             trace = self._forward_trace(row_spec(x))
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise branching_error(error) from error
+        if means_last_layer(self.adapter.trainable, self._parts.layers):
+            check_last_layer(self.variables, self._makers_of_output(row_spec(x)))
         return Inspection(
             np.asarray(output),
             trace.last,
@@ -260,6 +265,19 @@ class Network:
             trace.mask,
             keeps_logits(self.model, output),
         )
+
+    def _makers_of_output(self, spec: Any) -> list[Any]:
+        """The trainable variables that meet the data last on the way to the output."""
+        trainable = self.adapter.trainable
+
+        def read(weights: list[tf.Tensor], x: Any) -> set[int]:
+            values = {id(v): weight for v, weight in zip(trainable, weights, strict=True)}
+            rest = self._values(self.unflatten(self.params))
+            output, _ = self.adapter.call(rest | values, x)
+            return last_operands(output, weights, x)
+
+        specs = [tf.TensorSpec(variable.shape, variable.dtype) for variable in trainable]
+        return [trainable[k] for k in sorted(read_trace(read, specs, spec))]
 
     def _check_repeatable(self, pieces: Any, x: Any, output: tf.Tensor, state: Any) -> None:
         again, _ = self._stateless(pieces, x)
@@ -311,7 +329,7 @@ def _parts_of(adapter: Adapter, layers: Layers) -> _Parts:
     fixed = {id(v): tf.constant(v.numpy()) for v in everything if id(v) not in chosen}
     check_constraints(variables)
     check_finite_weights(everything)
-    return _Parts(adapter, variables, params, fixed)
+    return _Parts(adapter, variables, params, fixed, layers)
 
 
 def _one_row(output: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,15 @@ import numpy as np
 
 from deltauq.errors import InvalidInputError
 
-__all__ = ["Layers", "Parameter", "lay_out", "matches", "select"]
+__all__ = [
+    "Layers",
+    "Parameter",
+    "lay_out",
+    "layer_of",
+    "matches",
+    "means_last_layer",
+    "select",
+]
 
 Layers = str | Sequence[str] | Callable[[Any], bool] | None
 
@@ -41,12 +49,9 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
         chosen = trainable
     elif callable(layers):
         chosen = [v for v in trainable if layers(getattr(v, "variable", v))]
-    elif (
-        isinstance(layers, str)
-        and layers == "last"
-        and not any(matches(v.path, "last") for v in trainable)
-    ):
-        chosen = _last_layer(trainable)
+    elif means_last_layer(trainable, layers):
+        last = layer_of(trainable[-1])
+        chosen = [variable for variable in trainable if layer_of(variable) == last]
     else:
         single = isinstance(layers, str) or not isinstance(layers, Iterable)
         patterns: list[Any] = [layers] if single else list(layers)
@@ -70,10 +75,16 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
     return chosen
 
 
-def _last_layer(trainable: list[Any]) -> list[Any]:
-    """The variables that share a layer with the last one."""
-    layer = trainable[-1].path.rpartition("/")[0]
-    return [variable for variable in trainable if variable.path.rpartition("/")[0] == layer]
+def means_last_layer(trainable: list[Any], layers: Layers) -> bool:
+    """Whether `layers` is the word "last", and no name of a layer or variable."""
+    said = isinstance(layers, str) and layers == "last"
+    return said and not any(matches(variable.path, "last") for variable in trainable)
+
+
+def layer_of(variable: Any) -> str:
+    """Path of the layer that a variable belongs to."""
+    path: str = variable.path
+    return path.rpartition("/")[0]
 
 
 def lay_out(variables: Sequence[Any]) -> tuple[Parameter, ...]:

@@ -11,8 +11,14 @@ import tensorflow as tf
 
 from deltauq.errors import UnsupportedModelError
 from deltauq.network.adapters import Adapter
+from deltauq.network.parameters import layer_of
 
-__all__ = ["check_constraints", "check_finite_weights", "check_one_precision"]
+__all__ = [
+    "check_constraints",
+    "check_finite_weights",
+    "check_last_layer",
+    "check_one_precision",
+]
 
 #: How the names of dtypes begin in which nothing is rounded.
 _EXACT = ("int", "uint", "bool", "string")
@@ -41,6 +47,31 @@ def check_one_precision(adapter: Adapter, variables: Sequence[Any]) -> None:
             + (f", layers computing in {others}" if others else ""),
             remedy="copy the weights into the same model built with one dtype in every layer, "
             "those without weights included",
+        )
+
+
+def check_last_layer(chosen: Sequence[Any], makers: Sequence[Any]) -> None:
+    """Refuse a last layer that has no part in the step that makes the outputs.
+
+    An output whose weights are an embedding's has the layer before it as the last one of its own
+    weights; a subclass may make its layers in any order.
+
+    Args:
+        chosen: the variables of the layer of the model's last variable.
+        makers: the variables by which the outputs are made of what comes before.
+
+    Raises:
+        UnsupportedModelError: they are of other layers.
+    """
+    if makers and not {layer_of(v) for v in chosen} & {layer_of(v) for v in makers}:
+        own, other = ([variable.path for variable in each] for each in (chosen, makers))
+        raise UnsupportedModelError(
+            "the layer of the model's last variable is not the one that makes its outputs, so that "
+            "layers='last' may mean either",
+            expected="a model whose last layer with weights of its own makes the outputs",
+            received=f"last variables {own}, and outputs that are made by {other}",
+            remedy=f"say which: layers={other} for what makes the outputs (wherever else the model "
+            f"uses it), layers={own} for the last variables",
         )
 
 

@@ -603,3 +603,81 @@ def test_only_what_parameters_have_a_part_in_has_kinks():
     rows = np.random.default_rng(0).normal(size=(3, 6, 2)).astype("float32")
     assert Network(smooth).inspect(rows).kinks == ()
     assert Network(kinked).inspect(rows).kinks == ("Relu",)
+
+
+def tied(package):
+    """A language model whose outputs have the embedding's weights, as published ones do."""
+
+    class Tied(package.Model):
+        def __init__(self):
+            super().__init__()
+            self.table = package.layers.Embedding(7, 4, name="table")
+            self.norm = package.layers.LayerNormalization(name="norm")
+
+        def call(self, tokens):
+            rows = self.norm(self.table(tokens))
+            table = tf.convert_to_tensor(self.table.embeddings)
+            return tf.nn.softmax(tf.matmul(rows, table, transpose_b=True))
+
+    m = Tied()
+    m(TOKENS)
+    return m
+
+
+TOKENS = RNG.integers(0, 7, (20, 5)).astype("int32")
+
+
+@BOTH
+def test_a_last_layer_that_does_not_make_the_outputs_is_refused(package):
+    """Both ways out are taken: each names the variables that it says."""
+    m = tied(package)
+    with raises(UnsupportedModelError, "may mean either", "norm/gamma", "table/embeddings") as info:
+        Network(m, layers="last").inspect(TOKENS)
+    paths = [v.path for v in Network(m).adapter.trainable]
+    table, norm = paths[:1], paths[1:]
+    for chosen in (table, norm):
+        assert f"layers={chosen}" in str(info.value)
+        network = Network(m, layers=chosen)
+        network.inspect(TOKENS)
+        assert [p.path for p in network.parameters] == chosen
+
+
+def test_a_head_that_was_made_first_is_not_the_last_layer():
+    class Subclass(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(3, name="head")
+            self.body = keras.layers.Dense(4, "tanh", name="body")
+
+        def build(self, shape):
+            self.body.build(shape)
+            self.head.build((None, 4))
+
+        def call(self, x):
+            return self.head(self.body(x))
+
+    m = Subclass()
+    m.build((None, 4))
+    with raises(UnsupportedModelError, "last variables.*body/kernel.*made by.*head/bias"):
+        Network(m, layers="last").inspect(X)
+
+
+@pytest.mark.parametrize("end", ["softmax", None])
+@pytest.mark.parametrize(
+    ("shape", "middle"),
+    [
+        ((4,), []),
+        ((None, 4), [keras.layers.LSTM(3, return_sequences=True), keras.layers.Dense(3)]),
+        ((None, 4), [keras.layers.GRU(3)]),
+        ((5, 4), [keras.layers.MultiHeadAttention]),
+        ((4,), [keras.layers.Dense(3), keras.layers.BatchNormalization()]),
+    ],
+    ids=["dense", "positions", "recurrent", "attention", "normalised"],
+)
+def test_the_last_layer_makes_the_outputs(shape, middle, end):
+    x = z = keras.Input(shape)
+    for layer in middle or [keras.layers.Dense(3, use_bias=False)]:
+        attends = layer is keras.layers.MultiHeadAttention
+        z = layer(1, 2)(z, z) if attends else layer(z)
+    m = keras.Model(x, keras.layers.Activation(end)(z) if end else z)
+    Network(m, layers="last").inspect(RNG.normal(size=(4, *(n or 5 for n in shape))).astype("f4"))
