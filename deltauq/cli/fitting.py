@@ -109,7 +109,9 @@ def _facts(method: DeltaMethod) -> dict[str, Any]:
     from deltauq.network.l2 import range_of
 
     rates = sorted(set(method.l2_rates.values()))
+    opened_by = method.opened_by
     return {
+        **({} if opened_by is None else {"opened_by": opened_by}),
         "examples": method.n_examples,
         "weights": method.weighting,
         "parameters": method.eigenpairs.n_params,

@@ -21,12 +21,13 @@ from deltauq.data.weights import Weighting
 from deltauq.delta.calibration import calibration_rows
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.marginal_likelihood import Evidence, TunedL2, log_marginal_likelihood
+from deltauq.delta.marginal_likelihood import Evidence, log_marginal_likelihood
 from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.refinement import check_refinable, refine, row_copies
 from deltauq.delta.settings import Settings
 from deltauq.delta.steps import tuned_fit
+from deltauq.delta.tuned_l2 import TunedL2
 from deltauq.errors import NotFittedError, check_share
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Eigenpairs
@@ -345,6 +346,11 @@ class Answers:
             parameter.path: float(problem.rates[parameter.start]) * problem.dispersion
             for parameter in problem.network.parameters
         }
+
+    @property
+    def opened_by(self) -> str | None:
+        """Name and version of the Keras that opened the model's file; None where none was given."""
+        return self._require_fitted("opened_by").problem.network.adapter.opened_by
 
     @property
     def columns(self) -> tuple[Any, ...] | None:

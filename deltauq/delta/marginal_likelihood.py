@@ -20,13 +20,13 @@ from deltauq.data.batches import Batch
 from deltauq.delta.covariances import covariance_of, weight_covariance
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.solving import freedom_of, solve_meat
+from deltauq.delta.tuned_l2 import FACTORS, TunedL2
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.linalg import Eigenpairs, Storage, quadratic_diagonals
 from deltauq.network.jacobians import Workspace
 
 __all__ = [
     "Evidence",
-    "TunedL2",
     "held_out_likelihood",
     "log_marginal_likelihood",
     "tune_l2",
@@ -35,8 +35,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-#: Factors on the L2 rates that are tried, and their number.
-_FACTORS = (1e-8, 1e8)
+#: Number of factors on the L2 rates that are tried.
 _GRID = 161
 
 #: Rates at which held-out predictions are made at a time, or as many as there are outputs: then
@@ -64,34 +63,6 @@ class Evidence:
 
     def __float__(self) -> float:
         return self.value
-
-
-@dataclass(frozen=True)
-class TunedL2:
-    """An L2 rate chosen after training, and what it was chosen from.
-
-    Attributes:
-        factor: by which all rates were multiplied.
-        rate: the L2 rate now; None where variables have different ones.
-        criterion: "marginal likelihood" or "held-out likelihood".
-        factors: that were tried, ascending `[n]`; those at which there is a covariance.
-        values: of the criterion at each `[n]`, in nats: in total, or the mean of the held-out ones.
-        note: what it means for the standard errors.
-    """
-
-    factor: float
-    rate: float | None
-    criterion: str
-    factors: Array
-    values: Array
-    note: str
-
-    @property
-    def in_short(self) -> str:
-        """What was chosen, in some words."""
-        if self.rate is None:
-            return f"the L2 rates were multiplied by {self.factor:.3g} after training"
-        return f"the L2 rate, {self.rate:.3g}, was chosen after training"
 
 
 def log_marginal_likelihood(fitted: Fitted) -> Evidence:
@@ -168,7 +139,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
         )
     fitted.require_unrounded_vectors("tune_l2")
     fitted.problem.require_data()
-    factors = np.geomspace(*_FACTORS, _GRID)
+    factors = np.geomspace(*FACTORS, _GRID)
     factors = factors[[_has_covariance(fitted, factor) for factor in factors]]
     if held_out is None:
         criterion, values = "marginal likelihood", _evidence(fitted, factors)
@@ -182,18 +153,7 @@ def tune_l2(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tu
     rate = tuned.problem.common_rate
     if rate is not None:
         rate *= tuned.problem.dispersion
-    note = (
-        f"The L2 rate {f'is {rate:.3g}' if rate else f'was multiplied by {factor:.3g}'}, chosen by "
-        f"{criterion} after training. The weights were trained with another, so they are no "
-        "minimum of the cost with this one: the standard errors are those of weights like these "
-        "under this rate."
-    )
-    if fewer:
-        note += (
-            f" Factors under {factors[0]:.2g} were left out: with negative_curvature='keep' the "
-            "curvature plus L2 is not positive definite there."
-        )
-    return TunedL2(factor, rate, criterion, factors, values, note), tuned
+    return TunedL2(factor, rate, criterion, factors, values), tuned
 
 
 def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
@@ -360,6 +320,18 @@ def _maximum(
             remedy="look for labels that the model gives no probability; or give l2=... yourself",
         )
     best = _peak(values, unbounded_below=pole_below)
+    if best == len(values) - 1 and criterion.startswith("held-out"):
+        raise NumericalError(
+            "the held-out likelihood has no maximum over the L2 rate: these labels are the more "
+            "probable the less epistemic variance there is",
+            expected="held-out labels that are sometimes less certain than the model says",
+            received=f"a value that still rises at {factors[best]:.2g} times the present rate, "
+            f"where next to none is left, {values[best] - values[0]:.2g} nats an observation above "
+            f"that at {factors[0]:.2g} times",
+            remedy="keep the rate of the training, of which the standard errors then tell, and "
+            "take the predictions without them where only those labels count; or let the training "
+            "data choose: tune_l2()",
+        )
     if best in (0, len(values) - 1):
         raise NumericalError(
             f"the {criterion} has no maximum over the L2 rate",

@@ -11,12 +11,13 @@ from deltauq.delta.caveats import Caveat
 from deltauq.delta.covariances import covariance_of, with_meat
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.judging import judged
-from deltauq.delta.marginal_likelihood import TunedL2, tune_l2
+from deltauq.delta.marginal_likelihood import tune_l2
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import with_unbiased_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import solve
+from deltauq.delta.tuned_l2 import TunedL2
 from deltauq.linalg import Storage
 
 __all__ = ["fit_problem", "tuned_fit"]

@@ -12,8 +12,10 @@ import scipy.stats
 
 from deltauq import DeltaMethod
 from deltauq.curvature import CURVATURES
-from deltauq.delta import marginal_likelihood
+from deltauq.delta import marginal_likelihood, steps
+from deltauq.delta.caveats import Caveat
 from deltauq.delta.marginal_likelihood import held_out_likelihood, log_marginal_likelihood
+from deltauq.delta.solving import solve
 from deltauq.errors import (
     ConvergenceWarning,
     InvalidInputError,
@@ -244,8 +246,47 @@ def test_tuning_by_held_out_likelihood(get_case):
     assert tuned.criterion == "held-out likelihood"
     assert tuned.values.max() < 0
     assert tuned.rate == pytest.approx(L2 * tuned.factors[np.argmax(tuned.values)], rel=0.2)
-    with pytest.raises(NumericalError, match="no maximum"):  # labels the network is right about
+    assert "nats an observation more" in tuned.note
+    assert tuned.origin.startswith("chosen after training by the held-out likelihood of held-out")
+
+
+def test_held_out_labels_that_want_no_variance_are_said_to(get_case):
+    """Labels that the network is right about: variance moves probabilities towards one half."""
+    case = get_case("tanh")
+    match = r"no maximum.*less epistemic variance.*1e\+08 times.*keep the rate.*tune_l2\(\)"
+    dm = fit(case)
+    with pytest.raises(NumericalError, match=match):
         dm.tune_l2(case.x, case.truth.probabilities.argmax(axis=1))
+    assert dm.tune_l2().criterion == "marginal likelihood"  # the way out
+
+
+@pytest.mark.parametrize("l2", [L2, RATES], ids=["one rate", "several rates"])
+def test_a_choice_says_where_it_comes_from(get_case, l2):
+    dm = fit(get_case("tanh"), rank="full", l2=l2)
+    tuned = dm.tune_l2()
+    unit = 1.0 if l2 is RATES else L2
+    tried = "factors on all rates" if l2 is RATES else "rates"
+    assert tuned.origin == (
+        "chosen after training by the marginal likelihood of the training data, among 161 "
+        f"{tried} from {1e-8 * unit:.2g} to {1e8 * unit:.2g}"
+    )
+    assert tuned.origin in dm.caveats[-1].text
+
+
+def test_pairs_at_the_rate_that_tuning_starts_from_are_no_caveat(get_case, monkeypatch):
+    """How the last ones fall short is said, once: predictions rest on nothing else."""
+
+    def falling_short(problem, settings, storage):
+        caveat = Caveat("rank", f"short at {problem.common_rate:.6g}", "what it means")
+        return solve(problem, settings, storage)._replace(caveats=(caveat,))
+
+    monkeypatch.setattr(steps, "solve", falling_short)
+    with pytest.warns(ConvergenceWarning) as caught:
+        dm = fit(get_case("tanh"), l2="tune", rank="full")
+    said = [each.in_short for each in dm.caveats if each.subject == "rank"]
+    assert len(said) == 1
+    assert said != ["short at 1"]  # from which the search starts
+    assert sum(str(w.message).count("short at") for w in caught) == 1
 
 
 def test_tuning_needs_l2_on_every_variable():
