@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from deltauq.data.arrays import as_nest, empty_error
+from deltauq.data.arrays import empty_error
 from deltauq.data.streams import Stream
 from deltauq.errors import check_count
 
@@ -104,7 +104,7 @@ class BatchReader(abc.ABC, Generic[PartT, BatchT]):
             return
         n_rows = 0
         for x, *beside in self._elements(self._rows):
-            nest = as_nest(x)
+            nest = self._rows.nest(x)
             yield self._checked(nest, *beside, first_row=n_rows)
             n_rows += n_rows_of(nest)
 

@@ -21,6 +21,7 @@ from deltauq.data.arrays import (
     in_dtype,
 )
 from deltauq.data.batch_reader import BatchReader, PassListener, check_batch_size, n_rows_of
+from deltauq.data.model_inputs import ModelInputs
 from deltauq.data.streams import Stream, as_inputs
 from deltauq.errors import InvalidInputError
 
@@ -54,7 +55,7 @@ class InputForm:
         _check_columns(column_names(x), self.columns)
         rank = None if self.spec is None else sum(s.shape.rank for s in tf.nest.flatten(self.spec))
         names = tuple(self.spec) if isinstance(self.spec, Mapping) else None
-        return as_inputs(x, rank=rank, names=names)
+        return as_inputs(x, ModelInputs(rank, names))
 
     def checked(self, nest: Any, first_row: int = 0) -> Any:
         """A nest of arrays in this form.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -14,12 +14,16 @@ from deltauq.data.arrays import (
     column_names,
 )
 from deltauq.data.frames import columns_named
+from deltauq.data.model_inputs import ModelInputs
 from deltauq.errors import InvalidInputError, what_it_says
 
 __all__ = ["Stream", "as_inputs", "as_source"]
 
 _ENDLESS = "the dataset never ends"
 _ONE_PASS = "a finite dataset: one pass over the training set"
+
+#: What is known of inputs before there is a model.
+_ANY = ModelInputs()
 
 #: Whether shapes of examples' parts, None where not known, are those of single examples.
 _Rule = Callable[[Any, int | None], bool]
@@ -31,16 +35,16 @@ class Stream:
     Args:
         source: a `tf.data.Dataset`, batched or not, or a `keras.utils.PyDataset` or legacy
             `Sequence`, whose items are batches; `on_epoch_end` is not called.
-        rank: the sum of the ranks of the model's inputs, batch axes included, where it is known:
-            tells single examples from batches where their own shapes do not.
+        taken: what a model says of its inputs: their ranks tell single examples from batches where
+            their own shapes do not, and their dtypes keep whole numbers whole.
 
     Raises:
         InvalidInputError: a source that never ends, or yields ragged or sparse tensors.
     """
 
-    def __init__(self, source: Any, *, rank: int | None = None) -> None:
+    def __init__(self, source: Any, taken: ModelInputs = _ANY) -> None:
         self._source = source
-        self._rank = rank
+        self._taken = taken
         if isinstance(source, tf.data.Dataset):
             _check_dataset(source)
         elif _length(source) is None:
@@ -51,9 +55,9 @@ class Stream:
                 remedy="give its class a __len__: the number of batches of one pass",
             )
 
-    def with_rank(self, rank: int | None) -> Stream:
-        """A stream of the same source that knows the sum of the ranks of the model's inputs."""
-        return self if rank is None else Stream(self._source, rank=rank)
+    def taken_by(self, taken: ModelInputs) -> Stream:
+        """A stream of the same source that knows what the model says of its inputs, if anything."""
+        return self if taken.rank is None else Stream(self._source, taken)
 
     def examples(self, batch_size: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches of examples, `(x, y)` or `(x, y, weight)`.
@@ -69,6 +73,14 @@ class Stream:
             _check_parts(parts)
             yield parts
 
+    def nest(self, x: Any) -> Any:
+        """Inputs of an element as arrays `[B, ...]`, as the model takes them.
+
+        Raises:
+            InvalidInputError: as `as_nest`, or inputs that the model does not take.
+        """
+        return self._taken.checked(as_nest(x))
+
     def inputs(self, batch_size: int) -> Iterator[Any]:
         """Batches of inputs alone."""
         for element in self._batches(batch_size, _is_input):
@@ -79,7 +91,7 @@ class Stream:
             # By number: iteration need not end, and legacy ones have none.
             yield from (self._source[k] for k in range(_length(self._source) or 0))
             return
-        single = is_single(self._shapes(), self._rank)
+        single = is_single(self._shapes(), self._taken.rank)
         try:
             yield from self._source.batch(batch_size) if single else self._source
         except tf.errors.OpError as error:
@@ -93,42 +105,39 @@ class Stream:
         return tf.nest.map_structure(lambda leaf: leaf.shape, spec)
 
 
-def as_source(x: Any, *, rank: int | None = None) -> Any:
+def as_source(x: Any, taken: ModelInputs = _ANY) -> Any:
     """A `Stream` of what is read batch by batch; anything else as it is.
 
     Args:
         x: inputs or a dataset.
-        rank: as for `Stream`.
+        taken: as for `Stream`.
     """
     if isinstance(x, Stream):
-        return x.with_rank(rank)
+        return x.taken_by(taken)
     # Duck typing takes in the Sequence of tf_keras, without importing it.
     kind = type(x)
     legacy = all(hasattr(kind, name) for name in ("__len__", "__getitem__", "on_epoch_end"))
     if legacy or isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
-        return Stream(x, rank=rank)
+        return Stream(x, taken)
     return x
 
 
-def as_inputs(
-    x: Any, *, rank: int | None = None, names: Sequence[str] | None = None
-) -> Stream | ArrayInputs:
+def as_inputs(x: Any, taken: ModelInputs = _ANY) -> Stream | ArrayInputs:
     """A `Stream` of what is read batch by batch; anything else as arrays, which are made once.
 
     Args:
         x: inputs or a dataset; or what this function made of them.
-        rank: as for `Stream`.
-        names: of the inputs that the columns of a frame are, where a model takes each on its own.
+        taken: as for `Stream`; by its names the columns of a frame are inputs of their own.
 
     Raises:
         InvalidInputError: as `as_nest` and `columns_named`.
     """
-    source = as_source(x, rank=rank)
+    source = as_source(x, taken)
     if isinstance(source, (Stream, ArrayInputs)):
         return source
     columns = column_names(source)
-    if names is not None and columns is not None:
-        return ArrayInputs(as_nest(columns_named(source, names)))
+    if taken.names is not None and columns is not None:
+        return ArrayInputs(as_nest(columns_named(source, taken.names)))
     return ArrayInputs(as_nest(source), columns)
 
 

@@ -77,7 +77,7 @@ class TrainingData:
             InvalidInputError: what cannot be read as arrays, or text for a model that takes none.
         """
         taken = ModelInputs.of(model)
-        x = as_inputs(self.x, rank=taken.rank, names=taken.names)
+        x = as_inputs(self.x, taken)
         if isinstance(x, ArrayInputs):
             x = replace(x, nest=taken.checked(x.nest))
         return replace(self, x=x)

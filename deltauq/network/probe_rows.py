@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.data.arrays import as_nest, empty_error
+from deltauq.data.arrays import empty_error
 from deltauq.data.batch_reader import cut, first_rows, n_rows_of
 from deltauq.data.inputs import checked_inputs
 from deltauq.data.streams import Stream, as_inputs
@@ -125,7 +125,7 @@ def _checked_parts(source: Stream, dtype: str) -> Iterator[Any]:
     """The inputs of a dataset, batch by batch; an error counts its row from the first one."""
     first_row = 0
     for part in source.examples(POOL):
-        rows = checked_inputs(as_nest(part[0]), dtype, first_row)
+        rows = checked_inputs(source.nest(part[0]), dtype, first_row)
         yield rows
         first_row += n_rows_of(rows)
 

@@ -131,6 +131,28 @@ def test_a_dataset_of_text_is_fitted_alike(named):
     np.testing.assert_allclose(found.predict(NAMES).std, named.predict(NAMES).std, rtol=1e-5)
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_identities_of_a_dataset_stay_whole(batched):
+    """Beyond 2^24 float32 has not got every whole number: an identity would meet another row."""
+    ids = 2**24 + 1 + 2 * np.arange(6)
+    inputs = keras.Input((1,), dtype="int64")
+    z = layers.Embedding(8, 3)(layers.IntegerLookup(vocabulary=ids)(inputs))
+    model = keras.Model(inputs, layers.Softmax()(layers.Flatten()(z)))
+    x = RNG.choice(ids, (N, 1))
+    expected = fit(model, x)
+    data = tf.data.Dataset.from_tensor_slices((x.astype(float), Y))
+    found = DeltaMethod(model, "ggn", l2=0.1, progress=False).fit(
+        data.batch(7) if batched else data
+    )
+    assert found.input_spec.dtype == tf.int64
+    np.testing.assert_allclose(found.predict(x).std, expected.predict(x).std, rtol=1e-5)
+    numbers = tf.data.Dataset.from_tensor_slices(x.astype(float)).batch(7)
+    np.testing.assert_allclose(found.predict(numbers).std, expected.predict(x).std, rtol=1e-5)
+    halves = tf.data.Dataset.from_tensors((x + 0.5, Y))
+    with pytest.raises(InvalidInputError, match="whole numbers that int64 holds"):
+        DeltaMethod(model, "ggn", l2=0.1, progress=False).fit(halves)
+
+
 def test_text_is_saved_and_known_again(named, tmp_path):
     named.save(tmp_path / "m.deltauq")
     loaded = DeltaMethod.load(tmp_path / "m.deltauq", named.model)

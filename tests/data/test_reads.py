@@ -65,7 +65,7 @@ def counts(monkeypatch):
 
         monkeypatch.setattr(f"{where}.{name}", counted)
 
-    for where in ("data.streams", "data.batch_reader", "network.probe_rows"):
+    for where in ("data.streams",):
         count(f"deltauq.{where}", "as_nest", "made", lambda x: 1)
     for where in ("data.inputs", "network.probe_rows"):
         count(f"deltauq.{where}", "checked_inputs", "checked", len)
