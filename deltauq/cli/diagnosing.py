@@ -38,6 +38,7 @@ def diagnose(
         typer.Option(help="Minimise the cost further, and write that model here (.keras)."),
     ] = None,
     as_json: takes.AsJson = False,
+    quiet: takes.Quiet = False,
 ) -> None:
     """Look for everything that would make standard errors wrong: exit code 3 where there is some.
 
@@ -45,6 +46,7 @@ def diagnose(
     """
     import deltauq
 
+    del quiet  # a diagnosis has no progress bars; whoever calls every command with it may
     if polish is not None:
         check_output(polish, ".keras")
     opened = open_model(model).with_classes(classes, likelihood)

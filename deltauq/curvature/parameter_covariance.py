@@ -28,6 +28,16 @@ Array = npt.NDArray[Any]
 Tail = Literal["midpoint", "l2", "trace", "none"]
 NegativeCurvature = Literal["project", "keep", "raise"]
 
+#: What to do where curvatures lie further apart than rounding resolves, and in single precision.
+_SCALE = (
+    "; if inputs or outputs differ much in size, train with each over its spread, x / x.std(axis=0)"
+    " and y / y.std(axis=0)"
+)
+_DOUBLE = (
+    "; or build the model with dtype='float64' in Input and in every layer, and give it the "
+    "weights: new.set_weights(model.get_weights())"
+)
+
 
 @dataclass(frozen=True)
 class ParameterCovariance:
@@ -369,12 +379,13 @@ def _require_positive(values: Array, epsilon: float, remedy: str) -> None:
     """Refuse eigenvalues of the precision that are not above what rounding can tell from 0."""
     rounding = _smallest_told(values, epsilon)
     if not is_positive(values, epsilon):
+        scaling = _SCALE + (_DOUBLE if epsilon > np.finfo(np.float64).eps else "")
         raise NotPositiveDefiniteError(
             "the curvature plus L2 is not positive definite, so it has no covariance",
             expected=f"eigenvalues above {rounding:.1g}, what rounding can tell from 0",
             received=f"a smallest eigenvalue of {np.min(values):.3g} (the largest is "
             f"{np.max(values):.3g}), in the metric where L2 is 1",
-            remedy=remedy,
+            remedy=remedy + (scaling if np.min(values) > -rounding else ""),
         )
 
 

@@ -28,6 +28,10 @@ class OfCounts(OfQuantities):
         "Fewer: the counts vary more than a Poisson distribution does, or the model is not true."
     )
 
+    def written(self, value: float, error: float) -> str:
+        """A count, which is whole however well its rate is known."""
+        return f"{value:,.0f}"
+
     def facts(self) -> list[tuple[str, str, str]]:
         """Headline figures: errors of the rates, and how the counts vary beside them."""
         facts = []

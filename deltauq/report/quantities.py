@@ -48,6 +48,10 @@ class OfQuantities(Story):
         "is not true; more: they are too large."
     )
 
+    def written(self, value: float, error: float) -> str:
+        """An observation, or an end of its interval, beside the standard error of its mean."""
+        return beside_error(value, error)
+
     def facts(self) -> list[tuple[str, str, str]]:
         """Headline figures: errors of the predicted numbers, and the noise."""
         noise, low, high = (
@@ -122,12 +126,15 @@ class OfQuantities(Story):
         std = some.std[n, output]
         intervals = [
             [
-                f"{beside_error(a, se)} to {beside_error(b, se)}"
+                f"{written(a, se)} to {written(b, se)}"
                 for a, b, se in zip(low[n, output], high[n, output], std, strict=True)
             ]
-            for low, high in (some.interval(0.95, "mean"), some.interval(0.95, "observation"))
+            for written, (low, high) in (
+                (beside_error, some.interval(0.95, "mean")),
+                (self.written, some.interval(0.95, "observation")),
+            )
         ]
-        observed = [] if y is None else list(map(beside_error, self.truth[chosen][n, output], std))
+        observed = [] if y is None else list(map(self.written, self.truth[chosen][n, output], std))
         several = [self.names[c] for c in output] if len(self.names) > 1 else []
         limits = some.std_limits
         between = [] if limits is None else limits[n, output].tolist()

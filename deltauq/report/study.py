@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +130,17 @@ class Study(Material):
             figures: by name, as from `figures`; None draws them.
 
         Raises:
+            InvalidInputError: other figures, such as a path: the page is what is returned.
             MissingDependencyError: without jinja2 or matplotlib.
         """
+        if figures is not None and not isinstance(figures, Mapping):
+            raise InvalidInputError(
+                "to_html is given something else than figures",
+                expected="figures by name, as study.figures() draws them, or None",
+                received=repr(figures),
+                remedy="to write the page to a file, pathlib.Path(path).write_text("
+                "study.to_html(), encoding='utf-8')",
+            )
         return page.to_html(self, figures)
 
 

@@ -11,7 +11,13 @@ from sklearn.base import BaseEstimator
 from ways import stumble
 
 from deltauq import DeltaMethod
-from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.errors import (
+    ConvergenceWarning,
+    InvalidInputError,
+    NotPositiveDefiniteError,
+    UnsupportedModelError,
+)
+from deltauq.likelihoods import Gaussian
 
 layers = keras.layers
 N, RATE = 40, 0.1
@@ -111,14 +117,15 @@ def test_rows_of_labels_that_are_all_zero(positions):
         DeltaMethod(model, "ggn", progress=False).fit(x, y)
 
     keep = y.any(axis=-1)
-    model.compile(keras.optimizers.Adam(0.1), "categorical_crossentropy")
-    model.fit(x, y, N, 300, sample_weight=keep.astype(float), verbose=0)
+    model.compile(keras.optimizers.Adam(0.2), "categorical_crossentropy")
+    for _ in range(150):
+        model.train_on_batch(x, y, sample_weight=keep.astype(float))
     minimised = model.evaluate(x, y, verbose=0, batch_size=N)
     assert minimised < cost
     y[~keep, 0] = 1
     read = DeltaMethod(model, "ggn", progress=False).fit(x, y, sample_weight=keep)
     assert read.n_examples == keep.sum()
-    assert read.stationarity.ratio < 1e-3
+    assert read.stationarity.ratio < 0.01
     assert read.stationarity.cost == pytest.approx(minimised * 4 / 3, rel=1e-5)
     given = {"l2": 2 * rate * 4 / 3, "progress": False}
     std = DeltaMethod(model, "ggn", **given).fit(x, y, sample_weight=keep).predict(x).std
@@ -132,6 +139,40 @@ def test_tensorflow_pulls_at_rows_of_labels_that_are_all_zero():
         loss = keras.losses.categorical_crossentropy(tf.zeros((1, 3)), logits, from_logits=True)
     assert float(loss[0]) == 0
     np.testing.assert_allclose(tape.gradient(loss, logits), tf.nn.softmax(logits), rtol=1e-6)
+
+
+def linear(x, y, dtype):
+    """The least-squares line of each output."""
+    model = keras.Sequential(
+        [keras.Input(x.shape[1:], dtype=dtype), layers.Dense(y.shape[1], dtype=dtype)]
+    )
+    design = np.c_[x.astype(float), np.ones(len(x))]
+    coefficients = np.linalg.lstsq(design, y)[0]
+    model.set_weights([coefficients[:-1], coefficients[-1]])
+    leverage = np.sum(design * np.linalg.solve(design.T @ design, design.T).T, axis=1)
+    return model, np.sqrt(leverage)[:, None]
+
+
+def test_outputs_of_very_different_units():
+    """Their curvatures lie further apart than float32 resolves: each way out gives OLS' errors."""
+    units = np.array([0.01, 1.0, 50.0])
+    y = (X @ RNG.normal(size=(4, 3)) + 0.1 * RNG.normal(size=(N, 3))) * units
+    options = {"l2": 0.0, "rank": "full", "progress": False}
+
+    def std(y, dtype, noise):
+        model, root = linear(X, y, dtype)
+        found = DeltaMethod(model, "ggn", likelihood=Gaussian(noise**2), **options).fit(X, y)
+        np.testing.assert_allclose(found.predict(X).std, root * noise, rtol=1e-3)
+
+    ways = r"y / y\.std\(axis=0\); or build the model with dtype='float64'.*set_weights"
+    with (
+        pytest.warns(ConvergenceWarning, match="drown in rounding"),
+        pytest.raises(NotPositiveDefiniteError, match=ways),
+    ):
+        std(y, "float32", 0.1 * units)
+    spread = y.std(axis=0)
+    std(y / spread, "float32", 0.1 * units / spread)
+    std(y, "float64", 0.1 * units)
 
 
 def test_logits_after_a_relu():
