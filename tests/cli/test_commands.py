@@ -52,7 +52,9 @@ def test_help_names_the_commands_each_with_an_example():
     shown = run("--help")
     for command in ("demo", "diagnose", "fit", "predict", "compare", "report"):
         assert command in shown
-        assert f"Example: deltauq {command}" in words(run(command, "--help"))
+        told = words(run(command, "--help"))
+        assert f"Example: deltauq {command}" in told
+        assert "--quiet" in told
 
 
 @pytest.mark.quick
@@ -147,6 +149,8 @@ def test_a_model_of_ones_own_from_arrays(folder, tmp_path):
     facts = json.loads(run("fit", arrays, "--output", artifact, *options))
     assert facts["examples"] == 75
     assert facts["parameters"] == 15
+    assert facts["opened_by"] == f"Keras {keras.__version__}"
+    assert "l2_origin" not in facts
     assert facts["l2"] == pytest.approx(0.02)  # Keras' "l2" is 0.01 * w^2
     records = json.loads(run("predict", artifact, arrays, "--json"))
     assert {record["label"] for record in records} == {"a", "b", "c"}
@@ -180,8 +184,11 @@ def test_a_curvature_is_refused_before_a_network_is_trained(folder, tmp_path, mo
 
 
 def test_a_tuned_rate_is_not_tuned_again_for_another_curvature(folder, tmp_path):
-    artifact, options = tmp_path / "t.deltauq", ("--l2", "tune", "--quiet")
-    run("fit", folder / "train.npz", "--model", folder / "model.keras", "-o", artifact, *options)
+    artifact, options = tmp_path / "t.deltauq", ("--l2", "tune", "--quiet", "--json")
+    model = folder / "model.keras"
+    said = run("fit", folder / "train.npz", "--model", model, "-o", artifact, *options)
+    tried = r"chosen after training by the marginal likelihood of the training data, among 161 rates"
+    assert json.loads(said)["l2_origin"].startswith(tried)
     method, opened = open_artifact(artifact)
     assert opened.asked()["l2"] == method.l2_rates
     assert len(set(method.l2_rates.values())) == 1
@@ -192,6 +199,7 @@ def test_a_diagnosis_that_finds_something_exits_with_three_and_polishing_mends_i
         name: json.loads(run("diagnose", folder / name, folder / "train.npz", "--json", code=code))
         for name, code in (("early.keras", 3), ("model.keras", 0))
     }
+    run("diagnose", folder / "model.keras", folder / "train.npz", "--quiet")
     assert [found[name]["ok"] for name in found] == [False, True]
     (finding,) = (f for f in found["early.keras"]["findings"] if f["subject"] == "stationarity")
     assert finding["level"] == "warning"

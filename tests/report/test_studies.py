@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 
 import keras
@@ -23,6 +24,7 @@ from deltauq.prediction import (
     RegressionPrediction,
 )
 from deltauq.report import Study
+from deltauq.report.counts import OfCounts
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
@@ -185,6 +187,37 @@ def test_counts_tell_how_they_vary_beside_their_rates():
     assert f"Dispersion {ratio:.3g} squared errors beside their variances" in text
     assert "at least the share" in text
     assert "Noise" not in text
+
+
+def test_counts_are_whole_in_the_table():
+    """Observed ones and the ends of their intervals, beside rates with their decimals."""
+    y = RNG.poisson(np.exp(0.5 + 0.3 * X[:, 0]))
+    study = Study.of(_fitted(1, "exponential", "poisson", y=y), X, y)
+    table = OfCounts(study).uncertain(np.arange(4))
+    cells = {column.title: [row[k] for row in table.rows] for k, column in enumerate(table.columns)}
+    assert cells["Observed"] == [str(count) for count in y[:4]]
+    assert all(re.fullmatch(r"\d+ to \d+", text) for text in cells["of an observation"])
+    assert all("." in text for text in cells["Mean"])
+
+
+@pytest.mark.parametrize("l2", [0.02, {"*kernel": 0.02, "*bias": 0.1}], ids=["one", "several"])
+def test_a_rate_that_was_chosen_after_training_is_told(l2):
+    dm = _fitted(*SPARSE, y=Y, l2=l2)
+    assert "chosen after training" not in _text(Study.of(dm, X).to_html({}))
+    origin = dm.tune_l2().origin
+    text = _text(Study.of(dm, X).to_html({}))
+    assert f"{origin}. Standard errors and intervals are those of weights like these" in text
+    assert "another choice was possible is not in them" in text
+    assert "The weights were trained with another" in text
+
+
+@pytest.mark.parametrize("path", ["page.html", pathlib.Path("page.html")], ids=["text", "path"])
+def test_a_path_is_no_figures(path, classes, tmp_path):
+    study, file = Study.of(classes, X[:4]), tmp_path / path
+    with pytest.raises(InvalidInputError, match=r"something else than figures.*write_text\("):
+        study.to_html(path)
+    file.write_text(study.to_html({}), encoding="utf-8")
+    assert "<html" in file.read_text(encoding="utf-8")
 
 
 def test_several_outputs_of_a_regression_have_a_picture_each():
