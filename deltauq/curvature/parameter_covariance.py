@@ -28,11 +28,8 @@ Array = npt.NDArray[Any]
 Tail = Literal["midpoint", "l2", "trace", "none"]
 NegativeCurvature = Literal["project", "keep", "raise"]
 
-#: What to do where curvatures lie further apart than rounding resolves, and in single precision.
-_SCALE = (
-    "; if inputs or outputs differ much in size, train with each over its spread, x / x.std(axis=0)"
-    " and y / y.std(axis=0)"
-)
+#: What to do where curvatures lie further apart than rounding resolves.
+_SCALE = "; if sizes differ much, train with x / x.std(axis=0) and y / y.std(axis=0)"
 _DOUBLE = (
     "; or build the model with dtype='float64' in Input and in every layer, and give it the "
     "weights: new.set_weights(model.get_weights())"

@@ -38,20 +38,16 @@ class TunedL2:
     def in_short(self) -> str:
         """What was chosen, in some words."""
         if self.rate is None:
-            return f"the L2 rates were multiplied by {self.factor:.3g} after training"
-        return f"the L2 rate, {self.rate:.3g}, was chosen after training"
+            return f"the factor {self.factor:.3g} on the L2 rates was {self._criterion}"
+        return f"the L2 rate, {self.rate:.3g}, was {self._criterion}"
 
     @property
     def origin(self) -> str:
         """Where the rate comes from: the criterion, on which data, among which rates."""
-        data = "held-out data" if self._is_held_out else "the training data"
         unit = 1.0 if self.rate is None else self.rate / self.factor
         low, high = self.factors[0] * unit, self.factors[-1] * unit
         tried = "factors on all rates" if self.rate is None else "rates"
-        return (
-            f"chosen after training by the {self.criterion} of {data}, among {len(self.factors)} "
-            f"{tried} from {low:.2g} to {high:.2g}"
-        )
+        return f"{self._criterion}, among {len(self.factors)} {tried} from {low:.2g} to {high:.2g}"
 
     @property
     def note(self) -> str:
@@ -75,6 +71,11 @@ class TunedL2:
                 "negative_curvature='keep' the curvature plus L2 is not positive definite there."
             )
         return " ".join(sentences)
+
+    @property
+    def _criterion(self) -> str:
+        data = "held-out data" if self._is_held_out else "the training data"
+        return f"chosen after training by the {self.criterion} of {data}"
 
     @property
     def _is_held_out(self) -> bool:

@@ -320,7 +320,7 @@ def test_l2_tune_answers_in_one_line_and_says_what_it_did():
     )
     keras.utils.set_random_seed(0)
     model.set_weights([0.5 * rng.normal(size=w.shape) for w in model.get_weights()])
-    with pytest.warns(ConvergenceWarning, match="was chosen after training"):
+    with pytest.warns(ConvergenceWarning, match="was chosen after training by the marginal"):
         dm = DeltaMethod(model, "ggn", l2="tune", rank="full", progress=False).fit(x, y)
     assert "trained with another" in dm.caveats[-1].text
     rate = dm._fitted.problem.common_rate
