@@ -42,13 +42,18 @@ __all__ = [
 #: A place in a traceback, and what stands for places that TensorFlow did not keep.
 _PLACE = re.compile(r'^(\s*)(File ".*", line \d+|<stack traces unavailable>)')
 
-#: What Keras and TensorFlow write around a message: colours, where it was met, names of nodes and
-#: operations, the arguments of the call. A batch that is quoted is cut to its brackets.
-_AROUND = (
+#: What Keras writes around a message, and perhaps a traceback before it: colours, the arguments of
+#: the call, whole configurations, where it was met.
+_OF_KERAS = (
     (re.compile(r"\x1b\[\d*m"), ""),
     (re.compile(r"(Call a|A)rguments received by.*", re.DOTALL), ""),
     (re.compile(r".*Exception encountered: ", re.DOTALL), ""),
     (re.compile(r"Exception encountered when calling [^\n]*\n+"), ""),
+)
+
+#: What TensorFlow writes around a message: which of several it is, names of nodes and operations. A
+#: batch that is quoted is cut to its brackets.
+_OF_TENSORFLOW = (
     (re.compile(r".*root error\(s\) found\.\s*\(0\)\s*(.*?)\s*\(1\).*", re.DOTALL), r"\1"),
     (re.compile(r"\{\{function_node .*?\}\}\s*"), ""),
     (re.compile(r"\s*\[\[\{\{node .*?\}\}\]\]"), ""),
@@ -193,10 +198,10 @@ def what_it_says(error: BaseException) -> str:
     raised from theirs, so that nothing is lost to who looks further.
     """
     text = str(error)
-    for pattern, kept in _AROUND[:4]:
+    for pattern, kept in _OF_KERAS:
         text = pattern.sub(kept, text)
     text = _after_tracebacks(text)
-    for pattern, kept in _AROUND[4:]:
+    for pattern, kept in _OF_TENSORFLOW:
         text = pattern.sub(kept, text)
     paragraph = text.strip().partition("\n\n")[0]
     return textwrap.shorten(paragraph, 400) or type(error).__name__
