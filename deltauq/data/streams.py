@@ -215,8 +215,7 @@ def _failure(error: tf.errors.OpError) -> InvalidInputError:
             "the dataset's single examples make no batch",
             expected="examples of one shape",
             received=said,
-            remedy="pad them to one shape, as for training: "
-            ".padded_batch(256, padded_shapes=...)",
+            remedy="pad them to one shape, as for training: .padded_batch(256, padded_shapes=...)",
         )
     return InvalidInputError(
         "the dataset fails while it is read",
