@@ -454,7 +454,7 @@ def test_examples_of_different_lengths():
         lambda: zip(SEQUENCES, Y, strict=True),
         output_signature=(tf.TensorSpec([None, 2]), tf.TensorSpec([], tf.int64)),
     )
-    with stumble("data/streams.py:Stream._batches", ".padded_batch(256, padded_shapes=...)"):
+    with stumble("data/streams.py:_failure", ".padded_batch(256, padded_shapes=...)"):
         fit(single, model=of_sequences())
     with stumble("data/examples.py:_check_alike", "pad all of them to one shape"):
         fit(single.padded_batch(5), model=of_sequences())
@@ -463,6 +463,27 @@ def test_examples_of_different_lengths():
     expected.attach(padded)
     found = fit(padded, model=of_sequences()).predict(padded.map(lambda x, y: x))
     np.testing.assert_allclose(found.std, expected.predict(PADDED).std, rtol=1e-4)
+
+
+def test_datasets_that_fail_while_they_are_read():
+    """The mended function serves; the one that fails does so without deltauq too."""
+
+    def read_by(function):
+        def through_python(x, y):
+            made = tf.py_function(function, [x], tf.float64)
+            return tf.ensure_shape(made, x.shape), y
+
+        return slices(X, Y).map(through_python).batch(4)
+
+    def torn(x):
+        raise OSError("row 3 is torn")
+
+    failing = read_by(torn)
+    with stumble("data/streams.py:_failure", "mend the generator or the function"):
+        fit(failing)
+    with pytest.raises(tf.errors.OpError, match="row 3 is torn"):
+        list(failing)
+    assert agrees(read_by(lambda x: x))
 
 
 def test_datasets_of_tensors_that_are_not_dense():
