@@ -141,7 +141,7 @@ class Answers:
         fitted = self._require_fitted("predict_mean")
         problem = fitted.problem
         grouping = group_inputs(groups, weights, problem.likelihood.positions)
-        memory, n_groups = mean_memory(problem.n_shown, fitted.pairs), len(grouping.names)
+        memory, n_groups = mean_memory(problem.n_shown, fitted.prior_pairs), len(grouping.names)
         with self._batches(x, "predicting", memory, n_groups=n_groups) as inputs:
             if inputs.n_rows is not None:
                 grouping.check_length(inputs.n_rows)
@@ -169,7 +169,7 @@ class Answers:
         fitted = self._require_fitted("refine")
         check_share("rtol", rtol, example=0.01)
         fitted.require_unrounded_vectors("refine")
-        if fitted.pairs.rank == fitted.pairs.n_params:
+        if fitted.prior_pairs.rank == fitted.prior_pairs.n_params:
             return self.predict(x)  # nothing was left out
         check_refinable(fitted)
         memory = _predictions(fitted.problem)

@@ -29,7 +29,9 @@ def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
     """A fit with the covariance of the weights, where that is more than an inverse."""
     solution = solve_meat(fitted, storage)
     meat, caveats = (None, ()) if solution is None else solution
-    covariance = weight_covariance(fitted.problem, fitted.settings, fitted.pairs, meat, storage)
+    covariance = weight_covariance(
+        fitted.problem, fitted.settings, fitted.prior_pairs, meat, storage
+    )
     return replace(
         fitted,
         covariance=covariance.with_noise(fitted.covariance.noise),

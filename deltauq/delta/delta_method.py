@@ -154,7 +154,7 @@ class DeltaMethod(Answers):
         name = getattr(self.model, "name", None) or str(self.model)
         fit = "not fitted"
         if self._fitted is not None:
-            pairs = self._fitted.pairs
+            pairs = self._fitted.prior_pairs
             weighted = "" if self.weighting == "none" else f" (weights: {self.weighting})"
             fit = f"N = {self.n_examples:g}{weighted}, K = {pairs.rank} of P = {pairs.n_params}"
             if self.caveats:

@@ -27,7 +27,7 @@ class Fitted:
     Attributes:
         problem: what was asked.
         settings: how.
-        pairs: eigenpairs in the prior's metric.
+        prior_pairs: eigenpairs in the prior's metric, where every parameter has the L2 rate one.
         covariance: of the parameters.
         stationarity: of the cost at the weights.
         seconds: wall time.
@@ -41,7 +41,7 @@ class Fitted:
 
     problem: Problem
     settings: Settings
-    pairs: Eigenpairs
+    prior_pairs: Eigenpairs
     covariance: ParameterCovariance
     stationarity: Stationarity
     seconds: float
@@ -54,7 +54,7 @@ class Fitted:
     def eigenpairs(self) -> Eigenpairs:
         """Eigenpairs of A itself where all parameters have one rate, else in the prior's metric."""
         unit = self.problem.common_rate
-        return self.pairs.rescaled(unit) if unit else self.pairs
+        return self.prior_pairs.rescaled(unit) if unit else self.prior_pairs
 
     def require_unrounded_vectors(self, what: str) -> None:
         """Refuse a fit whose eigenvectors were kept in fewer bits.

@@ -89,8 +89,8 @@ def log_marginal_likelihood(fitted: Fitted) -> Evidence:
     if noise is not None and noise.power > 0:
         least, most = _costs_in_range(fitted, noise, costs)
         times = np.array([noise.low, noise.high]) ** (noise.power - 1)
-    low, high = _log_determinants(values, left, fitted.pairs.n_params, times)
-    middle = _log_determinants(values, left, fitted.pairs.n_params, np.ones(1))[1]
+    low, high = _log_determinants(values, left, fitted.prior_pairs.n_params, times)
+    middle = _log_determinants(values, left, fitted.prior_pairs.n_params, np.ones(1))[1]
     return Evidence(
         -costs - float(middle[0]) / 2, -most - float(high[0]) / 2, -least - float(low[1]) / 2
     )
@@ -164,11 +164,11 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
         rates=problem.rates * factor,
         linearization=problem.linearization.rescaled(factor**-0.5),
     )
-    pairs = fitted.pairs.rescaled(1.0 / factor)
+    pairs = fitted.prior_pairs.rescaled(1.0 / factor)
     return replace(
         fitted,
         problem=problem,
-        pairs=pairs,
+        prior_pairs=pairs,
         covariance=covariance_of(problem, fitted.settings, pairs).with_noise(
             fitted.covariance.noise
         ),
@@ -179,7 +179,7 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
 
 def _spectrum(fitted: Fitted) -> tuple[Array, float]:
     """Eigenvalues in the prior's metric, and what is left of the trace."""
-    pairs: Eigenpairs = fitted.pairs
+    pairs: Eigenpairs = fitted.prior_pairs
     kind = fitted.settings.kind
     if kind.is_sandwich:
         raise InvalidInputError(
@@ -215,7 +215,7 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
 
 def _has_covariance(fitted: Fitted, factor: float) -> bool:
     """Whether A plus L2 times a factor is positive definite, where negative curvature is kept."""
-    pairs = fitted.pairs
+    pairs = fitted.prior_pairs
     if fitted.settings.negative_curvature != "keep" or pairs.smallest is None:
         return True
     return is_positive(pairs.values / factor + 1.0, fitted.problem.epsilon)
@@ -239,7 +239,7 @@ def _evidence(fitted: Fitted, factors: Array) -> Array:
     params = problem.network.params.numpy().astype(np.float64)
     penalty = 0.5 * float(problem.rates @ params**2)
     cost = fitted.stationarity.cost + (factors - 1.0) * penalty
-    _, high = _log_determinants(values, left, fitted.pairs.n_params, factors)
+    _, high = _log_determinants(values, left, fitted.prior_pairs.n_params, factors)
     return np.asarray(-problem.data.n_examples * cost - high / 2)
 
 
@@ -284,7 +284,7 @@ def _at_factors(fitted: Fitted, factors: Array) -> tuple[Array, list[ParameterCo
     An inverse has its eigenvectors at any rate. A sandwich has others at each, but all of them in
     the span of its bread's vectors and its meat's, in which it is left.
     """
-    solution, pairs = solve_meat(fitted, Storage()), fitted.pairs
+    solution, pairs = solve_meat(fitted, Storage()), fitted.prior_pairs
     meat = None if solution is None else solution.pairs
     basis = None if meat is None else common_basis(pairs.vectors, meat.vectors)
     covariances = [

@@ -28,10 +28,10 @@ def with_shift(fitted: Fitted) -> Fitted:
     problem, covariance = fitted.problem, fitted.covariance
     found, gradient = fitted.require_measured().beside(problem.rates)
     # The standard errors may be those of a sandwich, which is no inverse of a curvature.
-    inverse = covariance_of(problem, fitted.settings, fitted.pairs)
+    inverse = covariance_of(problem, fitted.settings, fitted.prior_pairs)
     steps = [
         newton_step(each, gradient, problem.data.n_examples)
-        for each in (inverse, _with_least_tail(inverse, fitted.pairs))
+        for each in (inverse, _with_least_tail(inverse, fitted.prior_pairs))
     ]
     some, directions = calibration_inputs(problem, fitted.settings.memory_limit)
     shifts = newton_shifts(problem.linearization, covariance, steps, some, directions)

@@ -59,7 +59,7 @@ def with_unbiased_noise(fitted: Fitted) -> Fitted:
     return replace(
         fitted,
         problem=noisier,
-        pairs=pairs,
+        prior_pairs=pairs,
         covariance=covariance_of(noisier, fitted.settings, pairs).with_noise(noise),
         stationarity=measured.beside(noisier.rates)[0],
         measured=measured,
@@ -72,7 +72,7 @@ def before_noise(fitted: Fitted) -> tuple[Eigenpairs, Freedom | None]:
 
     None where no noise was, or where gamma was sampled.
     """
-    noise, pairs = fitted.covariance.noise, fitted.pairs
+    noise, pairs = fitted.covariance.noise, fitted.prior_pairs
     if noise is None or pairs.trace is None:
         return pairs, None
     freedom = freedom_of(fitted.problem, fitted.settings)
@@ -81,7 +81,7 @@ def before_noise(fitted: Fitted) -> tuple[Eigenpairs, Freedom | None]:
 
 def _effective_parameters(fitted: Fitted, freedom: Freedom) -> tuple[tuple[float, float], bool]:
     """The interval of gamma, and whether gamma lies in it for certain."""
-    problem, pairs = fitted.problem, fitted.pairs
+    problem, pairs = fitted.problem, fitted.prior_pairs
     if pairs.rank == pairs.n_params:
         # gamma = trace(A (A + L)^-1) = trace(I - L (A + L)^-1), (A + L)^-1 = N Sigma.
         variances = covariance_of(problem, fitted.settings, pairs).diagonal()
@@ -97,7 +97,7 @@ def _effective_parameters(fitted: Fitted, freedom: Freedom) -> tuple[tuple[float
 
 def _at_noise(fitted: Fitted, freedom: Freedom, noise: NoiseRange) -> Eigenpairs:
     """The eigenpairs at the noise that was estimated."""
-    pairs, penalised = freedom.noisier(fitted.pairs, noise), fitted.problem.rates > 0
+    pairs, penalised = freedom.noisier(fitted.prior_pairs, noise), fitted.problem.rates > 0
     if np.all(penalised):
         return pairs
     # Where there is no L2, the metric is that of the parameters themselves.
@@ -116,7 +116,7 @@ def _unbounded(fitted: Fitted, gamma: tuple[float, float], n_observations: float
     return Caveat(
         "noise",
         "the noise has no upper bound",
-        f"the noise has no upper bound: {fitted.pairs.rank} eigenpairs of the "
+        f"the noise has no upper bound: {fitted.prior_pairs.rank} eigenpairs of the "
         f"{fitted.settings.curvature} leave open whether the data determine {gamma[0]:.4g} or "
         f"{gamma[1]:.4g} parameters, and there are {n_observations:g} observed numbers. So "
         "std_bounds have no upper end, and the noise that is used may be too small or up to twice "

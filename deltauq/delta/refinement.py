@@ -56,7 +56,7 @@ def check_refinable(fitted: Fitted) -> None:
             received=f"{_rounding(fitted):.2g} of it",
             remedy="scale the inputs, raise l2, or build the model in float64",
         )
-    n_params, n_outputs = fitted.pairs.n_params, fitted.problem.n_outputs
+    n_params, n_outputs = fitted.prior_pairs.n_params, fitted.problem.n_outputs
     if n_params < (MAX_STEPS + 1) * n_outputs:
         raise InvalidInputError(
             "refine has no room for its steps",
@@ -128,7 +128,7 @@ class _Certain:
     """
 
     def __init__(self, fitted: Fitted, operator: CurvatureOperator) -> None:
-        self._whiten = _inverse_root(fitted.pairs.vectors, fitted.pairs.values)
+        self._whiten = _inverse_root(fitted.prior_pairs.vectors, fitted.prior_pairs.values)
         self._operator = operator
         self._rule = partial(gauss_radau, node=1.0 - _rounding(fitted))
 
@@ -166,7 +166,7 @@ class _Estimated:
         self, fitted: Fitted, operator: CurvatureOperator, meat: list[CurvatureOperator]
     ) -> None:
         self._operator, self._meat = operator, meat
-        self._vectors, self._values = fitted.pairs.vectors, fitted.pairs.values
+        self._vectors, self._values = fitted.prior_pairs.vectors, fitted.prior_pairs.values
         self._settings = fitted.settings
         self._l2_share = fitted.problem.likelihood.l2_in_scores
 
@@ -224,7 +224,7 @@ def _around(estimates: Iterable[Array]) -> tuple[Array, Array]:
 
 def _rounding(fitted: Fitted) -> float:
     """How far rounding can bring eigenvalues of T under 1."""
-    largest = float(np.max(fitted.pairs.values, initial=0.0))
+    largest = float(np.max(fitted.prior_pairs.values, initial=0.0))
     return ROUNDING[fitted.problem.network.dtype] + fitted.problem.epsilon * largest
 
 

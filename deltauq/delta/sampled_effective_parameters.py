@@ -36,7 +36,7 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
     Returns:
         Its ends; all numbers where there are too few parameters for two random vectors.
     """
-    pairs, settings = fitted.pairs, fitted.settings
+    pairs, settings = fitted.prior_pairs, fitted.settings
     operator = make_operator(fitted.problem, settings.kind.bread)
 
     def share(values: Array) -> Array:

@@ -87,7 +87,7 @@ def needs_meat(problem: Problem, settings: Settings) -> bool:
 
 def solve_meat(fitted: Fitted, storage: Storage) -> Solution | None:
     """Eigenpairs of the meat of a sandwich; None where the covariance is none."""
-    problem, settings, pairs = fitted.problem, fitted.settings, fitted.pairs
+    problem, settings, pairs = fitted.problem, fitted.settings, fitted.prior_pairs
     if not needs_meat(problem, settings):
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank

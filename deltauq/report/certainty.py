@@ -11,13 +11,13 @@ from deltauq import plots
 from deltauq.evaluation.comparison import Run
 from deltauq.linalg import Eigenpairs, relative_width
 from deltauq.report.blocks import Block, Bullets, Facts, Heading, Picture, Section, Text
-from deltauq.report.material import Material
+from deltauq.report.contents import ReportContents
 from deltauq.report.words import curvature_name, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["certainty", "certainty_sentence"]
+__all__ = ["certainty_section", "certainty_sentence"]
 
 #: Median width of the intervals above which the page says what would narrow them.
 _WIDE = 0.05
@@ -50,7 +50,7 @@ _NOT_COVERED = (
 )
 
 
-def certainty(study: Material) -> Section:
+def certainty_section(study: ReportContents) -> Section:
     """Section on how far the standard errors are known, and what they do not cover."""
     run = study.require_run()
     pairs = run.eigenpairs
@@ -80,7 +80,7 @@ def certainty(study: Material) -> Section:
     return Section("How sure are the numbers?", blocks)
 
 
-def certainty_sentence(study: Material) -> str:
+def certainty_sentence(study: ReportContents) -> str:
     """How far the standard errors are known, in a sentence or two."""
     run, prediction = study.require_run(), study.prediction
     if run.eigenpairs.rank == run.eigenpairs.n_params:
@@ -100,7 +100,7 @@ def certainty_sentence(study: Material) -> str:
     )
 
 
-def _facts(study: Material) -> list[tuple[str, str, str]]:
+def _facts(study: ReportContents) -> list[tuple[str, str, str]]:
     run = study.require_run()
     pairs, widths = run.eigenpairs, _widths(study)
     of_all = f"of {pairs.n_params:,}, the {curvature_name(run.curvature)}'s"
@@ -112,7 +112,7 @@ def _facts(study: Material) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _kind_of_interval(study: Material) -> tuple[str, str, str]:
+def _kind_of_interval(study: ReportContents) -> tuple[str, str, str]:
     failure = _failure(study.require_run().eigenpairs)
     if not study.prediction.certified:
         return "Kind of interval", "estimate", "not a bound"
@@ -121,7 +121,7 @@ def _kind_of_interval(study: Material) -> tuple[str, str, str]:
     return "Kind of interval", "certified", f"wrong with probability {number(failure)} at most"
 
 
-def _basis(study: Material) -> str:
+def _basis(study: ReportContents) -> str:
     """What the intervals rest on, and what stands for the rest."""
     run, sentences = study.require_run(), []
     pairs = run.eigenpairs
@@ -161,13 +161,13 @@ def _failure(pairs: Eigenpairs) -> float:
     return 0.0 if pairs.left_out is None else pairs.left_out.failure
 
 
-def _widths(study: Material) -> npt.NDArray[Any] | None:
+def _widths(study: ReportContents) -> npt.NDArray[Any] | None:
     """(high - low) / high of every standard error; None where there are no bounds."""
     limits = study.prediction.std_limits
     return None if limits is None else relative_width(limits[..., 0], limits[..., 1])
 
 
-def _negative(run: Run, study: Material) -> str | None:
+def _negative(run: Run, study: ReportContents) -> str | None:
     """A sentence on negative curvature, where the smallest eigenvalue found is below zero."""
     pairs, name, l2 = run.eigenpairs, curvature_name(run.curvature), study.spectrum_l2
     if pairs.smallest is None or pairs.smallest >= 0:

@@ -88,7 +88,7 @@ class OfClasses(Story):
             )
         ]
 
-    def judged(self) -> list[Block]:
+    def against_truth(self) -> list[Block]:
         """Blocks that judge score and probabilities: AUROC, risk and coverage, calibration."""
         return score_blocks(self) + reliability_blocks(self)
 

@@ -6,13 +6,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from deltauq.report.blocks import Block, Bullets, Callout, Column, Heading, Section, Table, Text
-from deltauq.report.material import Material
+from deltauq.report.contents import ReportContents
 from deltauq.report.words import NBSP, curvature_name, number
 
 if TYPE_CHECKING:
     from deltauq.evaluation.diagnosis import Diagnosis
 
-__all__ = ["diagnosis_sentence", "fitness", "stationarity_verdict"]
+__all__ = ["diagnosis_sentence", "fitness_section", "stationarity_verdict"]
 
 _VERDICTS = {
     "stationary": "The cost's gradient vanishes to the stated tolerance, as the method assumes.",
@@ -44,7 +44,7 @@ _LEVELS = {
 _NAMED = 3
 
 
-def fitness(study: Material) -> Section | None:
+def fitness_section(study: ReportContents) -> Section | None:
     """Section on the model's stationarity and diagnosis; None where nothing is known."""
     blocks: list[Block] = []
     if study.stationarity is not None:
@@ -59,7 +59,7 @@ def fitness(study: Material) -> Section | None:
     return Section("Is the model fit for it?", blocks) if blocks else None
 
 
-def stationarity_verdict(study: Material) -> str:
+def stationarity_verdict(study: ReportContents) -> str:
     """Verdict on the minimum: that of training, or by the gradient and the step that is left."""
     found = study.stationarity
     if study.verdict is not None or found is None:
@@ -142,7 +142,7 @@ def _costs(diagnosis: Diagnosis) -> Table:
     return Table("Costs", columns, rows)
 
 
-def _stationarity_sentence(study: Material) -> str:
+def _stationarity_sentence(study: ReportContents) -> str:
     s = study.stationarity
     assert s is not None
     side = "within" if s.ratio <= study.tolerance else "above"

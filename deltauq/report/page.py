@@ -11,13 +11,13 @@ from deltauq.errors import InvalidInputError, optional
 from deltauq.plots.canvas import unshown
 from deltauq.prediction import Estimate
 from deltauq.report.blocks import Block, Bullets, Picture, Section, Text
-from deltauq.report.certainty import certainty, certainty_sentence
+from deltauq.report.certainty import certainty_section, certainty_sentence
 from deltauq.report.classes import OfClasses
+from deltauq.report.contents import ReportContents
 from deltauq.report.counts import OfCounts
 from deltauq.report.curvatures import side_by_side
-from deltauq.report.fitness import diagnosis_sentence, fitness, stationarity_verdict
+from deltauq.report.fitness import diagnosis_sentence, fitness_section, stationarity_verdict
 from deltauq.report.labels import OfLabels
-from deltauq.report.material import Material
 from deltauq.report.quantities import OfQuantities
 from deltauq.report.stories import Story
 from deltauq.report.words import curvature_in_full, curvature_name
@@ -59,12 +59,12 @@ def story_of(prediction: Estimate) -> type[Story]:
     return STORIES[prediction.outcome]
 
 
-def figures(study: Material) -> dict[str, Figure]:
+def figures(study: ReportContents) -> dict[str, Figure]:
     """Draw the report's figures in its order; the names serve as file names."""
     return {picture.name: _drawn(picture) for picture in _pictures(_sections(study))}
 
 
-def to_html(study: Material, figures: dict[str, Figure] | None = None) -> str:
+def to_html(study: ReportContents, figures: dict[str, Figure] | None = None) -> str:
     """The report as one HTML page that refers to nothing outside itself.
 
     Args:
@@ -95,19 +95,19 @@ def to_html(study: Material, figures: dict[str, Figure] | None = None) -> str:
     )
 
 
-def _sections(study: Material) -> list[Section]:
-    """What there is material for, in the order of a reader's questions."""
+def _sections(study: ReportContents) -> list[Section]:
+    """The sections that there is something for, in the order of a reader's questions."""
     parts: list[Section | None] = []
     story = None if study.run is None else story_of(study.prediction)(study)
     if story is not None:
         parts = [_in_short(study, story), _asked(study, story)]
-    parts.append(fitness(study))
+    parts.append(fitness_section(study))
     if story is not None:
-        parts += [story.found(), story.to_look_at()]
+        parts += [story.found_section(), story.inputs_section()]
     if study.comparison is not None:
         parts.append(side_by_side(study.comparison))
     if story is not None:
-        parts.append(certainty(study))
+        parts.append(certainty_section(study))
     sections = [part for part in parts if part is not None]
     if not sections:
         raise InvalidInputError(
@@ -118,13 +118,13 @@ def _sections(study: Material) -> list[Section]:
     return sections
 
 
-def _lead(study: Material) -> str:
+def _lead(study: ReportContents) -> str:
     if study.run is None:
         return "Whether a trained model is fit for standard errors by the Delta method."
     return story_of(study.prediction).lead
 
 
-def _in_short(study: Material, story: Story) -> Section:
+def _in_short(study: ReportContents, story: Story) -> Section:
     """The answer to each question in a sentence."""
     items = []
     if study.y is not None:
@@ -147,7 +147,7 @@ def _in_short(study: Material, story: Story) -> Section:
     return Section("In short", [Bullets(items)])
 
 
-def _asked(study: Material, story: Story) -> Section:
+def _asked(study: ReportContents, story: Story) -> Section:
     runs = () if study.comparison is None else study.comparison.runs
     reference = study.require_run().curvature
     names = dict.fromkeys([reference, *(run.curvature for run in runs)])

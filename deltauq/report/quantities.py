@@ -103,7 +103,7 @@ class OfQuantities(Story):
             for c in range(min(len(self.names), _PICTURES))
         ]
 
-    def judged(self) -> list[Block]:
+    def against_truth(self) -> list[Block]:
         """Blocks on how many observations their intervals hold."""
         if self.study.y is None:
             return []

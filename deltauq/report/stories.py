@@ -13,7 +13,7 @@ from deltauq import plots
 from deltauq.errors import InvalidInputError
 from deltauq.evaluation.metrics import error_auroc
 from deltauq.report.blocks import Block, Column, Facts, Heading, Picture, Section, Table, Text
-from deltauq.report.material import Material
+from deltauq.report.contents import ReportContents
 from deltauq.report.words import fixed, number
 
 __all__ = [
@@ -67,7 +67,7 @@ class Story(abc.ABC):
         "The score of an input is the square root of the sum of its probabilities' variances."
     )
 
-    def __init__(self, study: Material) -> None:
+    def __init__(self, study: ReportContents) -> None:
         self.study = study
         self.prediction = study.prediction
         self.names = study.names
@@ -92,7 +92,7 @@ class Story(abc.ABC):
         """Plots of the predictions and their standard errors."""
 
     @abc.abstractmethod
-    def judged(self) -> list[Block]:
+    def against_truth(self) -> list[Block]:
         """Blocks on how the predictions fare against the truth; empty where there is none."""
 
     @abc.abstractmethod
@@ -107,7 +107,7 @@ class Story(abc.ABC):
         """Images of the most and least uncertain inputs."""
         return []
 
-    def found(self) -> Section:
+    def found_section(self) -> Section:
         """Section on what the predictions are, and how sure."""
         study, n = self.study, len(self.prediction)
         of_these = "all figures below are of these"
@@ -123,9 +123,11 @@ class Story(abc.ABC):
             note = "the cost holds half of it times the squared weights, beside the mean loss"
             facts.append(("L2 rate", number(study.l2), note))
         text = Text(" ".join(self.sentences()))
-        return Section("What it found", [Facts(facts), text, *self.pictures(), *self.judged()])
+        return Section(
+            "What it found", [Facts(facts), text, *self.pictures(), *self.against_truth()]
+        )
 
-    def to_look_at(self) -> Section:
+    def inputs_section(self) -> Section:
         """Section on which inputs to look at: the most uncertain ones."""
         chosen = self.study.by_score[:_TABLE]
         table = self.uncertain(chosen)
@@ -139,7 +141,7 @@ class Story(abc.ABC):
         return Section(title, [intro, table, *self.galleries()])
 
 
-def se_range(study: Material, rows: Array, columns: Array) -> list[str]:
+def se_range(study: ReportContents, rows: Array, columns: Array) -> list[str]:
     """Text for the range of each standard error from all eigenpairs; empty where unknown."""
     limits = study.prediction.std_limits
     if limits is None:
@@ -148,7 +150,7 @@ def se_range(study: Material, rows: Array, columns: Array) -> list[str]:
 
 
 def uncertain_table(
-    study: Material,
+    study: ReportContents,
     chosen: Array,
     columns: Sequence[tuple[Column, Sequence[str]]],
     marked: Array,

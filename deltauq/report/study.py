@@ -14,7 +14,7 @@ from deltauq.errors import InvalidInputError
 from deltauq.evaluation.comparison import Comparison, Run, labels_of, unit_of
 from deltauq.evaluation.diagnosis import Diagnosis
 from deltauq.report import page
-from deltauq.report.material import TITLE, Material
+from deltauq.report.contents import TITLE, ReportContents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,10 +25,10 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Study(Material):
+class Study(ReportContents):
     """Everything a report shows, and the report; what is None is left out of it.
 
-    The attributes are those of `Material`.
+    The attributes are those of `ReportContents`.
     """
 
     def __post_init__(self) -> None:

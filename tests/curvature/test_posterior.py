@@ -198,7 +198,7 @@ def test_the_bounds_of_the_evidence_are_attained(spread):
         converged=True,
     )
     fitted = SimpleNamespace(
-        pairs=pairs,
+        prior_pairs=pairs,
         covariance=SimpleNamespace(noise=None),
         problem=SimpleNamespace(rates=np.ones(3), data=SimpleNamespace(n_examples=40.0)),
         stationarity=SimpleNamespace(cost=0.7),
@@ -342,10 +342,10 @@ def bent(get_case):
     """A fit whose curvature has one slightly negative eigenvalue, -0.002, that is kept."""
     dm = fit(get_case("tanh"), rank="full")
     fitted = dm._fitted
-    values = np.r_[fitted.pairs.values[:-1], -0.002 / L2]
-    pairs = replace(fitted.pairs, values=values, smallest=values[-1])
+    values = np.r_[fitted.prior_pairs.values[:-1], -0.002 / L2]
+    pairs = replace(fitted.prior_pairs, values=values, smallest=values[-1])
     settings = replace(fitted.settings, curvature="hessian", negative_curvature="keep")
-    dm._fitted = replace(fitted, pairs=pairs, settings=settings)
+    dm._fitted = replace(fitted, prior_pairs=pairs, settings=settings)
     return dm
 
 

@@ -84,7 +84,7 @@ def test_refined_bounds_hold_where_rounding_made_the_eigenpairs_too_large(excess
     q = np.linalg.qr(rng.normal(size=(size, size)))[0]
     curvature = (q * np.r_[30.0, 0.0, np.full(size - 2, 3.0)]) @ q.T
     fitted = SimpleNamespace(
-        pairs=Eigenpairs(
+        prior_pairs=Eigenpairs(
             values=np.array([30.0, excess * epsilon * 30.0]),
             vectors=np.ascontiguousarray(q[:, :2]),
             residual_norms=np.zeros(2),

@@ -86,7 +86,7 @@ def test_a_model_trained_to_the_end_passes():
     exact = np.linalg.eigvalsh(
         DeltaMethod(model, "hessian", rank="full", progress=False)
         .fit(X, Y)
-        ._fitted.pairs.values[:, None]
+        ._fitted.prior_pairs.values[:, None]
         * np.eye(51)
     )
     smallest, largest = found.eigenvalues

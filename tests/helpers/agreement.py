@@ -296,7 +296,7 @@ class Found:
     @property
     def curvature(self):
         """The fitted one `[P, P]`, of which all eigenpairs were kept."""
-        pairs, scale = self.fitted._fitted.pairs, self._problem.scale
+        pairs, scale = self.fitted._fitted.prior_pairs, self._problem.scale
         return (pairs.vectors * pairs.values) @ pairs.vectors.T / np.outer(scale, scale)
 
     @cached_property

@@ -98,7 +98,7 @@ def save_fit(
         "network": _network_facts(network),
         "rates": [float(fitted.problem.rates[p.start]) for p in network.parameters],
         "likelihood": likelihood_facts(fitted.problem.likelihood),
-        "pairs": _pack_pairs(fitted.pairs, arrays),
+        "pairs": _pack_pairs(fitted.prior_pairs, arrays),
         "covariance": _pack_covariance(fitted.covariance, arrays),
         "stationarity": asdict(fitted.stationarity),
         "seconds": fitted.seconds,
@@ -162,7 +162,7 @@ def _options(facts: Mapping[str, Any], network: Network) -> dict[str, Any]:
 
 def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, float]:
     """The fit that the file will give back, and what rounding costs; adds vectors to the arrays."""
-    pairs, covariance, network = fitted.pairs, fitted.covariance, fitted.problem.network
+    pairs, covariance, network = fitted.prior_pairs, fitted.covariance, fitted.problem.network
     shared = covariance.vectors is pairs.vectors or np.array_equal(
         covariance.vectors, pairs.vectors
     )
@@ -179,7 +179,7 @@ def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, f
         own = restored(arrays[_OWN_VECTORS], network.dtype)
     covariance, error = round_covariance(covariance, own)
     pairs = round_pairs(pairs, back)
-    return replace(fitted, pairs=pairs, covariance=covariance, rounded=True), error
+    return replace(fitted, prior_pairs=pairs, covariance=covariance, rounded=True), error
 
 
 def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:

@@ -1,4 +1,4 @@
-"""The material of a report: the predictions, and all that is known about them."""
+"""The contents of a report: the predictions, and all that is known about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deltauq.plots.points import counted, output_names
 if TYPE_CHECKING:
     from deltauq.evaluation.diagnosis import Diagnosis
 
-__all__ = ["Material"]
+__all__ = ["ReportContents"]
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ TITLE = "Predictions with standard errors"
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportContents:
     """Everything a report shows; what is None is left out of it.
 
     Attributes:
