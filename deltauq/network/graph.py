@@ -161,10 +161,15 @@ class Compiled:
     Args:
         function: of tensors, or of nests of them.
         signature: a `tf.TensorSpec`, or a nest of them, for each argument.
+        inlined: where another trace calls it, its operations are copied there at every call; False
+            for one that is called so often that TensorFlow would be long at work on the copies.
     """
 
-    def __init__(self, function: Callable[..., Any], *signature: Any) -> None:
-        self._compiled = tf.function(function, input_signature=signature, autograph=False)
+    def __init__(self, function: Callable[..., Any], *signature: Any, inlined: bool = True) -> None:
+        apart = None if inlined else {"_noinline": True}
+        self._compiled = tf.function(
+            function, input_signature=signature, autograph=False, experimental_attributes=apart
+        )
 
     @functools.cached_property
     def concrete(self) -> Any:
@@ -214,6 +219,7 @@ class Staged:
                 ),
                 *(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self._point),
                 tf.TensorSpec([count, *self._last.shape], self._last.dtype),
+                inlined=False,
             )
         return self._second[count](*point, stack)
 

@@ -86,3 +86,16 @@ def test_a_stage_holds_what_it_needs_and_nothing_of_the_other():
     assert [kind in first for kind in kinds] == [True, False]
     assert [kind in second for kind in kinds] == [False, True]
     assert (first.count("Placeholder"), second.count("Placeholder")) == (2, len(point) + 1)
+
+
+def test_over_many_points_the_second_stage_is_compiled_once():
+    """It is called for each of them, and not copied into the caller."""
+    spec = tf.TensorSpec([2], tf.float32)
+    staged = Staged(lambda x, last: tf.sinh(last) * tf.exp(x), spec, spec)
+    points = [staged.first(tf.constant(values)) for values in VALUES]
+    total = staged.over(points)
+    graph = traced(total, tf.TensorSpec([1, 2], tf.float32)).graph.as_graph_def()
+    second = [f for f in graph.library.function if any(n.op == "Sinh" for n in f.node_def)]
+    assert [f.attr["_noinline"].b for f in second] == [True]
+    found = total(tf.constant(VALUES[:1]))
+    np.testing.assert_allclose(found[0], np.sinh(VALUES[0]) * np.exp(VALUES).sum(axis=0), rtol=1e-6)
