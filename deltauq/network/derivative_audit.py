@@ -76,7 +76,7 @@ def refuse_false_gradients(network: Network, x: Any) -> None:
     """
 
     def read(params: tf.Tensor, x: Any) -> _Changed:
-        pieces = network.pieces(params)
+        pieces = network.unflatten(params)
         return _changed_between(pieces, [network.logits(pieces, x)])
 
     changed = read_trace(read, network.params, x)
@@ -98,7 +98,7 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
     """
 
     def read(params: tf.Tensor, x: Any) -> tuple[_Changed, _Changed]:
-        pieces = network.pieces(params)
+        pieces = network.unflatten(params)
         logits = network.logits(pieces, x)
         forward = _changed_between(pieces, [logits])
         gradient = gradient_along_outputs(network, pieces, logits)
@@ -228,7 +228,7 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
 
     def values(forward: Forward) -> list[Array]:
         def run(params: tf.Tensor, x: Any) -> list[tf.Tensor]:
-            pieces = network.pieces(params)
+            pieces = network.unflatten(params)
             return derivative(network, pieces, forward(pieces, x))
 
         return [value.numpy() for value in traced(run, network.params, x)(network.params, x)]

@@ -27,10 +27,10 @@ def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Stag
     """
 
     def product(params: tf.Tensor, batch: Any, vector: tf.Tensor) -> tf.Tensor:
-        pieces = network.pieces(params)
+        pieces = network.unflatten(params)
         logits = network.logits(pieces, batch.x)
-        cost = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
-        first = tf.gradients(cost, pieces, unconnected_gradients="zero")
+        losses = likelihood.loss(logits, batch.y)
+        first = tf.gradients(losses, pieces, grad_ys=batch.weight, unconnected_gradients="zero")
         gradient = [tf.convert_to_tensor(part) for part in first]  # of a lookup, single rows
         product = tf.gradients(
             gradient, pieces, grad_ys=network.unflatten(vector), unconnected_gradients="zero"

@@ -60,6 +60,8 @@ class _Parts:
         layers: what they were chosen by.
         links: types of the operations that are undone at the end of the model.
         traces: forward passes of one row that were traced already, by the specs of the inputs.
+        row_gradients: gradients of one row that were, likewise; of a network with other links or
+            values they are others.
     """
 
     adapter: Adapter
@@ -69,6 +71,7 @@ class _Parts:
     layers: Layers = None
     links: frozenset[str] = LINKS
     traces: dict[str, ForwardTrace] = field(default_factory=dict)
+    row_gradients: dict[str, Any] = field(init=False, default_factory=dict)
 
 
 class Network:
@@ -122,20 +125,15 @@ class Network:
         return network
 
     def unflatten(self, params: tf.Tensor) -> list[tf.Tensor]:
-        """Cut a flat vector `[P]` into the parameters, each in its variable's shape."""
+        """Cut a flat vector `[P]` into the parameters, each in its variable's shape.
+
+        In a trace each is a tensor of its own, in which the logits can be differentiated.
+        """
         parts = tf.split(params, [parameter.size for parameter in self.parameters])
         return [
             tf.reshape(part, parameter.shape)
             for part, parameter in zip(parts, self.parameters, strict=True)
         ]
-
-    def pieces(self, params: tf.Tensor) -> list[tf.Tensor]:
-        """The parameters as tensors of a trace, one for each variable, to be differentiated in.
-
-        Args:
-            params: flat, `[P]`.
-        """
-        return [tf.identity(piece) for piece in self.unflatten(params)]
 
     def logits(self, pieces: Sequence[tf.Tensor], x: Any) -> tf.Tensor:
         """Logits `[B, C]` at the parameters `unflatten` gave; inside a `tf.function` only.
@@ -143,7 +141,22 @@ class Network:
         A softmax, sigmoid or exponential at the end is not undone numerically: the trace is walked
         back to its input. Outputs `[B, T, C]` are one row of T C logits.
         """
-        output = self.output(pieces, x)
+        return self._logits_behind(self.output(pieces, x))
+
+    def read_logits(self, params: tf.Tensor, pieces: Sequence[tf.Tensor], row: Any) -> tf.Tensor:
+        """Logits `[1, C]` of one row, whose forward pass is read on the way: no other trace will.
+
+        Args:
+            params: `[P]`.
+            pieces: made of them, as for `logits`.
+            row: the inputs `[1, ...]`, in a trace that holds nothing else that depends on them yet.
+        """
+        output = self.output(pieces, row)
+        traces = self._parts.traces
+        traces.setdefault(str(row_spec(row)), read_forward_trace(params, row, output))
+        return self._logits_behind(output)
+
+    def _logits_behind(self, output: tf.Tensor) -> tf.Tensor:
         end = end_of(output)
         logits = end.logits if end.link in self._parts.links else output
         return logits if logits.shape.rank == 2 else _one_row(logits)
@@ -201,6 +214,11 @@ class Network:
             spec: `tf.TensorSpec`s of the inputs, their first axis free.
         """
         return self._forward_trace(row_spec(spec)).activation_bytes
+
+    @property
+    def row_gradients(self) -> dict[str, Any]:
+        """What `probe_rows.row_gradient` traced of this network, by the specs of the inputs."""
+        return self._parts.row_gradients
 
     def _forward_trace(self, spec: Any) -> ForwardTrace:
         """What stands in the graph of the forward pass of one row, traced once for a spec."""

@@ -16,9 +16,17 @@ from deltauq.data.streams import Stream, as_inputs
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network.adapters import state_use
 from deltauq.network.graph import traced
+from deltauq.network.inspection import row_spec
 from deltauq.network.network import Network
 
-__all__ = ["POOL", "PROOFS", "gradient_along_outputs", "probe_rows", "proving_cotangent"]
+__all__ = [
+    "POOL",
+    "PROOFS",
+    "gradient_along_outputs",
+    "probe_rows",
+    "proving_cotangent",
+    "row_gradient",
+]
 
 Array = npt.NDArray[Any]
 
@@ -92,7 +100,7 @@ def probe_rows(network: Network, x: Any) -> Any:
 
 def proving_cotangent(logits: tf.Tensor) -> tf.Tensor:
     """Cotangent `[B, C]` along which derivatives are compared, cos(c), c = 1..C, at every row."""
-    return tf.ones_like(logits) * tf.cos(tf.range(1, logits.shape[1] + 1, dtype=logits.dtype))
+    return tf.ones_like(logits) * tf.constant(np.cos(np.arange(logits.shape[1]) + 1), logits.dtype)
 
 
 def gradient_along_outputs(
@@ -108,6 +116,34 @@ def gradient_along_outputs(
     direction = proving_cotangent(logits)
     found = tf.gradients(logits, pieces, grad_ys=direction, unconnected_gradients="zero")
     return [tf.convert_to_tensor(part) for part in found]  # of a lookup they are single rows
+
+
+def row_gradient(network: Network, rows: Any) -> Any:
+    """The compiled gradient of one row's logits along `proving_cotangent`, traced once.
+
+    Which rows make a probe, and what each of its rows gives alone, are asked of the same function:
+    tracing it a second time takes longer than anything else that is done with it.
+
+    Args:
+        network: the network, which keeps it.
+        rows: some rows, or the specs of some.
+
+    Returns:
+        A `ConcreteFunction` of the parameters `[P]` and one row `[1, ...]`: the logits `[1, C]` and
+        a list of the variables' gradients, None for those on which the logits do not depend.
+    """
+
+    def trace(params: tf.Tensor, x: Any) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        pieces = network.unflatten(params)
+        logits = network.read_logits(params, pieces, x)
+        parts = tf.gradients(logits, pieces, grad_ys=proving_cotangent(logits))
+        # Of a lookup they are single rows.
+        return logits, [None if part is None else tf.convert_to_tensor(part) for part in parts]
+
+    spec, kept = row_spec(rows), network.row_gradients
+    if str(spec) not in kept:
+        kept[str(spec)] = traced(trace, network.params, spec)
+    return kept[str(spec)]
 
 
 def _head(x: Any, dtype: str) -> Any:
@@ -170,22 +206,16 @@ def _derivatives(network: Network, rows: Any) -> Callable[[Any], tuple[Array, Ar
 
     None where a call would change the user's model, or draw from its generator.
     """
-
-    def trace(params: tf.Tensor, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        pieces = network.pieces(params)
-        logits = network.logits(pieces, x)
-        parts = gradient_along_outputs(network, pieces, logits)
-        # A sum, because the largest of some numbers and NaN may be a number.
-        return logits[0], tf.stack([tf.reduce_sum(tf.abs(part)) for part in parts])
-
-    spec = tf.nest.map_structure(lambda leaf: tf.TensorSpec([1, *leaf.shape[1:]], leaf.dtype), rows)
-    compiled = traced(trace, network.params, spec)
+    compiled = row_gradient(network, rows)
     if any(state_use(compiled.graph)):
         return None
 
     def evaluate(row: Any) -> tuple[Array, Array]:
-        logits, sizes = compiled(network.params, _tensors(row))
-        return logits.numpy(), sizes.numpy()
+        logits, parts = compiled(network.params, _tensors(row))
+        with np.errstate(over="ignore"):  # infinity is seen by who asked
+            # A sum, because the largest of some numbers and NaN may be a number.
+            sizes = [0.0 if part is None else np.sum(np.abs(part.numpy())) for part in parts]
+        return logits.numpy()[0], np.array(sizes)
 
     return evaluate
 

@@ -14,7 +14,7 @@ from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network import Network
 from deltauq.network.derivative_audit import refuse_false_gradients
 from deltauq.network.jacobians import PerExample
-from deltauq.network.probe_rows import POOL, probe_rows
+from deltauq.network.probe_rows import POOL, probe_rows, row_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 
@@ -238,6 +238,24 @@ def test_rows_are_added_until_every_variable_has_a_derivative_twice():
     assert PerExample(network, tf.constant(x[:3])).mapped == [network.parameters[1].path]
     # One proof is not enough: three rows of the first kernel, and one of the second.
     assert PerExample(network, tf.constant(x[2:6])).mapped == [network.parameters[1].path]
+
+
+def test_one_trace_of_a_row_says_what_a_probe_is_and_proves_its_rules():
+    """Also what stands in the forward pass; a network with other logits has one of its own."""
+    network = Network(model_of(lambda dtype: []))
+    probe = probe_rows(network, np.log(POSITIVE))
+    (kept,) = network.row_gradients.values()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deltauq.network.network.read_trace", None)  # would be called
+        assert network.inspect(probe).link == "Softmax"
+    assert PerExample(network, probe).mapped == []
+    assert row_gradient(network, probe) is kept
+    other = network.without_link()
+    PerExample(other, probe)
+    (outputs, _), (logits, _) = (
+        row_gradient(each, probe)(each.params, probe[:1]) for each in (other, network)
+    )
+    np.testing.assert_allclose(outputs, tf.nn.softmax(logits), rtol=1e-12)
 
 
 def test_a_variable_without_any_derivative_goes_to_the_slow_path_and_does_no_harm():

@@ -44,7 +44,7 @@ def find_linear_head(network: Network, spec: Any) -> LinearHead | None:
     def trace(
         params: tf.Tensor, x: Any
     ) -> tuple[tuple[tf.Tensor, tf.Tensor], dict[str, Parameter]]:
-        pieces = network.pieces(params)
+        pieces = network.unflatten(params)
         logits = network.logits(pieces, x)
         roles = _roles(pieces, x, logits)
         features = roles["kernel"][1].data if "kernel" in roles else logits[:, :0]

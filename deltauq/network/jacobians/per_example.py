@@ -18,12 +18,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.errors import UnsupportedModelError
-from deltauq.network.graph import copies, reached_from, traced, traced_and_read
+from deltauq.network.graph import copies, reached_from, traced_and_read
 from deltauq.network.jacobians.factors import Factor, Rows, Scaled, Total, evaluated, stacked
 from deltauq.network.jacobians.rules import RULES
 from deltauq.network.jacobians.taps import Tap, find_taps
 from deltauq.network.network import Network
-from deltauq.network.probe_rows import PROOFS, proving_cotangent
+from deltauq.network.probe_rows import PROOFS, proving_cotangent, row_gradient
 
 __all__ = ["Cotangents", "PerExample", "rows_by_example"]
 
@@ -83,7 +83,7 @@ class PerExample:
 
 def _forward(network: Network, params: tf.Tensor, x: Any) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Parameters as tensors of their own in the trace, and the logits made of them."""
-    pieces = network.pieces(params)
+    pieces = network.unflatten(params)
     return pieces, network.logits(pieces, x)
 
 
@@ -209,20 +209,14 @@ def _proven_rules(network: Network, probe: Any) -> _Folds:
 
 def _single_rows(network: Network, probe: Any) -> npt.NDArray[Any]:
     """Rows `[B, P]` along that cotangent by differentiating one example of a probe at a time."""
-
-    def alone(params: tf.Tensor, x: Any) -> list[tf.Tensor | None]:
-        pieces, logits = _forward(network, params, x)
-        gradients = tf.gradients(logits, pieces, grad_ys=proving_cotangent(logits))
-        return [None if each is None else tf.convert_to_tensor(each) for each in gradients]
-
     examples = [
         tf.nest.map_structure(lambda leaf, n=n: leaf[n : n + 1], probe)
         for n in range(tf.nest.flatten(probe)[0].shape[0])
     ]
-    single = traced(alone, network.params, examples[0])
-    gradients = zip(network.parameters, single.structured_outputs, strict=True)
+    single = row_gradient(network, probe)
+    gradients = zip(network.parameters, single.structured_outputs[1], strict=True)
     _refuse_cut_off([parameter.path for parameter, each in gradients if each is None])
-    rows = [single(network.params, example) for example in examples]
+    rows = [single(network.params, example)[1] for example in examples]
     return np.stack([np.concatenate([np.ravel(part) for part in row]) for row in rows])
 
 
