@@ -169,8 +169,9 @@ class Cost:
         def batch_sum(params: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
             params = tf.identity(params)
             logits = network.logits(network.unflatten(params), batch.x)
-            total = tf.reduce_sum(batch.weight * likelihood.loss(logits, batch.y))
-            return total, tf.gradients(total, params)[0]
+            losses, weight = likelihood.loss(logits, batch.y), batch.weight
+            gradient = tf.gradients(losses, params, grad_ys=weight)[0]
+            return tf.reduce_sum(weight * losses), gradient
 
         spec = tf.TensorSpec([network.n_params], network.dtype)
         self._batch_sum = Compiled(batch_sum, spec, data.spec)

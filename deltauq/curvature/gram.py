@@ -73,7 +73,7 @@ class Gram(CurvatureOperator):
         return self._rules.factors(params, batch.x, cotangents)[0]
 
     def _roots(self, batch: Batch, n_rows: int) -> tf.Tensor:
-        """What each of R rows is multiplied by, sqrt(v_n) times the common scale, `[B, R, 1]`."""
+        """What R rows are multiplied by, sqrt(v_n) times the common scale, `[B, R or 1, 1]`."""
         return _for_each_row(self._common_scale * tf.sqrt(self._weight(batch)), n_rows)
 
     def _batch_factors(self) -> Iterator[list[Factor]]:
@@ -188,7 +188,7 @@ class GGN(Gram):
 
 
 def _for_each_row(weight: tf.Tensor, n_rows: int) -> tf.Tensor:
-    """Weights of examples `[B]`, or of their positions `[B, T]`, for R rows each: `[B, R, 1]`."""
+    """Weights `[B]` of examples, or `[B, T]` of positions, beside R rows each: `[B, R or 1, 1]`."""
     positions = weight.shape[1] if weight.shape.rank == 2 else 1
-    each = tf.reshape(weight, [-1, positions])
-    return tf.repeat(each, n_rows // positions, axis=1)[:, :, None]
+    each = tf.reshape(weight, [-1, positions, 1])
+    return each if positions == 1 else tf.repeat(each, n_rows // positions, axis=1)

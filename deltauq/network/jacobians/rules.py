@@ -192,8 +192,8 @@ def _broadcasts_over_examples(tap: Tap) -> bool:
 )
 def _sum(tap: Tap, deltas: Sequence[tf.Tensor]) -> Factor:
     """Y = a + b or a - b: delta summed over the axes along which b is broadcast."""
-    sign = -1.0 if tap.kind == "Sub" and tap.operand == 1 else 1.0
-    return Rows([sign * _sum_to_parameter(tap, delta) for delta in deltas])
+    rows = [_sum_to_parameter(tap, delta) for delta in deltas]
+    return Rows([-row for row in rows] if tap.kind == "Sub" and tap.operand == 1 else rows)
 
 
 @register_rule("Mul", operands={0: 1, 1: 0}, when=_broadcasts_over_examples)
@@ -249,6 +249,8 @@ def _sum_to_parameter(tap: Tap, terms: tf.Tensor) -> tf.Tensor:
     inner = tap.output.shape[1:].as_list() or [1]
     shape = tap.parameter.shape.as_list()
     shape = ([1] * (len(inner) - len(shape)) + shape)[-len(inner) :]
-    folded = tf.reshape(terms, [-1, tap.folds, *inner])
-    axes = [1, *(2 + k for k, n in enumerate(shape) if n == 1)]
-    return tf.reshape(tf.reduce_sum(folded, axes), [-1, int(np.prod(shape))])
+    if tap.folds > 1 or shape != inner:
+        folded = tf.reshape(terms, [-1, tap.folds, *inner])
+        axes = [1, *(2 + k for k, n in enumerate(shape) if n == 1)]
+        terms = tf.reduce_sum(folded, axes)
+    return tf.reshape(terms, [-1, int(np.prod(shape))])
