@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -57,6 +59,22 @@ SMOOTHED = 0.8 * np.eye(3)[NUMBERS] + 0.2 / 3
 LABELS = RNG.integers(0, 2, (N, 3))
 VALUES = RNG.normal(size=(N, 2))
 COUNTS = np.random.default_rng(1).poisson(1.5, (N, 2))
+
+#: Fits that several tests look at and none changes: the model's outputs and labels.
+PLAIN = {
+    "binary": (1, "sigmoid", LABELS[:, 0]),
+    "labels": (3, "sigmoid", LABELS),
+    "soft labels": (3, None, SOFT),
+    "six classes": (6, None, RNG.integers(0, 6, N)),
+}
+
+
+@functools.cache
+def plain(name, curvature="ggn", rank="full"):
+    """Fitted once."""
+    n_outputs, activation, y = PLAIN[name]
+    return fit(network(n_outputs, activation), y, curvature, rank=rank)
+
 
 #: model, labels, options -> the loss and the means as they are written down, and the rate's factor.
 DENSE = {
@@ -120,11 +138,7 @@ def test_covariances_equal_the_dense_ones(name, curvature):
     truth = Eager(model, X, target, loss, WEIGHT, to_logits=to_logits)
     prediction = fit(model, y, curvature, l2=5.0, negative_curvature="keep", **options).predict(X)
     logits, jacobian = truth.jacobian()
-    if curvature == "hessian":
-        size = jacobian.shape[2]
-        matrix = np.stack([truth.hessian_times(e) for e in np.eye(size)])
-    else:
-        matrix = getattr(truth, curvature)()
+    matrix = getattr(truth, curvature)()
     of_logits, of_means = covariances(matrix, 5.0 * factor, WEIGHT.sum(), jacobian, logits, mean)
     tolerance = {"rtol": 1e-6, "atol": 1e-6 * np.abs(of_means).max()}
     np.testing.assert_allclose(prediction.mean, [mean(z) for z in logits], rtol=1e-9)
@@ -138,8 +152,8 @@ def test_covariances_equal_the_dense_ones(name, curvature):
     )
 
 
-def pair():
-    """The same network with one sigmoid, and with a softmax whose first logit is zero."""
+def softmax_of_two():
+    """The network with one sigmoid, with a softmax whose first logit is zero in its place."""
     one = network(1, "sigmoid")
     kernel, bias = one.layers[-1].get_weights()
     x = keras.Input((D,), **F64)
@@ -147,13 +161,13 @@ def pair():
     z = layers.Dense(1, name="logit", **F64)(hidden)
     two = keras.Model(x, layers.Softmax(**F64)(layers.Concatenate(**F64)([0 * z, z])))
     two.get_layer("logit").set_weights([kernel, bias])
-    return one, two
+    return two
 
 
 @pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian"), slow("sandwich")])
 def test_one_sigmoid_is_a_softmax_of_two(curvature):
-    y = LABELS[:, 0]
-    predictions = [fit(model, y, curvature).predict(X) for model in pair()]
+    fits = plain("binary", curvature), fit(softmax_of_two(), LABELS[:, 0], curvature)
+    predictions = [each.predict(X) for each in fits]
     for name in ("probabilities", "std", "logit_std", "score", "entropy", "mutual_information"):
         one, two = (getattr(prediction, name) for prediction in predictions)
         np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-15, err_msg=name)
@@ -166,7 +180,7 @@ def test_one_sigmoid_is_a_softmax_of_two(curvature):
 @pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian"), slow("sandwich")])
 def test_one_label_is_binary(curvature):
     model, y = network(1, "sigmoid"), LABELS[:, 0]
-    binary = fit(model, y, curvature).predict(X)
+    binary = plain("binary", curvature).predict(X)
     label = fit(model, y, curvature, likelihood="multilabel").predict(X)
     np.testing.assert_allclose(label.probabilities[:, 0], binary.probabilities[:, 1], rtol=1e-12)
     np.testing.assert_allclose(label.std[:, 0], binary.std[:, 1], rtol=1e-9)
@@ -177,7 +191,7 @@ def test_one_label_is_binary(curvature):
 
 
 def test_a_multilabel_prediction_says_what_it_is():
-    prediction = fit(network(3, "sigmoid"), LABELS).predict(X)
+    prediction = plain("labels").predict(X)
     p = prediction.probabilities
     np.testing.assert_array_equal(prediction.labels, p > 0.5)
     expected = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(axis=1)
@@ -324,15 +338,15 @@ def test_every_position_is_an_observation(curvature, weighted):
     model, rng = sequence_model("softmax"), np.random.default_rng(0)
     x, y = rng.normal(size=(7, 5, 2)), rng.integers(0, 3, (7, 5))
     weight = rng.uniform(0.2, 2, (7, 5)) if weighted else None
-    options = {"rank": "full", "l2": 2.0, "progress": False, "batch_size": 3}
+    options = {"rank": "full", "l2": 2.0, "progress": False}
     options |= {"negative_curvature": "keep", "weights": "counts"}
-    found = DeltaMethod(model, curvature, **options).fit(x, y, weight)
+    found = DeltaMethod(model, curvature, batch_size=4, **options).fit(x, y, weight)
     inputs, place = keras.Input((5, 2), **F64), keras.Input((5,), **F64)
     chosen = keras.ops.sum(model(inputs) * place[:, :, None], axis=1)
     single = keras.Model([inputs, place], keras.ops.log(chosen))
     repeated = [np.repeat(x, 5, axis=0), np.tile(np.eye(5), (7, 1))]
     flat = None if weight is None else weight.ravel()
-    truth = DeltaMethod(single, curvature, **options).fit(repeated, y.ravel(), flat)
+    truth = DeltaMethod(single, curvature, batch_size=18, **options).fit(repeated, y.ravel(), flat)
     prediction, expected = found.predict(x), truth.predict(repeated)
     assert len(prediction) == 35
     np.testing.assert_allclose(prediction.probabilities, expected.probabilities, rtol=1e-9)
@@ -345,8 +359,7 @@ def test_every_position_is_an_observation(curvature, weighted):
 
 @pytest.mark.parametrize("curvature", ["ggn", "opg"])
 def test_some_classes_have_the_covariance_they_have_among_all(curvature):
-    model = network(6)
-    dm = fit(model, RNG.integers(0, 6, N), curvature, rank=9)
+    dm = plain("six classes", curvature, rank=9)
     full = dm.predict(X)
     for classes, k in (("top3", 3), ([4, 1], 2), ("top6", 6)):
         some = dm.predict(X, classes=classes)
@@ -370,13 +383,13 @@ def test_some_classes_have_the_covariance_they_have_among_all(curvature):
 
 @pytest.mark.parametrize("classes", ["top0", "top7", "best", [], [0, 0], [6], [0.5], [[1]]])
 def test_classes_that_are_none(classes):
-    dm = fit(network(6), RNG.integers(0, 6, N))
+    dm = plain("six classes", rank=9)
     with pytest.raises(InvalidInputError, match=r"are none of this model.*from 0 to 5"):
         dm.predict(X, classes=classes)
 
 
 def test_classes_are_chosen_from_a_softmax():
-    dm = fit(network(3, "sigmoid"), LABELS)
+    dm = plain("labels")
     with pytest.raises(InvalidInputError, match="classes cannot be chosen"):
         dm.predict(X, classes="top2")
 
@@ -395,10 +408,7 @@ def test_a_custom_loss_equals_the_dense_truth(curvature):
     truth = Eager(model, X, NUMBERS, lambda z, y: focal(z[None], np.array([y]))[0], WEIGHT)
     dm = fit(model, NUMBERS, curvature, likelihood=focal, l2=2.0, negative_curvature="keep")
     logits, jacobian = truth.jacobian()
-    size = jacobian.shape[2]
-    matrix = truth.opg()
-    if curvature == "hessian":
-        matrix = np.stack([truth.hessian_times(e) for e in np.eye(size)])
+    matrix = truth.hessian() if curvature == "hessian" else truth.opg()
     _, expected = covariances(matrix, 2.0, WEIGHT.sum(), jacobian, logits, softmax_mean)
     np.testing.assert_allclose(
         dm.predict(X).covariance, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max()
@@ -496,12 +506,9 @@ def test_rates_are_read_as_the_reduction_says():
     assert np.max(np.abs(stds[0] / stds[1] - 1)) > 0.01
 
 
-@pytest.mark.parametrize(
-    ("model", "y"),
-    [(network(1, "sigmoid"), LABELS[:, 0]), (network(3, "sigmoid"), LABELS), (network(3), SOFT)],
-)
-def test_evidence_and_joint_covariances_of_other_labels(model, y):
-    dm = fit(model, y)
+@pytest.mark.parametrize("name", ["binary", "labels", "soft labels"])
+def test_evidence_and_joint_covariances_of_other_labels(name):
+    dm = plain(name)
     prediction, joint = dm.predict(X), dm.predict_joint(X)
     n = np.arange(N)
     blocks = joint.covariance[n, :, n]
@@ -509,14 +516,11 @@ def test_evidence_and_joint_covariances_of_other_labels(model, y):
     assert np.isfinite(float(dm.log_marginal_likelihood()))
 
 
-@pytest.mark.parametrize(
-    ("model", "y"),
-    [(network(1, "sigmoid"), LABELS[:, 0]), (network(3, "sigmoid"), LABELS), (network(3), SOFT)],
-)
-def test_the_held_out_likelihood_is_that_of_the_predictions(model, y):
-    dm = fit(model, y)
+@pytest.mark.parametrize("name", ["binary", "labels", "soft labels"])
+def test_the_held_out_likelihood_is_that_of_the_predictions(name):
+    dm = plain(name)
     prediction, likelihood = dm.predict(X), dm.fitted_likelihood
-    labels = likelihood.check_labels(y, dm.n_outputs)
+    labels = likelihood.check_labels(PLAIN[name][2], dm.n_outputs)
     expected = likelihood.log_predictive(prediction.logits, prediction.logit_std**2, labels)
     found = held_out_likelihood(dm._fitted, dm._fitted.problem.data, np.ones(1))
     np.testing.assert_allclose(found, [np.average(expected, weights=WEIGHT)], rtol=1e-9)

@@ -234,12 +234,16 @@ class Truth:
         return self.eager.jacobian()
 
     @cached_property
+    def gradients(self):
+        return self.eager.gradients()
+
+    @cached_property
     def opg(self):
-        return self.eager.opg()
+        return self.eager.opg(self.gradients)
 
     @cached_property
     def meat(self):
-        return self.eager.meat(self.matter.importance)
+        return self.eager.meat(self.matter.importance, self.gradients)
 
     @cached_property
     def ggn(self):

@@ -125,21 +125,24 @@ class Eager:
 
     def gradient(self):
         """Of the mean loss, `[P]`, from one call of the model on all inputs."""
+        return _flat(self._gradient_parts(), self._variables()) / self._n
+
+    def _gradient_parts(self):
+        """Of the summed loss, variable by variable."""
         with tf.GradientTape() as tape:
             logits = self.to_logits(self.model(tf.nest.map_structure(tf.constant, self.x)))
             losses = [self.loss(z, y) for z, y in zip(tf.unstack(logits), self.y, strict=True)]
             total = tf.reduce_sum(self.weight * tf.cast(tf.stack(losses), tf.float64))
-        return _flat(tape.gradient(total, self._variables()), self._variables()) / self._n
+        return tape.gradient(total, self._variables())
 
-    def opg(self):
-        """`[P, P]`."""
-        g = self.gradients()
+    def opg(self, gradients=None):
+        """`[P, P]`, from what `gradients` gives."""
+        g = self.gradients() if gradients is None else gradients
         return (self.weight[:, None] * g).T @ g / self._n
 
-    def meat(self, importance):
-        """`[P, P]` of a sandwich: the square of each gradient as it stands in the cost."""
-        g = self.gradients()
-        return ((self.weight * importance)[:, None] * g).T @ g / self._n
+    def meat(self, importance, gradients):
+        """`[P, P]` of a sandwich: the square of each of `gradients` as it stands in the cost."""
+        return ((self.weight * importance)[:, None] * gradients).T @ gradients / self._n
 
     def ggn(self, linearised=None):
         """`[P, P]`, from what `jacobian` gives."""
@@ -155,8 +158,19 @@ class Eager:
             total = total + self.weight[n] * j.T @ bend @ j
         return total / self._n
 
-    def hessian_times(self, vector, step=1e-5):
+    def hessian(self, step=1e-5):
+        """The exact Hessian `[P, P]`; so many gradients that compiling theirs is worth while."""
+        gradient = tf.function(lambda: self._gradient_parts(), autograph=False)
+
+        def compiled():
+            return _flat(gradient(), self._variables()) / self._n
+
+        size = sum(int(np.prod(v.shape)) for v in self._variables())
+        return np.stack([self.hessian_times(e, step, compiled) for e in np.eye(size)])
+
+    def hessian_times(self, vector, step=1e-5, gradient=None):
         """The exact Hessian's product with a vector, by central differences of the gradient."""
+        gradient = gradient or self.gradient
         variables = self._variables()
         start = [v.numpy() for v in variables]
         sizes = np.cumsum([v.size for v in start])[:-1]
@@ -165,7 +179,7 @@ class Eager:
         for sign in (1.0, -1.0):
             for variable, value, part in zip(variables, start, parts, strict=True):
                 variable.assign(value + sign * step * part)
-            ends.append(self.gradient())
+            ends.append(gradient())
         for variable, value in zip(variables, start, strict=True):
             variable.assign(value)
         return (ends[0] - ends[1]) / (2 * step)
