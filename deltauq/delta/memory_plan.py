@@ -16,7 +16,7 @@ from deltauq.network.network import Network
 from deltauq.prediction.result_memory import comfortable_batch
 from deltauq.runtime.memory import gib
 
-__all__ = ["MemoryPlan", "plan_memory"]
+__all__ = ["AskedPairs", "MemoryPlan", "plan_memory"]
 
 #: Bytes a parameter that a fit takes whatever its rank: rates, the cost's gradient, its shares and
 #: the prior's metric, in float64.
@@ -53,51 +53,69 @@ class MemoryPlan:
         return self.vectors + self.buffer + self.batch
 
 
+@dataclass(frozen=True)
+class AskedPairs:
+    """The eigenpairs that a fit asks for, before any is computed.
+
+    Attributes:
+        operators: the curvatures, which are computed one after the other.
+        likelihood: of the labels.
+        n_outputs: C.
+        rank: how many; "auto" is taken at its start.
+        bounds: what they leave out is bounded too.
+        in_files: tall matrices take no memory; dense ones do.
+    """
+
+    operators: Sequence[type[CurvatureOperator]]
+    likelihood: Likelihood
+    n_outputs: int
+    rank: Rank
+    bounds: bool = False
+    in_files: bool = False
+
+    @property
+    def rows_per_example(self) -> int:
+        """Rows of an example in any of the curvatures, at most."""
+        rows = (each.rows_per_example(self.likelihood, self.n_outputs) for each in self.operators)
+        return max(rows)
+
+    def columns(self, n_params: int) -> int:
+        """Vectors of length P that are in memory at a time, at most."""
+        columns = max(operator.columns_per_product for operator in self.operators)
+        if self.bounds:
+            columns += certificate_columns(self.rank, n_params)
+        if self.in_files and not is_dense(self.rank, n_params):
+            return columns
+        return columns + max(basis_columns(each, self.rank, n_params) for each in self.operators)
+
+
 def plan_memory(
     network: Network,
     spec: Any,
-    operators: Sequence[type[CurvatureOperator]],
-    likelihood: Likelihood,
-    n_outputs: int,
-    rank: Rank,
+    asked: AskedPairs,
     *,
     free: int,
-    batch_size: int | None,
+    batch_size: int | None = None,
     n_rows: int | None = None,
-    bounds: bool = False,
-    vectors_in_files: bool = False,
 ) -> MemoryPlan:
     """Choose batches and buffers that fit, or say what is missing.
 
     Args:
         network: the network.
         spec: of its inputs.
-        operators: the curvatures, which are computed one after the other.
-        likelihood: of the labels.
-        n_outputs: C.
-        rank: eigenpairs asked for; "auto" is taken at its start.
+        asked: the eigenpairs.
         free: bytes that may be taken.
         batch_size: examples a step, where the user chose.
         n_rows: of all the data, whose activations are all that can be kept; None if not known.
-        bounds: what the eigenpairs leave out is bounded too.
-        vectors_in_files: tall matrices take no memory; dense ones do.
 
     Raises:
         MemoryLimitError: even the smallest batches do not fit.
     """
     itemsize = np.dtype(network.dtype).itemsize
-    per_example = max(operator.rows_per_example(likelihood, n_outputs) for operator in operators)
+    per_example = asked.rows_per_example
     row = network.n_params * itemsize
     activations = network.activation_bytes(spec)
-    columns = max(basis_columns(operator, rank, network.n_params) for operator in operators)
-    mapped = vectors_in_files and not is_dense(rank, network.n_params)
-    in_memory = max(operator.columns_per_product for operator in operators)
-    if bounds:
-        in_memory += certificate_columns(rank, network.n_params)
-    if not mapped:
-        in_memory += columns
-    vectors = in_memory * row + _BYTES_A_PARAMETER * network.n_params
-
+    vectors = asked.columns(network.n_params) * row + _BYTES_A_PARAMETER * network.n_params
     kept = _KEPT_BYTES if n_rows is None else min(_KEPT_BYTES, 2 * n_rows * activations)
 
     def plan(size: int) -> MemoryPlan:

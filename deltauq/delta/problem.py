@@ -16,7 +16,7 @@ from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches, spec_of
 from deltauq.data.record import DataRecord
 from deltauq.data.training import TrainingData
-from deltauq.delta.memory_plan import MemoryPlan, plan_memory
+from deltauq.delta.memory_plan import AskedPairs, MemoryPlan, plan_memory
 from deltauq.delta.rates import read_rates
 from deltauq.delta.residual_noise import residual_noise
 from deltauq.delta.settings import Settings
@@ -141,6 +141,11 @@ class Problem:
         """A problem with another likelihood of the same kind, and other rates."""
         linearization = replace(self.linearization, likelihood=likelihood, scale=prior_scale(rates))
         return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
+
+    @property
+    def of_scores(self) -> Problem:
+        """The problem whose curvature is a sandwich's meat: of the labels' log-likelihood."""
+        return self.with_likelihood(self.likelihood.of_scores, self.rates)
 
     def with_listener(self, listener: PassListener) -> Problem:
         """A problem whose passes over the training data are told to another listener."""
@@ -273,18 +278,16 @@ def _prepare_passes(
     head, of_head = None, tuple(operator.of_linear_head() for operator in operators)
     if of_head != operators and likelihood.observed_axes == 1:
         head = find_linear_head(network, spec)
-    plan = plan_memory(
-        network,
-        spec,
+    asked = AskedPairs(
         of_head if head else operators,
         likelihood,
         model.n_outputs,
         settings.rank,
-        free=free_memory(settings.memory_limit),
-        batch_size=settings.batch_size,
         bounds=settings.bounds,
-        vectors_in_files=settings.vectors_dir is not None,
+        in_files=settings.vectors_dir is not None,
     )
+    free = free_memory(settings.memory_limit)
+    plan = plan_memory(network, spec, asked, free=free, batch_size=settings.batch_size)
     data = Batches(
         *training,
         likelihood=likelihood,

@@ -71,7 +71,7 @@ def bread_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperat
     """
     operators = [make_operator(problem, settings.kind.bread)]
     if needs_meat(problem, settings):
-        scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+        scores = problem.of_scores
         operators.append(make_operator(scores, settings.kind.meat_or_bread))
     return operators
 
@@ -91,7 +91,7 @@ def solve_meat(fitted: Fitted, storage: Storage) -> Solution | None:
     if not needs_meat(problem, settings):
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
-    scores = problem.with_likelihood(problem.likelihood.of_scores, problem.rates)
+    scores = problem.of_scores
     pairs, caveats = _eigenpairs(scores, settings, settings.kind.meat_or_bread, storage, rank)
     rounding = beyond_precision(pairs, problem.epsilon)
     return Solution(pairs, caveats if rounding is None else (*caveats, rounding))

@@ -16,7 +16,7 @@ from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.solvers import PASSES
 from deltauq.data.batches import Batches
 from deltauq.delta.covariances import inverse_curvature
-from deltauq.delta.memory_plan import plan_memory
+from deltauq.delta.memory_plan import AskedPairs, plan_memory
 from deltauq.delta.minimum_distance import newton_shifts, newton_step
 from deltauq.delta.problem import prior_scale
 from deltauq.errors import NotPositiveDefiniteError
@@ -192,12 +192,8 @@ def estimate_costs(
         plan = plan_memory(
             network,
             operator.data.spec.x,
-            (type(operator),),
-            operator.likelihood,
-            n_outputs,
-            some,
+            AskedPairs((type(operator),), operator.likelihood, n_outputs, some),
             free=2**62,
-            batch_size=None,
             n_rows=round(share * operator.data.n_rows),
         )
         seconds = share * _seconds(operator, some)

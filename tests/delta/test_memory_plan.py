@@ -15,7 +15,7 @@ from marks import slow
 
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN, OPG, Hessian
-from deltauq.delta.memory_plan import plan_memory
+from deltauq.delta.memory_plan import AskedPairs, plan_memory
 from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.likelihoods import Categorical
 from deltauq.linalg import Storage
@@ -43,17 +43,8 @@ def narrow():
 
 
 def plan(network, operator, rank, free, batch_size=None, **options):
-    return plan_memory(
-        network,
-        SPEC,
-        (operator,),
-        Categorical(),
-        10,
-        rank,
-        free=free,
-        batch_size=batch_size,
-        **options,
-    )
+    asked = AskedPairs((operator,), Categorical(), 10, rank, **options)
+    return plan_memory(network, SPEC, asked, free=free, batch_size=batch_size)
 
 
 def test_limits_as_text_and_numbers(monkeypatch):
@@ -171,10 +162,10 @@ def test_files_take_the_vectors_out_of_the_plan(network):
     free = plan(network, OPG, 20, 2**34).total
     with pytest.raises(MemoryLimitError, match=r"vectors_dir="):
         plan(network, OPG, 2_000, free)
-    found = plan(network, OPG, 2_000, free, vectors_in_files=True)
+    found = plan(network, OPG, 2_000, free, in_files=True)
     assert found.vectors == 32 * network.n_params
     with pytest.raises(MemoryLimitError):  # dense matrices stay in memory
-        plan(network, OPG, "full", free, vectors_in_files=True)
+        plan(network, OPG, "full", free, in_files=True)
 
 
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
