@@ -30,13 +30,14 @@ class Likelihood(abc.ABC):
 
     name: ClassVar[str]
     outcome: ClassVar[Outcome]
-    #: The link function that stands at the end of a model which gives means, not logits.
+    #: The function that stands at the end of a model which gives means, not logits: see `links`.
     link: ClassVar[Link | None]
     #: The mean stays the same when all logits move alike.
     shift_invariant: ClassVar[bool] = False
     #: The loss's second derivative in the logits is positive semidefinite, whatever they are.
     convex: bool = True
-    #: It is positive at every label, but for saturation; otherwise the data are asked.
+    #: The second derivative is positive at every label, but for saturation, so that nothing need be
+    #: measured; False has a fit measure it on the data (`curvature.flatness`).
     curved: bool = False
     #: Names of the classes in the order of the model's outputs, where they are known.
     classes: tuple[str, ...] | None = None
@@ -143,7 +144,10 @@ class Likelihood(abc.ABC):
         return np.asarray(curvature <= 0)
 
     def score_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Residuals of which OPG is made, `[B, R, C]`: a row for every observation of an input."""
+        """Gradients of the log-likelihood of which OPG is made, `[B, R, C]`, a row an observation.
+
+        These are the scores of statistics; the `score` of a prediction is another thing.
+        """
         return self.residual(logits, y)[:, None, :]
 
     @property
@@ -174,7 +178,8 @@ class Likelihood(abc.ABC):
     def dispersion(self, n_outputs: int) -> float:
         """The cost that was minimised, without L2, divided by the mean of `loss`.
 
-        Keras takes the mean over several labels or outputs, a likelihood the sum.
+        Keras takes the mean over several labels or outputs, a likelihood the sum. (The dispersion
+        of a generalised linear model, by which counts vary more than theirs, is another thing.)
         """
         return 1.0
 
@@ -221,11 +226,11 @@ class Likelihood(abc.ABC):
         return 0.0 * mean + self.noise_variance()
 
     def shown_logits(self, n_outputs: int) -> Array:
-        """The matrix `[M, C]` that makes the logits a prediction shows of those of the network."""
+        """Matrix `[M, C]` that leads from the network's logits to those that a prediction shows."""
         return np.eye(n_outputs)
 
     def n_rows(self, n_outputs: int) -> int:
-        """The number R of columns of `hessian_factor`, and so of GGN rows of an example."""
+        """Number R of rows that an example has in the GGN: of columns of `hessian_factor`."""
         return n_outputs
 
     def __repr__(self) -> str:

@@ -1,4 +1,7 @@
-"""The link functions at the end of a model that gives means: their operations and their names."""
+"""Functions from logits to means at the end of a model: their operations and their names.
+
+They are called links here; a generalised linear model gives that name to their inverses.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,10 @@ __all__ = ["Wrapped"]
 
 
 class Wrapped(Likelihood):
-    """A likelihood that asks another one for everything, unless a subclass answers itself.
+    """A likelihood that asks another one about labels, means and losses, until it answers itself.
+
+    What is made of these (curvature and slope, products with the second derivative) is the base
+    class', by what the subclass answers.
 
     Args:
         inner: the other likelihood.
@@ -23,6 +26,7 @@ class Wrapped(Likelihood):
         self.inner = inner
         self.convex = inner.convex
         self.curved = inner.curved
+        self.classes = inner.classes
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -38,7 +38,7 @@ _CONSTANT = frozenset({"ZerosLike", "OnesLike"})
 #: How TensorFlow names the gradients given to `tf.custom_gradient`.
 _CUSTOM = "CustomGradient"
 
-#: Operations whose gradient lifting makes that of their type; calls hold one of their own.
+#: Operations that may carry another gradient than that of their type, which lifting gives back.
 _LIFTED = frozenset({"Identity", "IdentityN", "PartitionedCall", "StatefulPartitionedCall"})
 
 #: The gradient of a StopGradient that lets through what it is given.
@@ -107,8 +107,8 @@ def obstacles_to_second_derivatives(network: Network, x: Any) -> tuple[str, ...]
     forward, changed = read_trace(read, network.params, x)
     if changed.lacking:
         return changed.lacking
-    # One that only the gradient holds is not in the lifted logits, unless it stands in the
-    # custom gradient of one that is.
+    # Lifting acts on the logits. Where none of their gradients is replaced, one that stands in the
+    # gradient alone cannot be lifted and compared: it counts as false.
     if changed.replaced and (not forward.replaced or _moved_by_lifting(network, x, _bend)):
         return changed.replaced
     return ()

@@ -14,11 +14,12 @@ __all__ = ["hessian_product"]
 
 
 def hessian_product(network: Network, likelihood: Likelihood, spec: Any) -> Staged:
-    """Compile the sum over a batch of c_n w_n (d^2 loss_n / d w^2) v, in two stages.
+    """Compile the sum over a batch of weight_n (d^2 loss_n / d w^2) v, in two stages.
 
-    Of params `[P]`, batch and v `[P]` it gives `[P]`. Reverse over reverse: the gradient is formed
-    once and differentiated along the vector. The forward pass and the first backward pass do not
-    depend on the vector: they are the first stage, which serves any number of products.
+    Here w are the parameters, and weight_n is what example n counts. Of params `[P]`, batch and v
+    `[P]` it gives `[P]`. Reverse over reverse: the gradient is formed once and differentiated along
+    the vector. The forward pass and the first backward pass do not depend on the vector: they are
+    the first stage, which serves any number of products.
 
     Args:
         network: the network.

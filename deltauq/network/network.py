@@ -32,7 +32,7 @@ from deltauq.network.inspection import (
     takes_one_batch_size,
 )
 from deltauq.network.link import LINKS, end_of
-from deltauq.network.parameters import Layers, Parameter, lay_out, means_last_layer, select
+from deltauq.network.parameters import Layers, Parameter, is_last_keyword, lay_out, select
 from deltauq.network.replaced_gradients import replaced_gradients
 from deltauq.network.requirements import (
     check_constraints,
@@ -89,7 +89,8 @@ class Network:
         model: the user's model, which is only read.
         adapter: calls it.
         params: the values when this object was made, `[P]`.
-        parameters: where each variable stands in `params`, in the model's variable order.
+        parameters: where each variable stands in `params`, in the model's variable order: one for
+            a variable, where P counts their entries. `unflatten` cuts a vector there into pieces.
         n_params: P.
         dtype: "float32" or "float64".
 
@@ -144,7 +145,9 @@ class Network:
         return self._logits_behind(self.output(pieces, x))
 
     def read_logits(self, params: tf.Tensor, pieces: Sequence[tf.Tensor], row: Any) -> tf.Tensor:
-        """Logits `[1, C]` of one row, whose forward pass is read on the way: no other trace will.
+        """Logits `[1, C]` of one row; what stands in its forward pass is kept for `inspect`.
+
+        That spares another trace of the same row.
 
         Args:
             params: `[P]`.
@@ -273,7 +276,7 @@ class Network:
             trace = self._forward_trace(row_spec(x))
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise branching_error(error) from error
-        if means_last_layer(self.adapter.trainable, self._parts.layers):
+        if is_last_keyword(self.adapter.trainable, self._parts.layers):
             check_last_layer(self.variables, self._makers_of_output(row_spec(x)))
         return Inspection(
             np.asarray(output),

@@ -14,10 +14,10 @@ from deltauq.errors import InvalidInputError
 __all__ = [
     "Layers",
     "Parameter",
+    "is_last_keyword",
     "lay_out",
     "layer_of",
     "matches",
-    "means_last_layer",
     "select",
 ]
 
@@ -49,7 +49,7 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
         chosen = trainable
     elif callable(layers):
         chosen = [v for v in trainable if layers(getattr(v, "variable", v))]
-    elif means_last_layer(trainable, layers):
+    elif is_last_keyword(trainable, layers):
         last = layer_of(trainable[-1])
         chosen = [variable for variable in trainable if layer_of(variable) == last]
     else:
@@ -75,7 +75,7 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
     return chosen
 
 
-def means_last_layer(trainable: list[Any], layers: Layers) -> bool:
+def is_last_keyword(trainable: list[Any], layers: Layers) -> bool:
     """Whether `layers` is the word "last", and no name of a layer or variable."""
     said = isinstance(layers, str) and layers == "last"
     return said and not any(matches(variable.path, "last") for variable in trainable)

@@ -99,7 +99,11 @@ def probe_rows(network: Network, x: Any) -> Any:
 
 
 def proving_cotangent(logits: tf.Tensor) -> tf.Tensor:
-    """Cotangent `[B, C]` along which derivatives are compared, cos(c), c = 1..C, at every row."""
+    """Cotangent `[B, C]` along which derivatives are compared, cos(c), c = 1..C, at every row.
+
+    Any fixed vector without zeros or equal entries would do: no output is missed, and none can be
+    taken for another.
+    """
     return tf.ones_like(logits) * tf.constant(np.cos(np.arange(logits.shape[1]) + 1), logits.dtype)
 
 

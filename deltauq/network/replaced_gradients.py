@@ -115,7 +115,10 @@ def _tanh(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
 
 @tf.RegisterGradient(_TANH_GRAD)
 def _tanh_grad(operation: Any, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Of the value y and of its gradient dy, as a factor without the upstream times it."""
+    """Of g = dy (1 - y^2): dg / dy_value = -2 y dy, and dg / d dy = 1 - y^2, times the upstream.
+
+    The first product is formed without the upstream, so that it is one factor in every product.
+    """
     y, dy = operation.inputs
     return upstream * (-2 * y * dy), tf.raw_ops.TanhGrad(y=y, dy=upstream)
 
@@ -128,7 +131,7 @@ def _sigmoid(operation: Any, gradient: tf.Tensor) -> tf.Tensor:
 
 @tf.RegisterGradient(_SIGMOID_GRAD)
 def _sigmoid_grad(operation: Any, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Of the value y and of its gradient dy, as a factor without the upstream times it."""
+    """Of g = dy y (1 - y): dg / dy_value = (1 - 2 y) dy, and dg / d dy = y (1 - y), likewise."""
     y, dy = operation.inputs
     return upstream * ((1 - 2 * y) * dy), tf.raw_ops.SigmoidGrad(y=y, dy=upstream)
 

@@ -28,7 +28,9 @@ TITLE = "Predictions with standard errors"
 
 @dataclass(frozen=True)
 class ReportContents:
-    """Everything a report shows; what is None is left out of it.
+    """What a report is about, without the ways to gather it, which `Study` adds.
+
+    It is apart so that the sections of a page need not import those. What is None is left out.
 
     Attributes:
         title: of the page.

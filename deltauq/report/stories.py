@@ -1,4 +1,4 @@
-"""How a kind of prediction is told: one story each for classes, labels and numbers."""
+"""How a kind of prediction is told: one story each for classes, labels, numbers, counts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _FROM_PROBABILITIES = "AUROC of 1 \N{MINUS SIGN} max p, from the probabilities a
 
 
 class Story(abc.ABC):
-    """Base of what a page says of one kind of prediction: classes, labels or numbers.
+    """Base of what a page says of one kind of prediction.
 
     Args:
         study: with a run.
@@ -81,7 +81,7 @@ class Story(abc.ABC):
 
     @abc.abstractmethod
     def facts(self) -> list[tuple[str, str, str]]:
-        """Headline figures of the predictions."""
+        """Headline figures, (label, value, note) each; the first is the answer in the summary."""
 
     @abc.abstractmethod
     def sentences(self) -> list[str]:
@@ -100,7 +100,7 @@ class Story(abc.ABC):
         """Table of chosen inputs, one row each.
 
         Args:
-            chosen: their numbers.
+            chosen: their places in the predictions.
         """
 
     def galleries(self) -> list[Block]:
@@ -184,9 +184,9 @@ def beyond_sentences(se: Array) -> list[str]:
     if not beyond:
         return []
     return [
-        f"For {beyond:,} of {len(se):,} predictions it exceeds {_LARGEST_STD}, more than any "
-        "probability can vary: there the weights are so loosely determined that the linear "
-        'approximation leaves its range. Take it as "not determined by the data", and read '
+        f"For {beyond:,} of {len(se):,} predictions the standard error exceeds {_LARGEST_STD}, "
+        "more than any probability can vary: there the weights are so loosely determined that the "
+        'linear approximation leaves its range. Take it as "not determined by the data", and read '
         "the interval, which stays between 0 and 1."
     ]
 

@@ -8,6 +8,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from deltauq import DeltaMethod, compare, diagnose
 from deltauq.errors import InvalidInputError, NotFittedError
@@ -15,6 +16,7 @@ from deltauq.evaluation.checks import Finding
 from deltauq.evaluation.comparison import Run
 from deltauq.evaluation.diagnosis import Diagnosis
 from deltauq.evaluation.sample_estimates import CostEstimate
+from deltauq.likelihoods import Categorical, CustomLoss
 from deltauq.linalg import Eigenpairs
 from deltauq.network.l2 import VariableRate
 from deltauq.prediction import (
@@ -328,3 +330,12 @@ def test_a_comparison_counts_predictions_where_inputs_make_several():
     found = compare(model, *data, data[0][:5], curvatures=("ggn", "opg"), **options)
     assert Study.of_comparison(found).unit == "prediction"
     assert Study.of_comparison(found, unit="token").unit == "token"
+
+
+def test_names_of_classes_are_known_through_a_loss_of_ones_own():
+    def cross_entropy(z, y):
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, "int32"), z)
+
+    likelihood = CustomLoss(cross_entropy, Categorical(classes=["low", "middle", "high"]))
+    fitted = _fitted(3, None, None, y=np.arange(60) % 3, likelihood=likelihood, l2=0.1)
+    assert "middle" in _text(Study.of(fitted, X[:10]).to_html({}))

@@ -153,8 +153,9 @@ class OuterProducts(NamedTuple):
     def contract(self, vectors: Array, workspace: Workspace) -> tuple[Array, Array]:
         """Multiply the factors where there are few positions, otherwise the rows.
 
-        Multiplications for K columns: T I O K + R T O K against R I O K (the factored form is bound
-        by memory, so it has to save half of them), and T^2 (I + R^2 O) against R^2 I O.
+        Multiplications for K columns: T I O K + R T O K against R I O K, of which the second term
+        is small where I is large (the factored form is bound by memory, so it has to save half of
+        them); and T^2 (I + R^2 O) against R^2 I O.
         """
         n_rows, positions = len(self.deltas), self.a.shape[1]
         n_inputs, n_outputs = self.a.shape[2], self.deltas[0].shape[2]
