@@ -186,8 +186,8 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
             "a sandwich covariance has no marginal likelihood",
             expected=f"curvature={names_where(lambda kind: not kind.is_sandwich, 'or')}",
             received=f"curvature={kind.name!r}",
-            remedy="pass held-out data to tune_l2; or tune another curvature of the same model, "
-            "and pass its rate as l2=...",
+            remedy="ask another curvature of the same model. For an L2 rate, pass as l2=... the "
+            "one that tune_l2() of the other finds, or any, and then held-out data to tune_l2",
         )
     free = int(np.count_nonzero(fitted.problem.rates == 0))
     if free:

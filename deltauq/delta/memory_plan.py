@@ -79,12 +79,16 @@ class AskedPairs:
         rows = (each.rows_per_example(self.likelihood, self.n_outputs) for each in self.operators)
         return max(rows)
 
+    def are_mapped(self, n_params: int) -> bool:
+        """Whether the tall matrices are in files that are mapped into memory."""
+        return self.in_files and not is_dense(self.rank, n_params)
+
     def columns(self, n_params: int) -> int:
         """Vectors of length P that are in memory at a time, at most."""
         columns = max(operator.columns_per_product for operator in self.operators)
         if self.bounds:
             columns += certificate_columns(self.rank, n_params)
-        if self.in_files and not is_dense(self.rank, n_params):
+        if self.are_mapped(n_params):
             return columns
         return columns + max(basis_columns(each, self.rank, n_params) for each in self.operators)
 
@@ -132,14 +136,18 @@ def plan_memory(
         size //= 2
         found = plan(size)
     if found.total > free:
+        mapped = asked.are_mapped(network.n_params)
+        dense = is_dense(asked.rank, network.n_params)
+        fewer = "" if mapped or asked.rank == 1 else "pass a smaller number as rank, "
+        files = "" if dense or mapped else "keep the vectors in files with vectors_dir=..., "
+        smaller = "a smaller batch_size or " if size > 1 else ""
         raise MemoryLimitError(
             "the eigenpairs do not fit in memory",
             expected=f"at most {gib(free)}, what the limit or the machine leaves",
             received=f"{gib(found.total)}: {gib(vectors)} for vectors of "
             f"{network.n_params:,} parameters, {gib(found.buffer + found.batch)} for batches of "
             f"{size}",
-            remedy="ask for a smaller rank, select fewer layers with layers=..., keep the vectors "
-            "in memory-mapped files with vectors_dir=..., or pass a smaller batch_size or a larger "
+            remedy=f"{fewer}{files}select fewer layers with layers=..., or pass {smaller}a larger "
             "memory_limit",
         )
     return found

@@ -91,8 +91,7 @@ class Problem:
                 "this needs the training data, and an artifact holds none",
                 expected="the data that fit was called with",
                 received="a method loaded from a file",
-                remedy="give them back with attach(x, y); or pass inputs of your own where there "
-                "is an argument for them",
+                remedy="give them back with attach(x, y); rank_curve(x) takes other inputs instead",
             )
         return self.data, self.plan
 
@@ -374,6 +373,7 @@ def _check_rates(network: Network, rates: Rates, l2: L2, rank: Rank) -> None:
     if missing and rank != "full":
         every = len(missing) == len(network.parameters)
         small = network.n_params <= DENSE_LIMIT
+        without = "" if every else "; or layers=... without those variables"
         full = "; or rank='full', where the data determine all of them" if small else ""
         raise InvalidInputError(
             f"{'the model has' if every else 'some variables have'} no L2 rate, so that nothing "
@@ -381,6 +381,5 @@ def _check_rates(network: Network, rates: Rates, l2: L2, rank: Rank) -> None:
             expected="lambda > 0 for every uncertain variable",
             received="none for any of them" if every else f"none for {missing}",
             remedy="pass l2='tune', which chooses a rate from the training data and says in "
-            "`caveats` what that means; or l2=..., the rate to assume; or layers=... without those "
-            f"variables{full}",
+            f"`caveats` what that means; or l2=..., the rate to assume{without}{full}",
         )

@@ -53,7 +53,7 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str
             "the directory of the artifact does not exist",
             expected="an existing directory",
             received=str(path.parent),
-            remedy="create it first",
+            remedy="create it first, or name a file in one that exists",
         )
     metadata = {
         "deltauq.format": str(FORMAT),

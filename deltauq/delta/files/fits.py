@@ -124,7 +124,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
     """
     arrays, facts = artifact.read(path)
     model = _embedded(arrays, path) if model is None else model
-    network = _same_network(model, facts)
+    network = _same_network(model, facts, holds_model=bool(arrays.keys() & {_MODEL, _OLD_MODEL}))
     probe = tf.nest.map_structure(lambda k: _probe_input(arrays, k), facts["data"]["x"])
     likelihood = likelihood_of(facts["likelihood"])
     problem = recall_problem(
@@ -246,7 +246,7 @@ def _of_user(variable: Any) -> Any:
     return getattr(variable, "variable", variable)
 
 
-def _same_network(model: Any, facts: Mapping[str, Any]) -> Network:
+def _same_network(model: Any, facts: Mapping[str, Any], *, holds_model: bool) -> Network:
     """The model with the same variables uncertain, if it is the one the artifact is about."""
     trainable, known = adapt(model).trainable, facts["network"]
     if len(trainable) == known["n_trainable"]:
@@ -259,7 +259,9 @@ def _same_network(model: Any, facts: Mapping[str, Any]) -> Network:
         expected="the model as it was when fit was called: the same architecture, weights and "
         "frozen layers",
         received="other values or numbers of variables",
-        remedy="load(path) gives the model in the file, where it was saved with one",
+        remedy="load(path) takes the model in the file"
+        if holds_model
+        else "give it the weights that it had then, for the file holds no model; or fit again",
     )
 
 

@@ -42,7 +42,7 @@ def export_fit(fitted: Fitted, path: Path, *, level: float, batch_size: int | No
             "the directory above the export does not exist",
             expected="an existing directory",
             received=str(path.parent),
-            remedy="create it first",
+            remedy="create it first, or name a place in one that exists",
         )
     rows = None if batch_size is None else check_batch_size(batch_size)
     served = _Served(fitted, level)

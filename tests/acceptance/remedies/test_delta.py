@@ -1,0 +1,347 @@
+"""Ways out that errors of a fit, its files and its L2 rates name."""
+
+from __future__ import annotations
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_methods import N, X, Y, fit, fitted, network
+from ways import stumble
+
+from deltauq import DeltaMethod, Network
+from deltauq.curvature import GGN
+from deltauq.delta.files import artifact
+from deltauq.delta.memory_plan import plan_memory
+from deltauq.likelihoods import Categorical, Gaussian
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),  # Keras' `save`
+    pytest.mark.filterwarnings("ignore:The L2 rate is"),
+]
+
+layers = keras.layers
+VALUES = X @ np.array([1.0, -2.0, 0.5, 0.0]) + np.random.default_rng(1).normal(size=N)
+
+
+def same(found, expected, x=X):
+    np.testing.assert_allclose(found.predict(x).std, expected.predict(x).std, rtol=1e-9)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_not_there(tmp_path):
+    absent = tmp_path / "a"
+    with stumble("delta/files/artifact.py:write", "create it first"):
+        fitted().save(absent / "m.deltauq")
+    with stumble("delta/files/saved_model.py:export_fit", "create it first"):
+        fitted().export(absent / "1")
+    absent.mkdir()
+    fitted().save(absent / "m.deltauq")
+    same(DeltaMethod.load(absent / "m.deltauq"), fitted())
+    with stumble("delta/files/artifact.py:write", "name a file in one that exists"):
+        fitted().save(absent / "m.deltauq" / "m.deltauq")
+    fitted().save(absent / "n.deltauq")
+    same(DeltaMethod.load(absent / "n.deltauq"), fitted())
+
+
+def test_an_export_to_a_place_that_is_taken(tmp_path):
+    for name in "12":
+        (tmp_path / name).mkdir()
+    with stumble("delta/files/saved_model.py:export_fit", "another version's directory"):
+        fitted().export(tmp_path / "1")
+    shutil.rmtree(tmp_path / "1")
+    for name in "13":
+        fitted().export(tmp_path / name)
+        served = tf.saved_model.load(str(tmp_path / name)).signatures["serving_default"]
+        std = served(x=tf.constant(X))["std"]
+        np.testing.assert_allclose(std, fitted().predict(X).std, rtol=1e-9)
+
+
+def test_a_copy_that_is_damaged(tmp_path):
+    fitted().save(tmp_path / "written")
+    whole = (tmp_path / "written").read_bytes()
+    (tmp_path / "copy").write_bytes(whole[:-9] + bytes(9))
+    with stumble("delta/files/artifact.py:read", "copy it again from where it was written"):
+        DeltaMethod.load(tmp_path / "copy")
+    shutil.copy(tmp_path / "written", tmp_path / "copy")
+    same(DeltaMethod.load(tmp_path / "copy"), fitted())
+
+
+def test_a_file_of_a_newer_version(tmp_path, monkeypatch):
+    with monkeypatch.context() as newer:
+        newer.setattr(artifact, "FORMAT", artifact.FORMAT + 1)
+        fitted().save(tmp_path / "m")
+    with stumble("delta/files/artifact.py:_check_format", "upgrade deltauq"):
+        DeltaMethod.load(tmp_path / "m")
+    monkeypatch.setattr(artifact, "FORMAT", artifact.FORMAT + 1)
+    same(DeltaMethod.load(tmp_path / "m"), fitted())
+
+
+class Module(tf.Module):
+    def __init__(self):
+        super().__init__()
+        kernel = np.random.default_rng(0).normal(size=(4, 3))
+        self.kernel = tf.Variable(kernel, dtype=tf.float64)
+
+    def __call__(self, x):
+        return x @ self.kernel
+
+
+class Unsaved(layers.Layer):
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+    def get_config(self):
+        raise NotImplementedError("a function is no configuration")
+
+
+def test_models_that_are_not_put_into_the_file(tmp_path):
+    site = "delta/files/fits.py:_model_bytes"
+    module, model = Module(), network(Unsaved(tf.tanh, dtype="float64"))
+    of_tensorflow, of_keras = fit(module, likelihood="categorical"), fit(model)
+    with stumble(site, "only models of Keras"):
+        of_tensorflow.save(tmp_path / "m")
+    with stumble(site, "Keras cannot save"):
+        of_keras.save(tmp_path / "m")
+    for found in (of_tensorflow, of_keras):
+        found.save(tmp_path / "m", with_model=False)
+        same(DeltaMethod.load(tmp_path / "m", found.model), found)
+
+
+def test_a_model_that_was_trained_on(tmp_path):
+    model = network()
+    found, first = fit(model), model.get_weights()
+    found.save(tmp_path / "before")
+    model.layers[0].bias.assign([1.0, 0.0, 0.0])
+    site = "delta/files/fits.py:_same_network"
+    with stumble("delta/files/fits.py:_model_bytes", "call fit again"):
+        found.save(tmp_path / "m")
+    with stumble(site, "load(path) takes the model in the file"):
+        DeltaMethod.load(tmp_path / "before", model)
+    same(DeltaMethod.load(tmp_path / "before"), fitted())
+    again = found.fit(X, Y)
+    again.save(tmp_path / "m", with_model=False)
+    same(DeltaMethod.load(tmp_path / "m", model), again)
+    last = model.get_weights()
+    model.set_weights(first)
+    with stumble(site, "the weights that it had then"):
+        DeltaMethod.load(tmp_path / "m", model)
+    model.set_weights(last)
+    same(DeltaMethod.load(tmp_path / "m", model), again)
+
+
+def test_vectors_in_fewer_bits_of_a_singular_covariance(tmp_path):
+    found = fitted(rank=3, tail="none")
+    with stumble("delta/files/rounding.py:round_covariance", "save without vectors_dtype"):
+        found.save(tmp_path / "m", vectors_dtype="float32")
+    found.save(tmp_path / "m")
+    same(DeltaMethod.load(tmp_path / "m"), found)
+
+
+def test_a_loaded_method_without_its_data(tmp_path):
+    fitted(rank=3).save(tmp_path / "m")
+    loaded, expected = DeltaMethod.load(tmp_path / "m"), fitted(rank=3).rank_curve(X)
+    with stumble("delta/problem.py:Problem.require_data", "attach(x, y)"):
+        loaded.tune_l2(X, Y)
+    with stumble("delta/problem.py:Problem.require_data", "rank_curve(x) takes other inputs"):
+        loaded.rank_curve()
+    np.testing.assert_allclose(loaded.rank_curve(X).widths, expected.widths, rtol=1e-6)
+    loaded.attach(X, Y)
+    np.testing.assert_allclose(loaded.rank_curve().widths, expected.widths, rtol=1e-6)
+
+
+# --- L2 rates -----------------------------------------------------------------------------------
+
+HALF = {"*kernel": 0.1, "*bias": 0.0}
+
+
+def test_variables_without_a_rate():
+    site = "delta/problem.py:_check_rates"
+    with stumble(site, "pass l2='tune'"):
+        fit(l2="auto", rank=3)
+    tuned = fit(l2="tune", rank=3)
+    rate = next(iter(tuned.l2_rates.values()))
+    same(fit(l2=rate, rank=3), tuned)
+    with stumble(site, "layers=... without those variables"):
+        fit(l2=HALF, rank=3)
+    kernel = fit(l2="auto", rank=3, layers=["kernel"], model=network(l2=0.1))
+    same(fit(l2=0.1, rank=3, layers=["kernel"]), kernel)
+    with stumble(site, "or rank='full'"):
+        fit(network(n_outputs=1), y=Y > 0, l2=0.0, rank=3, likelihood="binary")
+    exact = fit(network(n_outputs=1), y=Y > 0, l2=0.0, likelihood="binary")
+    close = fit(network(n_outputs=1), y=Y > 0, l2=1e-9, likelihood="binary")
+    np.testing.assert_allclose(exact.predict(X).std, close.predict(X).std, rtol=1e-5)
+
+
+def test_where_no_variable_has_a_rate_there_is_none_to_leave_out():
+    with stumble("delta/problem.py:_check_rates", "pass l2='tune'") as caught:
+        fit(l2="auto", rank=3)
+    assert "layers" not in caught.error.remedy
+    assert fit(l2=0.1, rank=3).caveats == fitted(rank=3).caveats
+
+
+def test_tuning_rates_of_which_some_are_zero():
+    free = fit(network(n_outputs=1), y=Y > 0, l2=HALF, likelihood="binary")
+    words = "a rate for all variables"
+    with stumble("delta/marginal_likelihood.py:tune_l2", words):
+        free.tune_l2()
+    with stumble("delta/marginal_likelihood.py:_spectrum", words):
+        free.log_marginal_likelihood()
+    options = {"y": Y > 0, "likelihood": "binary"}
+    tuned = fit(network(n_outputs=1), l2="tune", **options)
+    given = fit(network(n_outputs=1), **options)
+    best = given.tune_l2()
+    assert tuned.log_marginal_likelihood().value == pytest.approx(
+        given.log_marginal_likelihood().value, rel=1e-6
+    )
+    assert next(iter(tuned.l2_rates.values())) == pytest.approx(best.rate, rel=1e-3)
+
+
+def test_the_marginal_likelihood_of_a_sandwich():
+    """Whatever it is asked for, by a fit too, in which there is no `tune_l2` to be called."""
+    site = "delta/marginal_likelihood.py:_spectrum"
+    with stumble(site, "ask another curvature of the same model"):
+        fitted("sandwich").log_marginal_likelihood()
+    assert np.isfinite(fitted().log_marginal_likelihood().value)
+    with stumble(site, "the one that tune_l2() of the other finds"):
+        fit(curvature="sandwich", l2="tune")
+    rate = fit().tune_l2().rate
+    assert np.all(fit(curvature="sandwich", l2=rate).predict(X).std > 0)
+    with stumble(site, "held-out data to tune_l2"):
+        fitted("sandwich").tune_l2()
+    held_out = fit(curvature="sandwich", l2=1.0)
+    rate = held_out.tune_l2(X, (Y + 1) % 3).rate
+    same(held_out, fit(curvature="sandwich", l2=rate))
+
+
+def test_the_marginal_likelihood_of_a_hessian_in_low_rank():
+    """No pass gives its trace."""
+    site = "delta/marginal_likelihood.py:_spectrum"
+    with stumble(site, "pass curvature='ggn', or rank='full'"):
+        fitted("hessian", rank=3).log_marginal_likelihood()
+    whole = fitted("hessian").log_marginal_likelihood().value
+    # Without a hidden layer the two curvatures of a softmax are one.
+    assert whole == pytest.approx(fitted().log_marginal_likelihood().value, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_a_held_out_likelihood_without_a_maximum():
+    site = "delta/marginal_likelihood.py:_maximum"
+    model, options = network(n_outputs=1), {"likelihood": Gaussian(noise=1.0)}
+    found, held_out = fit(model, y=VALUES, **options), model(X).numpy()[:, 0] + 1.2
+    held_out[3] = 1e200
+    with stumble(site, "labels that the model gives no probability"):
+        found.tune_l2(X, held_out)
+    best = found.tune_l2(X[held_out < 1e9], held_out[held_out < 1e9])
+    assert np.all(np.isfinite(best.values))
+    sure = fitted().predict(X).mean.argmax(axis=1)
+    with stumble(site, "give l2=... yourself"):
+        fit().tune_l2(X, sure)
+    same(fit(l2=0.1), fitted())
+
+
+def test_a_marginal_likelihood_that_rises_to_where_no_covariance_is():
+    model = network(layers.Dense(5, "tanh", dtype="float64"))
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    options = {"curvature": "hessian", "l2": 1.0}
+    with stumble("delta/marginal_likelihood.py:_maximum", "or pass negative_curvature='project'"):
+        fit(model, negative_curvature="keep", **options).tune_l2()
+    tuned = fit(model, **options)
+    rate = tuned.tune_l2().rate
+    same(fit(model, curvature="hessian", l2=rate), tuned)
+
+
+# --- noise --------------------------------------------------------------------------------------
+
+
+def test_noise_that_cannot_be_estimated():
+    wide = network(layers.Dense(8, "tanh", dtype="float64"), n_outputs=1)
+    options = {"y": VALUES, "likelihood": "gaussian"}
+    with stumble("delta/noise.py:with_unbiased_noise", "give the variance"):
+        fit(wide, l2=1e-12, **options)
+    more = fit(wide, l2=10.0, **options)
+    noise = more.fitted_likelihood.noise
+    same(fit(wide, y=VALUES, l2=10.0, likelihood=Gaussian(noise, pooled=True)), more)
+
+
+def test_residuals_that_are_zero():
+    model = network(n_outputs=1)
+    exact = model(X).numpy()
+    with stumble("delta/residual_noise.py:residual_noise", "Gaussian(noise=...)"):
+        fit(model, y=exact, likelihood="gaussian")
+    found = fit(model, y=exact, likelihood=Gaussian(noise=4.0)).predict(X).std[:, 0]
+    design = np.column_stack([X, np.ones(N)])
+    precision = design.T @ design / 4.0 + N * 0.1 / 8.0 * np.eye(5)  # beside the mean square
+    truth = np.sqrt(np.diag(design @ np.linalg.inv(precision) @ design.T))
+    np.testing.assert_allclose(found, truth, rtol=1e-9)
+
+
+# --- memory, and refinement ---------------------------------------------------------------------
+
+
+def test_eigenpairs_that_do_not_fit():
+    site = "delta/memory_plan.py:plan_memory"
+    model = network(layers.Dense(2000, dtype="float64"))
+    whole, last = Network(model), Network(model, layers="last")
+    options = {"free": 2**28, "batch_size": 4}
+
+    def plan(rank, of=whole, **changes):
+        arguments = (of, tf.TensorSpec([None, 4], tf.float64), (GGN,), Categorical(), 3, rank)
+        return plan_memory(*arguments, **(options | changes))
+
+    with stumble(site, "pass a smaller number as rank"):
+        plan("full", free=2**40 // 2**8)
+    with stumble(site, "keep the vectors in files with vectors_dir=..., "):
+        plan(3000)
+    for found in (
+        plan(100),
+        plan(3000, vectors_in_files=True),
+        plan(1500, last),
+        plan(3000, free=2**32),
+    ):
+        assert found.batch_size == 4
+    with stumble(site, "a smaller batch_size or "):
+        plan(1, batch_size=10**6)
+    assert plan(1, batch_size=100).total <= 2**28
+
+
+def test_the_ways_to_room_are_those_that_there_are():
+    """Files hold no dense matrix, and no rank is smaller than one."""
+    with stumble("delta/memory_plan.py:plan_memory", "pass a smaller number as rank") as caught:
+        fit(memory_limit=1)
+    assert "vectors_dir" not in caught.error.remedy
+    assert "batch_size" not in caught.error.remedy
+    with stumble("delta/memory_plan.py:plan_memory", "larger memory_limit") as caught:
+        fit(rank=1, memory_limit=1, batch_size=5)
+    assert "smaller number as rank" not in caught.error.remedy
+    same(fit(memory_limit="64GiB"), fitted())
+
+
+def hidden(dtype="float64"):
+    return network(layers.Dense(5, "tanh", dtype=dtype), dtype=dtype)
+
+
+@pytest.mark.filterwarnings("ignore:the largest curvature is")
+def test_refining_beyond_the_precision():
+    with stumble("delta/refinement.py:check_refinable", "build the model in float64"):
+        fit(hidden("float32"), l2=1e-8, rank=20).refine(X[:2])
+    for dtype, l2 in (("float64", 1e-8), ("float32", 0.1)):
+        refined = fit(hidden(dtype), l2=l2, rank=20).refine(X[:2]).std
+        exact = fit(hidden(dtype), l2=l2).predict(X[:2]).std
+        np.testing.assert_allclose(refined, exact, rtol=0.02)
+
+
+def test_refining_fewer_parameters_than_the_steps_need():
+    with stumble("delta/refinement.py:check_refinable", "pass rank='full'"):
+        fitted(rank=3).refine(X)
+    low, high = fitted().refine(X).std_bounds
+    np.testing.assert_allclose(low, high, rtol=1e-8)
