@@ -48,8 +48,8 @@ def mean_memory(n_outputs: int, pairs: Eigenpairs) -> ResultMemory:
     return ResultMemory(
         f"means of {n_outputs} outputs, their gradients of {pairs.n_params:,} parameters and the "
         "covariances between all groups",
-        "ask for at most {most} groups in a call (a difference needs both of its groups in one), "
-        "for fewer parameters with layers=..., or pass a larger memory_limit",
+        "choose fewer parameters with layers=..., or pass a larger memory_limit; a difference "
+        "needs both of its groups in one call",
         each=8 * n_outputs * row,
         square=8 * _MATRICES * n_outputs**2,
         unit="groups",
@@ -117,7 +117,7 @@ def _refuse_masked(names: Array) -> None:
             "there are groups of masked predictions alone",
             expected="a prediction that is not padding in every group",
             received=f"the groups {names[:_SHOWN].tolist()}",
-            remedy="give padding the group of its input",
+            remedy="give padding the group of its input, and leave out inputs of padding alone",
         )
 
 

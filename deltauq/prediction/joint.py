@@ -98,8 +98,8 @@ def joint_memory(n_outputs: int, n_shown: int) -> ResultMemory:
     matrices = n_outputs**2 + n_outputs * n_shown + 2 * n_shown**2
     return ResultMemory(
         f"covariances between all inputs, [B, {n_shown}, B, {n_shown}],",
-        "predict_mean(x, groups, weights) has means and contrasts over any number of inputs; "
-        "covariances fit for {most} inputs at a time, or with a larger memory_limit",
+        "pass a larger memory_limit; predict_mean(x, groups, weights) has means and contrasts over "
+        "any number of inputs",
         square=8 * matrices,
     )
 

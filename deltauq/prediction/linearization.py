@@ -236,5 +236,6 @@ def _check_finite(values: Array, what: str) -> None:
             expected=f"finite {what} for finite inputs",
             received=f"{np.count_nonzero(~np.isfinite(values))} values of NaN or infinity",
             remedy="look for inputs unlike those of training, for overflow in the model, such as "
-            "unscaled inputs, and for logs and roots in it that leave their domain",
+            "unscaled inputs, for logs and roots in it that leave their domain, and for an l2 near "
+            "zero, by whose root derivatives are divided",
         )

@@ -49,8 +49,8 @@ def prediction_memory(n_outputs: int, positions: int = 1) -> ResultMemory:
     numbers = 2 * n_outputs**2 + _COLUMNS * n_outputs
     return ResultMemory(
         f"predictions with covariances [N, {n_outputs}, {n_outputs}]",
-        "predict at most {most} inputs at a time, or pass a larger memory_limit; "
-        "predict_mean(x, groups) has means over any number of inputs",
+        "pass a larger memory_limit; predict_mean(x, groups) has means over any number of inputs, "
+        "and predict(x, classes='top5') the most probable of many classes",
         each=2 * 8 * positions * numbers,
     )
 

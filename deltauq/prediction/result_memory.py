@@ -34,7 +34,7 @@ class ResultMemory:
 
     Attributes:
         what: what the result holds, in words.
-        remedy: what to do when it does not fit; `{most}` in it becomes the number that fits.
+        remedy: what to do when it does not fit, beside asking for fewer at a time.
         each: bytes an input.
         square: bytes for each pair of inputs.
         unit: what is counted.
@@ -83,9 +83,10 @@ class PredictionPlan:
             raise MemoryLimitError(
                 f"{self.result.what} do not fit in memory",
                 expected=f"at most {gib(self.free)}, what the limit or the machine leaves",
-                received=f"{gib(self.result.n_bytes(count))} for {count:,} {self.result.unit}",
-                remedy=self.result.remedy.format(most=f"{most:,}")
-                + ("" if most else " (not even one fits here)"),
+                received=f"{gib(self.result.n_bytes(count))} for {count:,} {self.result.unit}"
+                + ("" if most else ", of which not even one fits"),
+                remedy=(f"ask for at most {most:,} {self.result.unit} a call, or " if most else "")
+                + self.result.remedy,
             )
 
 
@@ -105,14 +106,7 @@ def prediction_batch(
     Raises:
         MemoryLimitError: not even the Jacobian of one input fits.
     """
-    each = _jacobian_bytes(network, spec, n_outputs, copies)
-    if each > free:
-        raise MemoryLimitError(
-            "the Jacobian of one input does not fit in memory",
-            expected=f"at most {gib(free)}, what the limit or the machine leaves",
-            received=f"{gib(each)} for {n_outputs} outputs and {network.n_params:,} parameters",
-            remedy="select fewer layers with layers=..., or pass a larger memory_limit",
-        )
+    each = _jacobian_bytes(network, spec, n_outputs, copies, free)
     fits = max(1, free // (2 * each))
     if copies > 1:
         return int(fits)
@@ -143,10 +137,10 @@ def plan_prediction(
         copies: of the Jacobian that are held at once.
 
     Raises:
-        MemoryLimitError: the result of so many, or of one, does not fit beside batches that are
-            not slow, or half of the memory.
+        MemoryLimitError: not even the Jacobian of one input fits; the result of so many, or of
+            one, does not fit beside batches that are not slow, or half of the memory.
     """
-    one = _jacobian_bytes(network, spec, n_outputs, copies)
+    one = _jacobian_bytes(network, spec, n_outputs, copies, free)
     usual = batch_size or comfortable_batch(network, spec, n_outputs)
     room = max(one, min(2 * usual * one, free // 2))
     found = PredictionPlan(usual, result, max(0, free - room))
@@ -160,10 +154,18 @@ def plan_prediction(
     return found
 
 
-def _jacobian_bytes(network: Network, spec: Any, n_outputs: int, copies: int) -> int:
-    """Bytes that one input takes while its rows are formed."""
+def _jacobian_bytes(network: Network, spec: Any, n_outputs: int, copies: int, free: int) -> int:
+    """Bytes that one input takes while its rows are formed, refused where that is too much."""
     row = network.n_params * np.dtype(network.dtype).itemsize
-    return int(copies * n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec))
+    each = int(copies * n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec))
+    if each > free:
+        raise MemoryLimitError(
+            "the Jacobian of one input does not fit in memory",
+            expected=f"at most {gib(free)}, what the limit or the machine leaves",
+            received=f"{gib(each)} for {n_outputs} outputs and {network.n_params:,} parameters",
+            remedy="select fewer layers with layers=..., or pass a larger memory_limit",
+        )
+    return each
 
 
 def comfortable_batch(network: Network, spec: Any, rows_per_example: int) -> int:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ways import stumble
 
 from deltauq import DeltaMethod
 from deltauq.errors import MemoryLimitError
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore:the weights are far from a mini
 
 RNG = np.random.default_rng(0)
 D = 3
+SITE = "prediction/result_memory.py:PredictionPlan.check"
 
 
 def fitted(n_outputs, activation, likelihood, y):
@@ -72,7 +74,7 @@ def peak(function):
 
 def fits(error):
     """How many inputs the error says fit."""
-    return int(re.search(r"([0-9,]+) inputs at a time", str(error.value))[1].replace(",", ""))
+    return int(re.search(r"([0-9,]+) inputs a call", str(error.error))[1].replace(",", ""))
 
 
 @pytest.mark.parametrize(("each", "square"), [(7, 0), (0, 5), (7, 5)])
@@ -102,15 +104,13 @@ def test_a_joint_prediction_is_refused_before_anything_is_computed(dm, free, mon
     free(2**24)
     with monkeypatch.context() as patch:
         patch.setattr(Linearization, "rows", None)  # a call of it would be a TypeError
-        with pytest.raises(
-            MemoryLimitError,
-            match=r"covariances between all inputs.*at most 0.0[12] GiB.* GiB for 20,000 inputs"
-            r".*predict_mean\(x, groups, weights\)",
-        ) as error:
+        with stumble(SITE, "predict_mean(x, groups, weights) has means and contrasts") as caught:
             dm.predict_joint(x)
+        match = r"covariances between all inputs.*at most 0.0[12] GiB.* GiB for 20,000 inputs"
+        assert re.search(match, str(caught.error))
         with pytest.raises(MemoryLimitError, match="for 20,000 inputs"):
             dm.predict_joint(tf.data.Dataset.from_tensors(x))
-    most = fits(error)
+    most = fits(caught)
     assert peak(lambda: dm.predict_joint(x[:most])) < 1.1 * 2**24
     with pytest.raises(MemoryLimitError):
         dm.predict_joint(x[: most + 1])
@@ -120,12 +120,15 @@ def test_a_joint_prediction_is_refused_before_anything_is_computed(dm, free, mon
 def test_predictions_that_do_not_fit_are_refused_with_how_many_do(classes, free):
     x = RNG.normal(size=(20_000, D))
     free(2**23)
-    with pytest.raises(
-        MemoryLimitError,
-        match=r"covariances \[N, 6, 6\] do not fit.*0.01 GiB.*0.04 GiB for 20,000 inputs",
-    ) as error:
+    with stumble(SITE, "predict(x, classes='top5') the most probable of many classes") as caught:
         classes.predict(x)
-    assert len(classes.predict(x[: fits(error)])) == fits(error)
+    match = r"covariances \[N, 6, 6\] do not fit.*0.01 GiB.*0.04 GiB for 20,000 inputs"
+    assert re.search(match, str(caught.error))
+    assert len(classes.predict(x[: fits(caught)])) == fits(caught)
+    one = classes.predict_mean(x)
+    free(2**30)
+    np.testing.assert_allclose(one.mean[0], classes.predict(x).mean.mean(axis=0), rtol=1e-9)
+    free(2**23)
     small = tf.data.Dataset.from_tensor_slices(x).batch(1000)
     with pytest.raises(MemoryLimitError, match=r"do not fit.*for [0-9],000 inputs"):
         classes.predict(small)
@@ -137,12 +140,11 @@ def test_predictions_that_do_not_fit_are_refused_with_how_many_do(classes, free)
 def test_means_of_too_many_groups_are_refused_with_how_many_fit(classes, free):
     x = RNG.normal(size=(3000, D))
     free(2**25)
-    with pytest.raises(
-        MemoryLimitError,
-        match=r"means of 6 outputs, their gradients of 24 .*for 3,000 groups.*groups in a call",
-    ) as error:
+    with stumble(SITE, "choose fewer parameters with layers=..., or pass a larger") as caught:
         classes.predict_mean(x, np.arange(3000))
-    most = int(re.search(r"at most ([0-9]+) groups", str(error.value))[1])
+    match = r"means of 6 outputs, their gradients of 24 .*for 3,000 groups.*groups a call"
+    assert re.search(match, str(caught.error))
+    most = int(re.search(r"at most ([0-9]+) groups", str(caught.error))[1])
     assert 50 < most < 3000
     assert peak(lambda: classes.predict_mean(x[:most], np.arange(most))) < 1.1 * 2**25
     with pytest.raises(MemoryLimitError):
@@ -150,6 +152,32 @@ def test_means_of_too_many_groups_are_refused_with_how_many_fit(classes, free):
 
 
 def test_not_even_one_input_fits(classes, free):
-    free(1500)
-    with pytest.raises(MemoryLimitError, match=r"memory_limit.*not even one fits"):
-        classes.predict(RNG.normal(size=(1, D)))
+    free(2400)
+    """Fewer of the classes do, and a larger limit."""
+    x = RNG.normal(size=(1, D))
+    free(2400)
+    with stumble(SITE, "pass a larger memory_limit; predict_mean(x, groups) has") as caught:
+        classes.predict(x)
+    assert "of which not even one fits" in caught.error.received
+    assert "at most" not in caught.error.remedy
+    some = classes.predict(x, classes="top1")
+    free(2**30)
+    whole = classes.predict(x)
+    np.testing.assert_allclose(some.std[0, 0], whole.std[0, whole.mean[0].argmax()], rtol=1e-9)
+
+
+def test_the_jacobian_of_one_input_that_does_not_fit(classes, free):
+    wide = keras.Sequential(
+        [keras.Input((D,)), keras.layers.Dense(500, "tanh"), keras.layers.Dense(6)]
+    )
+    x, options = RNG.normal(size=(5, D)), {"l2": 0.1, "rank": 3, "progress": False}
+    whole, last = (
+        DeltaMethod(wide, layers=layers, **options).fit(x, np.arange(5))
+        for layers in (None, ["*dense*/bias"])
+    )
+    free(80_000)
+    with stumble("prediction/result_memory.py:_jacobian_bytes", "select fewer layers"):
+        whole.predict(x[:1])
+    assert np.all(last.predict(x[:1]).std > 0)
+    free(2**30)
+    assert np.all(whole.predict(x[:1]).std > 0)

@@ -1,0 +1,68 @@
+"""Ways out that errors of predictions name; those about memory are in tests/prediction."""
+
+from __future__ import annotations
+
+import masked_models
+import numpy as np
+import pytest
+from tiny_methods import X, Y, fit, fitted, network
+from ways import stumble
+
+from deltauq import DeltaMethod
+from deltauq.evaluation.metrics import risk_coverage
+
+pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+
+
+def test_classes_where_there_are_none():
+    found = fit(network(n_outputs=1), y=Y > 0, likelihood="binary")
+    with stumble("prediction/directions.py:some_classes", "predict(x) gives all outputs"):
+        found.predict(X, classes="top1")
+    p = found.predict(X)
+    np.testing.assert_allclose(p.mean[:, 1], 1 / (1 + np.exp(-found.model(X)[:, 0])), rtol=1e-9)
+
+
+def test_bounds_of_a_fit_without_them():
+    bare, bounded = (fitted(rank=3, bounds=bounds) for bounds in (False, True))
+    joint = bounded.predict_joint(X).mean(np.ones((1, len(X))))
+    with stumble("prediction/estimate.py:_unstacked", "pass bounds=True"):
+        _ = bare.predict(X).std_bounds
+    exact = fitted().predict(X).std
+    low, high = bounded.predict(X).std_bounds
+    assert np.all((low <= exact) & (exact <= high))
+    site = "prediction/group_means.py:GroupMean.std_bounds"
+    with stumble(site, "fit with bounds=True"):
+        _ = bare.predict_mean(X).std_bounds
+    with stumble(site, "call predict_mean(x)"):
+        _ = joint.std_bounds
+    exact = fitted().predict_mean(X).std
+    low, high = bounded.predict_mean(X).std_bounds
+    assert np.all((low <= exact) & (exact <= high))
+
+
+def test_groups_and_scores_of_padding():
+    case = masked_models.masking()
+    x, valid = case.x.copy(), case.valid.copy()
+    x[3], valid[3] = 0.0, False  # an input of padding alone
+    case.model.compile(loss=case.model.loss)
+    found = DeltaMethod(case.model, "ggn", rank="full", bounds=False, progress=False)
+    found.fit(case.x, case.y)
+    of_inputs = np.arange(len(x))
+    site = "prediction/averaging.py:_refuse_masked"
+    groups = np.where(valid, of_inputs[:, None], -1)
+    with stumble(site, "give padding the group of its input"):
+        found.predict_mean(x, groups)
+    with stumble(site, "leave out inputs of padding alone"):
+        found.predict_mean(x, of_inputs)
+    some = valid.any(axis=1)
+    means = found.predict_mean(x[some], of_inputs[some])
+    each = found.predict(x[some])
+    first = each.mean[: x.shape[1]][valid[some][0]]
+    np.testing.assert_allclose(means.mean[0], first.mean(axis=0), rtol=1e-5)
+    wrong = np.arange(len(each)) % 2
+    with stumble("evaluation/metrics.py:_refuse_nan", "pass prediction.unmasked.score"):
+        risk_coverage(each.score, wrong)
+    curve = risk_coverage(each.unmasked.score, wrong[~each.masked])
+    counted = valid[some].ravel()
+    same = risk_coverage(each.score[counted], wrong[counted])
+    np.testing.assert_array_equal(curve.risk, same.risk)
