@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,7 +137,7 @@ def open_artifact(path: Path) -> tuple[DeltaMethod, Opened]:
             "this is a model, and an artifact is needed",
             expected="what `deltauq fit` wrote",
             received=path.name,
-            remedy=f"deltauq fit TRAINING_DATA --model {path.name} --output m.deltauq",
+            remedy=f"deltauq fit TRAINING_DATA --model {shlex.quote(str(path))} --output m.deltauq",
         )
     method = DeltaMethod.load(path)
     method.progress = False
@@ -162,7 +163,8 @@ def _refuse_tables(spec: Any) -> None:
         "the model takes no table",
         expected=f"arrays of shape {shapes} in a .npz file",
         received="a table",
-        remedy="write them with numpy.savez(path, x=...), several by their names",
+        remedy="write them with numpy.savez(path, x=...); several by their names, which --inputs "
+        "takes",
     )
 
 

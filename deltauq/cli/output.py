@@ -31,7 +31,9 @@ def check_output(path: Path, *suffixes: str) -> Path:
             "--output cannot be written",
             expected="a file in an existing directory",
             received=str(path),
-            remedy="create the directory first" if not path.is_dir() else "name a file in it",
+            remedy="create the directory first, or name another"
+            if not path.is_dir()
+            else "name a file in it",
         )
     return path
 

@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 #: L2 rates that are tried, and how far each training goes for it.
 _RATES, _COARSE = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], 1e-2
 
-#: More classes than this are more likely numbers.
+#: More whole numbers than this are more likely counts of something than classes.
 _MANY = 50
 
 
@@ -142,11 +142,13 @@ def _class_names(y: Array, likelihood: str) -> Array:
             remedy="train your own model and pass --model",
         )
     whole = y.dtype.kind != "f" or bool(np.all(y == np.round(y)))
-    if not whole or len(np.unique(y)) > _MANY:
+    numbers = y.dtype.kind in "fiu" and likelihood != "categorical"
+    if not whole or (numbers and len(np.unique(y)) > _MANY):
         raise InvalidInputError(
             "the labels look like numbers, not like classes",
-            expected=f"at most {_MANY} different names or whole numbers",
+            expected=f"names, or at most {_MANY} different whole numbers",
             received=f"{len(np.unique(y))} different values",
-            remedy="pass --likelihood gaussian for a regression",
+            remedy="pass --likelihood gaussian for a regression"
+            + ("; --likelihood categorical says that they are classes" if whole else ""),
         )
     return as_names(y)
