@@ -1,0 +1,119 @@
+"""Ways out that errors of the smaller rooms name: choices, packages, memory, disks, processes."""
+
+from __future__ import annotations
+
+import ast
+import concurrent.futures
+import multiprocessing
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_methods import N, X, fit, fitted, network
+from ways import argument, called, calls, modules, stumble
+
+from deltauq.errors import optional
+from deltauq.likelihoods import Gaussian
+from deltauq.linalg import Storage
+from deltauq.report.page import story_of
+from deltauq.runtime import threads
+from deltauq.runtime.memory import free_memory
+from deltauq.runtime.threads import refuse_lost_runtime
+
+pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+
+
+def test_choices_that_are_nearly_right():
+    for name, wrong in (("curvature", "GGN"), ("tail", "Midpoint"), ("meat", "score")):
+        with stumble("errors.py:check_choice", "write ") as caught:
+            fit(**{name: wrong})
+        ((said, right),) = [caught.error.remedy.removeprefix("write ").split("=")]
+        assert said == name
+        assert np.all(fit(**{name: ast.literal_eval(right)}).predict(X).std > 0)
+
+
+def test_packages_that_are_not_installed(monkeypatch):
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pandas", None)
+        with stumble("errors.py:optional", "pip install "):
+            fitted().predict(X).to_frame()
+    assert len(fitted().predict(X).to_frame()) == N
+    assert optional("pandas", needed_by="tables need pandas").__name__ == "pandas"
+
+
+def test_extras_have_the_packages_that_errors_say_they_have():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for module in modules():
+        for call, _ in calls(module.tree):
+            extra = argument(call, "extra", None)
+            if called(call) == "optional" and extra is not None:
+                name, package = (ast.literal_eval(each) for each in (extra, call.args[0]))
+                asked = " ".join(extras[name])
+                asked += " ".join(extras["plots"]) if "deltauq[plots]" in asked else ""
+                assert package.split(".")[0] in asked, (module.name, package, name)
+
+
+def test_limits_that_are_not_understood():
+    with stumble("runtime/memory.py:_bytes", 'pass for example "8GiB", or None'):
+        fit(memory_limit="8 parsecs")
+    for limit in ("64GiB", None):
+        assert free_memory(limit) > 2**20
+        fit(memory_limit=limit)
+
+
+def test_a_report_of_some_classes():
+    with stumble("report/page.py:story_of", "predict without classes="):
+        story_of(fitted().predict(X, classes="top2"))
+    assert story_of(fitted().predict(X)).outcome == "classes"
+
+
+def test_a_disk_without_the_directory_or_the_room(tmp_path, monkeypatch):
+    absent = tmp_path / "vectors"
+    with stumble("linalg/storage.py:Storage.__init__", "create it, or pass None"):
+        fit(rank=3, vectors_dir=absent)
+    absent.mkdir()
+    expected = fitted(rank=3).predict(X).std
+    for directory in (absent, None):
+        found = fit(rank=3, vectors_dir=directory).predict(X).std
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    with monkeypatch.context() as full:
+        full.setattr(Storage, "free", 2000)
+        with stumble("linalg/storage.py:Storage._take", "ask for a smaller rank"):
+            fit(rank=12, vectors_dir=absent)
+        assert fit(rank=1, bounds=False, vectors_dir=absent).eigenpairs.rank == 1
+    assert fit(rank=12, vectors_dir=absent).eigenpairs.rank > 1  # a larger one
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+def test_eigenpairs_that_overflow():
+    """Their residuals are beyond float64; scaled inputs leave the predictions what they are."""
+    model, unit = network(n_outputs=1), Gaussian(noise=1.0)
+    huge = X * 1e90
+    with stumble("linalg/pairs.py:Eigenpairs.__post_init__", "scale the inputs"):
+        fit(model, huge, model(huge).numpy(), likelihood=unit)
+    scaled = fit(model, huge / 1e90, model(X).numpy(), likelihood=unit).predict(X).std
+    same = fit(model, X, model(X).numpy(), likelihood=unit).predict(X).std
+    np.testing.assert_allclose(scaled, same, rtol=1e-9)
+
+
+def _sum_in_a_child(size):
+    """In a process of its own: a number that TensorFlow computed there."""
+    refuse_lost_runtime()
+    return float(tf.reduce_sum(tf.ones(size)))
+
+
+def test_a_process_that_was_forked(monkeypatch):
+    """tests/runtime forks one that is told so; here it is told without a fork."""
+    site = "runtime/threads.py:refuse_lost_runtime"
+    with monkeypatch.context() as forked:
+        forked.setattr(threads._workers, "lost_runtime", True)
+        with stumble(site, "start processes by multiprocessing.get_context('spawn')"):
+            fitted().predict(X)
+    for way in ("spawn", "forkserver"):
+        context = multiprocessing.get_context(way)
+        with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+            assert pool.submit(_sum_in_a_child, 3).result(timeout=120) == 3.0
