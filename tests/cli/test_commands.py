@@ -273,7 +273,7 @@ MISTAKES = {
     ),
     "a model without L2": (
         "fit {train.npz} --model {plain.keras} -o {o}",
-        r"no L2 rate.*give --l2.*pass --rank full.*In Python: layers",
+        r"no L2 rate.*pass --l2 tune.*or --l2 \.\.\., the rate to assume; or --rank full",
     ),
     "a rank": ("fit {train.csv} --target kind --rank all -o {o}", r"--rank is not understood"),
     "an L2 rate": ("fit {train.csv} --target kind --l2 much -o {o}", r"--l2 is not understood"),
