@@ -9,9 +9,10 @@ import typer
 
 from deltauq.cli import arguments as takes
 from deltauq.cli.console import in_words, note, pairs_table, say
+from deltauq.cli.encoding import encoded
 from deltauq.cli.opening import Opened, l2_rate, open_model, whole_number_or_word
 from deltauq.cli.output import check_output
-from deltauq.cli.tables import Examples, encoded, names_in, read_examples
+from deltauq.cli.tables import Examples, names_in, read_examples
 
 if TYPE_CHECKING:
     from deltauq.delta.delta_method import DeltaMethod

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.cli.console import note
-from deltauq.cli.tables import Examples, encoded_like, names_in, numbers_as_floats, taken_from
+from deltauq.cli.encoding import encoded_like
+from deltauq.cli.tables import Examples, names_in, numbers_as_floats, taken_from
 from deltauq.errors import InvalidInputError
 
 if TYPE_CHECKING:

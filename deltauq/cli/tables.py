@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Examples",
-    "encoded",
-    "encoded_like",
+    "check_columns",
     "names_in",
     "numbers_as_floats",
     "read_examples",
+    "refuse_missing",
     "taken_from",
 ]
 
@@ -30,6 +31,12 @@ Array = npt.NDArray[Any]
 
 #: Rows of a .csv file that are looked at as text at a time.
 _ROWS_AT_ONCE = 100_000
+
+#: What to do with a .csv file whose rows are longer than its first line.
+_EVERY_ROW = (
+    "give every row as many places as the first line has names: put a value that has a comma in "
+    "quotes, write no comma in a number, and name every column"
+)
 
 
 @dataclass(frozen=True)
@@ -97,59 +104,6 @@ def read_examples(
     return _of_columns(content, path, target, weights, names_in(ignore), needs_target=needs_target)
 
 
-def encoded(frame: DataFrame) -> tuple[DataFrame, list[str]]:
-    """Turn a table into numbers: a column of text becomes a column of 0 and 1 for each value.
-
-    These are called `name=value`.
-
-    Returns:
-        The table, and the names of the columns of text.
-    """
-    pandas = optional("pandas", needed_by="tables need pandas", extra="report")
-    numeric = pandas.api.types.is_numeric_dtype
-    text = [name for name in frame.columns if not numeric(frame[name])]
-    _refuse_missing(frame)
-    wide: Any = pandas.get_dummies(frame, columns=text, prefix_sep="=", dtype="float64")
-    return wide.astype("float64"), text
-
-
-def encoded_like(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, list[str]]:
-    """Turn a table into the same columns of numbers that another table became by `encoded`.
-
-    Args:
-        frame: the table.
-        columns: of the other one, encoded.
-
-    Returns:
-        The table, and the names of its columns that have no part in it.
-
-    Raises:
-        InvalidInputError: a column that is missing, or a text that was not there then.
-    """
-    pandas = optional("pandas", needed_by="tables need pandas", extra="report")
-    sources = {name: name if name in frame.columns else _text_of(name) for name in columns}
-    used = list(dict.fromkeys(sources.values()))
-    _check_columns(frame, used)
-    wide = {}
-    for name, source in sources.items():
-        column = frame[source]
-        is_text = name != source
-        wide[name] = (column.astype(str) == name.partition("=")[2]) if is_text else column
-    table = pandas.DataFrame(wide)
-    for source in used:
-        values = [name for name in columns if sources[name] == source and name != source]
-        unseen: Any = frame[source][table[values].sum(axis=1) != 1] if values else []
-        if len(unseen):
-            raise InvalidInputError(
-                f"column {source!r} holds values that were not in the training data",
-                expected=f"one of {[value.partition('=')[2] for value in values]}",
-                received=f"{sorted(set(unseen.astype(str)))[:5]}",
-                remedy="drop those rows, or fit again with data that have them",
-            )
-    table = _as_floats(table)
-    return table, [name for name in frame.columns if name not in used]
-
-
 def taken_from(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, list[str]]:
     """Take some columns of a table as they are.
 
@@ -163,7 +117,7 @@ def taken_from(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, lis
     Raises:
         InvalidInputError: a column that is missing, or has missing values.
     """
-    _check_columns(frame, columns)
+    check_columns(frame, columns)
     return frame[list(columns)], [name for name in frame.columns if name not in columns]
 
 
@@ -173,7 +127,7 @@ def numbers_as_floats(frame: DataFrame) -> DataFrame:
     return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
-def _check_columns(frame: DataFrame, names: Sequence[str]) -> None:
+def check_columns(frame: DataFrame, names: Sequence[str]) -> None:
     """`InvalidInputError` where a table lacks some columns, or values in them."""
     missing = sorted(name for name in names if name not in frame.columns)
     if missing:
@@ -182,27 +136,10 @@ def _check_columns(frame: DataFrame, names: Sequence[str]) -> None:
             expected=f"columns {sorted(names)}",
             received=f"columns {list(frame.columns)}, without {missing}",
         )
-    _refuse_missing(frame[list(names)])
+    refuse_missing(frame[list(names)])
 
 
-def _text_of(name: str) -> str:
-    """The column of text that an encoded column `name=value` was made of."""
-    return name.partition("=")[0]
-
-
-def _as_floats(table: DataFrame) -> DataFrame:
-    """A table with every column as float64, or `InvalidInputError` where one is no number."""
-    try:
-        return table.astype("float64")
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            "a column that held numbers in training holds something else",
-            expected="numbers",
-            received=str(error),
-        ) from error
-
-
-def _refuse_missing(frame: DataFrame) -> None:
+def refuse_missing(frame: DataFrame) -> None:
     """Refuse a table with missing values, and count them by column."""
     counts = frame.isna().sum()
     if counts.any():
@@ -211,7 +148,8 @@ def _refuse_missing(frame: DataFrame) -> None:
             "the table has missing values",
             expected="a value in every row of every column",
             received=f"missing values by column: {named}",
-            remedy="impute or drop those rows before; deltauq never drops any",
+            remedy="fill them in or drop those rows before, in pandas by frame.fillna(...) or "
+            "frame.dropna(); deltauq never drops any",
         )
 
 
@@ -220,21 +158,53 @@ def _read_csv(path: Path) -> DataFrame:
 
     A text such as "NA" is a text, and only an empty place is missing there; numbers with a zero
     before them, as postal codes have, are text.
+
+    Raises:
+        InvalidInputError: a file that is not in UTF-8, whose places have something else than
+            commas between them, or whose rows have more of them than there are names.
     """
     pandas = optional("pandas", needed_by=".csv files need pandas", extra="report")
     try:
-        frame = pandas.read_csv(path)
+        _check_separator([str(name) for name in pandas.read_csv(path, nrows=0)], path)
+        with warnings.catch_warnings():
+            # Without index_col=False a row that is too long shifts its values by a column.
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            frame = pandas.read_csv(path, index_col=False)
         kinds = {name: frame[name].dtype.kind for name in frame.columns}
         text = [name for name, kind in kinds.items() if kind not in "fiub"]
         text += _with_zeros_before(path, [name for name, kind in kinds.items() if kind == "i"])
         if text:
             as_written = pandas.read_csv(
-                path, usecols=text, dtype=str, keep_default_na=False, na_values=[""]
+                path,
+                usecols=text,
+                dtype=str,
+                index_col=False,
+                keep_default_na=False,
+                na_values=[""],
             )
             frame[text] = as_written[text]
-    except (ValueError, pandas.errors.ParserError) as error:  # an empty file is a ValueError
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error, "save it in UTF-8 ('CSV UTF-8' in spreadsheets)") from error
+    except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
+        raise _unreadable(path, error, _EVERY_ROW) from error
+    except InvalidInputError:
+        raise
+    except ValueError as error:  # an empty file is one
         raise _unreadable(path, error) from error
     return frame
+
+
+def _check_separator(names: list[str], path: Path) -> None:
+    """Refuse a file whose columns have another sign than commas between them."""
+    for sign in (";", "\t", "|"):
+        if len(names) == 1 and sign in names[0]:
+            raise InvalidInputError(
+                f"the columns of {path.name} are separated by {sign!r}",
+                expected="commas between the columns, and points in the numbers",
+                received=f"the first line {names[0]!r}",
+                remedy=f"write it anew: pandas.read_csv(path, sep={sign!r}, decimal=',')"
+                ".to_csv(path, index=False), without decimal where numbers have points",
+            )
 
 
 def _with_zeros_before(path: Path, names: list[str]) -> list[str]:
@@ -242,7 +212,9 @@ def _with_zeros_before(path: Path, names: list[str]) -> list[str]:
     pandas = optional("pandas", needed_by=".csv files need pandas", extra="report")
     if not names:
         return []
-    parts = pandas.read_csv(path, usecols=names, dtype=str, chunksize=_ROWS_AT_ONCE)
+    parts = pandas.read_csv(
+        path, usecols=names, dtype=str, index_col=False, chunksize=_ROWS_AT_ONCE
+    )
     counts = sum(
         part.apply(lambda column: column.str.match(r"\s*[+-]?0\d")).sum() for part in parts
     )
@@ -268,12 +240,13 @@ def _read_npz(path: Path) -> dict[str, Array]:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> InvalidInputError:
+def _unreadable(path: Path, error: Exception, remedy: str | None = None) -> InvalidInputError:
     """The error for a file that its reader refuses."""
     return InvalidInputError(
         "the data file cannot be read",
         expected=f"a {path.suffix} file",
         received=f"{path.name}, at which the reader says: {error}",
+        remedy=remedy,
     )
 
 
@@ -318,7 +291,7 @@ def _of_columns(
     others = [name for name in (target, weights) if name is not None]
     _check_there([*others, *ignore], frame.columns, path, "columns")
     if target is not None:
-        _refuse_missing(frame[[target]])
+        refuse_missing(frame[[target]])
     return Examples(
         frame.drop(columns=[*others, *ignore]),
         None if target is None else frame[target].to_numpy(),

@@ -23,6 +23,9 @@ Array = npt.NDArray[Any]
 #: L2 rates that are tried, and how far each training goes for it.
 _RATES, _COARSE = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], 1e-2
 
+#: Parts of the data of which each is held out once.
+_FOLDS = 3
+
 #: More whole numbers than this are more likely counts of something than classes.
 _MANY = 50
 
@@ -74,7 +77,7 @@ def train(
     scaler = StandardScaler().fit(x)
     scaled = scaler.transform(x)
     of_numbers = likelihood == "gaussian"
-    labels = y if of_numbers else _class_names(y, likelihood)
+    labels = _numbers(y) if of_numbers else _class_names(y, likelihood)
     # The curvature is computed afterwards, of the whole network, the scaling included.
     kind: Any = DeltaRegressor if of_numbers else DeltaClassifier
     estimator = kind(**settings, rank=1, bounds=False, progress=False)
@@ -93,17 +96,29 @@ def train(
 
 
 def _best_l2(estimator: Any, x: Array, y: Array, weight: Array | None) -> float:
-    """The L2 rate by cross-validation, by the likelihood of held-out labels or by R^2."""
+    """The L2 rate by cross-validation, by the likelihood of held-out labels or by R^2.
+
+    Raises:
+        InvalidInputError: data too few or too much alike to be divided.
+    """
     from sklearn.base import clone, is_classifier
     from sklearn.model_selection import GridSearchCV
 
     scoring = "neg_log_loss" if is_classifier(estimator) else "r2"
     # A coarser minimum than the last one will do for a choice.
     coarse = clone(estimator).set_params(tol=_COARSE)
-    search = GridSearchCV(coarse, {"l2": _RATES}, scoring=scoring, cv=3, refit=False)
+    search = GridSearchCV(coarse, {"l2": _RATES}, scoring=scoring, cv=_FOLDS, refit=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the folds; those of the last training are shown
-        search.fit(x, y, sample_weight=weight)
+        try:
+            search.fit(x, y, sample_weight=weight)
+        except ValueError as error:
+            raise InvalidInputError(
+                "the L2 rate cannot be chosen by cross-validation",
+                expected=f"data that can be divided into {_FOLDS} parts, each with every class",
+                received=f"{len(y)} rows, at which it says: {str(error).strip().splitlines()[-1]}",
+                remedy="give the rate, such as l2=0.1",
+            ) from error
     return float(search.best_params_["l2"])
 
 
@@ -132,6 +147,18 @@ def _features(x: Any) -> Array:
     return np.asarray(x, np.float64)
 
 
+def _numbers(y: Array) -> Array:
+    """Labels that are numbers, or `InvalidInputError` where they are text."""
+    if y.dtype.kind not in "fiub":
+        raise InvalidInputError(
+            "the labels are text, and a regression is of numbers",
+            expected="numbers such as 1234.5, without commas, signs and units",
+            received=f"text, such as {str(y[0])!r}",
+            remedy="write them so; or leave out likelihood='gaussian' where they are classes",
+        )
+    return y
+
+
 def _class_names(y: Array, likelihood: str) -> Array:
     """Labels as names of classes, or `InvalidInputError` where they look like numbers."""
     if y.ndim > 1 or likelihood not in ("auto", "categorical", "binary"):
@@ -147,8 +174,8 @@ def _class_names(y: Array, likelihood: str) -> Array:
         raise InvalidInputError(
             "the labels look like numbers, not like classes",
             expected=f"names, or at most {_MANY} different whole numbers",
-            received=f"{len(np.unique(y))} different values",
-            remedy="pass --likelihood gaussian for a regression"
+            received=f"{len(np.unique(y))} different values, such as {str(y[0])!r}",
+            remedy="pass --likelihood gaussian for a regression, with labels such as 1234.5"
             + ("; --likelihood categorical says that they are classes" if whole else ""),
         )
     return as_names(y)

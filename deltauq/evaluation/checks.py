@@ -18,7 +18,7 @@ from deltauq.data.weights import MEANINGS
 from deltauq.errors import DeltaUQError
 from deltauq.likelihoods import Likelihood
 from deltauq.likelihoods.links import ACTIVATIONS
-from deltauq.likelihoods.loss_names import function_in_words
+from deltauq.likelihoods.loss_names import function_in_words, only_loss
 from deltauq.network.derivative_audit import named
 from deltauq.network.interpretation import InterpretedModel
 from deltauq.network.l2 import VariableRate, range_of
@@ -70,9 +70,9 @@ class Finding:
 
 def refusal(subject: str, error: DeltaUQError) -> Finding:
     """Turn an error by which deltauq refuses something into a finding."""
-    what = error.problem + (f" ({error.received})" if error.received else "")
+    more = f" ({error.received})" if error.received and error.received not in error.problem else ""
     why = f"deltauq needs {error.expected}" if error.expected else "it cannot be used"
-    return Finding(subject, "error", what, why, error.remedy or "")
+    return Finding(subject, "error", error.problem + more, why, error.remedy or "")
 
 
 def _layers(model: Any, *kinds: str) -> list[str]:
@@ -172,11 +172,11 @@ def loss_as_understood(network: Network, likelihood: Any, interpreted: Interpret
     if not (isinstance(likelihood, str) and likelihood == "auto"):
         given = function_in_words(likelihood) if callable(likelihood) else repr(likelihood)
         return Finding("loss", "note", f"as given: {given}; {text}")
-    if network.compiled_config() is None:
+    if only_loss((network.compiled_config() or {}).get("loss")) is None:
         return Finding(
             "loss",
             "note",
-            f"the model was not compiled; {text}",
+            f"the model has no compiled loss; {text}",
             "the curvature must be that of the loss that was minimised",
             "check that it was this one",
         )

@@ -237,10 +237,18 @@ class _RefusedError(Exception):
 
 @dataclass
 class _Examination:
-    """What was found so far."""
+    """What was found so far.
+
+    Attributes:
+        findings: in their order.
+        facts: further attributes of the `Diagnosis`.
+        guessed: the loss was refused, and what goes on is by the model's last operation: labels
+            that do not fit that are no fault of theirs.
+    """
 
     findings: list[Finding]
     facts: dict[str, Any] = field(default_factory=dict)
+    guessed: bool = False
 
     def add(self, *findings: Finding) -> None:
         """Note some findings."""
@@ -251,7 +259,8 @@ class _Examination:
         try:
             return action()
         except DeltaUQError as error:
-            self.add(refusal(subject, error))
+            if not (self.guessed and subject == "data"):
+                self.add(refusal(subject, error))
             raise _RefusedError from error
 
 
@@ -265,6 +274,7 @@ def _interpret(
         found.add(loss_as_understood(network, likelihood, interpreted))
     except DeltaUQError as error:
         found.add(refusal("loss", error))
+        found.guessed = True
         n_outputs = inspection.output.shape[-1]
         with suppress(DeltaUQError):
             by_link = read_likelihood(None, inspection.link, n_outputs).likelihood

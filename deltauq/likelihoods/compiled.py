@@ -145,7 +145,7 @@ def read_likelihood(
 ) -> Training:
     """Read what a model was trained to from its compiled loss and its last operation.
 
-    A model that was never compiled is taken by its last operation: a softmax, or several outputs
+    A model without a compiled loss is taken by its last operation: a softmax, or several outputs
     without one, for classes; a sigmoid for yes or no. An exponential may be that of counts or of
     other positive numbers, and is refused.
 
@@ -188,7 +188,7 @@ def _by_link(link: str | None, n_outputs: int) -> Likelihood:
         raise UnsupportedModelError(
             "nothing says what the model's positive outputs are",
             expected="a compiled loss, or a likelihood",
-            received="a model that was not compiled, which ends in an exponential",
+            received="a model without a compiled loss, which ends in an exponential",
             remedy="say likelihood='poisson' for counts, or 'gaussian' for numbers with normal "
             "noise",
         )
@@ -197,7 +197,7 @@ def _by_link(link: str | None, n_outputs: int) -> Likelihood:
     raise UnsupportedModelError(
         "nothing says what the model's one output is",
         expected="a compiled loss, or a sigmoid at the end",
-        received="a model that was not compiled, with one output after no link function",
+        received="a model without a compiled loss, with one output after no link function",
         remedy="say likelihood='binary' for a logit of two classes, 'gaussian' for a regression, "
         "or 'poisson' for the log rate of a count",
     )

@@ -237,6 +237,29 @@ def test_a_wrong_loss_is_an_error(from_logits):
     assert levels(diagnose(model, X, Y), "loss") == {"error"}
 
 
+def test_labels_are_not_blamed_for_a_loss_that_is_not_known():
+    """What goes on is a guess by the last operation, here classes, which these labels are not."""
+    model = trained()
+    model.compile(loss="mae")
+    found = diagnose(model, X, X[:, :3] + 0.5)
+    assert [f.subject for f in found.findings if f.level == "error"] == ["loss"]
+    (finding,) = found.of("loss")
+    assert finding.what.count("'mae'") == 1
+
+
+def test_a_model_compiled_without_a_loss_is_not_called_as_compiled():
+    """As one with a `train_step` of its own is: the likelihood is by the last operation."""
+    model = trained()
+    model.compile("adam")
+    (finding,) = diagnose(model, X, Y).of("loss")
+    assert finding.level == "note"
+    assert "no compiled loss; understood as Categorical()" in finding.what
+    one = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    one.compile("adam")
+    (finding,) = diagnose(one, X, Y).of("loss")
+    assert "a model without a compiled loss" in finding.what
+
+
 def test_a_class_absent_from_the_data_is_named():
     some = Y != 1
     (finding,) = diagnose(trained(), X[some], Y[some]).of("classes")
