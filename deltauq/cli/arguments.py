@@ -57,7 +57,10 @@ WeightsAre = Annotated[
 Ignore = Annotated[str | None, typer.Option(help="Columns that are no inputs: 'id,name'.")]
 Classes = Annotated[
     str | None,
-    typer.Option(help="Names of the classes in the order of the model's outputs: 'good,bad'."),
+    typer.Option(
+        help="Names of the classes in the order of the model's outputs, 'good,bad'; of one sigmoid "
+        "those of 0 and of 1."
+    ),
 ]
 LikelihoodName = Annotated[
     str,

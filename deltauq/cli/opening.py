@@ -58,20 +58,22 @@ class Opened:
             likelihood: that was asked for beside them.
 
         Raises:
-            InvalidInputError: another likelihood than a softmax's.
+            InvalidInputError: another likelihood than that of a softmax or of one sigmoid.
         """
         if classes is None:
             return self
-        from deltauq.likelihoods import Categorical
+        from deltauq.likelihoods import Binary, Categorical
 
-        if likelihood not in ("auto", "categorical"):
+        if likelihood not in ("auto", "categorical", "binary"):
             raise InvalidInputError(
-                "--classes names the classes of a softmax",
-                expected="--likelihood auto or categorical beside it",
+                "--classes names the classes of a softmax, or the two of a sigmoid",
+                expected="--likelihood auto, categorical or binary beside it",
                 received=f"--likelihood {likelihood}",
             )
-        names = tuple(names_in(classes))
-        options = self.options | {"likelihood": Categorical(classes=names)}
+        names, (outputs, smoothing) = tuple(names_in(classes)), _looked_at(self.model)
+        binary = likelihood == "binary" or (likelihood == "auto" and outputs == 1)
+        kind: Any = Binary if binary else Categorical
+        options = self.options | {"likelihood": kind(classes=names, label_smoothing=smoothing)}
         return replace(self, options=options, classes=names)
 
     def inputs(self, examples: Examples) -> Any:
@@ -149,6 +151,20 @@ def open_artifact(path: Path) -> tuple[DeltaMethod, Opened]:
     classes = getattr(method.fitted_likelihood.at_one_position, "classes", None)
     spec = method.input_spec
     return method, Opened(method.model, options, method.columns, classes, spec)
+
+
+def _looked_at(model: Any) -> tuple[int | None, float]:
+    """The outputs of a model, where it says how many, and the label smoothing of its loss."""
+    from deltauq.likelihoods.loss_names import name_and_config, only_loss
+    from deltauq.network.adapters import adapt
+
+    adapter = adapt(model)
+    shape = getattr(adapter.model, "output_shape", None)
+    compilation = adapter.compilation
+    compiled = compilation.get_compile_config() if compilation.compiled else {}
+    _, settings = name_and_config(only_loss(compiled.get("loss")))
+    outputs = shape[-1] if isinstance(shape, tuple) else None
+    return outputs, float(settings.get("label_smoothing") or 0.0)
 
 
 def _refuse_tables(spec: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import scipy.special
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods.class_numbers import check_smoothing, yes_or_no
+from deltauq.likelihoods.class_numbers import check_smoothing, numbers_of_names, yes_or_no
 from deltauq.likelihoods.likelihood import Array, Likelihood, Outcome
 
 __all__ = ["Bernoulli", "Binary"]
@@ -99,11 +100,27 @@ class Binary(Bernoulli):
     """One sigmoid for two classes: class 1 has the probability sigmoid(z), class 0 the rest.
 
     The same model as a softmax over the logits (0, z), which is what predictions show. Labels are
-    class numbers 0 and 1 `[N]` or `[N, 1]`, or probabilities of class 1.
+    class numbers 0 and 1 `[N]` or `[N, 1]`, names where `classes` gives their order, or
+    probabilities of class 1.
+
+    Args:
+        label_smoothing: as of `Bernoulli`.
+        classes: names of class 0 and class 1, for labels that are names.
     """
 
     name = "binary"
     outcome: ClassVar[Outcome] = "classes"
+
+    def __init__(
+        self, *, label_smoothing: float = 0.0, classes: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(label_smoothing=label_smoothing)
+        self.classes = None if classes is None else tuple(classes)
+
+    def check_labels(self, y: Array, n_outputs: int) -> Array:
+        """Labels as numbers from 0 (the first class) to 1 (the second), `[N, 1]`."""
+        y = numbers_of_names(np.asarray(y), self.classes, n_classes=2)
+        return super().check_labels(y, n_outputs)
 
     def check_outputs(self, n_outputs: int) -> None:
         """Refuse a model with more than one output, and say which likelihood fits it.

@@ -134,7 +134,7 @@ def _to_yes_or_no(y: Array, n_labels: int) -> str:
     """What to do with labels that are text, or have another shape than the outputs."""
     if y.dtype.kind not in "fiub":
         if n_labels == 1:
-            return "for names of two classes number them with sklearn.preprocessing.LabelEncoder"
+            return "for names of two classes pass likelihood=Binary(classes=[...]), that of 0 first"
         return "for lists of names make columns with sklearn.preprocessing.MultiLabelBinarizer"
     if n_labels == 1:
         return "for one-hot rows of two classes pass the second column: y[:, 1]"

@@ -19,7 +19,7 @@ __all__ = ["likelihood_facts", "likelihood_of"]
 _ARGUMENTS: dict[type[Likelihood], tuple[str, ...]] = {
     Categorical: ("label_smoothing", "classes"),
     Bernoulli: ("label_smoothing",),
-    Binary: ("label_smoothing",),
+    Binary: ("label_smoothing", "classes"),
     Gaussian: ("noise", "pooled"),
     Poisson: (),
 }

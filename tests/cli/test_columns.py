@@ -122,6 +122,28 @@ def test_a_model_of_text_goes_through_every_command(kind, tmp_path):
     np.testing.assert_allclose(found, fit(model, table).predict(table).std[:, 0], rtol=1e-4)
 
 
+def test_names_of_two_classes_of_one_sigmoid(tmp_path):
+    """They stand for 0 and 1; the smoothing of the loss is read, and the artifact knows both."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1, "sigmoid")])
+    model.compile("sgd", keras.losses.BinaryCrossentropy(label_smoothing=0.2))
+    model.save(tmp_path / "m.keras")
+    table, truth = PEOPLE[["age"]].assign(height=RNG.normal(size=N)), ["neg", "pos"]
+    table.assign(risk=np.array(truth)[RISK]).to_csv(tmp_path / "t.csv", index=False)
+    data = (tmp_path / "t.csv", "--target", "risk")
+    ways = ("fit", *data, "--model", tmp_path / "m.keras", "--l2", 0.1, "-o", tmp_path / "m")
+    assert "for names of two classes pass --classes" in " ".join(run(*ways, codes=(1,)).split())
+    run(*ways, "--classes", "neg,pos")
+    run("predict", tmp_path / "m", *data, "-o", tmp_path / "p.csv")
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert set(found["label"]) <= set(truth)
+    assert found["true"].tolist() == np.array(truth)[RISK].tolist()
+    likelihood = DeltaMethod.load(tmp_path / "m").fitted_likelihood
+    assert (likelihood.classes, likelihood.label_smoothing) == (("neg", "pos"), 0.2)
+    expected = fit(model, table.to_numpy()).predict(table.to_numpy()).std[:, 1]
+    np.testing.assert_allclose(found["se_pos"], expected, rtol=1e-4)
+
+
 CELLS = {
     "the text NA": ("Oslo\nNA\nnan\n", ["Oslo", "NA", "nan"]),
     "postal codes": ("01234\n99999\n10000\n", ["01234", "99999", "10000"]),

@@ -19,6 +19,7 @@ from deltauq.likelihoods import (
     read_likelihood,
     resolve_likelihood,
 )
+from deltauq.likelihoods.serialization import likelihood_facts, likelihood_of
 
 RNG = np.random.default_rng(3)
 B, C = 6, 4
@@ -193,7 +194,7 @@ def test_names_need_their_order():
         (Categorical(), np.array([[0.5, 0.1, 0.1]]), 3, "no distributions.*multilabel"),
         (Bernoulli(), np.array([0, 1]), 3, r"yes or no.*\[N, 3\].*3 sigmoid outputs"),
         (Bernoulli(), np.array([[-1, 1]]), 2, "labels out of range.*from -1 to 1"),
-        (Binary(), np.array(["yes"]), 1, "yes or no.*LabelEncoder"),
+        (Binary(), np.array(["yes"]), 1, r"yes or no.*Binary\(classes="),
         (Binary(), np.array([1, 2]), 1, "out of range.*map labels"),
         (Gaussian(), np.zeros(3), 2, r"numbers that the model predicts.*\[N, 2\]"),
         (Gaussian(), np.array([np.nan]), 1, "y holds NaN"),
@@ -355,3 +356,15 @@ def test_names_and_functions_become_likelihoods():
     assert type(resolve_likelihood(focal, n_outputs=1).inner) is Binary
     with pytest.raises(InvalidInputError, match=r"likelihood 'cauchy' is not known.*binary"):
         resolve_likelihood("cauchy")
+
+
+def test_names_of_two_classes_are_zero_and_one():
+    """Numbers stay numbers beside them, and a name that is none is refused."""
+    likelihood = Binary(classes=["no", "yes"])
+    for y in (["yes", "no"], [1, 0]):
+        assert likelihood.check_labels(np.array(y), 1).ravel().tolist() == [1, 0]
+    assert likelihood_of(likelihood_facts(likelihood)).classes == ("no", "yes")
+    with pytest.raises(InvalidInputError, match=r"no classes.*'maybe'"):
+        likelihood.check_labels(np.array(["maybe"]), 1)
+    with pytest.raises(InvalidInputError, match="2 different names"):
+        Binary(classes=["yes"]).check_labels(np.array(["yes"]), 1)
