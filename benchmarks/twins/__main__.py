@@ -50,7 +50,9 @@ def rate_of_opg(twin: Twin) -> Twin:
 WAYS: dict[str, Callable[[Twin], Twin]] = {
     "'tune' to have one chosen": option(l2="tune"),
     "let l2='tune' choose one": option(l2="tune"),
+    "l2='tune' chooses one from the training data": option(l2="tune"),
     "or tune another curvature of the same model": rate_of_opg,
+    "or give an L2 rate for every variable": rate_of_opg,
 }
 
 #: What float32 may cost a standard error, relative to the largest of them.

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 from twin import Twin, draw, option, train, twin
 
-from deltauq.likelihoods import Bernoulli, CustomLoss
+from deltauq.likelihoods import Bernoulli, Binary, CustomLoss
 
 layers = keras.layers
 N = 96
@@ -278,7 +278,7 @@ def siamese() -> Twin:
             (tf.sigmoid(z) - (1 - tf.cast(tf.reshape(y, [-1, 1]), z.dtype))) ** 2, 1
         )
 
-    way = option(likelihood=CustomLoss(squares), curvature="opg")
+    way = option(likelihood=CustomLoss(squares, Binary()), curvature="opg")
     return Twin(train(build, pairs, same), pairs, same, ways={"CustomLoss(": way})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from twin import Twin, option, train, twin
 
-from deltauq.likelihoods import CustomLoss, Gaussian
+from deltauq.likelihoods import Binary, CustomLoss, Gaussian
 
 layers = keras.layers
 N = 120
@@ -167,7 +167,7 @@ def focal() -> Twin:
         log_p = -tf.nn.softplus(tf.where(tf.reshape(y, [-1, 1]) > 0.5, -z, z))
         return tf.reduce_sum(-((1 - tf.exp(log_p)) ** 2) * log_p, axis=1)
 
-    way = {"CustomLoss(": option(likelihood=loss, curvature="opg")}
+    way = {"CustomLoss(": option(likelihood=CustomLoss(loss, Binary()), curvature="opg")}
     return Twin(train(build, x, y), x, y, ways=way)
 
 

@@ -219,11 +219,6 @@ def hugging_face() -> Twin:
     ids, y = reviews()
     x = {"input_ids": ids, "attention_mask": (ids > 0).astype("int32")}
 
-    class Output(dict):
-        """As a ModelOutput is."""
-
-        logits = property(lambda self: self["logits"])
-
     class ForSequenceClassification(keras.Model):
         def __init__(self) -> None:
             super().__init__()
@@ -234,7 +229,7 @@ def hugging_face() -> Twin:
         def call(self, x: Any, training: Any = None) -> Any:
             z, mask = self.words(x["input_ids"]), x["attention_mask"]
             attended = self.attention(z, z, attention_mask=keras.ops.cast(mask[:, None], "bool"))
-            return Output(logits=self.head(self.norm(z + attended)[:, 0]))
+            return {"logits": self.head(self.norm(z + attended)[:, 0])}
 
     def build() -> Any:
         model = ForSequenceClassification()

@@ -272,7 +272,10 @@ def dense_covariance(
     check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
     if negative_curvature != "keep":
         _require_no_negative(
-            pairs, epsilon, "negative_curvature='keep', or an L2 rate for every variable"
+            pairs,
+            epsilon,
+            "give an L2 rate for every variable, or pass "
+            "negative_curvature='keep' where L2 outweighs them",
         )
     # A + L in a metric where L is 1 or 0: not a shift of A's eigenvalues, so once more an
     # eigenproblem.
@@ -394,6 +397,6 @@ def _require_no_negative(pairs: Eigenpairs, epsilon: float, other_remedy: str) -
         raise NotPositiveDefiniteError(
             "the data curvature has negative eigenvalues",
             expected="a smallest eigenvalue of 0 or more",
-            received=f"{smallest:.3g} times the L2 rate (the largest is {top:.3g} times)",
+            received=f"{smallest:.3g} (the largest is {top:.3g}), in the metric where L2 is 1",
             remedy=f"train further, use curvature='ggn' or 'opg', or {other_remedy}",
         )

@@ -453,7 +453,7 @@ def test_partly_penalised_models_heed_negative_curvature(get_case):
     rates = {"kernel": 2.0, "bias": 2.0, "*dense*/bias": 2.0}
     first_bias = case.model.layers[0].bias.path
     for mode in ("raise", "project"):
-        with pytest.raises(NotPositiveDefiniteError, match=r"negative eigenvalues.*'keep'"):
+        with pytest.raises(NotPositiveDefiniteError, match=r"negative eigenvalues.*metric.*'keep'"):
             fit(case, "hessian", l2={first_bias: 0.0} | rates, negative_curvature=mode)
     with pytest.raises(InvalidInputError, match="negative_curvature='drop'"):
         fit(case, "ggn", l2={first_bias: 0.0} | rates, negative_curvature="drop")
