@@ -97,19 +97,22 @@ def _refuse_no_categories(frame: DataFrame, text: Sequence[str]) -> None:
     if not numbers and not unlike:
         return
     unfit = numbers | unlike
-    remedies = []
-    if numbers:
-        remedies.append(
-            f"write the numbers of {', '.join(numbers)} without commas, signs and units, such as "
-            "1234.5, and leave the place empty where one is missing"
-        )
-    if unlike:
-        remedies.append(f"leave out names, dates and free text with --ignore {','.join(unlike)}")
     raise InvalidInputError(
         f"columns of text are no categories: {', '.join(unfit)}",
         expected="text of a few values, each in many rows",
         received="; ".join(f"{name!r} with {what}" for name, what in unfit.items()),
-        remedy="; ".join(remedies),
+        remedy=(
+            f"write the numbers of {', '.join(numbers)} without commas, signs and units, such as "
+            "1234.5, and leave the place empty where one is missing"
+            if numbers
+            else ""
+        )
+        + ("; " if numbers and unlike else "")
+        + (
+            f"leave out names, dates and free text with --ignore {','.join(unlike)}"
+            if unlike
+            else ""
+        ),
     )
 
 
