@@ -48,11 +48,9 @@ def rate_of_opg(twin: Twin) -> Twin:
 
 #: Ways out that many refusals name: the words that name them -> how they are taken.
 WAYS: dict[str, Callable[[Twin], Twin]] = {
-    "'tune' to have one chosen": option(l2="tune"),
-    "let l2='tune' choose one": option(l2="tune"),
-    "l2='tune' chooses one from the training data": option(l2="tune"),
+    "l2='tune'": option(l2="tune"),
     "or tune another curvature of the same model": rate_of_opg,
-    "or give an L2 rate for every variable": rate_of_opg,
+    "or give every variable an L2 rate, or": rate_of_opg,
 }
 
 #: What float32 may cost a standard error, relative to the largest of them.
@@ -159,7 +157,7 @@ def fitted(story: Story, twin: Twin) -> tuple[Twin, Any]:
         method = attempt(story, "fit", partial(fit, twin))
         if not isinstance(method, DeltaUQError):
             return twin, method
-        known = {**WAYS, **twin.ways}
+        known = {**WAYS, **twin.ways}  # the last that is named: its own before the others
         words = next((words for words in reversed(known) if words in str(method)), None)
         if words is None:
             story.tell("fit", "NO WAY OUT that was found in the text", failed=True)

@@ -100,9 +100,9 @@ def ford() -> Twin:
 @twin("Masked sequences, a label for every step (named entities)")
 def entities() -> Twin:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(80, 6, 3)).astype("float32")
+    x = rng.normal(size=(40, 6, 3)).astype("float32")
     y = np.argmax(x + rng.gumbel(size=x.shape), axis=2)
-    padding = np.arange(6) >= rng.integers(2, 7, 80)[:, None]
+    padding = np.arange(6) >= rng.integers(2, 7, 40)[:, None]
     x[padding], y[padding] = 0, 0
 
     def build() -> Any:

@@ -141,7 +141,7 @@ def transformer() -> Twin:
 @twin("A language model with tied embeddings, next words")
 def tied() -> Twin:
     x, _ = reviews()
-    x, y = x[:60, :-1], x[:60, 1:]
+    x, y = x[:20, :-1], x[:20, 1:]
 
     @keras.saving.register_keras_serializable("twins")
     class Tied(keras.Model):
@@ -167,7 +167,7 @@ def tied() -> Twin:
 @twin("Characters, a stateful GRU (TensorFlow tutorial)")
 def stateful() -> Twin:
     x, _ = reviews()
-    x, y = x[:, :-1], x[:, 1:]
+    x, y = x[:32, :-1], x[:32, 1:]
 
     def built(**options: Any) -> Any:
         inputs = keras.Input(**options)

@@ -271,12 +271,8 @@ def dense_covariance(
     """
     check_choice("negative_curvature", negative_curvature, get_args(NegativeCurvature))
     if negative_curvature != "keep":
-        _require_no_negative(
-            pairs,
-            epsilon,
-            "give an L2 rate for every variable, or pass "
-            "negative_curvature='keep' where L2 outweighs them",
-        )
+        outweighed = "negative_curvature='keep' where L2 outweighs them"
+        _require_no_negative(pairs, epsilon, f"give every variable an L2 rate, or {outweighed}")
     # A + L in a metric where L is 1 or 0: not a shift of A's eigenvalues, so once more an
     # eigenproblem.
     precision = (pairs.vectors * pairs.values) @ pairs.vectors.T
