@@ -50,7 +50,7 @@ def prediction_memory(n_outputs: int, positions: int = 1) -> ResultMemory:
     return ResultMemory(
         f"predictions with covariances [N, {n_outputs}, {n_outputs}]",
         "pass a larger memory_limit; predict_mean(x, groups) has means over any number of inputs, "
-        "and predict(x, classes='top5') the most probable of many classes",
+        "and predict(x, 'top5') the most probable of many classes",
         each=2 * 8 * positions * numbers,
     )
 

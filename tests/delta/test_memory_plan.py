@@ -64,7 +64,7 @@ def test_a_plan_fits_or_is_refused(network, operator):
     tight = plan(network, operator, 20, roomy.vectors + (roomy.buffer + roomy.batch) // 3)
     assert tight.total <= roomy.vectors + (roomy.buffer + roomy.batch) // 3
     assert tight.batch_size <= roomy.batch_size
-    with pytest.raises(MemoryLimitError, match=r"do not fit.*GiB.*238,510.*smaller rank.*layers"):
+    with pytest.raises(MemoryLimitError, match=r"do not fit.*GiB.*238,510.*number as rank.*layers"):
         plan(network, operator, 200, 2**20)
 
 

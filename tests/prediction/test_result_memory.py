@@ -120,7 +120,7 @@ def test_a_joint_prediction_is_refused_before_anything_is_computed(dm, free, mon
 def test_predictions_that_do_not_fit_are_refused_with_how_many_do(classes, free):
     x = RNG.normal(size=(20_000, D))
     free(2**23)
-    with stumble(SITE, "predict(x, classes='top5') the most probable of many classes") as caught:
+    with stumble(SITE, "predict(x, 'top5') the most probable of many classes") as caught:
         classes.predict(x)
     match = r"covariances \[N, 6, 6\] do not fit.*0.01 GiB.*0.04 GiB for 20,000 inputs"
     assert re.search(match, str(caught.error))
