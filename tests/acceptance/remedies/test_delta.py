@@ -14,7 +14,7 @@ from ways import stumble
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN
 from deltauq.delta.files import artifact
-from deltauq.delta.memory_plan import plan_memory
+from deltauq.delta.memory_plan import AskedPairs, plan_memory
 from deltauq.likelihoods import Categorical, Gaussian
 
 pytestmark = [
@@ -244,8 +244,12 @@ def test_a_held_out_likelihood_without_a_maximum():
     best = found.tune_l2(X[held_out < 1e9], held_out[held_out < 1e9])
     assert np.all(np.isfinite(best.values))
     sure = fitted().predict(X).mean.argmax(axis=1)
-    with stumble(site, "give l2=... yourself"):
+    with stumble(site, "or let the training data choose: tune_l2()"):
         fit().tune_l2(X, sure)
+    assert fit().tune_l2().rate > 0
+    wrong = fitted().predict(X).mean.argmin(axis=1)
+    with stumble(site, "give l2=... yourself"):
+        fit().tune_l2(X, wrong)
     same(fit(l2=0.1), fitted())
 
 
@@ -295,8 +299,9 @@ def test_eigenpairs_that_do_not_fit():
     options = {"free": 2**28, "batch_size": 4}
 
     def plan(rank, of=whole, **changes):
-        arguments = (of, tf.TensorSpec([None, 4], tf.float64), (GGN,), Categorical(), 3, rank)
-        return plan_memory(*arguments, **(options | changes))
+        asked = AskedPairs((GGN,), Categorical(), 3, rank, in_files=changes.pop("in_files", False))
+        spec = tf.TensorSpec([None, 4], tf.float64)
+        return plan_memory(of, spec, asked, **(options | changes))
 
     with stumble(site, "pass a smaller number as rank"):
         plan("full", free=2**40 // 2**8)
@@ -304,7 +309,7 @@ def test_eigenpairs_that_do_not_fit():
         plan(3000)
     for found in (
         plan(100),
-        plan(3000, vectors_in_files=True),
+        plan(3000, in_files=True),
         plan(1500, last),
         plan(3000, free=2**32),
     ):

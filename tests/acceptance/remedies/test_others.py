@@ -18,6 +18,7 @@ from ways import argument, called, calls, modules, stumble
 from deltauq.errors import optional
 from deltauq.likelihoods import Gaussian
 from deltauq.linalg import Storage
+from deltauq.report import Study
 from deltauq.report.page import story_of
 from deltauq.runtime import threads
 from deltauq.runtime.memory import free_memory
@@ -63,6 +64,14 @@ def test_limits_that_are_not_understood():
     for limit in ("64GiB", None):
         assert free_memory(limit) > 2**20
         fit(memory_limit=limit)
+
+
+def test_a_page_that_is_to_be_a_file(tmp_path):
+    study, path = Study.of(fitted(), X[:5]), tmp_path / "report.html"
+    with stumble("report/study.py:Study.to_html", "pathlib.Path(path).write_text("):
+        study.to_html(str(path))
+    path.write_text(study.to_html({}), encoding="utf-8")
+    assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
 
 
 def test_a_report_of_some_classes():
