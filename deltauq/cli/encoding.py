@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deltauq.cli.tables import check_columns, refuse_missing
 from deltauq.errors import InvalidInputError, optional
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
-__all__ = ["encoded", "encoded_like"]
+__all__ = ["encoded", "encoded_like", "numbers_as_text"]
 
 #: Text of at most so many different values is taken for categories, whatever they are.
 _CATEGORIES = 20
@@ -88,7 +88,7 @@ def _refuse_no_categories(frame: DataFrame, text: Sequence[str]) -> None:
     Numbers in a text are such: each is a value of its own, and no new one is known.
     """
     many = {name: frame[name].astype(str) for name in text if frame[name].nunique() > _CATEGORIES}
-    numbers = {name: what for name, column in many.items() if (what := _as_numbers(column))}
+    numbers = {name: what for name, column in many.items() if (what := numbers_as_text(column))}
     unlike = {
         name: f"{found} different values in {len(column)} rows, such as {column.iloc[0]!r}"
         for name, column in many.items()
@@ -116,9 +116,16 @@ def _refuse_no_categories(frame: DataFrame, text: Sequence[str]) -> None:
     )
 
 
-def _as_numbers(column: Series[str]) -> str | None:
-    """What a column of text holds where that is mostly numbers, each another one; or None."""
-    values = column.unique()
+def numbers_as_text(text: Iterable[str]) -> str | None:
+    """What some text holds where it is mostly numbers, many and different ones, in words.
+
+    Args:
+        text: values of a column.
+
+    Returns:
+        None where they are no numbers, or so few that they may be categories.
+    """
+    values = list(dict.fromkeys(text))
     numbers = [value for value in values if _NUMBER.fullmatch(value)]
     if len(numbers) <= max(_CATEGORIES, len(values) // 2):
         return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.cli.encoding import numbers_as_text
 from deltauq.cli.opening import as_names
 from deltauq.errors import InvalidInputError
 
@@ -170,11 +171,13 @@ def _class_names(y: Array, likelihood: str) -> Array:
         )
     whole = y.dtype.kind != "f" or bool(np.all(y == np.round(y)))
     numbers = y.dtype.kind in "fiu" and likelihood != "categorical"
-    if not whole or (numbers and len(np.unique(y)) > _MANY):
+    text = y.dtype.kind not in "fiub" and likelihood != "categorical"
+    written = numbers_as_text(y.astype(str).tolist()) if text else None
+    if not whole or written or (numbers and len(np.unique(y)) > _MANY):
         raise InvalidInputError(
             "the labels look like numbers, not like classes",
             expected=f"names, or at most {_MANY} different whole numbers",
-            received=f"{len(np.unique(y))} different values, such as {str(y[0])!r}",
+            received=written or f"{len(np.unique(y))} different values, such as {str(y[0])!r}",
             remedy="pass --likelihood gaussian for a regression, with labels such as 1234.5"
             + ("; --likelihood categorical says that they are classes" if whole else ""),
         )

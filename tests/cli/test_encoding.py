@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from ways import stumble
 
 from deltauq.cli.encoding import encoded, encoded_like
 from deltauq.cli.tables import read_examples
@@ -98,23 +99,50 @@ def test_a_comma_behind_every_row_is_no_column(tmp_path):
     assert (found.x.to_numpy().tolist(), found.y.tolist()) == ([["01", "a"], ["3", "b"]], [2, 4])
 
 
-def test_the_named_way_out_of_semicolons(tmp_path):
+def read(path, target="price"):
+    return read_examples(path, target=target, needs_target=True)
+
+
+def test_semicolons_are_written_anew(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("Alter;Miete\n7,70;276,20\n")
+    with stumble("cli/tables.py:_check_separator", "sep="):
+        read(path, "Miete")
     pd.read_csv(path, sep=";", decimal=",").to_csv(path, index=False)
-    found = read_examples(path, target="Miete", needs_target=True)
+    found = read(path, "Miete")
     assert (found.x["Alter"].item(), found.y.item()) == (7.7, 276.2)
 
 
-def test_a_file_in_another_encoding_is_refused(tmp_path):
-    (tmp_path / "d.csv").write_bytes("Fläche,Miete\n1,2\n".encode("cp1252"))
-    with pytest.raises(InvalidInputError, match=r"cannot be read.*save it in UTF-8"):
-        read_examples(tmp_path / "d.csv", target="Miete", needs_target=True)
+def test_commas_in_values_are_put_in_quotes(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("who,price\nSmith, Jr.,5\nBell,6\n")
+    with stumble("cli/tables.py:_read_csv", "put a value that has a comma in quotes"):
+        read(path)
+    path.write_text('who,price\n"Smith, Jr.",5\nBell,6\n')
+    assert read(path).x["who"].tolist() == ["Smith, Jr.", "Bell"]
+
+
+def test_a_file_is_saved_in_utf_8(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_bytes("Fläche,price\n1,2\n".encode("cp1252"))
+    with stumble("cli/tables.py:_read_csv", "save it in UTF-8"):
+        read(path)
+    path.write_text(path.read_text("cp1252"), "utf-8")
+    assert list(read(path).x) == ["Fläche"]
+
+
+def test_numbers_are_written_as_such_and_names_are_left_out():
+    table = column(f"{n:,}" for n in NUMBERS).assign(day=DAYS)
+    with stumble("cli/encoding.py:_refuse_no_categories", "leave out names"):
+        encoded(table)
+    numbers = table.assign(text=table["text"].str.replace(",", "").astype(float))
+    wide, text = encoded(numbers.drop(columns="day"))
+    assert (list(wide), text) == (["size", "text"], [])
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     (tmp_path / "d.csv").write_text("age,price\n1,2\n", encoding="utf-8-sig")
-    assert list(read_examples(tmp_path / "d.csv", target="price", needs_target=True).x) == ["age"]
+    assert list(read(tmp_path / "d.csv").x) == ["age"]
 
 
 #: Labels -> the likelihood that is asked for, and what is said of them.
@@ -132,3 +160,14 @@ def test_labels_that_no_network_can_be_trained_on(kind):
     x = np.arange(len(labels), dtype="float64")[:, None]
     with pytest.raises(InvalidInputError, match=said):
         train(x, np.array(labels), None, likelihood=likelihood, settings={"hidden_units": (2,)})
+
+
+def test_labels_are_written_as_numbers_and_a_rate_stands_for_cross_validation():
+    x, settings = np.arange(6.0)[:, None], {"hidden_units": (1,), "random_state": 0}
+    money, prices = np.array([f"${n:,}" for n in NUMBERS[:6]]), NUMBERS[:6].astype(float)
+    with stumble("cli/training.py:_numbers", "write them so"):
+        train(x, money, None, likelihood="gaussian", settings=settings | {"l2": 0.1})
+    with stumble("cli/training.py:_best_l2", "give the rate"):
+        train(x[:2], prices[:2], None, likelihood="gaussian", settings=settings)
+    found = train(x, prices, None, likelihood="gaussian", settings=settings | {"l2": 0.1})
+    assert (found.classes, found.l2) == (None, 0.1)

@@ -92,52 +92,11 @@ def test_values_that_are_missing_or_new():
     pd.testing.assert_frame_equal(encoded_like(new, list(again))[0], again)
 
 
-def written(path, text, encoding="utf-8"):
-    path.write_bytes(text.encode(encoding))
-    return lambda: read_examples(path, target="price", needs_target=True)
-
-
-def test_tables_as_other_programs_write_them(tmp_path):
-    path = tmp_path / "d.csv"
-    read = written(path, "size;price\n7,70;276,20\n")
-    with stumble("cli/tables.py:_check_separator", "write it anew: pandas.read_csv(path, sep="):
-        read()
-    pd.read_csv(path, sep=";", decimal=",").to_csv(path, index=False)
-    assert (read().x["size"].item(), read().y.item()) == (7.7, 276.2)
-    with stumble("cli/tables.py:_read_csv", "put a value that has a comma in quotes"):
-        written(path, "kind,price\na,2\nb, c,6\n")()
-    assert list(written(path, 'kind,price\na,2\n"b, c",6\n')().x["kind"]) == ["a", "b, c"]
-    with stumble("cli/tables.py:_read_csv", "save it in UTF-8"):
-        written(path, "Fl\u00e4che,price\n1,2\n", "cp1252")()
-    assert list(written(path, "Fl\u00e4che,price\n1,2\n")().x) == ["Fl\u00e4che"]
-
-
-def test_text_that_is_no_category():
-    numbers, names = np.arange(60) + 1000, [f"Ann {n}" for n in range(60)]
-    table = pd.DataFrame({"size": [f"{n:,} kg" for n in numbers], "name": names})
-    with stumble("cli/encoding.py:_refuse_no_categories", "write the numbers of ") as caught:
-        encoded(table)
-    assert caught.error.remedy.endswith("--ignore name")
-    known, text = encoded(table.assign(size=numbers).drop(columns="name"))
-    assert (known["size"].tolist(), text) == (numbers.tolist(), [])
-
-
 SMALL = {"hidden_units": (2,), "l2": 0.1, "random_state": 0}
 
 
 def trained(x, y, likelihood="auto"):
     return train(x, y, None, likelihood=likelihood, settings=SMALL)
-
-
-def test_labels_that_are_few_or_text():
-    few, text = {"hidden_units": (2,), "random_state": 0}, np.array([f"${v:.0f}" for v in X[:, 0]])
-    with stumble("cli/training.py:_best_l2", "give the rate, such as l2=0.1"):
-        train(X[:2], np.array(["a", "b"]), None, likelihood="auto", settings=few)
-    found = train(X[:2], np.array(["a", "b"]), None, likelihood="auto", settings=few | {"l2": 0.1})
-    assert found.classes == ("a", "b")
-    with stumble("cli/training.py:_numbers", "write them so"):
-        trained(X, text, "gaussian")
-    assert trained(X, X[:, 0], "gaussian").score > 0
 
 
 def test_what_no_network_is_trained_for_here(tmp_path):
