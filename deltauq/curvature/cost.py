@@ -16,12 +16,12 @@ from deltauq.likelihoods import Likelihood
 from deltauq.network.graph import Compiled
 from deltauq.network.network import Network, Parameter
 
-__all__ = ["Cost", "DataCost", "Stationarity", "least_loss", "per_parameter"]
+__all__ = ["MINIMUM", "Cost", "DataCost", "Stationarity", "least_loss", "per_parameter"]
 
 Array = npt.NDArray[Any]
 
 #: Gradient norm relative to its larger part up to which weights count as a minimum.
-_MINIMUM = 0.02
+MINIMUM = 0.02
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Stationarity:
     @property
     def is_minimum(self) -> bool:
         """Whether the gradient has all but vanished, by `ratio`."""
-        return self.ratio <= _MINIMUM
+        return self.ratio <= MINIMUM
 
     @property
     def _least(self) -> float | None:

@@ -208,7 +208,7 @@ def weights_seen(data: Batches) -> Iterator[Finding]:
 
 def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Iterator[Finding]:
     """Look for classes or labels without an example."""
-    if not likelihood.has_classes:
+    if not likelihood.has_discrete_labels:
         return
     n_outputs = len(likelihood.shown_logits(n_outputs // likelihood.positions))
     counts = np.zeros(n_outputs)

@@ -17,8 +17,8 @@ __all__ = [
     "check_class_numbers",
     "check_smoothing",
     "class_numbers",
+    "finite_numbers",
     "numbers_of_names",
-    "numbers_of_outputs",
     "yes_or_no",
 ]
 
@@ -141,7 +141,7 @@ def _to_yes_or_no(y: Array, n_labels: int) -> str:
     return f"for class numbers make a column of each class: np.eye({n_labels})[y]"
 
 
-def numbers_of_outputs(y: Array, n_outputs: int) -> Array:
+def finite_numbers(y: Array, n_outputs: int) -> Array:
     """Check that labels are finite numbers, one for every output, and give them as `[N, C]`.
 
     Args:

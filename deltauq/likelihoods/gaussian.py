@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods.class_numbers import numbers_of_outputs
+from deltauq.likelihoods.class_numbers import finite_numbers
 from deltauq.likelihoods.likelihood import Array, Likelihood
 
 __all__ = ["Gaussian"]
@@ -69,7 +69,7 @@ class Gaussian(Likelihood):
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
         """Labels as finite numbers, float64 `[N, C]`."""
-        return numbers_of_outputs(np.asarray(y), n_outputs)
+        return finite_numbers(np.asarray(y), n_outputs)
 
     def loss(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """Negative log density in nats, `[B]`.

@@ -16,7 +16,8 @@ __all__ = ["Array", "Likelihood", "Outcome"]
 
 Array = npt.NDArray[Any]
 
-#: What is predicted: one of several classes, several yes-or-no labels, numbers, or counts.
+#: What is predicted: one of several classes, several yes-or-no labels, numbers, counts. (The y of
+#: an example is called its label, whatever it is.)
 Outcome = Literal["classes", "labels", "quantities", "counts"]
 
 
@@ -47,7 +48,7 @@ class Likelihood(abc.ABC):
     observed_axes: int = 1
 
     @property
-    def has_classes(self) -> bool:
+    def has_discrete_labels(self) -> bool:
         """Whether labels say which classes or labels are there; numbers and counts do not."""
         return self.outcome in ("classes", "labels")
 
@@ -86,6 +87,9 @@ class Likelihood(abc.ABC):
     @abc.abstractmethod
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         """A factor F `[B, C, R]` of the loss's second derivative, F F^T = d^2 loss / d z^2.
+
+        Its columns are the cotangents of an example's rows in the GGN, where `score_factor` has
+        those of OPG as rows.
 
         R is static: see `n_rows`.
         """

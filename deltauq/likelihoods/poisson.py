@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods.class_numbers import are_whole, numbers_of_outputs
+from deltauq.likelihoods.class_numbers import are_whole, finite_numbers
 from deltauq.likelihoods.likelihood import Array, Likelihood, Outcome
 from deltauq.likelihoods.links import Link
 from deltauq.likelihoods.lognormal_rates import log_probability
@@ -48,7 +48,7 @@ class Poisson(Likelihood):
         Raises:
             InvalidInputError: another shape, text, NaN, negative numbers or fractions.
         """
-        counts = numbers_of_outputs(np.asarray(y), n_outputs)
+        counts = finite_numbers(np.asarray(y), n_outputs)
         if np.any(counts < 0):
             raise InvalidInputError(
                 "y holds negative numbers, which are no counts",

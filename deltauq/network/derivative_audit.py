@@ -22,7 +22,7 @@ from tensorflow.python.framework import convert_to_constants, ops
 from deltauq.errors import UnsupportedModelError
 from deltauq.network.graph import read_trace, traced
 from deltauq.network.network import Network
-from deltauq.network.probe_rows import gradient_along_outputs
+from deltauq.network.probe_rows import gradient_along_outputs, rounding
 from deltauq.network.replaced_gradients import GRADIENT_PREFIX
 
 __all__ = ["named", "obstacles_to_second_derivatives", "refuse_false_gradients"]
@@ -247,12 +247,12 @@ def _moved_by_lifting(network: Network, x: Any, derivative: Callable[..., Any]) 
         lifted = values(_without_stops(network))
     if not (_finite(given) and _finite(lifted)):
         return every
-    eps = np.finfo(network.dtype).eps
-    whole = max(np.max(np.abs(value)) for value in lifted)
+    sizes = [np.max(np.abs(value)) for value in lifted]
+    near = rounding(np.array(sizes), np.max(sizes), network.dtype)
     return [
         parameter.path
-        for parameter, was, true in zip(network.parameters, given, lifted, strict=True)
-        if not np.max(np.abs(was - true)) <= np.sqrt(eps) * np.max(np.abs(true)) + 100 * eps * whole
+        for parameter, was, true, limit in zip(network.parameters, given, lifted, near, strict=True)
+        if not np.max(np.abs(was - true)) <= limit
     ]
 
 

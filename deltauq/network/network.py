@@ -165,7 +165,10 @@ class Network:
         return logits if logits.shape.rank == 2 else _one_row(logits)
 
     def without_link(self) -> Network:
-        """A network whose logits are the model's own output, with a sigmoid at its end included."""
+        """A network whose logits are the model's own output, whatever stands at its end.
+
+        For likelihoods of outputs as they are, such as a regression's that end in a sigmoid.
+        """
         if not self._parts.links:
             return self
         return Network._of(replace(self._parts, links=frozenset()))

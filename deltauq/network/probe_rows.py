@@ -25,6 +25,7 @@ __all__ = [
     "gradient_along_outputs",
     "probe_rows",
     "proving_cotangent",
+    "rounding",
     "row_gradient",
 ]
 
@@ -96,6 +97,21 @@ def probe_rows(network: Network, x: Any) -> Any:
     chosen = [rows[k] for k in _telling(proven)]
     chosen = [chosen[k % len(chosen)] for k in range(max(_ROWS, len(chosen)))]
     return _tensors(tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *chosen))
+
+
+def rounding(own: Array, whole: Array, dtype: str) -> Array:
+    """How far two computations of one derivative may lie apart by rounding, with a wide margin.
+
+    Half the digits of its own size, since sums cancel in it, and some units of the last place of
+    the largest derivative beside it, which went through the same sums.
+
+    Args:
+        own: sizes of the derivative.
+        whole: of the largest one beside it.
+        dtype: of the network.
+    """
+    eps = np.finfo(dtype).eps
+    return np.asarray(np.sqrt(eps) * own + 100 * eps * whole)
 
 
 def proving_cotangent(logits: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.curvature.cost import Stationarity
+from deltauq.curvature.cost import MINIMUM, Stationarity
+from deltauq.curvature.minimization import Verdict
 from deltauq.data.weights import Weighting
 from deltauq.delta.caveats import Caveat
 from deltauq.errors import InvalidInputError
@@ -70,8 +71,8 @@ class ReportContents:
     n_train: float | None = None
     weighting: Weighting = "none"
     stationarity: Stationarity | None = None
-    verdict: str | None = None
-    tolerance: float = 0.02
+    verdict: Verdict | None = None
+    tolerance: float = MINIMUM
     l2: float | None = None
     spectrum_l2: float | None = None
     tail: str | None = None

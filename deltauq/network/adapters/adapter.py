@@ -21,10 +21,10 @@ __all__ = [
     "decay_of",
     "dtypes_of_layers",
     "emptied",
-    "meaning_the_mean",
     "mode_arguments",
     "own_loss",
     "tables_of",
+    "with_explicit_reduction",
 ]
 
 #: Tensors by the `id` of the variable that each stands for.
@@ -111,7 +111,7 @@ def own_loss(loss: Any, losses: Any) -> dict[str, Any] | None:
     return {"class_name": "function", "config": f"{kind.__module__}.{kind.__qualname__}"}
 
 
-def meaning_the_mean(loss: Any) -> Any:
+def with_explicit_reduction(loss: Any) -> Any:
     """Write a loss as Keras 3 writes it, of which Keras 2 says "auto" where it means the mean."""
     config = loss.get("config") if isinstance(loss, dict) else None
     if isinstance(config, dict) and config.get("reduction") == "auto":

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from deltauq.errors import InvalidInputError, optional, what_it_says
-from deltauq.network.adapters.adapter import WeightDecay, meaning_the_mean
+from deltauq.network.adapters.adapter import WeightDecay, with_explicit_reduction
 from deltauq.network.adapters.file_contents import FileContent, as_compile_config, read_content
 
 __all__ = ["Compilation", "ModelFile", "open_model", "tf_keras"]
@@ -47,7 +47,7 @@ class Compilation:
     def get_compile_config(self) -> dict[str, Any]:
         """The configuration as Keras wrote it to the file; a loss of the user's own is a name."""
         loss = self._config.get("loss") or "that its file holds"
-        return self._config | {"loss": meaning_the_mean(loss)}
+        return self._config | {"loss": with_explicit_reduction(loss)}
 
     @property
     def weight_decay(self) -> WeightDecay | None:

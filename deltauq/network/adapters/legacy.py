@@ -10,8 +10,8 @@ from deltauq.network.adapters.adapter import (
     Values,
     decay_of,
     dtypes_of_layers,
-    meaning_the_mean,
     own_loss,
+    with_explicit_reduction,
 )
 from deltauq.network.adapters.files import ModelFile
 from deltauq.network.adapters.modules import TensorFlowAdapter, TensorFlowVariable
@@ -123,7 +123,7 @@ def _written(loss: Any) -> Any:
     """A loss as Keras 3 writes it."""
     if hasattr(loss, "get_config"):
         config = dict(loss.get_config())
-        return meaning_the_mean({"class_name": type(loss).__name__, "config": config})
+        return with_explicit_reduction({"class_name": type(loss).__name__, "config": config})
     if callable(loss):
         return {"class_name": "function", "config": loss.__name__}
     return loss

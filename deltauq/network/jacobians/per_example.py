@@ -23,7 +23,7 @@ from deltauq.network.jacobians.factors import Factor, Rows, Scaled, Total, evalu
 from deltauq.network.jacobians.rules import RULES
 from deltauq.network.jacobians.taps import Tap, find_taps
 from deltauq.network.network import Network
-from deltauq.network.probe_rows import PROOFS, proving_cotangent, row_gradient
+from deltauq.network.probe_rows import PROOFS, proving_cotangent, rounding, row_gradient
 
 __all__ = ["Cotangents", "PerExample", "rows_by_example"]
 
@@ -222,13 +222,13 @@ def _single_rows(network: Network, probe: Any) -> npt.NDArray[Any]:
 
 def _unlike(network: Network, rows: npt.NDArray[Any], truths: npt.NDArray[Any]) -> set[int]:
     """Variables whose rows `[B, P]` are not the true ones, or are not proven by enough of them."""
-    eps, whole = np.finfo(network.dtype).eps, np.max(np.abs(truths), axis=1)
+    whole = np.max(np.abs(truths), axis=1)
     wrong: set[int] = set()
     for i, parameter in enumerate(network.parameters):
         part = slice(parameter.start, parameter.stop)
         gap = np.max(np.abs(rows[:, part] - truths[:, part]), axis=1)
         own = np.max(np.abs(truths[:, part]), axis=1)
-        agree = gap <= np.sqrt(eps) * own + 100 * eps * whole
+        agree = gap <= rounding(own, whole, network.dtype)
         # Zero against zero proves nothing, and one row cannot be taken for another.
         if not (np.all(agree) and np.count_nonzero(own > 0) >= min(PROOFS, len(own))):
             wrong.add(i)

@@ -130,7 +130,7 @@ def test_labels_that_are_no_yes_or_no():
 
 def test_numbers_that_are_not_finite():
     holes = np.where(Y == 1, np.nan, Y)
-    with stumble("likelihoods/class_numbers.py:numbers_of_outputs", "impute or drop those rows"):
+    with stumble("likelihoods/class_numbers.py:finite_numbers", "impute or drop those rows"):
         Gaussian().check_labels(holes, 1)
     assert len(Gaussian().check_labels(holes[np.isfinite(holes)], 1)) == 8
 
