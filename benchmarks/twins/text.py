@@ -10,7 +10,7 @@ import numpy as np
 from twin import Twin, train, twin
 
 layers = keras.layers
-N, WORDS, LENGTH = 96, 24, 8
+N, WORDS, LENGTH, FEW = 96, 24, 8, 6
 
 
 def reviews() -> tuple[np.ndarray, np.ndarray]:
@@ -141,13 +141,14 @@ def transformer() -> Twin:
 @twin("A language model with tied embeddings, next words")
 def tied() -> Twin:
     x, _ = reviews()
-    x, y = x[:20, :-1], x[:20, 1:]
+    x = np.minimum(x, FEW - 1)  # every word at every position is an output
+    x, y = x[:24, :5], x[:24, 1:6]
 
     @keras.saving.register_keras_serializable("twins")
     class Tied(keras.Model):
         def __init__(self) -> None:
             super().__init__()
-            self.words = layers.Embedding(WORDS, 6, mask_zero=True)
+            self.words = layers.Embedding(FEW, 6, mask_zero=True)
             self.memory = layers.GRU(6, return_sequences=True)
 
         def call(self, x: Any) -> Any:
@@ -167,22 +168,23 @@ def tied() -> Twin:
 @twin("Characters, a stateful GRU (TensorFlow tutorial)")
 def stateful() -> Twin:
     x, _ = reviews()
-    x, y = x[:32, :-1], x[:32, 1:]
+    x = np.minimum(x, FEW - 1)
+    x, y = x[:32, :5], x[:32, 1:6]
 
     def built(**options: Any) -> Any:
         inputs = keras.Input(**options)
-        z = layers.Embedding(WORDS, 6)(inputs)
+        z = layers.Embedding(FEW, 6)(inputs)
         z = layers.GRU(6, return_sequences=True, stateful="batch_shape" in options)(z)
-        model = keras.Model(inputs, layers.Dense(WORDS)(z))
+        model = keras.Model(inputs, layers.Dense(FEW)(z))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss)
         return model
 
-    model = built(batch_shape=(16, LENGTH - 1))
+    model = built(batch_shape=(16, 5))
     model.fit(x, y, batch_size=16, epochs=10, shuffle=False, verbose=0)
 
     def rebuilt(twin: Twin) -> Twin:
-        new = built(shape=(LENGTH - 1,))
+        new = built(shape=(5,))
         new.set_weights(twin.model.get_weights())
         return replace(twin, model=new)
 
