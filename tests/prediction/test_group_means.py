@@ -381,7 +381,7 @@ def test_groups_may_be_numbers_text_or_columns(narrow):
         ({"groups": np.zeros(3)}, r"groups has the wrong length.*37 rows.*3 rows"),
         ({"weights": np.ones(3)}, r"weights has the wrong length.*37 rows.*3 rows"),
         ({"groups": np.full(37, np.nan)}, r"groups holds NaN"),
-        ({"groups": [None] * 37}, r"groups are neither numbers nor text.*str\(group\)"),
+        ({"groups": [None] * 37}, r"groups are neither numbers nor text.*astype\(str\)"),
         ({"groups": np.zeros((37, 2))}, r"groups have another shape.*\[N\].*\[37, 2\]"),
         ({"weights": np.ones((37, 2))}, r"weights have another shape.*\[37, 2\]"),
         ({"weights": 1.0}, r"weights have another shape.*\[\]"),
