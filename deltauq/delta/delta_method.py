@@ -50,7 +50,7 @@ class DeltaMethod(Answers):
         l2: "auto" (from the Keras regularizers), one rate, or `{glob: rate}`; the cost contains
             (lambda / 2) * sum w^2 beside Keras' loss, a mean over labels or outputs where there are
             several. "tune" chooses a rate by marginal likelihood, after training:
-            for models without L2; `fit` says with a warning what that means.
+            for models without L2; `caveats` says what that means.
         likelihood: "auto" (read from the compiled loss, label smoothing included, and checked
             against the model's last operation); "categorical" (one of several classes),
             "binary" (one sigmoid), "multilabel" (several), "gaussian" (a regression, its noise

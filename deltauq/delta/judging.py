@@ -37,7 +37,7 @@ def _far(fitted: Fitted) -> Caveat | None:
     way_out = (
         f"The L2 rate, {rate}, was chosen after training: train further with it, as diagnose does "
         f"with l2={rate} and polish=True."
-        if fitted.settings.tunes_l2
+        if any(each.subject == "l2" for each in fitted.caveats)
         else f"Check that the L2 rate, {rate}, is what the model was trained with; or train "
         "further, as diagnose does with polish=True."
     )

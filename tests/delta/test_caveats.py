@@ -90,10 +90,14 @@ def test_another_rate_has_caveats_of_its_own(tuned, model, data):
     fitted = DeltaMethod(model, "ggn", rank=60, l2=1e3, progress=False)
     with pytest.warns(ConvergenceWarning, match="far from a minimum"):
         fitted.fit(*data)
-    assert "l2" not in [each.subject for each in fitted.caveats]
+    before, nothing = fitted.caveats
+    assert (before.subject, nothing.subject) == ("minimum", "data")
     fitted.tune_l2()
-    assert [each.subject for each in fitted.caveats][-1] == "l2"
-    assert fitted.caveats[0].text != far.caveats[0].text or len(fitted.caveats) == 1
+    after, l2 = fitted.caveats
+    assert (after.subject, l2.subject) == ("minimum", "l2")
+    assert "is what the model was trained with" in before.text
+    assert after.in_short == far.caveats[0].in_short != before.in_short
+    assert "was chosen after training: train further" in after.text
 
 
 def test_the_way_out_leads_to_a_minimum(tuned, model, data):
