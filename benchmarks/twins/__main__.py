@@ -49,7 +49,7 @@ def rate_of_opg(twin: Twin) -> Twin:
 #: Ways out that many refusals name: the words that name them -> how they are taken.
 WAYS: dict[str, Callable[[Twin], Twin]] = {
     "l2='tune'": option(l2="tune"),
-    "or tune another curvature of the same model": rate_of_opg,
+    "pass as l2=... the one that tune_l2() of the other finds": rate_of_opg,
     "or give every variable an L2 rate, or": rate_of_opg,
 }
 
