@@ -148,7 +148,7 @@ def open_artifact(path: Path) -> tuple[DeltaMethod, Opened]:
     l2 = method.l2_rates if method.l2 == "tune" else method.l2
     names = ("likelihood", "layers", "weights")
     options = {"l2": l2} | {name: getattr(method, name) for name in names}
-    classes = getattr(method.fitted_likelihood.at_one_position, "classes", None)
+    classes = method.fitted_likelihood.classes
     spec = method.input_spec
     return method, Opened(method.model, options, method.columns, classes, spec)
 

@@ -215,7 +215,7 @@ def classes_seen(data: Batches, likelihood: Likelihood, n_outputs: int) -> Itera
     for batch in data:
         count = batch.count.numpy().ravel()
         counts += count @ indicators(batch.y.numpy().reshape(len(count), -1), n_outputs)
-    names = likelihood.at_one_position.classes or range(n_outputs)
+    names = likelihood.classes or range(n_outputs)
     unseen = [str(name) for name, count in zip(names, counts, strict=True) if count == 0]
     if unseen:
         yield Finding(
