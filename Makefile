@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-quick test-all lint docs bench clean
+.PHONY: help demo test test-quick test-wide test-all lint docs bench clean
 
 help:
 	@echo "make demo        train on digits, compare curvatures, write deltauq-demo/report.html"
-	@echo "make test        the tests that take minutes, not hours"
+	@echo "make test        every claim on some of its cases, in a few minutes"
 	@echo "make test-quick  a test or two of every room, in a minute or so"
+	@echo "make test-wide   further cases of what make test shows, in a quarter of an hour"
 	@echo "make test-all    all tests (full data sets, long computations)"
 	@echo "make lint        ruff and mypy, as pre-commit runs them"
 	@echo "make docs        build the documentation into site/"
@@ -32,9 +33,14 @@ demo: .venv/report
 
 # Two workers, and BLAS on one thread in each: threads that wait for those of the other one are a
 # fifth of the time. A file to a worker, in the order of collection: by number of tests, as xdist
-# would have it, the one long test of test_fuzz.py comes last and leaves the other worker idle.
+# would have it, the long tests of test_fuzz.py come last and leave the other worker idle.
+PYTEST_BY_TWO := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: .venv/dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST_BY_TWO) -m "not slow and not wide"
+
+test-wide: .venv/dev
+	$(PYTEST_BY_TWO) -m wide
 
 test-quick: .venv/dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m quick tests

@@ -42,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning"))
             if item.path.name == "gallery.md":  # which `make docs` runs too
                 item.add_marker("slow")
+            elif item.path.name != "README.md":  # of the pages it alone runs in `make test`
+                item.add_marker("wide")
 
 
 @pytest.hookimpl(tryfirst=True)
