@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.stats
+from marks import wide
 
 from deltauq import DeltaMethod
 from deltauq.curvature import CURVATURES
@@ -38,8 +39,8 @@ def fit(case, curvature="ggn", **options):
     return DeltaMethod(case.model, curvature, **options).fit(case.x, case.y, case.weight)
 
 
-@pytest.mark.parametrize("l2", [L2, RATES], ids=["one rate", "several rates"])
-@pytest.mark.parametrize("rank", [10, "full"])
+@pytest.mark.parametrize("l2", [wide(L2), RATES], ids=["one rate", "several rates"])
+@pytest.mark.parametrize("rank", [wide(10), "full"])
 def test_its_density_is_scipys(get_case, rank, l2):
     dm = fit(get_case("tanh"), rank=rank, l2=l2)
     posterior = dm.posterior()
@@ -53,8 +54,8 @@ def test_its_density_is_scipys(get_case, rank, l2):
     assert found == pytest.approx(np.linalg.slogdet(sigma)[1], rel=1e-8)
 
 
-@pytest.mark.parametrize("l2", [L2, RATES], ids=["one rate", "several rates"])
-@pytest.mark.parametrize("rank", [10, "full"])
+@pytest.mark.parametrize("l2", [wide(L2), RATES], ids=["one rate", "several rates"])
+@pytest.mark.parametrize("rank", [10, wide("full")])
 def test_its_samples_have_the_covariance(get_case, rank, l2):
     """20,000 draws: every entry of the whitened covariance within five standard errors."""
     dm = fit(get_case("tanh"), rank=rank, l2=l2)
@@ -98,9 +99,9 @@ slow = pytest.mark.slow
     ("curvature", "rank"),
     [
         ("ggn", "full"),
-        ("sandwich", "full"),
+        wide("sandwich", "full"),
         ("opg", 8),
-        ("hessian", 8),
+        wide("hessian", 8),
         *(
             pytest.param(curvature, rank, marks=slow)
             for curvature in ("ggn", "opg", "hessian", "sandwich")
@@ -133,7 +134,7 @@ def test_draws_and_density_are_those_of_the_dense_matrix(get_case, curvature, ra
     ("rank", "vectors_dtype"),
     [
         (8, None),
-        ("full", "float16"),
+        wide("full", "float16"),
         pytest.param("full", None, marks=slow),
         pytest.param(8, "float16", marks=slow),
     ],
@@ -168,8 +169,8 @@ def dense_evidence(case, matrix, rates):
     return log_likelihood + log_prior + 0.5 * len(rates) * np.log(2 * np.pi) - 0.5 * log_determinant
 
 
-@pytest.mark.parametrize("l2", [L2, RATES], ids=["one rate", "several rates"])
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.parametrize("l2", [L2, wide(RATES)], ids=["one rate", "several rates"])
+@pytest.mark.parametrize("curvature", [wide("opg"), "ggn"])
 def test_the_evidence_is_the_dense_one_and_bounded_in_low_rank(get_case, curvature, l2):
     case = get_case("tanh")
     full = fit(case, curvature, rank="full", l2=l2)
@@ -222,7 +223,7 @@ def test_tuning_finds_the_maximum_of_the_evidence_and_keeps_the_eigenpairs(get_c
     case = get_case("tanh")
     dm = fit(case, rank="full")
     tuned = dm.tune_l2()
-    factors = np.geomspace(0.01, 100, 4001)
+    factors = np.geomspace(0.01, 100, 1201)
     values = [dense_evidence(case, case.truth.ggn, np.full(64, L2 * f)) for f in factors]
     assert tuned.rate == pytest.approx(L2 * factors[np.argmax(values)], rel=0.01)
     assert "trained with another" in tuned.note
@@ -306,6 +307,7 @@ def test_tuning_needs_l2_on_every_variable():
         dm.tune_l2()
 
 
+@pytest.mark.wide  # l2="tune" and what is said: tests/delta/test_caveats.py
 def test_l2_tune_answers_in_one_line_and_says_what_it_did():
     """A model without any L2: the same as giving the rate, and a warning in words."""
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import wide
 from rich.console import Console
 
 import deltauq
@@ -50,11 +51,21 @@ def build(*middle, bias=True, dtype="float64", activation="tanh", n_classes=3):
 
 
 @cache
-def trained_weights():
+def stopped_early():
+    """A model, its weights before it was diagnosed and after that, and what was found."""
     model = build()
+    before = model.get_weights()
     found = diagnose(model, X, Y, polish=True)
+    return model, before, model.get_weights(), found
+
+
+@cache
+def trained_weights():
+    model, before, _, found = stopped_early()
     found.apply_polished()
-    return model.get_weights()
+    weights = model.get_weights()
+    model.set_weights(before)
+    return weights
 
 
 def trained(**options):
@@ -80,6 +91,7 @@ def test_a_model_trained_to_the_end_passes():
         "stationarity",
         "curvature",
     }
+    assert found.advice.startswith("The model can be fitted as it is;")
     assert found.stationarity.ratio < 2e-3
     assert [rate.rate for rate in found.rates] == pytest.approx([0.01] * 4)
     assert "L2(l2=0.005)" in found.rates[0].source
@@ -95,20 +107,20 @@ def test_a_model_trained_to_the_end_passes():
 
 
 def test_a_model_stopped_early_is_flagged_and_polishing_mends_a_copy():
-    model = build()
-    before = model.get_weights()
-    found = diagnose(model, X, Y, polish=True)
+    model, before, after, found = stopped_early()
     assert levels(found, "stationarity") == {"warning", "note"}
     assert not found.ok
     assert found.polished.stationarity.ratio < 2e-3
-    for old, new in zip(before, model.get_weights(), strict=True):
+    for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
     found.apply_polished()
-    assert levels(diagnose(model, X, Y), "stationarity") == {"ok"}
+    again = diagnose(model, X, Y)
+    assert levels(again, "stationarity") == {"ok"}
     with pytest.raises(InvalidInputError, match="polish=True"):
-        diagnose(model, X, Y).apply_polished()
+        again.apply_polished()
 
 
+@pytest.mark.wide  # polishing that ends: the test before
 def test_polishing_that_did_not_end_is_a_warning_and_takes_more_iterations():
     found = diagnose(build(), X, Y, polish=3)
     finding = found.of("stationarity")[-1]
@@ -118,6 +130,7 @@ def test_polishing_that_did_not_end_is_a_warning_and_takes_more_iterations():
     assert "polish=10_000" in finding.remedy
 
 
+@pytest.mark.wide  # near: without L2, below; far: a model that stopped early, above
 @pytest.mark.parametrize(("size", "level"), [(0.005, "note"), (0.5, "warning")])
 def test_being_near_a_minimum_is_told_from_being_far(size, level):
     model = trained()
@@ -128,6 +141,7 @@ def test_being_near_a_minimum_is_told_from_being_far(size, level):
     assert f"by {found.stationarity.shift:.2g} of their standard errors" in finding.what
 
 
+@pytest.mark.wide  # those of a fit: tests/delta/test_minimum_distance.py
 def test_the_examples_that_are_looked_at_are_spread_over_sorted_data():
     """2,400 rows, sorted by class: the first 1,024 have one or two classes only."""
     x, y = np.repeat(X, 10, axis=0), np.repeat(Y, 10)
@@ -136,6 +150,7 @@ def test_the_examples_that_are_looked_at_are_spread_over_sorted_data():
     assert mixed.eigenvalues[1] == pytest.approx(ordered.eigenvalues[1], rel=0.05)
 
 
+@pytest.mark.wide  # what is said without L2: the test after this one
 def test_without_l2_nothing_is_said_of_parts_that_cancel():
     (finding,) = diagnose(trained(), X, Y, l2=0.0).of("stationarity")
     assert finding.level == "note"  # that there is no L2 is a warning, and fit refuses it
@@ -143,8 +158,15 @@ def test_without_l2_nothing_is_said_of_parts_that_cancel():
     assert "far" not in finding.remedy
 
 
-@pytest.mark.parametrize(("size", "level"), [(0.08, "note"), (1.0, "warning")])
-@pytest.mark.parametrize("loss", ["mse", "binary_crossentropy"])
+@pytest.mark.parametrize(
+    ("loss", "size", "level"),
+    [
+        ("mse", 0.08, "note"),
+        wide("mse", 1.0, "warning"),
+        wide("binary_crossentropy", 0.08, "note"),
+        wide("binary_crossentropy", 1.0, "warning"),
+    ],
+)
 def test_without_l2_the_distance_to_a_minimum_is_that_of_a_fit(size, level, loss):
     """Gradients of a cost without L2 look large beside nothing; in standard errors they are not."""
     logits = X @ [[1.0], [-0.5], [0.25], [2.0]]
@@ -181,7 +203,7 @@ def test_weight_decay_is_not_l2():
     assert "weight_decay=0.01" in finding.what
 
 
-@pytest.mark.parametrize("regularizer", [None, "l2"])
+@pytest.mark.parametrize("regularizer", [None, wide("l2")])
 def test_rates_that_fit_is_to_choose_are_a_note(regularizer):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     for variable in model.trainable_variables if regularizer else []:
@@ -196,8 +218,10 @@ def test_rates_that_fit_is_to_choose_are_a_note(regularizer):
 
 
 def test_missing_l2_on_biases_is_named():
-    (finding,) = diagnose(trained(bias=False), X, Y).of("l2")
+    found = diagnose(trained(bias=False), X, Y)
+    (finding,) = found.of("l2")
     assert finding.level == "warning"
+    assert "'tune'" in found.advice
     assert "bias" in finding.what
     assert "kernel" not in finding.what
     (finding,) = diagnose(trained(bias=False), X, Y, l2={"*bias": 1e-3}).of("l2")
@@ -223,18 +247,21 @@ def test_dropout_that_is_switched_off_is_a_note():
     assert not found.of("model")
 
 
+@pytest.mark.wide  # a note too: the test of dropout
 def test_batch_normalisation_is_a_note():
     found = diagnose(build(layers.BatchNormalization(dtype="float64")), X, Y)
     assert levels(found, "normalisation") == {"note"}
 
 
-@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("from_logits", [False, wide(True)])
 def test_a_wrong_loss_is_an_error(from_logits):
     model = trained()
     model.compile(loss=SPARSE(from_logits=from_logits))
     assert levels(diagnose(model, X, Y), "loss") == {"ok" if from_logits else "error"}
     model.compile(loss="mae")
-    assert levels(diagnose(model, X, Y), "loss") == {"error"}
+    found = diagnose(model, X, Y)
+    assert levels(found, "loss") == {"error"}
+    assert found.advice.startswith("Mend the errors first")
 
 
 def test_labels_are_not_blamed_for_a_loss_that_is_not_known():
@@ -247,6 +274,7 @@ def test_labels_are_not_blamed_for_a_loss_that_is_not_known():
     assert finding.what.count("'mae'") == 1
 
 
+@pytest.mark.wide  # of models that are not compiled: the fits of most tests
 def test_a_model_compiled_without_a_loss_is_not_called_as_compiled():
     """As one with a `train_step` of its own is: the likelihood is by the last operation."""
     model = trained()
@@ -279,6 +307,7 @@ def test_labels_that_cannot_be_used_are_an_error_and_nothing_is_raised():
     assert "error" in levels(diagnose(object(), X, Y), "model")
 
 
+@pytest.mark.wide  # datasets are read and weighted alike: tests/data/test_batches.py
 def test_datasets_and_weights():
     data = tf.data.Dataset.from_tensor_slices((X, Y, np.full(240, 2.0))).batch(50)
     found = diagnose(trained(), data)
@@ -300,4 +329,4 @@ def test_costs_and_tables_are_readable():
 
 def test_it_is_a_public_name():
     assert deltauq.diagnose is diagnose
-    assert isinstance(diagnose(trained(), X, Y), deltauq.Diagnosis)
+    assert isinstance(stopped_early()[-1], deltauq.Diagnosis)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from marks import slow
+from marks import asked_for, slow, wide, wide_but
 from saved_kinds import (
     CASES,
     CLASSES,
@@ -50,15 +50,19 @@ for name, x in pickle.load(open(sys.argv[1], "rb")).items():
 """
 
 
+#: Cases of `make test`.
+SHOWN = ["softmax", "sandwich", "regression", "words and numbers"]
+
+
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Every case: fitted, saved, and predicted by one fresh process."""
+def saved(request, tmp_path_factory):
+    """Every case that is asked for: fitted, saved, and predicted by one fresh process."""
     import pickle
 
     directory = tmp_path_factory.mktemp("artifacts")
     methods, inputs = {}, {}
-    for name, case in CASES.items():
-        methods[name], x, _ = fit(case)
+    for name in asked_for(request, "name"):
+        methods[name], x, _ = fit(CASES[name])
         methods[name].save(directory / name)
         inputs[name] = first(x)
     (directory / "inputs").write_bytes(pickle.dumps(inputs))
@@ -72,7 +76,7 @@ def saved(tmp_path_factory):
     return directory, methods, inputs
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", wide_but(SHOWN, CASES))
 def test_a_fresh_process_predicts_the_same_bits(saved, name):
     directory, methods, inputs = saved
     here = methods[name].predict(inputs[name])
@@ -81,7 +85,7 @@ def test_a_fresh_process_predicts_the_same_bits(saved, name):
             np.testing.assert_array_equal(there[field], getattr(here, field), field)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", wide_but(SHOWN, CASES))
 def test_all_that_needs_no_data_is_the_same_after_loading(saved, name):
     directory, methods, inputs = saved
     before, x = methods[name], inputs[name]
@@ -103,7 +107,7 @@ def test_all_that_needs_no_data_is_the_same_after_loading(saved, name):
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2 inputs did not reach")
-@pytest.mark.parametrize("name", ["softmax", "sandwich", "regression", "words and numbers"])
+@pytest.mark.parametrize("name", wide_but(["softmax", "words and numbers"], SHOWN))
 def test_with_its_data_a_loaded_method_refines_as_before(saved, name):
     directory, methods, inputs = saved
     after, x = DeltaMethod.load(directory / name), first(inputs[name], 2)
@@ -208,7 +212,7 @@ def test_other_models_stay_elsewhere(tmp_path):
     same(method.predict(x), DeltaMethod.load(tmp_path / "m", Module()).predict(x))
 
 
-@pytest.mark.parametrize("layers", [None, ["kernel"]])
+@pytest.mark.parametrize("layers", [None, wide(["kernel"])])
 def test_an_artifact_holds_a_model_of_the_keras_that_it_is_of(tmp_path, layers):
     """Keras 3 could open this one too, and is not asked."""
     options = {"rank": 5, "l2": 0.1, "likelihood": "categorical", "layers": layers}
@@ -263,7 +267,7 @@ def test_a_damaged_file_does_not_load(saved, tmp_path):
     ("curvature", "dtype"),
     [
         ("ggn", "float16"),
-        ("sandwich", "bfloat16"),
+        wide("sandwich", "bfloat16"),
         slow("opg", "bfloat16"),
         slow("ggn", "bfloat16"),
         slow("hessian", "float16"),

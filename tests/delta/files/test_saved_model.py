@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import saved_kinds as saving
 import tensorflow as tf
+from marks import asked_for, wide_but
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError, NotFittedError
@@ -39,15 +40,19 @@ _SERVE = textwrap.dedent("""
 CASES = {name: case for name, case in saving.CASES.items() if name not in ("smoothed", "hessian")}
 
 
+#: Cases of `make test`.
+SHOWN = ["softmax", "regression", "counts", "words and numbers"]
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Every case: fitted, exported, and served by one process that has TensorFlow alone."""
+def served(request, tmp_path_factory):
+    """Every case that is asked for: fitted, exported, and served by TensorFlow alone."""
     import pickle
 
     directory = tmp_path_factory.mktemp("exports")
     methods, inputs = {}, {}
-    for name, case in CASES.items():
-        methods[name], x, _ = saving.fit(case)
+    for name in asked_for(request, "name"):
+        methods[name], x, _ = saving.fit(CASES[name])
         methods[name].export(directory / name, level=0.9)
         x = inputs[name] = saving.first(x)
         inputs[name] = x
@@ -63,7 +68,7 @@ def served(tmp_path_factory):
     return directory, methods, inputs
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", wide_but(SHOWN, CASES))
 def test_a_process_without_deltauq_predicts_the_same(served, name):
     directory, methods, inputs = served
     expected = methods[name].predict(inputs[name])
@@ -93,6 +98,7 @@ def test_a_process_without_deltauq_predicts_the_same(served, name):
         np.testing.assert_allclose(found[mean], expected.mean, **close)
 
 
+@pytest.mark.wide  # in float32: the tests before
 def test_in_float64_to_rounding(tmp_path, get_case):
     case = get_case("relu_conv")
     method = DeltaMethod(case.model, "ggn", rank=10, l2=0.1, likelihood="categorical")
