@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 import tensorflow as tf
+from marks import wide
 
 import deltauq
 from deltauq import DeltaMethod
@@ -102,6 +103,9 @@ def test_covariances_and_standard_errors_are_those_of_the_glm(glm, curvature):
         np.testing.assert_allclose(upper[:, k], frame["mean_ci_upper"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "glm", [1, wide(2)], ids=["one kind", "two kinds"], indirect=True, scope="module"
+)
 def test_opg_is_the_sum_of_the_scores_outer_products(glm):
     for truth, found in zip(glm.truths, glm.covariances(glm.fit("opg")), strict=True):
         scores = truth.model.score_obs(truth.params)
@@ -129,6 +133,7 @@ def test_the_log_likelihood_holds_the_factorials(one):
     assert evidence.value < one.truths[0].llf
 
 
+@pytest.mark.wide  # its quantiles: tests/likelihoods/test_lognormal_rates.py
 @pytest.mark.filterwarnings("ignore:distutils Version")
 def test_a_new_count_is_one_of_the_mixture(one, fitted):
     """Intervals hold what they promise of counts from the fit's own posterior; Monte Carlo."""
@@ -164,6 +169,7 @@ def test_tables_plots_means_and_pairs_are_those_of_the_rates(one, fitted):
         drawn.figure.clear()
 
 
+@pytest.mark.wide  # each on classes: in tests/curvature and tests/delta
 @pytest.mark.filterwarnings("ignore:distutils Version")
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_a_fit_in_low_rank_is_bounded_refined_tuned_and_drawn_from():
@@ -185,6 +191,7 @@ def test_a_fit_in_low_rank_is_bounded_refined_tuned_and_drawn_from():
         assert np.isfinite(fit(3).tune_l2(*labels).factor)
 
 
+@pytest.mark.wide  # served: tests/delta/files/test_saved_model.py
 def test_an_export_serves_the_rates_and_their_intervals(one, fitted, tmp_path):
     fitted.export(tmp_path / "served", level=0.9)
     serve = tf.saved_model.load(str(tmp_path / "served")).signatures["serving_default"]

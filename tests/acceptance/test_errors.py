@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import covering, wide
 from sklearn.model_selection import cross_val_score
 from ways import stumble
 
@@ -135,7 +136,7 @@ def test_labels_that_cannot_be_used(y, text):
         fit(y=y)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, wide(np.inf), wide(-np.inf)])
 def test_non_finite_inputs(bad):
     x = X.copy()
     x[13:, 2] = bad
@@ -163,10 +164,10 @@ def rows(*parts):
     return tf.data.Dataset.from_tensor_slices(parts)
 
 
-@pytest.mark.parametrize(
-    "make", [InSevens, rows, lambda *parts: rows(*parts).batch(3)], ids=["py", "examples", "tf"]
+@covering(
+    name=["x", "y", "sample_weight"],
+    make={"py": InSevens, "examples": rows, "tf": lambda *parts: rows(*parts).batch(3)},
 )
-@pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
 def test_the_row_of_a_dataset_is_counted_over_its_batches(make, name):
     parts = {"x": X.copy(), "y": np.float32(Y), "sample_weight": np.ones(20, "float32")}
     parts[name][16] = np.nan
@@ -245,6 +246,7 @@ def test_datasets_that_do_not_end_or_do_not_stay_the_same():
     np.testing.assert_allclose(shuffled.predict(X).std, ordered.predict(X).std, rtol=1e-3)
 
 
+@pytest.mark.wide  # refused and named: test_derivative_audit.py
 def test_an_exact_hessian_that_would_be_wrong():
     resized = [layers.Reshape((2, 2, 1)), layers.UpSampling2D(interpolation="bilinear")]
     m = keras.Sequential([keras.Input((4,)), layers.Dense(4), *resized, layers.Flatten()])
@@ -256,6 +258,7 @@ def test_an_exact_hessian_that_would_be_wrong():
         assert np.all(fit(m, curvature=curvature).predict(X).std > 0)
 
 
+@pytest.mark.wide  # their second derivatives: tests/network/test_derivative_audit.py
 @pytest.mark.parametrize(
     "layer",
     [
@@ -488,8 +491,8 @@ def test_choices_are_checked_before_hours_are_spent(name):
     "fitting",
     [
         lambda: fit(x=MANY, y=MANY_Y),
-        lambda: hasty().fit(X, Y),
-        lambda: cross_val_score(hasty(), X, Y, cv=2),
+        wide(lambda: hasty().fit(X, Y)),
+        wide(lambda: cross_val_score(hasty(), X, Y, cv=2)),
         lambda: compiled().fit(X, Y, verbose=0, callbacks=[DeltaUncertainty(MANY, MANY_Y, l2=0.1)]),
     ],
     ids=["DeltaMethod", "DeltaClassifier", "scikit-learn", "callback"],
@@ -533,7 +536,7 @@ def test_penalties_without_a_rate(penalty, name):
             "softmax",
             "from_logits=True.*gives softmax probabilities",
         ),
-        (
+        wide(
             keras.losses.SparseCategoricalCrossentropy(ignore_class=0),
             "softmax",
             "ignores class 0",
@@ -573,6 +576,7 @@ def test_inputs_that_are_no_numbers():
         fit(x=np.array([["a"] * 4] * 20))
 
 
+@pytest.mark.wide  # labels that cannot be used: the tests of fit
 def test_comparisons_that_cannot_be_made():
     for curvatures in (("opg",), ("opg", "opg"), ("opg", "fisher")):
         with raises(InvalidInputError, "cannot be compared", "two or more different names"):

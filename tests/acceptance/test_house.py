@@ -249,6 +249,7 @@ def test_importing_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.wide  # a process; what a module imports: the tests of the syntax trees
 def test_a_model_of_keras_loads_no_other_keras_nor_probability_nor_plots():
     """Beyond what `import tensorflow` itself loads."""
     code = (

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.errors import InvalidInputError
@@ -81,7 +81,9 @@ def named():
 
 
 @pytest.mark.parametrize("package", ["keras", slow("tf_keras")])
-@pytest.mark.parametrize("name", LOOKUPS)
+@pytest.mark.parametrize(
+    "name", [wide(k) if k in ("hashing", "text vectorization") else k for k in LOOKUPS]
+)
 def test_a_lookup_inside_is_the_same_as_one_before(name, package):
     package = pytest.importorskip(package)
     x, model, behind, lookup = models(name, package)
@@ -95,8 +97,8 @@ def test_a_lookup_inside_is_the_same_as_one_before(name, package):
     ("curvature", "package"),
     [
         pytest.param("opg", "keras", marks=pytest.mark.quick),
-        ("hessian", "keras"),
-        ("sandwich", "tf_keras"),
+        wide("hessian", "keras"),
+        wide("sandwich", "tf_keras"),
     ],
 )
 def test_every_curvature_takes_text(curvature, package):
@@ -125,13 +127,14 @@ def test_text_of_every_kind_is_predicted_alike(kind, named):
     np.testing.assert_allclose(found.std, expected.std, rtol=1e-6)
 
 
+@pytest.mark.wide  # it is predicted alike: the test before
 def test_a_dataset_of_text_is_fitted_alike(named):
     data = tf.data.Dataset.from_tensor_slices((NAMES, Y)).batch(7)
     found = DeltaMethod(named.model, "ggn", l2=0.1, progress=False).fit(data)
     np.testing.assert_allclose(found.predict(NAMES).std, named.predict(NAMES).std, rtol=1e-5)
 
 
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("batched", [True, wide(False)])
 def test_identities_of_a_dataset_stay_whole(batched):
     """Beyond 2^24 float32 has not got every whole number: an identity would meet another row."""
     ids = 2**24 + 1 + 2 * np.arange(6)
@@ -166,6 +169,7 @@ def test_text_is_saved_and_known_again(named, tmp_path):
         loaded.attach(NAMES[:, ::-1], Y)
 
 
+@pytest.mark.wide  # inputs of words and numbers: tests/delta/files/test_saved_model.py
 def test_text_is_served(named, tmp_path):
     """The SavedModel holds the model's tables, those in a list of a subclass among them."""
 
@@ -186,6 +190,7 @@ def test_text_is_served(named, tmp_path):
         np.testing.assert_allclose(found["std"], named.predict(NAMES).std, rtol=1e-5)
 
 
+@pytest.mark.wide  # fitted and predicted: the tests before
 def test_text_is_diagnosed_and_reported(named):
     found = diagnose(named.model, NAMES, Y, l2=0.1)
     assert "error" not in {each.level for each in found.findings}

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import wide
 from ways import stumble
 
 from deltauq import DeltaMethod
@@ -115,7 +116,7 @@ def steep(z, y):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:the loss has a slope and no curvature")
-@pytest.mark.parametrize("rank", ["full", 4])
+@pytest.mark.parametrize("rank", ["full", wide(4)])
 def test_slopes_whose_squares_overflow_are_refused(rank):
     with stumble(OPERATOR, "or build the model in float64") as caught:
         fit("opg", CustomLoss(steep), rank=rank)
@@ -139,7 +140,7 @@ class RoundedPower(layers.Layer):
 
 
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
-@pytest.mark.parametrize("rank", ["full", 4])
+@pytest.mark.parametrize("rank", ["full", wide(4)])
 def test_an_infinite_second_derivative_is_refused_by_the_hessian(rank):
     """One blank example is enough."""
     x = X.copy()

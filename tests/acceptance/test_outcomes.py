@@ -23,7 +23,7 @@ from eager import (
     squares,
     two_classes,
 )
-from marks import slow
+from marks import covering, slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.delta.marginal_likelihood import held_out_likelihood
@@ -126,9 +126,12 @@ TO_LOGITS = {"sigmoid": shares_to_logits, "exponential": tf.math.log, "linear": 
 def _kinds():
     """The exact Hessian's products are compared for random models of every outcome too."""
     for name in DENSE:
-        yield from [(name, "ggn"), (name, "opg")]
-        repeats = name in ("soft labels", "label smoothing")
-        yield slow(name, "hessian") if repeats else (name, "hessian")
+        yield name, "ggn"
+        yield (name, "opg") if name == "regression" else wide(name, "opg")
+        if name in ("soft labels", "label smoothing"):
+            yield slow(name, "hessian")
+        else:
+            yield (name, "hessian") if name == "counts" else wide(name, "hessian")
 
 
 @pytest.mark.parametrize(("name", "curvature"), list(_kinds()))
@@ -164,7 +167,7 @@ def softmax_of_two():
     return two
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian"), slow("sandwich")])
+@pytest.mark.parametrize("curvature", ["ggn", wide("opg"), slow("hessian"), slow("sandwich")])
 def test_one_sigmoid_is_a_softmax_of_two(curvature):
     fits = plain("binary", curvature), fit(softmax_of_two(), LABELS[:, 0], curvature)
     predictions = [each.predict(X) for each in fits]
@@ -224,8 +227,7 @@ def linear_model(x, y):
     return model
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "hessian"])
-@pytest.mark.parametrize("outputs", [1, 2])
+@covering(outputs=[1, 2], curvature=["hessian", "ggn"])
 def test_regression_equals_ordinary_least_squares(curvature, outputs):
     """Standard errors of the mean and of an observation, output by output."""
     x, y = sklearn.datasets.load_diabetes(return_X_y=True)
@@ -272,7 +274,7 @@ def test_the_noise_of_a_regression_counts_what_the_data_determine():
         np.testing.assert_allclose(dm.predict(x).std[:, 0], truth, rtol=1e-9)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", slow("opg"), slow("hessian"), "sandwich"])
+@pytest.mark.parametrize("curvature", ["ggn", slow("opg"), slow("hessian"), wide("sandwich")])
 def test_estimated_noise_is_given_noise(curvature):
     """A fit with the estimated noise given says the same as the fit that estimated it."""
     model = network(2)
@@ -285,7 +287,7 @@ def test_estimated_noise_is_given_noise(curvature):
     np.testing.assert_allclose(estimated.stationarity.cost, given.stationarity.cost)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg"])
+@pytest.mark.parametrize("curvature", [wide("ggn"), "opg"])
 def test_bounds_of_a_regression_hold(curvature):
     model, options = network(2), {"likelihood": Gaussian(noise=[0.5, 1.5])}
     truth = fit(model, VALUES, curvature, **options).predict(X)
@@ -331,7 +333,7 @@ def sequence_model(activation=None):
     return keras.Model(x, layers.Dense(3, activation=activation, **F64)(z))
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", "hessian"])
+@pytest.mark.parametrize("curvature", ["ggn", wide("opg"), wide("hessian")])
 @pytest.mark.parametrize("weighted", [True, slow(False)])
 def test_every_position_is_an_observation(curvature, weighted):
     """A sequence model is its copies that give one position each, on repeated inputs."""
@@ -357,7 +359,7 @@ def test_every_position_is_an_observation(curvature, weighted):
 # Some classes of many.
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg"])
+@pytest.mark.parametrize("curvature", ["ggn", wide("opg")])
 def test_some_classes_have_the_covariance_they_have_among_all(curvature):
     dm = plain("six classes", curvature, rank=9)
     full = dm.predict(X)
@@ -437,6 +439,7 @@ def test_a_custom_loss_that_is_not_convex_has_no_ggn():
 # What the outputs are.
 
 
+@pytest.mark.wide  # the likelihood is read: tests/likelihoods/test_compiled_losses.py
 def test_a_compiled_loss_says_what_the_outputs_are():
     for model, y, loss, kind in (
         (network(1, "sigmoid"), LABELS[:, 0], "binary_crossentropy", "Prediction"),
@@ -506,7 +509,7 @@ def test_rates_are_read_as_the_reduction_says():
     assert np.max(np.abs(stds[0] / stds[1] - 1)) > 0.01
 
 
-@pytest.mark.parametrize("name", ["binary", "labels", "soft labels"])
+@pytest.mark.parametrize("name", [wide("binary"), "labels", wide("soft labels")])
 def test_evidence_and_joint_covariances_of_other_labels(name):
     dm = plain(name)
     prediction, joint = dm.predict(X), dm.predict_joint(X)

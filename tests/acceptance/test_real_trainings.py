@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn.datasets
-from marks import slow
+from marks import slow, wide
 from sklearn.model_selection import train_test_split
 
 from deltauq import DeltaMethod
@@ -359,7 +359,7 @@ def friedman():
 
 
 @pytest.mark.parametrize(
-    ("data", "rate", "r_squared"), [(diabetes, 2e-2, 0.35), slow(friedman, 1e-3, 0.8)]
+    ("data", "rate", "r_squared"), [wide(diabetes, 2e-2, 0.35), slow(friedman, 1e-3, 0.8)]
 )
 def test_intervals_of_a_regression_cover(study, data, rate, r_squared):
     x, y = data()

@@ -32,6 +32,11 @@ print(json.dumps(found), flush=True)
 """
 
 
+# Two processes of three fits. One process: test_delta_method.py; what is loaded, to the bit, in
+# another process: delta/files/test_fits.py.
+pytestmark = pytest.mark.wide
+
+
 def run(threads, code=FIT):
     environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads)}
     return subprocess.run(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from marks import covering, wide
 from sklearn.base import BaseEstimator
 from ways import stumble
 
@@ -54,8 +55,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("package", [keras, tf_keras], ids=["keras", "tf_keras"])
-@pytest.mark.parametrize("loss", LOSSES)
+@covering(loss=list(LOSSES), package={"keras": keras, "tf_keras": tf_keras})
 def test_a_loss_of_another_end(loss, package):
     """Keras takes what stands before the last activation: the cost is that of the other end."""
     labels, wanted, other = LOSSES[loss]
@@ -100,7 +100,7 @@ def test_an_ignored_class():
     np.testing.assert_allclose(found.predict(X).std, without.predict(X).std, rtol=1e-5)
 
 
-@pytest.mark.parametrize("positions", [(), (5,)], ids=["rows", "positions"])
+@pytest.mark.parametrize("positions", [(), wide((5,))], ids=["rows", "positions"])
 def test_rows_of_labels_that_are_all_zero(positions):
     """Of weight zero, in training too, they leave a minimum with the rate times rows / kept."""
     x, rate = (SEQUENCES, 0.01) if positions else (X, 0.01)
@@ -152,6 +152,7 @@ def linear(x, y, dtype):
     return model, np.sqrt(leverage)[:, None]
 
 
+@pytest.mark.wide  # their noise: tests/delta/test_unequal_noise.py
 def test_outputs_of_very_different_units():
     """Their curvatures lie further apart than float32 resolves: each way out gives OLS' errors."""
     units = np.array([0.01, 1.0, 50.0])
@@ -194,7 +195,7 @@ def test_outputs_that_the_loss_took_for_probabilities(activation):
 
 
 @pytest.mark.parametrize(
-    "held", [lambda loss: [loss], lambda loss: {"z": loss}], ids=["list", "name"]
+    "held", [lambda loss: [loss], wide(lambda loss: {"z": loss})], ids=["list", "name"]
 )
 def test_one_loss_in_a_list_or_by_name(held):
     loss = "sparse_categorical_crossentropy"
@@ -226,6 +227,7 @@ def test_a_wrapper_around_a_model():
     fit(wrapper.model_)
 
 
+@pytest.mark.wide  # that it is refused: tests/network/test_models.py
 def test_a_stateful_model():
     def built(inputs, **options):
         z = layers.LSTM(3, **options)(inputs)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from marks import wide
 from typer.testing import CliRunner
 
 from deltauq import DeltaMethod
@@ -69,7 +70,7 @@ def fit(model, x):
     return DeltaMethod(model, "ggn", l2=0.1, progress=False).fit(x, RISK)
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["dict", "list"])
+@pytest.mark.parametrize("named", [True, wide(False)], ids=["dict", "list"])
 def test_a_frame_is_its_columns_where_the_model_takes_them_by_name(named):
     """In any order, and whole numbers stay whole although the model computes in float32."""
     model = of_people(named)
@@ -102,6 +103,7 @@ def test_columns_that_are_not_those_inputs_are_refused(frame, message):
 MODELS = {"people": (lambda: of_people(named=True), PEOPLE), "reviews": (of_reviews, REVIEWS)}
 
 
+@pytest.mark.wide  # text in models: tests/acceptance/test_lookups.py; commands: test_commands.py
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_model_of_text_goes_through_every_command(kind, tmp_path):
     """With a column that it does not use, which is named."""
@@ -122,6 +124,7 @@ def test_a_model_of_text_goes_through_every_command(kind, tmp_path):
     np.testing.assert_allclose(found, fit(model, table).predict(table).std[:, 0], rtol=1e-4)
 
 
+@pytest.mark.wide  # names of classes: test_commands.py
 def test_names_of_two_classes_of_one_sigmoid(tmp_path):
     """They stand for 0 and 1; the smoothing of the loss is read, and the artifact knows both."""
     keras.utils.set_random_seed(0)

@@ -169,6 +169,7 @@ def test_arrays_are_predicted_without_pandas(folder, tmp_path, monkeypatch):
     assert len(records) == 75
 
 
+@pytest.mark.wide  # diagnose takes the names: the test of its advice
 def test_a_diagnosis_names_the_classes(folder, tmp_path):
     frame = pd.read_csv(folder / "train.csv")
     frame[frame["kind"] != "setosa"].to_csv(tmp_path / "two.csv", index=False)
@@ -193,6 +194,7 @@ def test_a_tuned_rate_is_not_tuned_again_for_another_curvature(folder, tmp_path)
     assert len(set(method.l2_rates.values())) == 1
 
 
+@pytest.mark.wide  # exit of three: the names that diagnose advises
 def test_a_diagnosis_that_finds_something_exits_with_three_and_polishing_mends_it(folder):
     found = {
         name: json.loads(run("diagnose", folder / name, folder / "train.npz", "--json", code=code))
@@ -231,6 +233,7 @@ def test_a_model_of_images_says_which_file_holds_them():
         opened.inputs(Examples(pd.DataFrame({"a": [1.0]})))
 
 
+@pytest.mark.wide  # a network for a table: of classes above; regressions: tests/estimators
 def test_a_regression(tmp_path):
     diabetes = sklearn.datasets.load_diabetes(as_frame=True)
     diabetes.frame.to_csv(tmp_path / "d.csv", index=False)
@@ -365,6 +368,7 @@ def test_the_pages_script_goes_from_credit_tables_to_a_report(tmp_path, monkeypa
     assert "bad" in page
 
 
+@pytest.mark.wide  # a process of its own; what the commands say: the tests before
 def test_a_terminal_sees_no_messages_of_tensorflow(folder):
     """In a process of its own: what TensorFlow writes comes from below Python."""
     result = subprocess.run(

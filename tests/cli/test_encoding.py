@@ -162,6 +162,7 @@ def test_labels_that_no_network_can_be_trained_on(kind):
         train(x, np.array(labels), None, likelihood=likelihood, settings={"hidden_units": (2,)})
 
 
+@pytest.mark.wide  # the errors: the tests before
 def test_labels_are_written_as_numbers_and_a_rate_stands_for_cross_validation():
     x, settings = np.arange(6.0)[:, None], {"hidden_units": (1,), "random_state": 0}
     money, prices = np.array([f"${n:,}" for n in NUMBERS[:6]]), NUMBERS[:6].astype(float)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from deltauq.cli import app
 
 pytestmark = [
+    pytest.mark.wide,  # files: tests/network/test_model_files.py; commands: test_commands.py
     pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
     # Keras' own, when it saves a model.
     pytest.mark.filterwarnings("ignore:__array__ implementation"),

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn.datasets
-from marks import slow
+from marks import covering, slow, wide
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
 from deltauq.curvature import solvers
@@ -41,8 +41,7 @@ def bound(values, seed, *, width=8, max_blocks=6, **options):
     return bound_largest_eigenvalue(matmat, start, matmat(start), **options)
 
 
-@pytest.mark.parametrize("width", [1, 8, 16])
-@pytest.mark.parametrize("spectrum", SPECTRA)
+@covering(spectrum=list(SPECTRA), width=[1, 8, 16])
 def test_largest_eigenvalues_are_bounded(spectrum, width):
     values = SPECTRA[spectrum]
     for seed in range(5):
@@ -207,7 +206,7 @@ def width(prediction):
 
 
 @pytest.mark.parametrize("activation", ["tanh", slow("relu")])
-@pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
+@pytest.mark.parametrize("curvature", [wide("opg"), "ggn", wide("hessian")])
 @pytest.mark.parametrize(("rank", "tail"), [(20, "l2"), slow(100, "midpoint")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_all_standard_errors_lie_between_their_bounds(curvature, activation, rank, tail):
@@ -237,6 +236,7 @@ def test_float32(curvature):
     assert contained(dm.predict(others), truth("tanh", 8, 0, curvature))
 
 
+@pytest.mark.wide  # the widths of blocks: test_largest_eigenvalues_are_bounded
 def test_few_parameters():
     """Blocks as wide as the whole space."""
     rng = np.random.default_rng(0)
@@ -252,8 +252,8 @@ def test_few_parameters():
         assert contained(found, (full.logit_std, full.std))
 
 
-@pytest.mark.parametrize("passes", [1, 3])
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.parametrize("passes", [1, wide(3)])
+@pytest.mark.parametrize("curvature", ["opg", wide("ggn")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_any_number_of_passes(curvature, passes, monkeypatch):
     """A sketch that has not converged bounds as well as one that has."""
@@ -296,7 +296,7 @@ def test_containment_over_ranks_and_seeds(curvature, activation, seed, monkeypat
         print(f"{curvature} {activation} K = {rank}: width {width(prediction):.2%}")
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn", slow("hessian")])
+@pytest.mark.parametrize("curvature", ["opg", wide("ggn"), slow("hessian")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_the_rank_curve_ends_at_the_width_and_bounds_it_for_fewer(curvature):
     """Bounds of the leading k of K pairs hold, so they are no narrower than those of a fit of k."""
@@ -314,7 +314,7 @@ def test_the_rank_curve_ends_at_the_width_and_bounds_it_for_fewer(curvature):
     assert curve.smallest(0.0) is None
 
 
-@pytest.mark.parametrize("curvature", [slow("opg"), "ggn"])
+@pytest.mark.parametrize("curvature", [slow("opg"), wide("ggn")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_automatic_rank_keeps_its_promise_on_other_inputs(curvature, monkeypatch):
     monkeypatch.setattr("deltauq.curvature.eigenpairs.AUTO_DENSE_LIMIT", 0)

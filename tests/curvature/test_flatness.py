@@ -10,7 +10,7 @@ import scipy.special
 import scipy.stats
 import statsmodels.api as sm
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 from ways import stumble
 
 from deltauq import DeltaMethod, diagnose
@@ -221,6 +221,7 @@ def test_the_smoothed_loss_with_the_sandwich_is_what_quantreg_gives(tau):
     assert 0.85 < ratio < 1.1, ratio
 
 
+@pytest.mark.wide  # as quantreg gives it: the test before
 def test_the_sandwich_of_the_smoothed_loss_is_the_spread_of_its_retrainings():
     """A wide kernel too: the answer is that of the smoothed estimator, whatever the width."""
     tau, h, found, weights = 0.9, 0.3, [], []
@@ -284,7 +285,7 @@ def words(model, y, likelihood, weight=None):
     return list(curvature_of_loss(found, likelihood))
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg"])
+@pytest.mark.parametrize("curvature", ["ggn", wide("opg")])
 def test_a_loss_that_is_flat_at_part_of_the_data_is_warned_of_where_it_matters(curvature):
     """Huber's in another unit; the factor in the warning is the one between the two answers."""
     y, likelihood = 5 * Y, CustomLoss(huber(1.0), NUMBERS)
@@ -303,6 +304,7 @@ def test_a_loss_that_is_flat_at_part_of_the_data_is_warned_of_where_it_matters(c
     assert f"no curvature at {share:.2g} of the data" in finding.what
 
 
+@pytest.mark.wide  # many of them are a warning: the test before
 def test_a_few_outliers_of_a_robust_loss_are_a_note_with_their_share():
     likelihood = CustomLoss(huber(1.345), NUMBERS)
     model = huber_model(1.345, Y)
@@ -392,6 +394,7 @@ def test_derivatives_that_overflow_are_an_error_and_never_nan(loss, weights, lik
         assert [f for f in found.findings if f.level == "error" and "not finite" in f.what]
 
 
+@pytest.mark.wide  # its derivatives: tests/likelihoods/test_likelihoods.py
 def test_a_smooth_loss_of_ones_own_is_no_news():
     def logistic(z, y):
         return tf.nn.softplus(z[:, 0]) - tf.cast(tf.reshape(y, [-1]), z.dtype) * z[:, 0]

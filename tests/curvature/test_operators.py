@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import tensorflow as tf
-from marks import slow
+from marks import covering, slow, wide, wide_but
 from ways import stumble
 
 from deltauq import curvature
@@ -38,8 +38,7 @@ def relative(found, truth):
     return np.max(np.abs(found - truth)) / np.max(np.abs(truth))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", cases.NAMES)
+@covering(name=cases.NAMES, kind=list(KINDS))
 def test_products_equal_the_dense_reference(get_case, rng, name, kind):
     case = get_case(name)
     truth = getattr(case.truth, kind)
@@ -52,7 +51,7 @@ def test_products_equal_the_dense_reference(get_case, rng, name, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["tanh", "relu_conv", slow("no_hidden"), slow("joined")])
+@pytest.mark.parametrize("name", ["tanh", wide("relu_conv"), slow("no_hidden"), slow("joined")])
 def test_float32_products_are_right_to_1e_3(get_case, rng, name, kind):
     case = get_case(name, "float32")
     truth = getattr(case.truth, kind)
@@ -62,8 +61,7 @@ def test_float32_products_are_right_to_1e_3(get_case, rng, name, kind):
     assert relative(found, truth @ v) < 1e-3
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 11, 64])
-@pytest.mark.parametrize("kind", KINDS)
+@covering(kind=["opg", "ggn", "hessian"], batch_size=[1, 3, 11, 64])
 def test_the_batch_size_does_not_matter(get_case, rng, kind, batch_size):
     case = get_case("tanh")
     v = rng.normal(size=(case.truth.hessian.shape[0], 2))
@@ -71,7 +69,7 @@ def test_the_batch_size_does_not_matter(get_case, rng, kind, batch_size):
     assert relative(build(case, kind, batch_size=batch_size).matmat(v), truth) < 1e-10
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", wide_but(["opg", "ggn"], KINDS))
 def test_integer_weights_equal_repeated_rows(get_case, kind):
     case = get_case("tanh")
     counts = np.array([2, 1, 3, 1, 1, 2, 1, 1, 4, 1, 1])
@@ -86,7 +84,7 @@ def test_integer_weights_equal_repeated_rows(get_case, kind):
     np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", wide_but(["opg", "ggn"], KINDS))
 def test_scale_enters_on_both_sides(get_case, rng, kind):
     case = get_case("joined")
     truth = getattr(case.truth, kind)
@@ -148,7 +146,7 @@ def test_one_trace_per_signature(get_case, rng):
         assert function._compiled.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("kind", ["normalised convolution", "attention", "lstm", "silu"])
+@pytest.mark.parametrize("kind", ["normalised convolution", wide("attention"), "lstm", "silu"])
 def test_hessian_products_equal_central_differences(rng, kind):
     """Of layers whose trace reads other variables, branches, loops, or waits for a gradient."""
     keras.utils.set_random_seed(0)
@@ -176,6 +174,7 @@ def sequence_model(kind):
     return keras.Model(inputs, layers.Dense(3, **options)(z))
 
 
+@pytest.mark.wide  # that they are read once: tests/data/test_reads.py
 def test_activations_are_kept_where_all_of_them_fit(get_case, rng):
     """With room for all, for a part or for none: the same products, and as much progress."""
     case, vectors = get_case("tanh"), rng.normal(size=(64, 3))
@@ -202,7 +201,7 @@ def test_float32_in_float32_out(get_case, rng):
     assert operator.matmat(v.astype(np.float32)).dtype == np.float32
 
 
-@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("draws", [wide(1), 3])
 def test_drawn_rows_are_the_same_in_every_pass_and_batch(get_case, rng, draws):
     case = get_case("tanh")
     network, v = Network(case.model), rng.normal(size=(64, 4))
@@ -246,7 +245,7 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", [wide(k) if k in ("smoothed", "scaled") else k for k in DRAWN])
 def test_the_mean_of_drawn_ggns_is_the_ggn(name):
     """Whatever the likelihood: entry by entry, within the sampling error of 60 seeds."""
     likelihood, n_outputs, labels, kind = DRAWN[name]

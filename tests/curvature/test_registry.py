@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from marks import wide
 
 import deltauq
 from deltauq import DeltaMethod
@@ -55,7 +56,7 @@ def relative(found, expected):
 OPTIONS = {"l2": L2, "progress": False, "batch_size": 4, "weights": "counts"}
 
 
-@pytest.mark.parametrize("name", ["no_hidden", "tanh"])
+@pytest.mark.parametrize("name", [wide("no_hidden"), "tanh"])
 def test_it_is_fitted_predicted_and_saved_as_the_dense_matrices_say(get_case, tmp_path, kind, name):
     """Of `no_hidden` the GGN itself takes another form, which is no form of twice the GGN."""
     case = get_case(name)
@@ -90,6 +91,7 @@ def test_its_low_rank_bounds_contain_the_dense_truth(get_case, kind):
     assert relative(refined.std, std[:2]) < 0.02
 
 
+@pytest.mark.wide  # fitted, predicted and saved: the tests before
 def test_it_is_compared_diagnosed_and_told(get_case, kind):
     case = get_case("tanh")
     comparison = deltauq.compare(

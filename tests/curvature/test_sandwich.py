@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from marks import slow
+from marks import covering, slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
@@ -34,9 +34,11 @@ def relative(found, expected):
     return np.max(np.abs(found - expected)) / np.max(np.abs(expected))
 
 
-@pytest.mark.parametrize("rates", ["one rate", "several rates"])
-@pytest.mark.parametrize("meat", ["opg", "scores"])
-@pytest.mark.parametrize("name", ["no_hidden", "tanh", "relu_conv"])
+@covering(
+    name=["tanh", "no_hidden", "relu_conv"],
+    meat=["scores", "opg"],
+    rates=["several rates", "one rate"],
+)
 def test_full_rank_equals_the_dense_sandwich(get_case, name, meat, rates):
     case = get_case(name)
     l2 = L2 if rates == "one rate" else {"*kernel": L2, "*bias": 3 * L2}
@@ -53,7 +55,7 @@ def test_full_rank_equals_the_dense_sandwich(get_case, name, meat, rates):
     assert relative(dm.covariance.to_dense().numpy(), sigma) < 1e-8
 
 
-@pytest.mark.parametrize("meat", ["opg", slow("scores")])
+@pytest.mark.parametrize("meat", [wide("opg"), slow("scores")])
 def test_low_rank_approaches_the_dense_sandwich(get_case, meat):
     """Exact where U holds the Hessian's positive eigenvectors; the OPG's 11 are all in V."""
     case = get_case("tanh")
@@ -76,6 +78,7 @@ def test_its_bounds_are_an_estimate_and_say_so(get_case):
     assert np.any(low < high)
 
 
+@pytest.mark.wide  # the rules: tests/delta/test_delta_method.py
 def test_the_same_rules_for_negative_curvature(get_case):
     case = get_case("tanh")
     with pytest.raises(NotPositiveDefiniteError, match="negative eigenvalues"):
@@ -91,6 +94,7 @@ def test_meat_is_checked(get_case):
         fit(get_case("tanh"), meat="beef")
 
 
+@pytest.mark.wide  # of each operator alone: test_operators.py
 def test_several_curvatures_of_one_plan_do_not_depend_on_the_batch_size(get_case):
     case = get_case("relu_conv")
     results = [fit(case, rank=10, batch_size=b).predict(case.x).std for b in (3, 11)]

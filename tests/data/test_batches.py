@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide, wide_but
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.data import Batches
@@ -189,7 +189,13 @@ VARIATIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", [slow(k) if k in VARIATIONS else k for k in SOURCES])
+#: One of each way in which sources are read.
+OF_EACH_READER = ["frame", "lists", "uneven batches", "unbatched dataset", "PyDataset", "tensors"]
+
+
+@pytest.mark.parametrize(
+    "kind", wide_but(OF_EACH_READER, [slow(k) if k in VARIATIONS else k for k in SOURCES])
+)
 def test_every_kind_of_source_gives_what_arrays_give(kind, expected):
     if kind == "a range of labels":
         expected = fit(X[:C], np.arange(C), W[:C])
@@ -230,6 +236,7 @@ def test_the_other_methods_take_datasets_too(expected):
     assert len(low.rank_curve(dataset.batch(5)).ranks) == len(low.rank_curve(X[:5]).ranks)
 
 
+@pytest.mark.wide  # other methods on datasets: the test after
 def test_l2_is_tuned_on_a_dataset_as_on_arrays(get_case):
     case = get_case("tanh")
     data = (case.x, case.y, case.weight)
@@ -246,6 +253,7 @@ def several(names):
     return keras.Model(inputs, layers.Dense(C, dtype="float64")(joined))
 
 
+@pytest.mark.wide  # a dict of columns: tests/cli/test_columns.py; lists: the kinds of input
 def test_several_named_inputs():
     """A dict of a frame, a Series and arrays, and datasets of dicts, batched or not."""
     model = several({"age": 1, "rest": 3})
@@ -279,7 +287,7 @@ def test_inputs_as_pairs_are_no_labels():
         dm.predict(slices(tuple(arrays), Y).batch(5))
 
 
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("batched", [wide(True), False])
 def test_single_examples_are_told_from_batches_by_the_models_rank(batched):
     """One feature and one column of labels: [1] and [1] may be either."""
 
@@ -331,12 +339,12 @@ class TextLabels(Categorical):
     "make",
     [
         np.asarray,
-        list,
-        tf.constant,
-        pd.Series,
+        wide(list),
+        wide(tf.constant),
+        wide(pd.Series),
         pd.Categorical,
-        lambda y: pd.Series(y, dtype="category"),
-        lambda y: pd.Series(y, dtype=object),
+        wide(lambda y: pd.Series(y, dtype="category")),
+        wide(lambda y: pd.Series(y, dtype=object)),
         None,
     ],
     ids=["array", "list", "tensor", "Series", "Categorical", "category", "object", "dataset"],
@@ -372,11 +380,11 @@ def class_weighted():
     "source",
     [
         lambda: (X, ONE_HOT),
-        lambda: (X, ONE_HOT.tolist()),
+        wide(lambda: (X, ONE_HOT.tolist())),
         lambda: (X, pd.get_dummies(pd.Series(Y))),
         lambda: (slices(X, ONE_HOT).batch(5),),
-        lambda: (slices(X, ONE_HOT),),
-        lambda: (Arrays(X, ONE_HOT),),
+        wide(lambda: (slices(X, ONE_HOT),)),
+        wide(lambda: (Arrays(X, ONE_HOT),)),
     ],
     ids=["array", "lists", "frame", "batched", "unbatched", "PyDataset"],
 )
@@ -647,6 +655,7 @@ def test_a_pydataset_is_never_held_whole():
     assert max(training.most, inputs.most) <= 4
 
 
+@pytest.mark.wide  # nor is a PyDataset: the test of one
 def test_a_dataset_is_never_held_whole():
     """Its pipeline runs ahead by a few batches at most, whatever it holds."""
     passed, ahead = [0], []

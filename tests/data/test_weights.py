@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 import tensorflow as tf
-from marks import slow
+from marks import covering, slow, wide
 
 import deltauq
 from deltauq import Batches, DeltaMethod, diagnose
@@ -63,8 +63,7 @@ def close(found, truth, rtol=1e-6):
     assert np.max(np.abs(found - truth)) <= rtol * np.max(np.abs(truth))
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "hessian", "sandwich"])
-@pytest.mark.parametrize("kind", KINDS)
+@covering(kind=list(KINDS), curvature=["ggn", "hessian", "sandwich"])
 def test_a_logistic_regression_is_statsmodels(kind, curvature):
     """freq_weights are counts, var_weights importance; the sandwich with scores is HC0."""
     given, theirs, n_examples = KINDS[kind]
@@ -81,9 +80,7 @@ def test_a_logistic_regression_is_statsmodels(kind, curvature):
     assert dm.weighting == {"classes": "importance"}.get(kind, kind)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "sandwich"])
-@pytest.mark.parametrize("zeros", [False, True])
-@pytest.mark.parametrize("kind", ["counts", "importance"])
+@covering(kind=["counts", "importance"], zeros=[False, True], curvature=["ggn", "sandwich"])
 def test_a_linear_regression_is_statsmodels(kind, zeros, curvature):
     """Least squares by weights: the noise is sum w r^2 / (N - P), of the rows that have weight."""
     weight = np.where(np.arange(N) < 80 * zeros, 0, COUNTS if kind == "counts" else IMPORTANCE)
@@ -128,7 +125,7 @@ def dense(case, curvature, meat, kind, rate):
     ("curvature", "meat"),
     [
         ("opg", "opg"),
-        ("sandwich", "opg"),
+        wide("sandwich", "opg"),
         slow("ggn", "opg"),
         slow("hessian", "opg"),
         slow("sandwich", "scores"),
@@ -145,6 +142,7 @@ def test_every_curvature_is_the_dense_one(get_case, name, curvature, meat, kind)
     close(dm.covariance.to_dense().numpy(), dense(case, curvature, meat, kind, rate), 1e-8)
 
 
+@pytest.mark.wide  # in full: the test before
 def test_the_meat_in_low_rank_holds_the_squares_too(get_case):
     case = get_case("no_hidden")
     options = {"meat": "scores", "l2": 0.5, "progress": False}
@@ -165,9 +163,11 @@ def sequences(shape):
     return model, x, y, rng.uniform(0.5, 2.0, shape).astype("float32")
 
 
-@pytest.mark.parametrize("kind", ["counts", "importance"])
-@pytest.mark.parametrize("shape", [(6, 1), (6, 4)])
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight"])
+@covering(
+    reduction=["sum_over_batch_size", "mean_with_sample_weight"],
+    shape=[(6, 1), (6, 4)],
+    kind=["counts", "importance"],
+)
 def test_the_rate_that_is_read_is_that_of_the_cost_that_keras_minimised(reduction, shape, kind):
     """Our gradient is Keras' own, but for what Keras divides the losses by: so for every part."""
     model, x, y, weight = sequences(shape)
@@ -199,15 +199,15 @@ HALF_AT_THE_END = np.r_[np.ones(N - 1), 0.5]
 @pytest.mark.parametrize(
     ("weight", "taken"),
     [
-        (None, "none"),
+        wide(None, "none"),
         (COUNTS, "counts"),
-        (COUNTS > 2, "counts"),
-        (COUNTS.astype("float32"), "counts"),
-        (np.full(N, 0.1) * 3 * 10, "counts"),
-        (np.full(N, 3.0000001, "float32"), "counts"),
+        wide(COUNTS > 2, "counts"),
+        wide(COUNTS.astype("float32"), "counts"),
+        wide(np.full(N, 0.1) * 3 * 10, "counts"),
+        wide(np.full(N, 3.0000001, "float32"), "counts"),
         (np.full(N, 3.0000001), "importance"),
         (HALF_AT_THE_END, "importance"),
-        (np.full(N, 1e-17), "importance"),
+        wide(np.full(N, 1e-17), "importance"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the data say next to nothing")  # of weights near zero
@@ -244,7 +244,7 @@ def test_the_user_has_the_last_word(weight, asked, taken, n):
     assert (dm.weighting, dm.n_examples) == (taken, pytest.approx(n))
 
 
-@pytest.mark.parametrize("kind", ["counts", "importance"])
+@pytest.mark.parametrize("kind", [wide("counts"), "importance"])
 def test_a_row_of_no_weight_is_no_row(kind):
     weight = np.where(X[:, 1] > 0.5, 0, COUNTS if kind == "counts" else IMPORTANCE)
     kept = weight > 0
@@ -267,6 +267,7 @@ def test_what_weights_may_be_is_checked():
         deltauq.DeltaClassifier(weights="count").fit(X, LABELS)
 
 
+@pytest.mark.wide  # what is taken: the tests before
 def test_fit_diagnose_and_the_report_say_what_was_taken():
     dm = fit(IMPORTANCE)
     assert re.search(r"N = 200 \(weights: importance\), K = 4", repr(dm))
@@ -285,6 +286,7 @@ def test_fit_diagnose_and_the_report_say_what_was_taken():
         assert (finding.what, finding.level) == (text, "note")
 
 
+@pytest.mark.wide  # artifacts and attach: tests/delta/files/test_fits.py
 def test_an_artifact_keeps_what_weights_are_and_attach_checks_it(tmp_path):
     before = fit(COUNTS, {1: 2.0})
     before.save(tmp_path / "m")
@@ -357,6 +359,7 @@ def test_a_regressor_estimates_its_noise_by_importance():
     np.testing.assert_allclose(found.std[:, 0], truth.se_mean, rtol=1e-4)
 
 
+@pytest.mark.wide  # a comparison is its fits: tests/evaluation/test_comparison.py
 def test_compare_takes_weights():
     model = fit().model
     options = {"rank": "full", "l2": 0.1, "progress": False, "curvatures": ("ggn", "opg")}

@@ -100,6 +100,7 @@ def test_another_rate_has_caveats_of_its_own(tuned, model, data):
     assert "was chosen after training: train further" in after.text
 
 
+@pytest.mark.wide  # polishing leads there: tests/evaluation/test_diagnosis.py
 def test_the_way_out_leads_to_a_minimum(tuned, model, data):
     """The rate that was chosen, and the cost with it minimised: no caveat is left."""
     fitted, _ = tuned
@@ -116,6 +117,7 @@ def test_the_way_out_leads_to_a_minimum(tuned, model, data):
         model.set_weights(before)
 
 
+@pytest.mark.wide  # advice where all is well, and where not: tests/evaluation/test_diagnosis.py
 def test_a_diagnosis_gives_the_same_advice(model, data):
     found = diagnose(model, *data)
     assert "'tune'" in found.advice

@@ -12,7 +12,7 @@ import pytest
 import reference
 import sklearn.linear_model
 import tensorflow as tf
-from marks import slow
+from marks import covering, slow, wide, wide_but
 
 from deltauq import ConvergenceWarning, DeltaMethod
 from deltauq.curvature.eigenpairs import automatic_eigenpairs
@@ -48,8 +48,7 @@ def relative(found, expected):
     return np.max(np.abs(found - expected)) / np.max(np.abs(expected))
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
-@pytest.mark.parametrize("name", cases.NAMES)
+@covering(name=cases.NAMES, curvature=CURVATURES)
 def test_full_rank_equals_the_dense_reference(get_case, name, curvature):
     case = get_case(name)
     logit, probability, sigma = truth(case, curvature)
@@ -62,7 +61,7 @@ def test_full_rank_equals_the_dense_reference(get_case, name, curvature):
     assert relative(dm.covariance.to_dense().numpy(), sigma) < 1e-8
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("curvature", wide_but(["opg", "ggn"], CURVATURES))
 @pytest.mark.parametrize("name", ["tanh", slow("no_hidden"), slow("relu_conv"), slow("joined")])
 def test_float32_is_right_to_1e_3(get_case, name, curvature):
     case = get_case(name, "float32")
@@ -72,7 +71,7 @@ def test_float32_is_right_to_1e_3(get_case, name, curvature):
     assert relative(prediction.covariance, probability) < 1e-3
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("curvature", wide_but(["ggn"], CURVATURES))
 @pytest.mark.parametrize("rank", [slow("full"), 12])
 def test_the_batch_size_does_not_matter(get_case, curvature, rank):
     case = get_case("relu_conv")
@@ -103,7 +102,7 @@ def test_the_rank_of_the_data_is_enough(get_case, curvature, tail):
     assert relative(prediction.covariance, probability) < 1e-8
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("curvature", wide_but(["ggn"], CURVATURES))
 def test_l2_tail_is_an_upper_bound_and_none_is_below(get_case, curvature):
     """With the tail at 1/lambda the covariance is too large by a semidefinite matrix."""
     case = get_case("tanh")
@@ -118,8 +117,7 @@ def test_l2_tail_is_an_upper_bound_and_none_is_below(get_case, curvature):
     assert np.max(np.linalg.eigvalsh(high - none)) > 0.1 * np.max(logit)
 
 
-@pytest.mark.parametrize("rank", ["full", 20])
-@pytest.mark.parametrize("curvature", CURVATURES)
+@covering(curvature=CURVATURES, rank=["full", 20])
 def test_several_rates_use_the_priors_metric(get_case, curvature, rank):
     """Weights and biases at different rates; low rank within its own tail interval."""
     case = get_case("tanh")
@@ -190,7 +188,7 @@ def test_kept_negative_curvature_in_low_rank_takes_both_ends(get_case):
     assert np.all((low <= truth.std) & (truth.std <= high))
 
 
-@pytest.mark.parametrize("rank", [3, 20, "full"])
+@pytest.mark.parametrize("rank", [wide(3), 20, wide("full")])
 def test_the_linear_operator_is_what_predictions_use(get_case, rank):
     case = get_case("tanh")
     dm = fit(case, "ggn", rank=rank)
@@ -246,7 +244,7 @@ def test_dense_path_without_any_l2():
 
 
 @pytest.mark.parametrize(
-    "layers", [["dense_a"], "dense_?", lambda variable: "dense_a" in variable.path]
+    "layers", [wide(["dense_a"]), "dense_?", wide(lambda variable: "dense_a" in variable.path)]
 )
 def test_layers_select_variables(layers):
     model = keras.Sequential(
@@ -291,6 +289,7 @@ def test_l2_is_read_from_the_regularizers(get_case):
     )
 
 
+@pytest.mark.wide  # datasets of every kind: tests/data/test_batches.py
 def test_a_dataset_gives_what_arrays_give(get_case):
     case = get_case("joined")
     dataset = tf.data.Dataset.from_tensor_slices(((case.x[0], case.x[1]), case.y, case.weight))
@@ -330,7 +329,7 @@ def test_later_training_does_not_change_a_fitted_object(get_case):
     np.testing.assert_array_equal(before.covariance, after.covariance)
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("curvature", wide_but(["opg"], CURVATURES))
 def test_the_seed_fixes_the_result(get_case, curvature):
     case = get_case("tanh")
     first, again = (fit(case, curvature, rank=8).predict(case.x).covariance for _ in range(2))
@@ -369,6 +368,7 @@ def test_automatic_rank_closes_the_tail():
     assert np.median((ends[0] - ends[1]) / ends[0]) <= 0.02
 
 
+@pytest.mark.wide  # the words: the next test
 @pytest.mark.parametrize(
     ("of_disk", "why"),
     [
@@ -448,6 +448,7 @@ def test_float32_does_not_cancel(size):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
 
 
+@pytest.mark.wide  # of one rate for all: the test of negative curvature
 def test_partly_penalised_models_heed_negative_curvature(get_case):
     case = get_case("tanh")
     rates = {"kernel": 2.0, "bias": 2.0, "*dense*/bias": 2.0}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 from masked_models import Case, bidirectional, finished, recurrent, rows
 
 from deltauq import DeltaMethod
@@ -105,7 +105,7 @@ def steps(seed=0):
     return x, valid, rng
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [wide(False), True])
 def test_a_regression_over_positions_is_least_squares_over_the_valid_ones(weighted):
     """Masked observations have no noise either; their labels are not numbers."""
     x, valid, rng = steps()

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN, OPG, Hessian
@@ -71,7 +71,12 @@ def test_a_plan_fits_or_is_refused(network, operator):
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 @pytest.mark.parametrize(
     ("curvature", "layers", "rowless"),
-    [("opg", None, False), ("ggn", None, False), ("ggn", "last", True), ("hessian", None, True)],
+    [
+        ("opg", None, False),
+        wide("ggn", None, False),
+        wide("ggn", "last", True),
+        wide("hessian", None, True),
+    ],
 )
 def test_a_fit_holds_no_more_than_its_plan(curvature, layers, rowless):
     """P of 200,000, with a bound on what is left out: the peak as Python counts it."""
@@ -101,6 +106,7 @@ def test_a_batch_size_that_was_chosen_is_kept(network):
         plan(network, GGN, 20, 2**30, batch_size=4096)
 
 
+@pytest.mark.wide  # under a limit, in files: the test of vectors in files
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_results_do_not_depend_on_the_limit(narrow):
     rng = np.random.default_rng(0)

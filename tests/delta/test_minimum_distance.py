@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from marks import covering, wide
 from sklearn.datasets import load_wine
 
 from deltauq import DeltaMethod
@@ -57,8 +58,7 @@ def dense_shift(case, matrix):
 
 
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
-@pytest.mark.parametrize("name", ["no_hidden", "tanh", "relu_conv"])
-@pytest.mark.parametrize("curvature", ["opg", "ggn", "sandwich"])
+@covering(curvature=["opg", "sandwich", "ggn"], name=["no_hidden", "tanh", "relu_conv"])
 def test_the_shift_is_the_newton_step_of_the_dense_reference(get_case, name, curvature):
     case = get_case(name)
     options = {"negative_curvature": "project", "weights": "counts"}
@@ -121,6 +121,7 @@ def test_it_is_measured_on_inputs_from_all_over_the_data():
     assert set(y[which]) == {0, 1, 2} > set(y[: len(some)])
 
 
+@pytest.mark.wide  # of other weights: the test of few eigenpairs
 def test_training_by_mini_batches_leaves_a_gradient_that_does_not_matter():
     model = trained(40, l2=1e-3)
     with warnings.catch_warnings():
@@ -132,7 +133,7 @@ def test_training_by_mini_batches_leaves_a_gradient_that_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "l2"), [(2, L2), (60, 5.0)], ids=["training that stopped", "another L2 rate"]
+    ("epochs", "l2"), [(2, L2), wide(60, 5.0)], ids=["training that stopped", "another L2 rate"]
 )
 def test_a_fit_says_what_a_step_to_the_minimum_would_do(epochs, l2):
     model = trained(epochs)
@@ -144,6 +145,7 @@ def test_a_fit_says_what_a_step_to_the_minimum_would_do(epochs, l2):
     assert f"the L2 rate, {l2:.3g}, is what" in text
 
 
+@pytest.mark.wide  # its caveat: tests/delta/test_caveats.py
 def test_a_tuned_rate_does_not_hide_that_training_stopped():
     x, y = wine()
     dm = DeltaMethod(trained(1, l2=0.0), "ggn", l2="tune", progress=False)
@@ -155,7 +157,7 @@ def test_a_tuned_rate_does_not_hide_that_training_stopped():
     assert dm.stationarity.shift == pytest.approx(before.shift, rel=0.2)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "hessian"])
+@pytest.mark.parametrize("curvature", ["ggn", wide("hessian")])
 def test_few_eigenpairs_leave_the_distance_open_and_warn_of_nothing(curvature):
     """What they do not see makes the step long; all of them show that it is short."""
     x, y = wine()

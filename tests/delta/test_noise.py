@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from eager import Eager, squares
-from marks import slow
+from marks import slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.curvature.effective_parameters import effective_parameters
@@ -210,7 +210,7 @@ def fit(curvature, rank, l2, model=MODEL, y=Y[:, :1], **options):
 NEW = RNG.normal(size=(25, 3))
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg"])
+@pytest.mark.parametrize("curvature", [wide("ggn"), "opg"])
 @pytest.mark.parametrize(("l2", "rank"), [(0.1, 8), slow(0.02, 20), slow(0.02, 12)])
 def test_low_rank_knows_noise_and_standard_errors_to_their_bounds(curvature, l2, rank):
     """Against dense algebra; the noise is inside too, and so are a new observation's errors."""
@@ -234,6 +234,7 @@ def test_low_rank_knows_noise_and_standard_errors_to_their_bounds(curvature, l2,
         np.testing.assert_allclose(other, dm.fitted_likelihood.noise, rtol=1e-12)
 
 
+@pytest.mark.wide  # of more parameters: the test of the exact Hessian
 @pytest.mark.parametrize("units", [None, 1])
 def test_too_few_parameters_for_two_random_vectors_leave_what_is_certain(units):
     """The exact Hessian in low rank: gamma is sampled, but of one sample there is no spread."""
@@ -266,6 +267,7 @@ def test_refine_and_the_rank_curve_hold_the_noise():
     assert np.all(np.diff(curve.widths) < 1e-9)
 
 
+@pytest.mark.wide  # of classes, beside the dense one: tests/curvature/test_posterior.py
 def test_evidence_in_low_rank_holds_that_of_all_eigenpairs():
     for curvature in ("ggn", "opg"):
         full = fit(curvature, "full", 0.02).log_marginal_likelihood()
@@ -276,6 +278,7 @@ def test_evidence_in_low_rank_holds_that_of_all_eigenpairs():
         assert found.high - found.low < 5
 
 
+@pytest.mark.wide  # bounds of the noise: the test of low rank
 @pytest.mark.parametrize("curvature", ["ggn", "opg"])
 def test_a_noise_without_an_upper_bound_is_said_not_refused(curvature, tmp_path):
     """Few pairs may leave as many directions open as there are observations."""
@@ -321,6 +324,7 @@ def test_the_exact_hessian_samples_what_the_data_determine():
     np.testing.assert_allclose(dm.fitted_likelihood.noise, full.fitted_likelihood.noise, rtol=0.05)
 
 
+@pytest.mark.wide  # losses of one's own: tests/acceptance/test_outcomes.py
 def test_the_noise_does_not_scale_a_loss_that_does_not_hold_it():
     """A loss of one's own that is the Gaussian's has its standard errors, L2 included."""
     own = CustomLoss(
@@ -334,6 +338,7 @@ def test_the_noise_does_not_scale_a_loss_that_does_not_hold_it():
         np.testing.assert_allclose(limits, given.std_limits, rtol=1e-9)
 
 
+@pytest.mark.wide  # the growth of the rank: tests/delta/test_delta_method.py
 def test_rank_auto_sees_what_the_noise_leaves_open():
     """Growth ends where noise and tail together leave less than rank_tol; P = 3,101 in float32."""
     keras.utils.set_random_seed(0)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import wide
 
 from deltauq import DeltaMethod
 from deltauq.curvature.cost import Cost
@@ -81,8 +82,8 @@ def evaluations(monkeypatch):
     ("make", "options", "owed"),
     [
         (softmax, {"curvature": "opg", "rank": 20}, ALWAYS + SKETCH + BOUND),
-        (softmax, {"curvature": "opg", "rank": 20, "bounds": False}, ALWAYS + SKETCH),
-        (softmax, {"curvature": "ggn", "rank": "full"}, ALWAYS + 1),
+        wide(softmax, {"curvature": "opg", "rank": 20, "bounds": False}, ALWAYS + SKETCH),
+        wide(softmax, {"curvature": "ggn", "rank": "full"}, ALWAYS + 1),
         # and the mean squares of the residuals
         (regression, {"curvature": "ggn", "rank": "full"}, ALWAYS + 1 + 1),
         # a first sketch without bounds, and one at the rate that was chosen

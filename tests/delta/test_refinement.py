@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from marks import slow
+from marks import covering, slow, wide
 
 from deltauq import ConvergenceWarning, DeltaMethod
 from deltauq.delta.refinement import _around, _Certain, _Narrow
@@ -175,8 +175,7 @@ def test_blocks_stop_one_by_one():
     assert columns[1] == 4
 
 
-@pytest.mark.parametrize("l2", [0.01, {"*kernel": 0.01, "*bias": 0.03}])
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@covering(curvature=["ggn", "opg"], l2=[0.01, {"*kernel": 0.01, "*bias": 0.03}])
 @pytest.mark.parametrize("name", ["tanh", slow("relu_conv")])
 def test_refined_standard_errors_are_those_from_all_eigenpairs(get_case, name, curvature, l2):
     case = get_case(name)
@@ -197,7 +196,7 @@ def test_refined_standard_errors_are_those_from_all_eigenpairs(get_case, name, c
     assert dm.predict(case.x).data_passes == 0
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.parametrize("curvature", ["opg", wide("ggn")])
 def test_in_float32(get_case, curvature):
     case = get_case("tanh", "float32")
     truth = fit(get_case("tanh"), curvature, rank="full").predict(case.x)
@@ -210,12 +209,12 @@ def test_in_float32(get_case, curvature):
 @pytest.mark.parametrize(
     ("curvature", "options"),
     [
-        ("hessian", {"l2": 0.1}),
+        wide("hessian", {"l2": 0.1}),
         slow("hessian", {"l2": {"*kernel": 0.1, "*bias": 0.3}}),
-        ("hessian", {"l2": 3.0, "negative_curvature": "keep"}),
+        wide("hessian", {"l2": 3.0, "negative_curvature": "keep"}),
         slow("sandwich", {"l2": 0.1}),
         ("sandwich", {"l2": {"*kernel": 0.1, "*bias": 0.3}, "meat": "scores"}),
-        ("sandwich", {"l2": 3.0, "negative_curvature": "keep"}),
+        wide("sandwich", {"l2": 3.0, "negative_curvature": "keep"}),
     ],
 )
 def test_an_indefinite_curvature_is_refined_to_an_estimate(get_case, name, curvature, options):

@@ -8,7 +8,7 @@ import pytest
 import statsmodels.api as sm
 import tensorflow as tf
 from eager import Eager, squares
-from marks import slow
+from marks import slow, wide
 from random_regressions import RandomRegression
 
 import deltauq
@@ -129,9 +129,9 @@ def fit(model, curvature, **options):
     [
         ("ggn", "opg"),
         ("opg", "opg"),
-        ("hessian", "opg"),
-        ("sandwich", "opg"),
-        ("sandwich", "scores"),
+        wide("hessian", "opg"),
+        wide("sandwich", "opg"),
+        wide("sandwich", "scores"),
     ],
 )
 def test_the_covariance_is_that_of_the_pooled_estimator(model, curvature, meat):
@@ -168,8 +168,17 @@ def test_the_noise_is_read_from_plain_mse(model):
     np.testing.assert_allclose(dm.predict(NEW).noise[0], noise)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian")])
-@pytest.mark.parametrize("rank", ["full", 20])
+@pytest.mark.parametrize(
+    ("rank", "curvature"),
+    [
+        wide("full", "ggn"),
+        wide("full", "opg"),
+        slow("full", "hessian"),
+        (20, "ggn"),
+        wide(20, "opg"),
+        slow(20, "hessian"),
+    ],
+)
 def test_outputs_of_equal_noise_have_the_numbers_of_the_inverse(model, curvature, rank):
     """To rounding, and in the limit."""
     options = {"rank": rank, "negative_curvature": "project"}
@@ -180,7 +189,7 @@ def test_outputs_of_equal_noise_have_the_numbers_of_the_inverse(model, curvature
     np.testing.assert_allclose(nearly.predict(NEW).std, inverse.std, rtol=1e-6)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "hessian"])
+@pytest.mark.parametrize("curvature", ["ggn", wide("hessian")])
 def test_linear_networks_give_least_squares_output_by_output(curvature):
     """Noise 1 to 10,000: as statsmodels fits each column alone."""
     rng = np.random.default_rng(1)
@@ -201,6 +210,7 @@ def test_linear_networks_give_least_squares_output_by_output(curvature):
         np.testing.assert_allclose(found.observation_std[:, c], errors.se_obs, rtol=1e-8)
 
 
+@pytest.mark.wide  # low rank: of equal noise, above
 @pytest.mark.parametrize("curvature", ["ggn", slow("opg")])
 def test_low_rank_and_unequal_noise_go_together(model, curvature):
     """Noise, covariance and bounds approach the dense ones; the bounds are an estimate."""
@@ -214,6 +224,7 @@ def test_low_rank_and_unequal_noise_go_together(model, curvature):
     assert np.all((found.noise_bounds[0] <= full.noise) & (full.noise <= found.noise_bounds[1]))
 
 
+@pytest.mark.wide  # one of the random regressions of test_fuzz.py
 def test_an_automatic_rank_warns_of_no_number_that_nobody_asked_for():
     """In float32 the meat has fewer pairs than the bread: no warning, and the right numbers."""
     regression = RandomRegression(
@@ -230,6 +241,7 @@ def test_an_automatic_rank_warns_of_no_number_that_nobody_asked_for():
     assert regression.compare()
 
 
+@pytest.mark.wide  # polished to a minimum: tests/evaluation/test_diagnosis.py
 def test_polishing_never_raises_what_keras_minimised(model):
     before, weights = keras_cost(model), model.get_weights()
     moved = [w + 0.05 * np.random.default_rng(0).normal(size=w.shape) for w in weights]
@@ -251,6 +263,7 @@ def test_a_sandwich_that_is_tuned_on_held_out_data_stays_one(model):
         np.testing.assert_allclose(dm.predict(NEW).std, again.predict(NEW).std, rtol=1e-6)
 
 
+@pytest.mark.wide  # regressions are saved: tests/delta/files/test_fits.py
 def test_a_pooled_fit_is_saved_with_its_likelihood(model, tmp_path):
     dm = fit(model, "ggn", rank=20)
     dm.save(tmp_path / "fit.delta", with_model=False)

@@ -7,7 +7,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from marks import slow
+from marks import slow, wide
 
 from deltauq import DeltaMethod, DeltaUncertainty
 from deltauq.errors import InvalidInputError, TunedL2Warning, UnsupportedModelError
@@ -77,6 +77,7 @@ def test_it_is_the_delta_method_of_the_trained_model(data):
     assert figures[1][-1] == pytest.approx(np.median((high - low) / high), rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.wide  # the figures: the first test
 def test_later_callbacks_find_the_figures_in_the_logs(data):
     seen = {}
     late = keras.callbacks.LambdaCallback(on_train_end=seen.update)
@@ -84,6 +85,8 @@ def test_later_callbacks_find_the_figures_in_the_logs(data):
     assert seen["val_mean_score"] == history.history["val_mean_score"][-1]
 
 
+# A callback is a fit with its arguments: the first test; weights of it: tests/data
+@pytest.mark.wide
 @pytest.mark.parametrize("name", ["sample_weight", slow("class_weight")])
 def test_weights_count(data, name):
     """Those of samples, whole numbers, as so many rows; those of classes are importance."""
@@ -111,6 +114,7 @@ def test_the_model_is_left_as_it_was_and_trains_on(data):
     assert len(history.history["val_mean_score"]) == 2
 
 
+@pytest.mark.wide  # the weights at the end are those of the model: the first test
 def test_it_follows_callbacks_that_restore_weights(data):
     x, y, x_val = data
     model = untrained()
@@ -122,6 +126,7 @@ def test_it_follows_callbacks_that_restore_weights(data):
     )
 
 
+@pytest.mark.wide  # the figures of one training: test_later_callbacks
 def test_one_history_over_two_trainings(data):
     """A history that the user keeps goes on; the figures stand at the end of each training."""
     model, kept = build(), keras.callbacks.History()
@@ -134,7 +139,13 @@ def test_one_history_over_two_trainings(data):
 
 @pytest.mark.parametrize(
     ("verbose", "of_fit", "says"),
-    [(None, 0, False), (None, 2, True), (0, 2, False), (2, 0, True), (None, "auto", True)],
+    [
+        (None, 0, False),
+        wide(None, 2, True),
+        wide(0, 2, False),
+        wide(2, 0, True),
+        wide(None, "auto", True),
+    ],
 )
 def test_it_is_as_silent_as_asked(data, capsys, verbose, of_fit, says):
     callback = DeltaUncertainty(*data[:2], x_val=data[2], verbose=verbose, curvature="opg")
@@ -144,6 +155,7 @@ def test_it_is_as_silent_as_asked(data, capsys, verbose, of_fit, says):
     assert ("val_mean_score: 0." in printed) == says
 
 
+@pytest.mark.wide  # what is logged with some: the first test
 def test_without_validation_inputs_there_is_nothing_to_log(data, capsys):
     callback = DeltaUncertainty(*data[:2])
     history = train(build(), data, callback, verbose=2)
@@ -180,6 +192,7 @@ def test_so_is_what_only_the_optimizer_decays(data):
     assert int(model.optimizer.iterations) == 0
 
 
+@pytest.mark.wide  # each error of `fit` alone: tests/acceptance/test_errors.py
 def test_a_model_that_its_first_batch_builds(data):
     model = keras.Sequential([keras.layers.Dense(3, "softmax")])
     model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
@@ -195,7 +208,7 @@ def test_a_model_that_its_first_batch_builds(data):
     assert callback.delta_.n_examples == 90
 
 
-@pytest.mark.parametrize("suffix", [".keras", slow(".h5")])
+@pytest.mark.parametrize("suffix", [wide(".keras"), slow(".h5")])
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
 def test_a_model_that_went_through_keras_saving_gives_the_same(data, tmp_path, suffix):
     """Its names do no harm; nor does wrapping it before."""

@@ -11,7 +11,7 @@ import sklearn.linear_model
 import sklearn.model_selection
 import sklearn.pipeline
 import sklearn.preprocessing
-from marks import slow
+from marks import slow, wide
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
 from deltauq.evaluation.metrics import error_auroc
@@ -40,7 +40,7 @@ def test_without_hidden_units_it_is_logistic_regression(iris):
     np.testing.assert_allclose(clf.predict_proba(X), truth.predict_proba(column), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["tanh", slow("softplus"), "gelu"])
+@pytest.mark.parametrize("activation", ["tanh", slow("softplus"), wide("gelu")])
 def test_smooth_activations_reach_a_stationary_point(iris, activation):
     clf = small(activation=activation, tol=1e-4).fit(*iris)
     assert clf.verdict_ == "stationary"
@@ -48,6 +48,7 @@ def test_smooth_activations_reach_a_stationary_point(iris, activation):
     assert clf.delta_.stationarity.ratio == pytest.approx(clf.stationarity_.ratio, rel=1e-3)
 
 
+@pytest.mark.wide  # other verdicts: of smooth activations, and of too few iterations
 @pytest.mark.filterwarnings("ignore:the weights are far")
 def test_relu_says_that_it_stopped_at_a_kink():
     X, y = sklearn.datasets.load_digits(return_X_y=True)
@@ -89,6 +90,7 @@ def test_it_wraps_the_same_delta_method(iris):
     )
 
 
+@pytest.mark.wide  # fits that repeat: check_fit_idempotent of scikit-learn
 def test_the_seed_fixes_everything(iris):
     first, again = (small().fit(*iris).predict_uncertainty(iris[0]) for _ in range(2))
     np.testing.assert_allclose(first.probabilities, again.probabilities, rtol=1e-10)

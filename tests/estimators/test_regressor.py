@@ -7,6 +7,7 @@ import pytest
 import sklearn.datasets
 import sklearn.linear_model
 import statsmodels.api
+from marks import wide
 
 from deltauq import DeltaMethod, DeltaRegressor, DeltaUQError
 
@@ -79,6 +80,7 @@ def test_several_outputs_are_least_squares_of_each(two_outputs):
         np.testing.assert_allclose(prediction.std[:, c], truth.se_mean, rtol=1e-5)
 
 
+@pytest.mark.wide  # several outputs: the test of least squares
 def test_several_outputs_end_where_their_noise_says(two_outputs):
     """A minimum of the likelihood with the noise as estimated, though the noises differ by far."""
     reg = regressor(hidden_units=(4,), tol=1e-4).fit(*two_outputs)
@@ -87,7 +89,7 @@ def test_several_outputs_end_where_their_noise_says(two_outputs):
     assert reg.delta_.stationarity.ratio < 0.02
 
 
-@pytest.mark.parametrize("case", ["diabetes", "two_outputs"])
+@pytest.mark.parametrize("case", ["diabetes", wide("two_outputs")])
 def test_the_unit_of_y_does_not_matter(case, request):
     X, y = request.getfixturevalue(case)
     one, other = (regressor(tol=1e-5).fit(X, target) for target in (y, 1e-4 * y - 3))
@@ -97,6 +99,7 @@ def test_the_unit_of_y_does_not_matter(case, request):
     np.testing.assert_allclose(1e-8 * ours.noise, theirs.noise, rtol=1e-4)
 
 
+@pytest.mark.wide  # so does the classifier: test_classifier.py
 def test_it_wraps_the_same_delta_method(diabetes):
     """The L2 rate can be read from the model, in the unit of y's squares."""
     reg = regressor().fit(*diabetes)
@@ -109,7 +112,8 @@ def test_it_wraps_the_same_delta_method(diabetes):
     assert dm.stationarity.ratio == pytest.approx(reg.stationarity_.ratio, abs=1e-6)
 
 
-@pytest.mark.parametrize("case", ["diabetes", "two_outputs"])
+@pytest.mark.wide  # of the classifier: scikit-learn's check of sample weights
+@pytest.mark.parametrize("case", ["diabetes", wide("two_outputs")])
 def test_sample_weights_equal_repeated_rows(case, request):
     X, y = request.getfixturevalue(case)
     counts = np.random.default_rng(0).integers(0, 4, len(X))
@@ -120,6 +124,7 @@ def test_sample_weights_equal_repeated_rows(case, request):
     np.testing.assert_allclose(ours.std, theirs.std, rtol=1e-3)
 
 
+@pytest.mark.wide  # the defaults: the example of DeltaRegressor; real data: the tests before
 def test_the_defaults_do_for_real_data():
     X, y = sklearn.datasets.load_diabetes(return_X_y=True)
     X = X / X.std(axis=0)

@@ -16,7 +16,7 @@ import sklearn.base
 import sklearn.datasets
 import sklearn.model_selection
 import sklearn.preprocessing
-from marks import slow
+from marks import slow, wide
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -68,6 +68,7 @@ def test_it_works_behind_a_scaler(case):
     assert np.all(prediction.std > 0)
 
 
+@pytest.mark.wide  # clones, folds and scores: test_check_estimator.py and the tests beside
 def test_a_grid_is_searched(case):
     pipeline, X, y = case
     name = pipeline.steps[-1][0]
@@ -78,6 +79,7 @@ def test_a_grid_is_searched(case):
     assert np.all(search.predict(X) == search.best_estimator_.predict(X))
 
 
+@pytest.mark.wide  # behind a scaler: the test before
 @pytest.mark.parametrize("name", ["iris", slow("breast_cancer")])
 def test_probabilities_are_predicted_across_folds(name):
     X, y = data_of(name)
@@ -118,7 +120,7 @@ def test_labels_may_be_names(iris):
     assert set(clf.predict(iris[0])) == set(clf.classes_)
 
 
-@pytest.mark.parametrize("build", [classifier, regressor])
+@pytest.mark.parametrize("build", [classifier, wide(regressor)])
 def test_weights_are_routed_through_a_pipeline(build, iris):
     X = iris[0]
     y = iris[1] if build is classifier else X.iloc[:, 0]
@@ -154,7 +156,7 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module", params=[classifier, regressor])
+@pytest.fixture(scope="module", params=[classifier, wide(regressor)])
 def fitted(request, iris):
     X, y = iris
     target = X.iloc[:, :2] if request.param is regressor else y

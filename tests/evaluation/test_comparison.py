@@ -12,6 +12,7 @@ import scipy.stats
 import sklearn.datasets
 import sklearn.linear_model
 import sklearn.metrics
+from marks import wide
 
 from deltauq import DeltaClassifier, DeltaMethod, compare
 from deltauq.errors import InvalidInputError
@@ -118,10 +119,12 @@ def test_keras_is_not_left_changed():
 @pytest.mark.parametrize(
     ("outputs", "activation", "loss", "y", "aurocs"),
     [
-        ((1,), "sigmoid", "binary_crossentropy", RNG.integers(0, 2, 30), True),
-        ((3,), "sigmoid", "binary_crossentropy", RNG.integers(0, 2, (30, 3)), True),
+        wide((1,), "sigmoid", "binary_crossentropy", RNG.integers(0, 2, 30), True),
+        wide((3,), "sigmoid", "binary_crossentropy", RNG.integers(0, 2, (30, 3)), True),
         ((2,), None, "mse", RNG.normal(size=(30, 2)), False),
-        ((2, 3), "softmax", "sparse_categorical_crossentropy", RNG.integers(0, 3, (30, 2)), True),
+        wide(
+            (2, 3), "softmax", "sparse_categorical_crossentropy", RNG.integers(0, 3, (30, 2)), True
+        ),
     ],
 )
 def test_every_kind_of_label_is_compared(outputs, activation, loss, y, aurocs):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
+from marks import wide
 from ways import stumble
 
 from deltauq import DeltaMethod
@@ -53,7 +54,7 @@ SUMS = [
 
 
 @pytest.mark.parametrize(("package", "reduction"), SUMS)
-@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("counted", [wide(False), True])
 def test_a_summed_loss_is_refused_and_the_remedy_is_right(package, reduction, counted):
     """Ridge regression: Keras minimised sum c r^2 + A sum w^2, all rows in one batch."""
     count = np.arange(N) % 3 + 1 if counted else np.ones(N)
@@ -87,8 +88,10 @@ def test_a_loss_that_is_not_reduced_is_refused(package):
         fit(model)
 
 
-@PACKAGES
-@pytest.mark.parametrize("name", ["mse", "MSE", "mean_squared_error", "function", "object"])
+@pytest.mark.parametrize("package", [keras, wide(tf_keras)], ids=["keras", "tf_keras"])
+@pytest.mark.parametrize(
+    "name", ["mse", wide("MSE"), wide("mean_squared_error"), "function", "object"]
+)
 def test_one_loss_has_many_spellings(package, name):
     losses = package.losses
     loss = {"function": losses.mean_squared_error, "object": losses.MeanSquaredError()}

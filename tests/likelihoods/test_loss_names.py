@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from marks import covering
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.errors import UnsupportedModelError
@@ -60,8 +61,7 @@ def test_functions_have_their_names():
     assert repr(CustomLoss(lambda z, y: focal(z, y))) == "CustomLoss(a lambda, like=Categorical())"
 
 
-@pytest.mark.parametrize("package", [keras, tf_keras], ids=["keras", "tf_keras"])
-@pytest.mark.parametrize("own", ["lambda", "function"])
+@covering(own=["function", "lambda"], package={"keras": keras, "tf_keras": tf_keras})
 def test_the_error_for_an_unknown_loss_leads_to_a_loss_of_ones_own(package, own):
     def mine(y, z):
         return focal(z, y)
@@ -78,6 +78,7 @@ def test_the_error_for_an_unknown_loss_leads_to_a_loss_of_ones_own(package, own)
     assert not UNREADABLE.search(f"{finding.what} {finding.remedy}")
 
 
+@pytest.mark.wide  # names that are shown: the tests beside
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
@@ -90,6 +91,7 @@ def test_nor_is_the_bytecode_of_a_file_shown(tmp_path):
     assert len(dm.fit(X, Y).predict(X)) == 20
 
 
+@pytest.mark.wide  # so does the error: the test before
 def test_a_diagnosis_calls_a_given_lambda_one():
     found = diagnose(network(), X, Y, likelihood=lambda z, y: focal(z, y))
     (loss,) = found.of("loss")

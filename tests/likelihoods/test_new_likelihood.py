@@ -103,6 +103,7 @@ def test_it_has_the_table_the_plot_and_the_story_of_its_outcome(glm, fitted):
     assert STORIES["quantities"].lead in page
 
 
+@pytest.mark.wide  # it is fitted, predicted and saved: the tests beside
 def test_it_is_exported_and_diagnosed(glm, fitted, tmp_path):
     model, x, y, *_ = glm
     fitted.export(tmp_path / "served", level=0.9)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from marks import covering
 from ways import stumble
 
 from deltauq import DeltaMethod, diagnose
@@ -36,8 +37,9 @@ def fit(model, y=Y, curvature="ggn", **options):
     return DeltaMethod(model, curvature, progress=False, **options).fit(X, y)
 
 
-@PACKAGES
-@pytest.mark.parametrize("spelling", ["poisson", "function", "object"])
+@covering(
+    spelling=["poisson", "function", "object"], package={"keras": keras, "tf_keras": tf_keras}
+)
 def test_the_compiled_loss_is_read_with_its_rates(package, spelling):
     """With C = 2 outputs an L2 rate beside Keras' mean is C times that beside the sum."""
     losses = package.losses
@@ -68,8 +70,7 @@ def test_log_rates_are_said_to_be_such():
         np.testing.assert_allclose(found.std, expected.std, rtol=1e-4)
 
 
-@PACKAGES
-@pytest.mark.parametrize("likelihood", ["auto", "poisson"])
+@covering(likelihood=["auto", "poisson"], package={"keras": keras, "tf_keras": tf_keras})
 def test_rates_without_an_exponential_are_refused_and_the_remedy_works(package, likelihood):
     """Rates are never taken for log rates, neither read from the loss nor said to be counts."""
     model = network(package, "softplus")
@@ -111,6 +112,7 @@ def test_labels_that_are_no_counts_are_refused(change, text):
         fit(network(), change(Y.astype(float)))
 
 
+@pytest.mark.wide  # the offset itself: tests/acceptance/test_counts.py
 def test_the_remedy_for_rates_is_an_offset():
     """Counts over exposures: the counts themselves, and the log of the exposure as an input."""
     exposure = RNG.uniform(1.0, 4.0, 40)
@@ -138,6 +140,7 @@ def test_rates_that_overflow_are_an_error_and_never_nan(curvature):
         fit(model, curvature=curvature)
 
 
+@pytest.mark.wide  # the refusal names it: the tests before
 def test_a_diagnosis_names_the_exponential_and_no_classes():
     found = diagnose(network(), X, Y)
     assert not [finding for finding in found.findings if finding.level == "error"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from marks import slow
+from marks import slow, wide, wide_but
 
 from deltauq import DeltaMethod, curvature
 from deltauq.curvature.cost import Cost
@@ -251,7 +251,10 @@ def heavy(make):
     return slow(make) if make in (lstm, lstm_as_a_function) else make
 
 
-@pytest.fixture(params=map(heavy, KINDS), ids=lambda make: make.__name__)
+@pytest.fixture(
+    params=wide_but([shared_and_normalised, embedded, table], map(heavy, KINDS)),
+    ids=lambda make: make.__name__,
+)
 def kind(request):
     return case(request.param)
 
@@ -287,7 +290,11 @@ def test_rows_and_curvatures_equal_tapes_on_the_model_itself(kind):
     assert bits(kind.model) == before
 
 
-@pytest.mark.parametrize("kind", [heavy(k) for k in KINDS if k is not lstm], indirect=True)
+@pytest.mark.parametrize(
+    "kind",
+    wide_but([convolutional, recurrent], [heavy(k) for k in KINDS if k is not lstm]),
+    indirect=True,
+)
 def test_full_rank_predictions_equal_the_dense_formula(kind):
     """The GGN too; nothing of the model is changed."""
     before = bits(kind.model)
@@ -303,7 +310,7 @@ def test_full_rank_predictions_equal_the_dense_formula(kind):
         assert kind.model.calls.numpy() == 0
 
 
-@pytest.mark.parametrize("make", [slow(lstm), recurrent], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [slow(lstm), wide(recurrent)], ids=lambda make: make.__name__)
 def test_hessian_products_equal_central_differences(make, rng):
     """Of loops that read the variables."""
     kind = case(make)
@@ -361,6 +368,7 @@ def test_variables_of_a_module_are_named_by_its_attributes():
     assert [p.path for p in chosen.parameters] == ["rows"]
 
 
+@pytest.mark.wide  # nothing of a model changes: the tests before
 def test_the_models_own_functions_stay_as_they_were():
     """A function compiled by the user is not traced again, nor does it see our tensors."""
     module = Recurrent()

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide, wide_but
 
 from deltauq import DeltaMethod, curvature, diagnose
 from deltauq.data import Batches
@@ -188,7 +188,19 @@ THERE_TOO = {
 }
 
 
-@pytest.mark.parametrize("name", [slow(k) if k in THERE_TOO else k for k in TWICE])
+#: One of each way in which Keras or TensorFlow makes a second derivative; the others go alike.
+TOLD_APART = [
+    "layer normalisation",
+    "rms normalisation",
+    "log-sum-exp, which stops a gradient",
+    "silu",
+    "softsign",
+]
+
+
+@pytest.mark.parametrize(
+    "name", wide_but(TOLD_APART, [slow(k) if k in THERE_TOO else k for k in TWICE])
+)
 def test_hessian_products_are_derivatives_of_the_gradient(name):
     network = network_of(*TWICE[name])
     x = rows(network, 5)
@@ -265,7 +277,7 @@ ONCE = {
 }
 
 
-@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("name", [k if k != "moments in a loop" else wide(k) for k in ONCE])
 def test_a_wrong_second_derivative_is_found_by_name(name):
     middle, shape, dtype, message = ONCE[name]
     network = network_of(middle, shape, dtype)
@@ -275,7 +287,7 @@ def test_a_wrong_second_derivative_is_found_by_name(name):
 
 
 @pytest.mark.filterwarnings("ignore:the weights are far")
-@pytest.mark.parametrize("name", ["upsampling", "resizing", "custom gradient"])
+@pytest.mark.parametrize("name", ["upsampling", wide("resizing"), wide("custom gradient")])
 def test_only_the_exact_hessian_is_refused_for_it(name):
     middle, shape, dtype, message = ONCE[name]
     network = network_of(middle, shape, dtype)
@@ -287,6 +299,7 @@ def test_only_the_exact_hessian_is_refused_for_it(name):
         assert np.all(DeltaMethod(network.model, kind, **options).fit(x, y).predict(x[:2]).std > 0)
 
 
+@pytest.mark.wide  # it is named by `fit` too: the test before
 @pytest.mark.filterwarnings("ignore:the weights are far")
 def test_diagnose_names_what_the_exact_hessian_fails_on():
     model = network_of(ONCE["upsampling"][0], IMAGE, "float32").model
@@ -325,7 +338,9 @@ FALSE = {
 }
 
 
-@pytest.mark.parametrize("name", FALSE)
+@pytest.mark.parametrize(
+    "name", wide_but(["straight through", "stopped mean", "stopped beside"], FALSE)
+)
 def test_a_gradient_that_is_not_the_derivative_is_refused_for_every_curvature(name):
     function, operation = FALSE[name]
     network = network_of(of(function), VECTOR)
@@ -355,6 +370,7 @@ def test_an_operation_without_a_gradient_is_refused():
         refuse_false_gradients(network, tf.constant(rows(network)))
 
 
+@pytest.mark.wide  # custom gradients: the tests of wrong second derivatives
 def test_a_custom_gradient_of_what_has_none_is_believed_once():
     """The first derivative is all that is given."""
 
@@ -380,8 +396,8 @@ def first_and_second(function, x, vector):
     return [value.numpy() for value in both(x)]
 
 
-@pytest.mark.parametrize("axes", [[1], [1, 2], [0, 2], -1])
-@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axes", [wide([1]), [1, 2], wide([0, 2]), -1])
+@pytest.mark.parametrize("keepdims", [wide(False), True])
 def test_moments_are_differentiated_twice(rng, axes, keepdims):
     """The first derivative stays what it was to the bit, the second is that of the formula."""
     x, v = (tf.constant(rng.normal(size=(3, 4, 5))) for _ in range(2))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.errors import UnsupportedModelError
@@ -215,7 +215,28 @@ def dtype(request):
     PRECISION["dtype"] = "float64"
 
 
-@pytest.fixture(scope="module", params=CASES)
+#: More of the rules that others of `CASES` and test_layers.py show, and of rows without a rule, of
+#: which `own weights` is one.
+MORE = {
+    "no rule",
+    "batch normalisation, no centre",
+    "conv1d groups",
+    "conv2d groups stride same",
+    "depthwise stride same",
+    "conv1d dilated",
+    "conv1d stride",
+    "conv2d dilated same",
+    "conv3d stride",
+    "depthwise",
+    "embedding",
+    "group normalisation",
+    "separable1d",
+    "transposed stride same",
+    "depthwise dilated",
+}
+
+
+@pytest.fixture(scope="module", params=[wide(name) if name in MORE else name for name in CASES])
 def case(request, dtype):
     make, n_mapped = CASES[request.param]
     model, shape = make()
@@ -271,7 +292,7 @@ def test_rows_equal_automatic_differentiation(case):
         np.testing.assert_allclose(value, truth, rtol=tolerance, atol=tolerance * scale)
 
 
-@pytest.mark.parametrize("make", [shared, many_kinds])  # by rules, and example by example
+@pytest.mark.parametrize("make", [shared, wide(many_kinds)])  # by rules, and example by example
 def test_however_many_rows_there_are_the_model_is_differentiated_once(monkeypatch, make):
     model, shape = make()
     network, x = Network(model), tf.random.normal((3, *shape), dtype=PRECISION["dtype"])
@@ -287,6 +308,7 @@ def test_however_many_rows_there_are_the_model_is_differentiated_once(monkeypatc
     assert count(1) == count(7) > 0
 
 
+@pytest.mark.wide  # batches of any size: tests/curvature/test_operators.py
 def test_tracing_changes_nothing_of_what_was_proven():
     """Whether a trace knows the number of examples or not, and whatever it is."""
     model, shape = many_kinds()
@@ -324,6 +346,7 @@ def test_weights_that_cannot_be_reached_are_refused_by_name():
             DeltaMethod(compiled, curvature, l2=0.1, progress=False).fit(x, y)
 
 
+@pytest.mark.wide  # of several rows: the test after this one
 @pytest.mark.filterwarnings("ignore:the weights are far")
 @pytest.mark.parametrize("blank", [False, True])
 def test_a_probe_of_one_or_of_blank_rows_still_finds_a_wrong_rule(blank):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from agreement import OUTCOMES, Found, Matter, assert_close, precision
+from marks import slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.errors import UnsupportedModelError
@@ -472,8 +473,22 @@ def matter_of(name):
     return Matter(model, x, y, rng.uniform(0.3, 2, observed), outcome)
 
 
+#: Rows of `make test`: topologies, ends and outcomes. The rules of other layers are proven there by
+#: test_jacobians.py, their second derivatives by test_derivative_audit.py and test_operators.py.
+SHOWN = {
+    "sequential, activation layer",
+    "subclassed",
+    "no hidden layer",
+    "regression",
+    "conv2d",
+    "masked embedding",
+}
+
+
 def marked(name):
-    return pytest.param(name, marks=[pytest.mark.slow] if ROWS[name].slow else [])
+    if ROWS[name].slow:
+        return slow(name)
+    return name if name in SHOWN else wide(name)
 
 
 @pytest.fixture(scope="module", params=map(marked, ROWS))

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 from masked_models import (
     EMBEDDING,
     RATE,
@@ -110,7 +110,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("make", CASES)
+@pytest.mark.parametrize("make", [wide(case) if case == recurrent else case for case in CASES])
 def test_the_cost_is_that_of_keras(make):
     case, understood = known(make)
     check_direction(our_gradient(case, understood), keras_gradient(case))

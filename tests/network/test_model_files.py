@@ -13,6 +13,7 @@ import old_files
 import pytest
 import tensorflow as tf
 import tf_keras
+from marks import wide, wide_but
 from old_files import KINDS, X, Y, dense, saved
 from ways import stumble
 
@@ -38,7 +39,11 @@ def fit(model, x=X, **options):
     return DeltaMethod(model, "ggn", rank="full", progress=False, **options).fit(x, Y)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+#: Of each package and format; the others are opened in the same ways.
+OF_EACH_FORMAT = ["h5, loss as text", "SavedModel"]
+
+
+@pytest.mark.parametrize("kind", wide_but(OF_EACH_FORMAT, KINDS))
 def test_an_old_file_predicts_what_its_model_does(old, kind):
     """Outputs, L2 rates and likelihood are those of the model that the file was written from."""
     file = old[kind]
@@ -148,7 +153,7 @@ class OwnOfKeras3(keras.losses.Loss):
         return keras.ops.mean((y - p) ** 2, axis=-1)
 
 
-@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m"])
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", wide("m")])
 def test_a_loss_of_the_users_own_is_known_by_name_only(tmp_path, name):
     path = saved(dense(loss=Own()), tmp_path / name)
     with pytest.raises(UnsupportedModelError, match=r"compiled with the loss Own\("):
@@ -165,7 +170,7 @@ def test_so_is_one_in_an_h5_of_keras_3(tmp_path):
         fit(tmp_path / "m.h5")
 
 
-@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m"])
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", wide("m")])
 def test_a_loss_object_keeps_its_settings(tmp_path, name):
     loss = tf_keras.losses.BinaryCrossentropy(label_smoothing=0.25)
     path = saved(dense(loss=loss), tmp_path / name)
@@ -176,7 +181,7 @@ def test_a_loss_object_keeps_its_settings(tmp_path, name):
         fit(path)
 
 
-@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m"])
+@pytest.mark.parametrize("name", [wide("m.h5"), "m.keras", wide("m")])
 def test_weight_decay_is_seen_although_the_optimizer_is_not_loaded(tmp_path, name):
     model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(1, "sigmoid")])
     model.compile(tf_keras.optimizers.AdamW(weight_decay=0.5), tf_keras.losses.BinaryCrossentropy())
@@ -377,6 +382,7 @@ def test_what_deltauq_saved_is_no_model(tmp_path):
     np.testing.assert_allclose(loaded.predict(X).std, method.predict(X).std, rtol=1e-6)
 
 
+@pytest.mark.wide  # that of weights alone: the test beside
 def test_the_remedies_for_functions_alone_are_right(tmp_path):
     """Saved itself; or built in code, with the values of the variables that were exported."""
     KERAS_3.export(tmp_path / "export", verbose=False)
@@ -390,6 +396,7 @@ def test_the_remedies_for_functions_alone_are_right(tmp_path):
     np.testing.assert_array_equal(adapt(new).model(X), KERAS_3(X))
 
 
+@pytest.mark.wide  # models that are not built: test_models.py
 def test_a_model_that_was_saved_too_early_is_built_first(tmp_path):
     unbuilt(tmp_path / "m.keras")
     with stumble("network/adapters/files.py:_refuse_unbuilt", "train the model, and then save it"):

@@ -193,6 +193,7 @@ def test_a_loaded_method_predicts_on_the_fast_path_too(tmp_path):
     np.testing.assert_array_equal(again.predict(x).std, dm.predict(x).std)
 
 
+@pytest.mark.wide  # of one input: the tests before
 def test_integers_and_several_inputs_are_probed_inside_the_model_s_domain():
     """Rolled integers leave a vocabulary, and noise a log's domain: the model fails or is NaN."""
     options = {"dtype": "float64"}
@@ -258,6 +259,7 @@ def test_one_trace_of_a_row_says_what_a_probe_is_and_proves_its_rules():
     np.testing.assert_allclose(outputs, tf.nn.softmax(logits), rtol=1e-12)
 
 
+@pytest.mark.wide  # the slow path: test_jacobians.py
 def test_a_variable_without_any_derivative_goes_to_the_slow_path_and_does_no_harm():
     first, x = DOMAINS["log"]
     model = model_of(first)
@@ -294,6 +296,7 @@ def test_a_model_that_is_not_finite_on_the_data_is_refused():
     )
 
 
+@pytest.mark.wide  # refused, where predictions are asked for: tests/acceptance/test_not_finite.py
 def test_infinite_derivatives_are_refused_and_both_remedies_work():
     """The root of a unit that is off has no finite derivative: TensorFlow gives NaN."""
     x = np.log(POSITIVE)

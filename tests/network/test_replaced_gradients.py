@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import covering
 
 from deltauq.network.replaced_gradients import replaced_gradients
 
@@ -21,10 +22,13 @@ def derivatives(pool, x, g, v):
     return [part.numpy() for part in both(x)]
 
 
-@pytest.mark.parametrize("padding", ["VALID", "SAME"])
-@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 3), (3, 2), ((2, 1), (2, 1))])
-@pytest.mark.parametrize("shape", [(6, 6), (7, 5)])
-def test_max_pooling(rng, shape, size, stride, padding):
+@covering(
+    shape=[(6, 6), (7, 5)],
+    steps={"2-2": (2, 2), "3-3": (3, 3), "3-2": (3, 2), "size3-stride3": ((2, 1), (2, 1))},
+    padding=["VALID", "SAME"],
+)
+def test_max_pooling(rng, shape, steps, padding):
+    size, stride = steps
     x = tf.constant(rng.normal(size=(4, *shape, 3)))
 
     def plain(x):

@@ -287,6 +287,7 @@ def test_limits_that_are_no_proof_contain_the_estimate(get_case, curvature, opti
     assert np.all((low <= found.std) & (found.std <= high))
 
 
+@pytest.mark.wide  # datasets are predicted alike: tests/data/test_batches.py
 def test_datasets_and_batches_of_any_size_give_the_same(get_case):
     case = get_case("joined")
     dm = DeltaMethod(case.model, "ggn", rank=8, l2=0.05, progress=False)
@@ -317,6 +318,7 @@ def narrow():
     ).fit(x, y)
 
 
+@pytest.mark.wide  # sums of few terms: the tests before
 def test_many_terms_lose_no_digits(narrow):
     """50,000 rows of float32, all alike: their sum is that of one, exactly so many times."""
     row = np.array([[0.1, 0.7, -0.3]], np.float32)

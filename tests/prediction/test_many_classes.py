@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 
 from deltauq import Batches, DeltaMethod, Network
 from deltauq.curvature import GGN, LinearHeadGGN
@@ -38,7 +38,7 @@ def cross_entropy(z, y):
     return Categorical().loss(z, y)
 
 
-@pytest.mark.parametrize("variables", ["last", "head/kernel", "head/bias"])
+@pytest.mark.parametrize("variables", ["last", wide("head/kernel"), wide("head/bias")])
 @pytest.mark.parametrize(
     ("likelihood", "n_outputs", "y"),
     [
@@ -124,7 +124,7 @@ print(peak_memory())
 """
 
 
-@pytest.mark.parametrize("curvature", ["ggn", slow("opg")])
+@pytest.mark.parametrize("curvature", [wide("ggn"), slow("opg")])
 def test_five_of_3100_classes_take_little_memory(curvature):
     """Fit and prediction of 100 inputs with a last layer of 512 x 3,100 stay under 2 GiB."""
     command = [sys.executable, "-W", "ignore", "-c", PEAK.format(curvature=curvature)]

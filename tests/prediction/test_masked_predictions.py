@@ -16,7 +16,7 @@ import pytest
 import rich.console
 import scipy.special
 import tensorflow as tf
-from marks import slow
+from marks import slow, wide
 from typer.testing import CliRunner
 
 from deltauq import DeltaMethod, compare, diagnose, plots
@@ -129,7 +129,7 @@ def prediction(method):
 
 
 @pytest.mark.parametrize("counts", [None, COUNTS], ids=["once", "several times"])
-@pytest.mark.parametrize("curvature", ["ggn", slow("opg"), slow("hessian"), "sandwich"])
+@pytest.mark.parametrize("curvature", ["ggn", slow("opg"), slow("hessian"), wide("sandwich")])
 def test_standard_errors_are_those_of_the_valid_steps(curvature, counts):
     truth = Truth(np.ones(VALID.sum()) if counts is None else counts[VALID])
     dm = DeltaMethod(model_at(truth.weights), curvature, rank="full", progress=False)
@@ -161,6 +161,7 @@ def test_a_prediction_says_which_rows_are_masked(prediction):
     assert "nan" not in repr(prediction)
 
 
+@pytest.mark.wide  # how many: the tests of the valid steps
 def test_the_diagnosis_says_how_many_are_masked(method):
     found = diagnose(method.model, X, LABELS)
     (finding,) = found.of("mask")
@@ -172,6 +173,7 @@ def test_the_diagnosis_says_how_many_are_masked(method):
     assert found.stationarity.is_minimum
 
 
+@pytest.mark.wide  # the step itself: tests/delta/test_minimum_distance.py
 def test_a_step_to_the_minimum_is_measured_where_predictions_count():
     """Padding, all zeros, moves with the bias alone."""
     truth = Truth(np.ones(VALID.sum()))
@@ -218,6 +220,7 @@ def test_means_over_groups_have_no_padding(method, prediction):
         method.predict_mean(X, np.where(VALID, "valid", "padding"))
 
 
+@pytest.mark.wide  # saved fits: tests/delta/files/test_fits.py
 def test_a_saved_fit_masks_and_knows_its_data_again(method, prediction, tmp_path):
     method.save(tmp_path / "m.deltauq")
     loaded = DeltaMethod.load(tmp_path / "m.deltauq")
@@ -252,6 +255,7 @@ def test_an_export_says_what_is_masked(method, prediction, tmp_path):
     np.testing.assert_allclose(found["std"], prediction.std, rtol=1e-4)
 
 
+@pytest.mark.wide  # nor are labels of training: every fit of this file
 def test_held_out_labels_of_padding_are_not_looked_at(truth):
     some = RNG.uniform(size=Y.shape) < 0.3
     y = np.where(some, RNG.integers(0, C, Y.shape), Y)
@@ -261,6 +265,7 @@ def test_held_out_labels_of_padding_are_not_looked_at(truth):
     np.testing.assert_allclose(dm.tune_l2(X, y, VALID * 1.0).values, tuned.values)
 
 
+@pytest.mark.wide  # a report too: the test of the report
 def test_a_comparison_is_of_what_counts(method):
     found = compare(
         method.model, X, LABELS, X, LABELS, curvatures=("ggn", "opg"), rank="full", progress=False

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import wide
 from ways import stumble
 
 from deltauq import DeltaMethod
@@ -47,7 +48,7 @@ def classes():
     return fitted(6, None, "categorical", RNG.integers(0, 6, 50))
 
 
-@pytest.fixture(params=["one_sigmoid", "classes"])
+@pytest.fixture(params=["one_sigmoid", wide("classes")])
 def dm(request):
     return request.getfixturevalue(request.param)
 

@@ -119,6 +119,7 @@ def test_the_page_refers_to_nothing_outside_itself_and_closes_its_elements():
         assert forbidden not in html, forbidden
 
 
+@pytest.mark.wide  # its references and elements: the test before
 def test_every_figure_is_embedded_as_png_with_a_text_of_its_own():
     study = _study(images=np.ones((N, 4, 4)))
     drawn = figures(study)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import wide
 
 from deltauq import DeltaMethod, compare, diagnose
 from deltauq.errors import InvalidInputError, NotFittedError
@@ -116,6 +117,7 @@ def test_one_sigmoid_is_a_study_of_two_classes():
     assert f"Accuracy {100 * accuracy:.1f} %" in _text(study.to_html({}))
 
 
+@pytest.mark.wide  # pages of comparisons: test_page.py
 def test_a_comparison_beside_another_curvature(classes):
     comparison = compare(
         classes.model, X, Y, X[:10], Y[:10], curvatures=("hessian", "opg"), progress=False
@@ -128,6 +130,7 @@ def test_a_comparison_beside_another_curvature(classes):
     assert page.count("<img") == 5
 
 
+@pytest.mark.wide  # a rate that was chosen: the test of its origin
 def test_one_rate_is_read_from_the_fit_and_its_source_from_a_diagnosis():
     dm = _fitted(*SPARSE, y=Y)
     assert Study.of(dm, X[:5]).l2 == pytest.approx(0.02)
@@ -202,7 +205,9 @@ def test_counts_are_whole_in_the_table():
     assert all("." in text for text in cells["Mean"])
 
 
-@pytest.mark.parametrize("l2", [0.02, {"*kernel": 0.02, "*bias": 0.1}], ids=["one", "several"])
+@pytest.mark.parametrize(
+    "l2", [wide(0.02), {"*kernel": 0.02, "*bias": 0.1}], ids=["one", "several"]
+)
 def test_a_rate_that_was_chosen_after_training_is_told(l2):
     dm = _fitted(*SPARSE, y=Y, l2=l2)
     assert "chosen after training" not in _text(Study.of(dm, X).to_html({}))
@@ -221,6 +226,7 @@ def test_a_path_is_no_figures(path, classes, tmp_path):
     assert "<html" in file.read_text(encoding="utf-8")
 
 
+@pytest.mark.wide  # of one output: the test of a regression
 def test_several_outputs_of_a_regression_have_a_picture_each():
     y = RNG.normal(size=(60, 2))
     study = Study.of(_fitted(2, None, "mse", y=y), X, y, class_names=("height", "weight"))
@@ -241,6 +247,7 @@ def _many_classes(n_classes=1000):
     return Run("opg", prediction, pairs, 1.0)
 
 
+@pytest.mark.wide  # pages of few classes: the tests before
 def test_many_classes_do_not_make_a_long_page():
     study = Study(run=_many_classes(), y=np.arange(4), images=np.ones((4, 3, 3)))
     html = re.sub(r"base64,[\w+/=]+", "", study.to_html())
@@ -321,6 +328,7 @@ def test_a_study_of_something_else_is_refused():
         Study.of(X, Y)
 
 
+@pytest.mark.wide  # pages of comparisons: test_page.py
 def test_a_comparison_counts_predictions_where_inputs_make_several():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((2, 3)), keras.layers.Dense(2, "softmax")])

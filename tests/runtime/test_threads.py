@@ -18,6 +18,7 @@ import psutil
 import pytest
 import tensorflow as tf
 import threadpoolctl
+from marks import slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.errors import ForkedProcessError
@@ -74,7 +75,7 @@ def two_blas_threads():
 
 @pytest.mark.filterwarnings("ignore:.* did not reach rtol")
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
-@pytest.mark.parametrize("count", [6, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [wide(6), slow(500)])
 def test_eight_threads_predict_to_the_bit_what_one_does_and_leave_blas_alone(
     fitted, two_blas_threads, count
 ):

@@ -33,6 +33,7 @@ def run(*arguments):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.wide
 def test_a_model_for_an_artifact(tmp_path):
     """In a directory whose name has a space, as many have."""
     folder = tmp_path / "my models"
@@ -99,6 +100,7 @@ def trained(x, y, likelihood="auto"):
     return train(x, y, None, likelihood=likelihood, settings=SMALL)
 
 
+@pytest.mark.wide
 def test_what_no_network_is_trained_for_here(tmp_path):
     """A model of one's own takes it, by `--model`."""
     with stumble("cli/training.py:_features", "train your own model and pass --model"):
@@ -114,6 +116,7 @@ def test_what_no_network_is_trained_for_here(tmp_path):
     np.testing.assert_allclose(found, own.predict(X).std)
 
 
+@pytest.mark.wide  # labels that are refused: tests/cli/test_encoding.py
 @pytest.mark.filterwarnings("ignore:.*converge")
 @pytest.mark.filterwarnings("ignore:The least populated class")
 def test_labels_that_look_like_numbers():

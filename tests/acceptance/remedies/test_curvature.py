@@ -32,12 +32,14 @@ def bent(**options):
     return model
 
 
+@pytest.mark.wide
 def test_more_eigenpairs_than_there_are():
     with stumble("curvature/eigenpairs.py:check_rank", "pass rank='full'"):
         fit(rank=16)
     same(fit(rank="full"), fit(rank=15, bounds=False))
 
 
+@pytest.mark.wide  # the bounds that it names: tests/curvature/test_bounds.py
 def test_a_trace_that_is_not_known():
     with stumble("curvature/parameter_covariance.py:_tail", "pass tail='midpoint' or 'l2'"):
         fit(curvature="hessian", rank=5, tail="trace")
@@ -47,6 +49,7 @@ def test_a_trace_that_is_not_known():
     assert np.all(fit(curvature="hessian", rank=5, tail="l2").predict(X).std >= exact * (1 - 1e-9))
 
 
+@pytest.mark.wide  # refused and kept: tests/delta/test_delta_method.py
 def test_negative_curvature_that_is_kept():
     """Of rank one there is no other end; and it is kept where L2 outweighs it."""
     site = "curvature/parameter_covariance.py:_indefinite_covariance"
@@ -64,6 +67,7 @@ def test_negative_curvature_that_is_kept():
         assert np.all(fit(model, curvature=curvature).predict(X).std > 0)
 
 
+@pytest.mark.wide  # refused and kept: tests/delta/test_delta_method.py
 def test_negative_curvature_that_is_not_there_after_training():
     refused = {"curvature": "hessian", "negative_curvature": "raise"}
     site = "curvature/parameter_covariance.py:_require_no_negative"
@@ -74,6 +78,7 @@ def test_negative_curvature_that_is_not_there_after_training():
     assert np.all(fit(bent(), **projected).predict(X).std > 0)
 
 
+@pytest.mark.wide  # refused and kept: tests/delta/test_delta_method.py
 def test_negative_curvature_beside_a_parameter_without_l2():
     """There is no metric to project in; kept, it is that of a flat prior's limit."""
     site = "curvature/parameter_covariance.py:_require_no_negative"
@@ -89,6 +94,7 @@ def test_negative_curvature_beside_a_parameter_without_l2():
     np.testing.assert_allclose(kept.predict(X).std, nearly.predict(X).std, rtol=1e-5)
 
 
+@pytest.mark.wide
 def test_parameters_that_the_data_do_not_determine():
     free = {"*kernel": 0.1, "*bias": 0.0}
     site = "curvature/parameter_covariance.py:_require_positive"
@@ -99,6 +105,7 @@ def test_parameters_that_the_data_do_not_determine():
     same(fit(l2=next(iter(tuned.l2_rates.values()))), tuned)
 
 
+@pytest.mark.wide  # the other densities: tests/curvature/test_posterior.py
 def test_a_density_of_a_singular_covariance():
     site = "curvature/posterior.py:RootOperator.__init__"
     with stumble(site, "pass another tail than 'none'"):
@@ -119,6 +126,7 @@ def unbiased():
     )
 
 
+@pytest.mark.wide
 @pytest.mark.filterwarnings("ignore:divide by zero encountered")
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 @pytest.mark.filterwarnings("ignore:the data say next to nothing")
@@ -146,6 +154,7 @@ def exponential(e):
     return tf.exp(30 * e)
 
 
+@pytest.mark.wide  # refused: tests/curvature/test_flatness.py
 @pytest.mark.filterwarnings("ignore:the loss has a slope and no curvature")
 @pytest.mark.filterwarnings("ignore:the largest curvature is")
 def test_a_loss_whose_derivatives_are_not_finite():

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from marks import wide
 from sklearn.utils.class_weight import compute_class_weight
 from ways import stumble
 
@@ -86,6 +87,7 @@ class Batches(keras.utils.PyDataset):
 # --- what is no array -------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_numbers_for_text():
     codes = RNG.integers(0, 3, (N, 1))
     vocabulary = ["0", "1", "2"]
@@ -111,6 +113,7 @@ def test_another_scaling():
     np.testing.assert_array_equal(found.predict(back).std, found.predict(images).std)
 
 
+@pytest.mark.wide  # text inside a model: tests/acceptance/test_lookups.py
 def test_text_and_categories():
     """Encoded before, or by layers of the model; arrays in an array are a list of them."""
     colours = np.array(["red", "green", "blue"])[Y][:, None]
@@ -151,6 +154,7 @@ def test_complex_numbers():
     assert np.all(fit(parts, Y, model=flat).predict(parts).std > 0)
 
 
+@pytest.mark.wide
 def test_weights_that_are_text():
     with stumble("data/arrays.py:_no_numbers", "give a number for every row"):
         fit(X, Y, [str(weight) for weight in W])
@@ -158,6 +162,7 @@ def test_weights_that_are_text():
     assert agrees(X, Y, np.asarray(text, dtype=float), kind="weighted")
 
 
+@pytest.mark.wide
 def test_text_with_something_else_beside():
     """What is missing is filled before numbers are made text, which would make "None" of None."""
     frame = pd.DataFrame({"word": ["a", 3.5, None] * 4}, dtype=object)
@@ -186,6 +191,7 @@ def test_a_symbolic_tensor():
     assert as_predicted(np.asarray(X))
 
 
+@pytest.mark.wide
 def test_ragged_and_sparse_tensors():
     site = "data/arrays.py:refuse_unreadable"
     ragged, sparse, rows = tf.RaggedTensor.from_tensor(X), tf.sparse.from_dense(X), X.copy()
@@ -253,6 +259,7 @@ def test_labels_in_a_dataset_of_their_own():
     assert len(fitted().predict_mean(X, groups=list(Y)).groups) == 3
 
 
+@pytest.mark.wide
 def test_datasets_in_a_list_of_inputs():
     a, b = (keras.Input((2,), dtype="float64") for _ in range(2))
     joined = layers.Concatenate(dtype="float64")([a, b])
@@ -278,6 +285,7 @@ def fitted_to_whole():
     return fit(X[WHOLE], Y[WHOLE])
 
 
+@pytest.mark.wide
 def test_rows_that_hold_nan():
     with stumble("data/arrays.py:check_finite", "impute or drop those rows"):
         fit(HOLES, Y)
@@ -304,6 +312,7 @@ def test_labels_that_are_missing():
 # --- frames -------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_columns_of_text():
     """Dummies for them, or without them."""
     frame = FRAME.assign(city=np.array(["Oslo", "Bergen"])[Y % 2], born=pd.Timestamp("2000-01-01"))
@@ -333,6 +342,7 @@ def by_name():
     return keras.Model(inputs, layers.Dense(3, dtype="float64")(joined))
 
 
+@pytest.mark.wide
 def test_columns_that_are_the_inputs_of_a_model():
     right = pd.DataFrame(X[:, :2], columns=["a", "b"])
     found = fit(right, Y, model=by_name())
@@ -396,6 +406,7 @@ def test_inputs_of_another_shape():
 # --- datasets -----------------------------------------------------------------------------------
 
 
+@pytest.mark.wide  # refused: tests/acceptance/test_errors.py
 def test_a_dataset_that_changes():
     """One that is kept after its augmentation stays what it was in the first pass."""
     noise = tf.random.Generator.from_seed(0)  # goes on from pass to pass, whatever was seeded
@@ -427,6 +438,7 @@ def test_weights_of_zero(weights):
     assert agrees(X, Y, np.ones(N))
 
 
+@pytest.mark.wide
 def test_weights_whose_sum_overflows():
     huge = W * 5e307
     with stumble("data/examples.py:measure", "divide the weights by the largest"):
@@ -448,6 +460,7 @@ def of_sequences():
     return keras.Sequential([keras.Input((None, 2)), layers.Masking(), mean, layers.Dense(3)])
 
 
+@pytest.mark.wide  # of datasets of rows: the tests around it
 def test_examples_of_different_lengths():
     """To one length in all batches: batches of different lengths are the same user's next error."""
     single = tf.data.Dataset.from_generator(
@@ -486,6 +499,7 @@ def test_datasets_that_fail_while_they_are_read():
     assert agrees(read_by(lambda x: x))
 
 
+@pytest.mark.wide
 def test_datasets_of_tensors_that_are_not_dense():
     site = "data/streams.py:_check_dataset"
     rows = tf.ragged.constant([s.tolist() for s in SEQUENCES], ragged_rank=1)
@@ -500,6 +514,7 @@ def test_datasets_of_tensors_that_are_not_dense():
     assert agrees(sparse.map(lambda x, y: (tf.sparse.to_dense(x), y)))
 
 
+@pytest.mark.wide
 def test_datasets_that_never_end():
     with stumble("data/streams.py:Stream.__init__", "its class a __len__"):
         fit(type("Endless", (Batches,), {"num_batches": None})(X, Y))
@@ -518,6 +533,7 @@ class Pairs(Batches):
         return dict(zip("xy", super().__getitem__(k), strict=True))
 
 
+@pytest.mark.wide
 def test_datasets_of_something_else_than_pairs():
     dicts = slices(X, Y).map(lambda x, y: {"x": x, "y": y}).batch(5)
     with stumble("data/streams.py:_check_parts", "dataset.map(...)"):
@@ -541,6 +557,7 @@ def test_labels_beside_inputs():
     assert as_predicted(Batches(X))
 
 
+@pytest.mark.wide
 def test_data_that_come_in_no_possible_way():
     site = "data/training.py:TrainingData.__post_init__"
     with stumble(site, "pass fit(x, y)"):
@@ -563,7 +580,8 @@ def test_labels_in_a_dict():
     assert agrees(X, labels["out"])
 
 
-@pytest.mark.parametrize("classes", [(0, 1, 2), (0, 2)], ids=["all", "without one"])
+@pytest.mark.wide
+@pytest.mark.parametrize("classes", [(0, 1, 2), wide((0, 2))], ids=["all", "without one"])
 def test_balanced_classes(classes):
     """Numbers of classes, some of which there may be none of, and not their places in a list."""
     rows = np.isin(Y, classes)
@@ -584,6 +602,7 @@ def test_weights_of_classes_in_a_list():
     assert agrees(X, Y, None, dict(enumerate([1.0, 2.0, 0.5])), kind="balanced")
 
 
+@pytest.mark.wide
 def test_weights_of_another_shape():
     with stumble("data/weights.py:_checked", ".ravel() of a column"):
         fit(X, Y, W[:, None])
@@ -594,6 +613,7 @@ def test_weights_of_another_shape():
     assert agrees(X, Y, np.broadcast_to(W, N), kind="weighted")
 
 
+@pytest.mark.wide
 def test_weights_of_classes_without_classes():
     with stumble("data/weights.py:_checked_classes", "pass sample_weight instead"):
         fit(X, X[:, :3], None, {0: 2.0}, likelihood="gaussian")
@@ -601,6 +621,7 @@ def test_weights_of_classes_without_classes():
     assert np.all(found.predict(X).std > 0)
 
 
+@pytest.mark.wide
 def test_data_of_another_fit():
     method, counts = fit(X, Y, Y + 1), Y + 1
     with stumble("data/record.py:DataRecord.check_same", "that fit was called with"):

@@ -34,6 +34,7 @@ def same(found, expected, x=X):
 # --- files --------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_a_directory_that_is_not_there(tmp_path):
     absent = tmp_path / "a"
     with stumble("delta/files/artifact.py:write", "create it first"):
@@ -49,6 +50,7 @@ def test_a_directory_that_is_not_there(tmp_path):
     same(DeltaMethod.load(absent / "n.deltauq"), fitted())
 
 
+@pytest.mark.wide
 def test_an_export_to_a_place_that_is_taken(tmp_path):
     for name in "12":
         (tmp_path / name).mkdir()
@@ -104,6 +106,7 @@ class Unsaved(layers.Layer):
         raise NotImplementedError("a function is no configuration")
 
 
+@pytest.mark.wide
 def test_models_that_are_not_put_into_the_file(tmp_path):
     site = "delta/files/fits.py:_model_bytes"
     module, model = Module(), network(Unsaved(tf.tanh, dtype="float64"))
@@ -117,6 +120,7 @@ def test_models_that_are_not_put_into_the_file(tmp_path):
         same(DeltaMethod.load(tmp_path / "m", found.model), found)
 
 
+@pytest.mark.wide  # recognised: tests/delta/files/test_fits.py
 def test_a_model_that_was_trained_on(tmp_path):
     model = network()
     found, first = fit(model), model.get_weights()
@@ -164,6 +168,7 @@ def test_a_loaded_method_without_its_data(tmp_path):
 HALF = {"*kernel": 0.1, "*bias": 0.0}
 
 
+@pytest.mark.wide  # refused: tests/delta/test_caveats.py
 def test_variables_without_a_rate():
     site = "delta/problem.py:_check_rates"
     with stumble(site, "pass l2='tune'"):
@@ -189,6 +194,7 @@ def test_where_no_variable_has_a_rate_there_is_none_to_leave_out():
     assert fit(l2=0.1, rank=3).caveats == fitted(rank=3).caveats
 
 
+@pytest.mark.wide
 def test_tuning_rates_of_which_some_are_zero():
     free = fit(network(n_outputs=1), y=Y > 0, l2=HALF, likelihood="binary")
     words = "a rate for all variables"
@@ -206,6 +212,7 @@ def test_tuning_rates_of_which_some_are_zero():
     assert next(iter(tuned.l2_rates.values())) == pytest.approx(best.rate, rel=1e-3)
 
 
+@pytest.mark.wide  # refused: tests/curvature/test_posterior.py
 def test_the_marginal_likelihood_of_a_sandwich():
     """Whatever it is asked for, by a fit too, in which there is no `tune_l2` to be called."""
     site = "delta/marginal_likelihood.py:_spectrum"
@@ -223,6 +230,7 @@ def test_the_marginal_likelihood_of_a_sandwich():
     same(held_out, fit(curvature="sandwich", l2=rate))
 
 
+@pytest.mark.wide
 def test_the_marginal_likelihood_of_a_hessian_in_low_rank():
     """No pass gives its trace."""
     site = "delta/marginal_likelihood.py:_spectrum"
@@ -233,6 +241,7 @@ def test_the_marginal_likelihood_of_a_hessian_in_low_rank():
     assert whole == pytest.approx(fitted().log_marginal_likelihood().value, rel=1e-9)
 
 
+@pytest.mark.wide  # held-out labels: tests/curvature/test_posterior.py
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_a_held_out_likelihood_without_a_maximum():
     site = "delta/marginal_likelihood.py:_maximum"
@@ -253,6 +262,7 @@ def test_a_held_out_likelihood_without_a_maximum():
     same(fit(l2=0.1), fitted())
 
 
+@pytest.mark.wide  # refused: tests/curvature/test_posterior.py
 def test_a_marginal_likelihood_that_rises_to_where_no_covariance_is():
     model = network(layers.Dense(5, "tanh", dtype="float64"))
     model.set_weights([2 * weight for weight in model.get_weights()])
@@ -267,6 +277,7 @@ def test_a_marginal_likelihood_that_rises_to_where_no_covariance_is():
 # --- noise --------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide  # refused: tests/delta/test_noise.py
 def test_noise_that_cannot_be_estimated():
     wide = network(layers.Dense(8, "tanh", dtype="float64"), n_outputs=1)
     options = {"y": VALUES, "likelihood": "gaussian"}
@@ -335,6 +346,7 @@ def hidden(dtype="float64"):
     return network(layers.Dense(5, "tanh", dtype=dtype), dtype=dtype)
 
 
+@pytest.mark.wide  # refined in both precisions: tests/delta/test_refinement.py
 @pytest.mark.filterwarnings("ignore:the largest curvature is")
 def test_refining_beyond_the_precision():
     with stumble("delta/refinement.py:check_refinable", "build the model in float64"):

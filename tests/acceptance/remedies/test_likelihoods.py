@@ -51,6 +51,7 @@ def cost_of(found):
     return found.stationarity.cost * to_keras - 0.05 * squares
 
 
+@pytest.mark.wide  # refused: tests/acceptance/test_outcomes.py
 def test_likelihoods_of_another_number_of_outputs():
     with stumble("likelihoods/bernoulli.py:Binary.check_outputs", "'multilabel' for a yes or no"):
         fit(dense(), likelihood="binary")
@@ -71,6 +72,7 @@ def test_likelihoods_of_another_number_of_outputs():
     np.testing.assert_allclose(found.std, expected.std, rtol=1e-5)
 
 
+@pytest.mark.wide
 def test_rows_that_are_no_distributions():
     site = "likelihoods/categorical.py:_distributions"
     shares = np.eye(3)[Y] + 0.2
@@ -135,6 +137,7 @@ def test_numbers_that_are_not_finite():
     assert len(Gaussian().check_labels(holes[np.isfinite(holes)], 1)) == 8
 
 
+@pytest.mark.wide
 def test_numbers_that_are_no_counts():
     counts = RNG.poisson(3.0, N)
     standardised = (counts - counts.mean()) / counts.std()
@@ -145,6 +148,7 @@ def test_numbers_that_are_no_counts():
     np.testing.assert_allclose(found.predict(X).mean, found.model(X), rtol=1e-5)
 
 
+@pytest.mark.wide
 def test_one_output_of_which_nothing_is_known():
     with stumble("likelihoods/compiled.py:_by_link", "say likelihood='binary'"):
         fit(dense(1), Y > 0)
@@ -159,6 +163,7 @@ def test_one_output_of_which_nothing_is_known():
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy
 
 
+@pytest.mark.wide
 @pytest.mark.filterwarnings('ignore:"`sparse_categorical_crossentropy` received')
 @pytest.mark.parametrize(
     ("loss", "factor"), [("sparse_categorical_crossentropy", 0.1), (CROSS_ENTROPY(True), 1.0)]
@@ -182,6 +187,7 @@ def cross_entropy_of_each(z, y):
     return keras.losses.binary_crossentropy(tf.one_hot(y, 3), p)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("loss", "activation", "own"),
     [("mse", "softmax", brier), ("binary_crossentropy", tf.nn.softmax, cross_entropy_of_each)],
@@ -219,6 +225,7 @@ def test_losses_that_do_not_give_one_number_an_example():
     assert CustomLoss(lambda z, y: tf.cast(added, z.dtype)).loss(Z, Y).dtype == tf.float64
 
 
+@pytest.mark.wide  # refused: tests/acceptance/test_outcomes.py
 def test_a_loss_that_is_not_convex():
     def focal(z, y):
         log_p = tf.gather(tf.nn.log_softmax(z), y, batch_dims=1)

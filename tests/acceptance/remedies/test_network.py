@@ -75,6 +75,7 @@ class Moded(Module):
         return x @ self.w
 
 
+@pytest.mark.wide  # refused: tests/network/test_models.py
 def test_random_numbers_in_training_alone():
     plain = Module()
     with stumble(TRACE, "switch off layers that draw random numbers"):
@@ -113,6 +114,7 @@ class Counting(layers.Layer):
         return x
 
 
+@pytest.mark.wide
 def test_variables_that_change_in_training_alone():
     def counting(self, x):
         self.w.assign_add(tf.ones_like(self.w))
@@ -126,6 +128,7 @@ def test_variables_that_change_in_training_alone():
     assert agrees(model(Counting(always=False)), model())
 
 
+@pytest.mark.wide
 def test_variables_that_can_be_replaced():
     words = "make them attributes of the tf.Module"
     elsewhere = tf.Variable(np.ones((4, 3), "float32"))
@@ -160,6 +163,7 @@ def test_gradients_that_are_seen():
 # --- the output ---------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_outputs_that_are_no_rows():
     site = "network/inspection.py:check_output"
     inputs = keras.Input((4,))
@@ -207,6 +211,7 @@ def test_rows_that_do_not_depend_on_each_other():
     assert agrees(spoiled, model())
 
 
+@pytest.mark.wide
 def test_likelihoods_of_another_last_operation():
     """Each of those that are named fits the last operation that it is named for."""
     with stumble("network/interpretation.py:_check_link", "pass likelihood='multilabel'"):
@@ -223,6 +228,7 @@ def test_likelihoods_of_another_last_operation():
     assert check(one, y=Y > 0, likelihood="binary").network.n_params == 5
 
 
+@pytest.mark.wide
 def test_outputs_that_are_no_logits():
     site = "network/interpretation.py:_check_link"
     with stumble(site, "end the model in Dense(n_outputs)") as caught:
@@ -241,6 +247,7 @@ def test_outputs_that_are_no_logits():
 # --- derivatives --------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_gradients_that_are_derivatives():
     class Stopped(layers.Layer):
         def call(self, x):
@@ -278,6 +285,7 @@ class Traced(Compiled):
         return tf.tanh(x @ self.kernel)
 
 
+@pytest.mark.wide
 def test_variables_that_the_output_depends_on():
     site = "network/jacobians/per_example.py:_refuse_cut_off"
     compiled, traced = (model(middle) for middle in (Compiled(name="a"), Traced(name="a")))
@@ -306,6 +314,7 @@ def test_layers_that_have_variables():
 # --- files --------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras', where it saves
 @pytest.mark.parametrize("package", [keras, tf_keras], ids=["keras", "tf_keras"])
 def test_code_in_a_file(tmp_path, package):

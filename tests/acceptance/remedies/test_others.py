@@ -80,6 +80,7 @@ def test_a_report_of_some_classes():
     assert story_of(fitted().predict(X)).outcome == "classes"
 
 
+@pytest.mark.wide
 def test_a_disk_without_the_directory_or_the_room(tmp_path, monkeypatch):
     absent = tmp_path / "vectors"
     with stumble("linalg/storage.py:Storage.__init__", "create it, or pass None"):
@@ -115,6 +116,7 @@ def _sum_in_a_child(size):
     return float(tf.reduce_sum(tf.ones(size)))
 
 
+@pytest.mark.wide  # a fork itself: tests/runtime/test_threads.py
 def test_a_process_that_was_forked(monkeypatch):
     """tests/runtime forks one that is told so; here it is told without a fork."""
     site = "runtime/threads.py:refuse_lost_runtime"
