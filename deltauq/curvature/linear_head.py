@@ -29,7 +29,7 @@ class LinearHeadGGN(CurvatureOperator):
 
     With S_n the second derivative of a loss, A V = (1/N) sum_n c_n w_n J_n^T S_n J_n V, where
     J_n V is h_n^T V_W + V_b: two products with h `[B, I]` and one with S a batch, C times less than
-    from the C rows of an example, which are not formed.
+    from an example's rows, as many as outputs or one fewer, which are not formed.
 
     Args:
         *arguments: as for `GGN`.

@@ -18,7 +18,7 @@ __all__ = ["MonteCarloGGN"]
 
 
 class MonteCarloGGN(GGN):
-    """An unbiased estimate of the GGN: `draws` rows an example where the GGN takes one a class.
+    """An unbiased estimate of the GGN: `draws` rows an example, where that of a softmax has C - 1.
 
     With F F^T the loss's second derivative in the logits and e a vector of independent signs,
     E[e e^T] = I, so that rows J^T F e have the mean J^T F F^T J of their outer products: the GGN,

@@ -84,21 +84,35 @@ class Categorical(Likelihood):
         return tf.nn.softmax(logits) - self._target(y, logits)
 
     def hessian_factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        """Square root of S = diag(p) - p p^T: F = diag(r) - p r^T with r = sqrt(p), `[B, C, C]`.
+        """Square root F `[B, C, C - 1]` of S = diag(p) - p p^T, whose rank is C - 1.
 
-        F F^T = S because r^T r = 1.
+        The Cholesky factor of S with the most probable class in the last place, where its last
+        column is zero, and the classes in their own places again.
         """
-        p = tf.nn.softmax(logits)
-        root = tf.sqrt(p)
-        return tf.linalg.diag(root) - p[:, :, None] * root[:, None, :]
+        # q_k = sum_{i >= k} p_i in that order: F_kk = sqrt(p_k q_k+1 / q_k), and below it
+        # F_jk = -p_j sqrt(p_k / (q_k q_k+1)). Row c of F is row place[c] of that factor.
+        p, place, diagonal, below = _cholesky(logits)
+        columns = tf.range(diagonal.shape[1])
+        lower = -p[:, :, None] * tf.cast(place[:, :, None] > columns, p.dtype) * below[:, None, :]
+        return lower + tf.cast(place[:, :, None] == columns, p.dtype) * diagonal[:, None, :]
 
     def hessian_factor_times(
         self, logits: tf.Tensor, y: tf.Tensor, vectors: tf.Tensor
     ) -> tf.Tensor:
-        """Product F v = r v - p (r^T v), r = sqrt(p), of the factor without a `[C, C]` matrix."""
-        p = tf.nn.softmax(logits)[:, :, None]
-        scaled = tf.sqrt(p) * vectors
-        return scaled - p * tf.reduce_sum(scaled, axis=1, keepdims=True)
+        """Product F v `[B, C, D]` of the factor without a `[C, C - 1]` matrix."""
+        # Row j below the diagonal is -p_j times one vector, so that it makes a running sum.
+        p, place, diagonal, below = _cholesky(logits)
+        own = tf.pad(diagonal[:, :, None] * vectors, [[0, 0], [0, 1], [0, 0]])
+        sums = tf.pad(tf.cumsum(below[:, :, None] * vectors, axis=1), [[0, 0], [1, 0], [0, 0]])
+        own, sums = (tf.gather(part, place, batch_dims=1) for part in (own, sums))
+        return own - p[:, :, None] * sums
+
+    def n_rows(self, n_outputs: int) -> int:
+        """Number of rows that an example has in the GGN, C - 1: no row for a shift of all logits.
+
+        One fewer than outputs, because probabilities sum to one.
+        """
+        return n_outputs - 1
 
     def hessian_times(self, logits: Array, y: tf.Tensor, vectors: Array) -> Array:
         """Product S v = p v - p (p^T v) of the second derivative without a `[C, C]` matrix."""
@@ -145,6 +159,27 @@ class Categorical(Likelihood):
     def __repr__(self) -> str:
         smoothing = f"label_smoothing={self.label_smoothing:g}" if self.label_smoothing else ""
         return f"Categorical({smoothing})"
+
+
+def _cholesky(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The Cholesky factor of diag(p) - p p^T, the most probable class last, as four arrays.
+
+    The sums q_k of what is behind are sums, never 1 - ..., and hold the largest probability: they
+    lose nothing where p is 0 or 1 up to rounding, and none is below 1 / C.
+
+    Returns:
+        p `[B, C]` in the order of the logits; the place of each class in that of the factor
+        `[B, C]`; its diagonal, and what -p_j multiplies below it, `[B, C - 1]` each.
+    """
+    p = tf.nn.softmax(logits)
+    numbers, last = tf.range(p.shape[1]), p.shape[1] - 1
+    top = tf.argmax(p, axis=1, output_type=tf.int32)[:, None]
+    # Two classes change places, and change them back likewise.
+    place = tf.where(numbers == top, last, tf.where(numbers == last, top, numbers))
+    ordered = tf.gather(p, place, batch_dims=1)
+    sums = tf.cumsum(ordered, axis=1, reverse=True)
+    here, q, behind = ordered[:, :-1], sums[:, :-1], sums[:, 1:]
+    return p, place, tf.sqrt(here * behind / q), tf.sqrt(here / (q * behind))
 
 
 def _distributions(y: Array) -> Array:

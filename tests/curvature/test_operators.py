@@ -96,6 +96,31 @@ def test_scale_enters_on_both_sides(get_case, rng, kind):
     assert operator.trace() == pytest.approx(np.trace(expected), rel=1e-10)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 3e-7)])
+@pytest.mark.parametrize("scale", [0.125, 2.0])
+def test_a_ggn_of_c_minus_1_rows_is_that_of_c_rows(rng, scale, dtype, tolerance):
+    """Of a linear softmax whose logits have no rounding, up to 30 apart, labels soft and weighted.
+
+    The other one by NumPy from the square root diag(r) - p r^T, r = sqrt(p), which is symmetric
+    with the classes and has a row for each.
+    """
+    model = keras.Sequential([keras.Input((4,), dtype=dtype), keras.layers.Dense(5, dtype=dtype)])
+    model.set_weights([scale * rng.integers(-4, 5, (4, 5)), scale * rng.integers(-4, 5, 5)])
+    x, q, weight = rng.integers(-1, 2, (20, 4)), rng.dirichlet(np.ones(5), 20), np.arange(1, 21)
+    likelihood = Categorical(label_smoothing=0.1)
+    data = Batches(x, q, weight, likelihood=likelihood, n_outputs=5, dtype=dtype, batch_size=6)
+    operator = curvature.GGN(Network(model), likelihood, data)
+    kernel, bias = (values.astype(float) for values in model.get_weights())
+    truth = np.zeros(operator.shape)
+    for row, count in zip(x, weight, strict=True):
+        p = np.exp(z := row @ kernel + bias) / np.exp(z).sum()
+        factor = np.diag(np.sqrt(p)) - np.outer(p, np.sqrt(p))
+        rows = factor.T @ np.kron(np.r_[row, 1.0], np.eye(5))
+        truth += count * rows.T @ rows / weight.sum()
+    assert operator.rows_per_example(likelihood, 5) == 4
+    assert relative(operator.to_dense(), truth) < tolerance
+
+
 @pytest.mark.quick
 def test_hessian_of_a_linear_network_is_the_ggn(get_case):
     case = get_case("no_hidden")
