@@ -90,10 +90,11 @@ def eigenpairs(
     """Compute the K leading eigenpairs of a curvature (all of them for "full").
 
     "full" forms A and diagonalises it in float64. Otherwise a semidefinite operator is sketched
-    (Nystrom, two passes over the data), and the exact Hessian goes through block Lanczos until the
-    residuals of the K pairs meet sqrt(2) ||R||_F <= 0.1 in the operator's scale (where the prior's
-    metric was entered: 0.1 lambda). Pairs beyond that rule are left out, the innermost first, and
-    `converged` is False.
+    (Nystrom, two passes over the data, the first of them over a random eighth of the examples where
+    that is enough for K), and the exact Hessian goes through block Lanczos until the residuals of
+    the K pairs meet sqrt(2) ||R||_F <= 0.1 in the operator's scale (where the prior's metric was
+    entered: 0.1 lambda). Pairs beyond that rule are left out, the innermost first, and `converged`
+    is False.
 
     Args:
         operator: the curvature, usually in the prior's metric.

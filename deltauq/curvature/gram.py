@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,6 @@ class Gram(CurvatureOperator):
         )
         parameters = tf.TensorSpec([self.network.n_params], self.network.dtype)
         self._compiled_factors = Compiled(self._factors, parameters, self.data.spec)
-        self._trace: float | None = None
 
     @abc.abstractmethod
     def _factor(self, logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -125,6 +124,10 @@ class Gram(CurvatureOperator):
             wide = rows.astype(np.float64)
             total += wide.T @ wide
         return (total + total.T) / (2 * self.data.n_examples)
+
+    def sampled(self, share: float, seed: Any) -> Self | None:
+        """Estimate the curvature from a random share of the examples, which count for all."""
+        return self._over(self.data.sampled(share, seed))
 
     def trace(self) -> float:
         """Trace of A, exact: the sum of the rows' squared lengths, weighted, over N.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,6 @@ class LinearHeadGGN(CurvatureOperator):
         found = head or find_linear_head(self.network, self.data.spec.x)
         assert found is not None, "callers look before they choose this form"
         self._head = found
-        self._trace: float | None = None
 
     @staticmethod
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
@@ -115,6 +114,10 @@ class LinearHeadGGN(CurvatureOperator):
             lengths += np.square(self.scale[bias.start : bias.stop])
         diagonal = self.likelihood.hessian_diagonal(batch.logits, batch.y)
         return float(batch.weight @ np.sum(diagonal * lengths, axis=1))
+
+    def sampled(self, share: float, seed: Any) -> Self | None:
+        """Estimate the curvature from a random share of the examples, which count for all."""
+        return self._over(self.data.sampled(share, seed))
 
     def trace(self) -> float:
         """Trace of A, exact; known after any pass over the data, otherwise one pass."""

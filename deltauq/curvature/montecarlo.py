@@ -67,6 +67,9 @@ class MonteCarloGGN(GGN):
 
         return self._factors_along(params, batch, combined)
 
+    def sampled(self, share: float, seed: Any) -> None:
+        """No share of the examples estimates it: signs go by the order in which all are read."""
+
     def _batch_factors(self) -> Iterator[list[Factor]]:
         rng = np.random.default_rng(self.seed)
         for batch in self.data:

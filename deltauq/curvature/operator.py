@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+import copy
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,7 @@ class CurvatureOperator(abc.ABC):
         self.dtype = np.dtype(np.float64)
         self._per_example = per_example
         self._buffer_bytes = buffer_bytes
+        self._trace: float | None = None
 
     @abc.abstractmethod
     def _sum(self, vectors: Array, out: Array) -> None:
@@ -121,6 +123,24 @@ class CurvatureOperator(abc.ABC):
         Itself, unless there is a cheaper form of the same matrix, whose `head` is that layer.
         """
         return cls
+
+    def sampled(self, share: float, seed: Any) -> CurvatureOperator | None:
+        """An estimate of A from a random share of the examples, for that share of the time.
+
+        A solver may look for a subspace with it; what it says of A it takes from products with A.
+        None, as here, where a subclass has no such estimate.
+
+        Args:
+            share: of the examples, above 0 and at most 1.
+            seed: of the draw, as `numpy.random.default_rng` takes it.
+        """
+        return None
+
+    def _over(self, data: Batches) -> Self:
+        """The same curvature of other data, compiled already, of which nothing is known yet."""
+        made = copy.copy(self)
+        made.data, made._trace = data, None
+        return made
 
     @abc.abstractmethod
     def trace(self) -> float:

@@ -108,12 +108,15 @@ class BatchReader(abc.ABC, Generic[PartT, BatchT]):
             yield self._checked(nest, *beside, first_row=n_rows)
             n_rows += n_rows_of(nest)
 
+    def _arrays(self) -> Iterator[BatchT]:
+        """Arrays that are about to be cut into batches, one part after the other."""
+        return map(self._as_batch, self._parts())
+
     def _batches(self) -> Iterator[BatchT]:
         """Tensors of one batch after the other, in order, the last partial one included."""
         listener, n_rows = self._listener, 0
         listener.on_fetch()
-        for part in self._parts():
-            arrays = self._as_batch(part)
+        for arrays in self._arrays():
             listener.on_rows(n_rows + n_rows_of(arrays))
             for batch in cut(arrays, self._batch_size):
                 tensors = tf.nest.map_structure(tf.constant, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, get_args
@@ -12,7 +12,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.data.arrays import column_names
-from deltauq.data.batch_reader import BatchReader, PassListener, check_batch_size, first_rows
+from deltauq.data.batch_reader import (
+    BatchReader,
+    PassListener,
+    check_batch_size,
+    cut,
+    first_rows,
+)
 from deltauq.data.checksums import alike as _alike
 from deltauq.data.examples import (
     Batch,
@@ -36,7 +42,8 @@ __all__ = ["Batch", "Batches", "Part", "spec_of"]
 class Batches(BatchReader[Part, Batch]):
     """A fixed training set, re-iterable, with the sums that averages must be divided by.
 
-    Nothing of it can be set; `with_listener` gives the same data that tell of their passes.
+    Nothing of it can be set; `with_listener` gives the same data that tell of their passes, and
+    `sampled` the same data of which a pass gives a share.
 
     Args:
         x: inputs: an array, a pandas frame, or a nest of arrays `[N, ...]`; or a finite dataset
@@ -115,6 +122,7 @@ class Batches(BatchReader[Part, Batch]):
         super().__init__(rows, form.batch_size, listener)
         self._form = form
         self._columns = columns
+        self._drawn: npt.NDArray[np.int64] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches, in order, the last partial one included.
@@ -122,17 +130,7 @@ class Batches(BatchReader[Part, Batch]):
         Raises:
             InvalidInputError: a dataset that does not yield in this pass what it first yielded.
         """
-        sums: Any = 0.0
-        for batch in self._batches():
-            sums = sums + (self._form.sums_of(batch) if self.is_stream else 0.0)
-            yield batch
-        if self.is_stream and not self.has(sums):
-            raise InvalidInputError(
-                "the dataset changes from one pass to the next",
-                expected="the same examples in every pass; their order does not matter",
-                received=f"{sums[0]:.0f} rows after {self.sums[0]:.0f}, or other values in them",
-                remedy="take out augmentation and generators that run dry, or cache the dataset",
-            )
+        return self._batches()
 
     @property
     def mask(self) -> Callable[[Any], npt.NDArray[np.bool_]] | None:
@@ -192,8 +190,8 @@ class Batches(BatchReader[Part, Batch]):
         """
         if self._facts.sums is not None:
             return self._facts.sums
-        quiet = self.with_listener(PassListener())
-        return np.asarray(sum(map(self._form.sums_of, quiet._batches())))
+        pieces = (piece for part in super()._arrays() for piece in cut(part, self._batch_size))
+        return np.asarray(sum(map(self._form.sums_of, pieces)))
 
     def has(self, sums: npt.NDArray[np.float64]) -> bool:
         """Whether sums, of an artifact or of another pass, are those of these data."""
@@ -209,13 +207,7 @@ class Batches(BatchReader[Part, Batch]):
         Not of the first ones: data may come sorted.
         """
         chosen = np.linspace(0, self.n_weighted - 1, min(n, self.n_weighted)).astype(int)
-        picked, seen = [], 0
-        for part in map(self._as_batch, self._parts()):
-            weighted = weighted_rows(part)
-            here = weighted[chosen[(chosen >= seen) & (chosen < seen + len(weighted))] - seen]
-            picked.append(tf.nest.map_structure(lambda leaf, here=here: leaf[here], part))
-            seen += len(weighted)
-        return Batch(*tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *picked))
+        return _joined([_rows(*found) for found in _numbered(super()._arrays(), chosen)])
 
     def sample(self, n: int, batch_size: int = 64) -> Batches:
         """The rows of `spread` as a training set of their own, with the same weights."""
@@ -225,9 +217,30 @@ class Batches(BatchReader[Part, Batch]):
         facts = measure([rows], "counts", form, sums=False)
         return Batches._of(form, rows, self._columns, PassListener(), facts)
 
+    def sampled(self, share: float, seed: Any) -> Batches:
+        """Training set like this one, a pass over which gives a random share of the rows for all.
+
+        They are drawn without replacement among those of positive weight, by their numbers in the
+        pass, and the same ones in every pass. Each counts for those that are not: its count is
+        divided by the share, so that a sum over a pass estimates the sum over all rows without
+        bias. N and all else that the data say of themselves is of all rows. A dataset is read to
+        its end and checked as in every pass.
+
+        Args:
+            share: of the rows, above 0 and at most 1; there is one row at least.
+            seed: of the draw, as `numpy.random.default_rng` takes it.
+        """
+        count = max(1, round(share * self.n_weighted))
+        rng = np.random.default_rng(seed)
+        made = self._remade(self._batch_size, self._listener)
+        made._drawn = np.sort(rng.choice(self.n_weighted, count, replace=False, shuffle=False))
+        return made
+
     def _remade(self, batch_size: int, listener: PassListener) -> Batches:
         form = replace(self._form, batch_size=batch_size)
-        return Batches._of(form, self._rows, self._columns, listener, self._facts)
+        made = Batches._of(form, self._rows, self._columns, listener, self._facts)
+        made._drawn = self._drawn
+        return made
 
     @classmethod
     def _of(
@@ -252,3 +265,69 @@ class Batches(BatchReader[Part, Batch]):
 
     def _as_batch(self, part: Part) -> Batch:
         return part.read_as(self._facts.reading)
+
+    def _arrays(self) -> Iterator[Batch]:
+        parts = self._known_again() if self.is_stream else super()._arrays()
+        return parts if self._drawn is None else self._of_drawn(parts, self._drawn)
+
+    def _known_again(self) -> Iterator[Batch]:
+        """The parts of a dataset, which is refused at its end where they are not what they were."""
+        sums: Any = 0.0
+        for part in super()._arrays():
+            sums = sums + self._form.sums_of(part)
+            yield part
+        if not self.has(sums):
+            raise InvalidInputError(
+                "the dataset changes from one pass to the next",
+                expected="the same examples in every pass; their order does not matter",
+                received=f"{sums[0]:.0f} rows after {self.sums[0]:.0f}, or other values in them",
+                remedy="take out augmentation and generators that run dry, or cache the dataset",
+            )
+
+    def _of_drawn(self, parts: Iterable[Batch], drawn: npt.NDArray[np.int64]) -> Iterator[Batch]:
+        """The rows that were drawn, as many at a time as a batch has, each counted for others."""
+        each = self.n_weighted / len(drawn)
+        held: list[Batch] = []
+        room = self._batch_size
+        for part, places in _numbered(parts, drawn):
+            while len(places):
+                some, places = places[:room], places[room:]
+                held.append(_rows(part, some))
+                room -= len(some)
+                if not room:
+                    yield _counted(_joined(held), each)
+                    held, room = [], self._batch_size
+        if held:
+            yield _counted(_joined(held), each)
+
+
+def _numbered(
+    parts: Iterable[Batch], numbers: npt.NDArray[np.int64]
+) -> Iterator[tuple[Batch, npt.NDArray[np.intp]]]:
+    """Each part, and the places in it of rows that have some numbers among those of weight.
+
+    Args:
+        parts: arrays of all rows, one part after the other.
+        numbers: ascending; the first row of positive weight is number 0.
+    """
+    seen = 0
+    for part in parts:
+        weighted = weighted_rows(part)
+        first, last = np.searchsorted(numbers, [seen, seen + len(weighted)])
+        yield part, weighted[numbers[first:last] - seen]
+        seen += len(weighted)
+
+
+def _rows(part: Batch, places: npt.NDArray[np.intp]) -> Batch:
+    """A copy of some rows of a part."""
+    return Batch(*tf.nest.map_structure(lambda leaf: leaf[places], part))
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    """The rows of several parts one after the other."""
+    return Batch(*tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts))
+
+
+def _counted(batch: Batch, each: float) -> Batch:
+    """Rows that count so many times as often."""
+    return batch._replace(count=batch.count * batch.count.dtype.type(each))

@@ -13,7 +13,7 @@ from deltauq.curvature import CURVATURES, GGN, OPG, CurvatureOperator
 from deltauq.curvature.eigenpairs import eigenpairs, is_dense
 from deltauq.curvature.sandwich import sandwich_covariance
 from deltauq.curvature.solver_kinds import solver_of
-from deltauq.curvature.solvers import PASSES
+from deltauq.curvature.solvers import sketch_passes
 from deltauq.data.batches import Batches
 from deltauq.delta.covariances import inverse_curvature
 from deltauq.delta.memory_plan import AskedPairs, plan_memory
@@ -196,18 +196,22 @@ def estimate_costs(
             free=2**62,
             n_rows=round(share * operator.data.n_rows),
         )
-        seconds = share * _seconds(operator, some)
+        seconds = share * _seconds(operator, some, share * operator.data.n_weighted)
         estimates.append(CostEstimate(name, some, plan.total, seconds))
     return estimates
 
 
-def _seconds(operator: CurvatureOperator, rank: int) -> float:
-    """Time of all products on the operator's data; that of one grows with its columns."""
-    each = solver_of(operator).products_per_pair
-    if each is not None:
-        return each * rank * _timed(operator, _BLOCK) / _BLOCK
+def _seconds(operator: CurvatureOperator, rank: int, n_examples: float) -> float:
+    """Time of all products on the operator's data, as many as of so many examples are asked for.
+
+    The time of one grows with its columns.
+    """
+    products = solver_of(operator).products_per_pair
+    if products is not None:
+        return products * rank * _timed(operator, _BLOCK) / _BLOCK
     one, some = (_timed(operator, columns) for columns in (1, _COLUMNS))
-    return PASSES * (one + (rank - 1) * max(0.0, some - one) / (_COLUMNS - 1))
+    each = one + (rank - 1) * max(0.0, some - one) / (_COLUMNS - 1)
+    return sketch_passes(operator, rank, n_examples) * each
 
 
 def _timed(operator: CurvatureOperator, columns: int) -> float:

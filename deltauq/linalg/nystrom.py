@@ -21,6 +21,9 @@ __all__ = ["NystromSketch"]
 
 Array = npt.NDArray[Any]
 
+#: Puts the product of an operator with its first argument into the second.
+Multiply = Callable[[Array, Array], Any]
+
 
 class NystromSketch:
     """A growing sketch Y = A Q of a positive semidefinite operator, Q orthonormal.
@@ -31,7 +34,7 @@ class NystromSketch:
 
     Args:
         matmat: V `[P, m]`, out `[P, m]` -> None; puts A V there. One call is one pass over what A
-            is made of.
+            is made of. Y comes from it, whatever Q was found with.
         size: P.
         passes: calls of `matmat` for every block of columns; two give leading eigenvalues to about
             1e-3 where one gives 1e-1.
@@ -43,13 +46,13 @@ class NystromSketch:
             of the sketch, of which they are independent.
 
     Attributes:
-        products: products of A with one vector so far.
+        products: products of A with one vector so far, those of an estimate of A not counted.
         fresh: Z and A Z, `[P, fresh]` each.
     """
 
     def __init__(
         self,
-        matmat: Callable[[Array, Array], Any],
+        matmat: Multiply,
         size: int,
         *,
         passes: int = 2,
@@ -75,13 +78,15 @@ class NystromSketch:
         """Number of columns of the sketch so far, an upper limit of its rank."""
         return int(self._q.shape[1])
 
-    def grow(self, columns: int) -> None:
+    def grow(self, columns: int, search: Multiply | None = None) -> None:
         """Sketch further columns until there are as many as asked for, at most P.
 
         Costs `passes` calls of `matmat` with the columns that are new.
 
         Args:
             columns: how many the sketch should have in all; fewer than it has change nothing.
+            search: takes the place of `matmat` in all passes but the last. An estimate of A will
+                do there, as they only choose Q: A^ stays below A for any.
         """
         count = min(columns, self._size) - self.columns
         if count <= 0:
@@ -90,7 +95,8 @@ class NystromSketch:
         # a basis between two products, without which every column would turn to the first vector.
         block = self._random(count)
         for _ in range(self._passes - 1):
-            block = self._multiply(self._new_directions(block))
+            block = self._new_directions(block)
+            block = self._multiply(block) if search is None else self._image(search, block)
         block = self._new_directions(block)
         if not self.columns:
             block = self._beside(block, self._random(self._n_fresh))
@@ -157,8 +163,11 @@ class NystromSketch:
     def _multiply(self, block: Array) -> Array:
         """A times a block `[P, m]`, counted as m products."""
         self.products += block.shape[1]
+        return self._image(self._matmat, block)
+
+    def _image(self, matmat: Multiply, block: Array) -> Array:
         image = self._storage.empty(block.shape, self._dtype)
-        self._matmat(block, image)
+        matmat(block, image)
         return image
 
     def _beside(self, left: Array, right: Array) -> Array:

@@ -27,7 +27,8 @@ class Eigenpairs:
             from what is left of the trace.
         trace: of A, exact; None where it was not computed.
         smallest: the smallest eigenvalue found; None where A is positive semidefinite by its form.
-        products: products of A with one vector that were spent.
+        products: products of A with one vector that were spent, those with an estimate of A from
+            some of the examples not counted.
         converged: every residual met the solver's rule.
         left_out: how large the eigenvalues of A - U diag(mu) U^T can be; of Lanczos pairs, those
             of A outside U. None where it was not computed.

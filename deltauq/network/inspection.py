@@ -87,6 +87,7 @@ class ForwardTrace(NamedTuple):
         link: see there.
         mask: see there.
         activation_bytes: of all tensors that depend on the inputs.
+        outputs: shape of the output of one row.
     """
 
     kinks: tuple[str, ...]
@@ -94,6 +95,7 @@ class ForwardTrace(NamedTuple):
     link: str | None
     mask: tuple[int | None, ...] | None
     activation_bytes: int
+    outputs: tuple[int, ...]
 
 
 def read_forward_trace(params: tf.Tensor, x: Any, output: tf.Tensor) -> ForwardTrace:
@@ -105,7 +107,8 @@ def read_forward_trace(params: tf.Tensor, x: Any, output: tf.Tensor) -> ForwardT
     kinks = {tensor.op.type for tensor in reached_from([params]).values()} & _KINKED
     mask, end = mask_of(output), end_of(output)
     shape = None if mask is None else tuple(mask.shape[1:])
-    return ForwardTrace(tuple(sorted(kinks)), end.last, end.link, shape, activation_bytes)
+    outputs = tuple(output.shape[1:])
+    return ForwardTrace(tuple(sorted(kinks)), end.last, end.link, shape, activation_bytes, outputs)
 
 
 def keeps_logits(model: Any, output: tf.Tensor) -> bool:

@@ -207,11 +207,7 @@ class Network:
 
     def count_outputs(self, spec: Any) -> int:
         """Number C of outputs for inputs of these `tf.TensorSpec`s, all positions together."""
-
-        def read(params: tf.Tensor, x: Any) -> int:
-            return int(self.logits(self.unflatten(params), x).shape[1])
-
-        return read_trace(read, self.params, spec)
+        return int(np.prod(self._forward_trace(row_spec(spec)).outputs))
 
     def activation_bytes(self, spec: Any) -> int:
         """Bytes that the forward pass of one example makes.

@@ -91,6 +91,9 @@ class Diagonal:
     def matmat(self, vectors, out=None):
         return np.multiply(self.values[:, None], vectors, out=out)
 
+    def sampled(self, share, seed):
+        return None
+
     def trace(self):
         return float(self.values.sum())
 

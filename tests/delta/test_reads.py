@@ -12,6 +12,7 @@ from marks import wide
 
 from deltauq import DeltaMethod
 from deltauq.curvature.cost import Cost
+from deltauq.curvature.gram import Gram
 from deltauq.delta.marginal_likelihood import _costs_in_range
 from deltauq.likelihoods import Gaussian
 
@@ -29,7 +30,8 @@ NUMBERS = X[:, :1] ** 2 + 0.1 * np.random.default_rng(1).normal(size=(N, 1)).ast
 #: the distance to the minimum is measured.
 ALWAYS = 3
 
-#: Passes of the low-rank solver, and of the bound on what it leaves out beyond those.
+#: Passes of the low-rank solver, each of which reads a dataset to its end, whatever share of it is
+#: computed on, and of the bound on what it leaves out beyond those.
 SKETCH, BOUND = 2, 2
 
 
@@ -96,6 +98,23 @@ def test_a_fit_evaluates_the_cost_once_and_reads_what_it_owes(evaluations, make,
     DeltaMethod(model, **({"l2": 0.05, "progress": False} | options)).fit(counted.dataset)
     assert evaluations.count == 1
     assert counted.reads == owed
+
+
+@pytest.mark.parametrize(("n", "computed"), [(2_400, 2_700), (60, 120)])
+def test_the_first_pass_of_a_sketch_computes_on_an_eighth_that_spans_it(monkeypatch, n, computed):
+    """300 gradients are enough for 30 columns, 8 of 60 examples are not; both passes are read."""
+    rows = []
+
+    def counting(self):
+        for batch in self.data:
+            rows.append(len(batch.y))
+            yield self._compiled_factors(self.network.params, batch)
+
+    monkeypatch.setattr(Gram, "_batch_factors", counting)
+    model, y = softmax()
+    several = tf.data.Dataset.from_tensor_slices((X, y)).repeat(n // N).batch(200)
+    DeltaMethod(model, rank=20, bounds=False, l2=0.05, progress=False).fit(several)
+    assert sum(rows) == computed
 
 
 def test_tuning_on_held_out_data_reads_them_twice(evaluations):

@@ -121,6 +121,27 @@ def test_nystrom_never_exceeds_the_matrix(passes):
     assert sketch.products == 20 * passes
 
 
+def test_a_search_with_another_matrix_leaves_a_sketch_below_its_own():
+    """Another matrix chooses Q, once by chance alone: A^ <= A, and products are those with A."""
+    a, _ = symmetric(np.geomspace(1e2, 1e-6, 60))
+    near, _ = symmetric(np.geomspace(1e2, 1e-6, 60), seed=1)
+    captured = []
+
+    def times(matrix):
+        return lambda v, out: np.matmul(matrix, v, out=out)
+
+    for search in (None, times(a + 0.1 * near), times(near)):
+        sketch = NystromSketch(times(a), 60)
+        for columns in (10, 20):
+            sketch.grow(columns, search)
+        assert sketch.products == (40 if search is None else 20)
+        values, vectors, _ = sketch.eigenpairs(15)
+        rest = a - (vectors * values[:15]) @ vectors.T
+        assert np.min(np.linalg.eigvalsh(rest)) > -1e-12 * 1e2
+        captured.append(values.sum())
+    assert captured[0] > captured[1] > captured[2]
+
+
 def test_two_passes_reach_a_fast_spectrum():
     spectrum = np.geomspace(1e2, 1e-6, 60)
     a, _ = symmetric(spectrum)
