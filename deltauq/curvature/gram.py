@@ -75,10 +75,19 @@ class Gram(CurvatureOperator):
         """What R rows are multiplied by, sqrt(v_n) times the common scale, `[B, R or 1, 1]`."""
         return _for_each_row(self._common_scale * tf.sqrt(self._weight(batch)), n_rows)
 
-    def _batch_factors(self) -> Iterator[list[Factor]]:
-        """The compiled rows of one batch after the other, once through the data."""
+    def row_factors(self) -> Iterator[list[Factor]]:
+        """Rows of one batch after the other, once through the data, variable by variable.
+
+        They are sqrt(v_n) F_n^T J_n times the scale where that is one number; where it is not,
+        `uneven_scale` is left to be multiplied by.
+        """
         for batch in self.data:
-            yield self._compiled_factors(self.network.params, batch)
+            yield evaluated(self._compiled_factors(self.network.params, batch))
+
+    @property
+    def uneven_scale(self) -> Array | None:
+        """The scale `[P]` in the network's precision, where it is not the same for all."""
+        return self._uneven_scale
 
     def _row_blocks(self) -> Iterator[Array]:
         """All rows F_n^T J_n D, `[n, P]` at a time, in one buffer that is filled again and again.
@@ -91,7 +100,7 @@ class Gram(CurvatureOperator):
         capacity = int(np.clip(self._buffer_bytes // (n_params * itemsize), 1, _BLOCK_ROWS))
         buffer: Array = np.empty((0, n_params), self.network.dtype)
         filled, squares = 0, 0.0
-        for factors in map(evaluated, self._batch_factors()):
+        for factors in self.row_factors():
             n_examples, each, _ = factors[0].shape
             n_rows = n_examples * each
             if filled + n_rows > len(buffer):

@@ -12,7 +12,7 @@ from deltauq.curvature.gram import GGN
 from deltauq.data.batches import Batch
 from deltauq.errors import InvalidInputError
 from deltauq.network.graph import Compiled
-from deltauq.network.jacobians import Factor
+from deltauq.network.jacobians import Factor, evaluated
 
 __all__ = ["MonteCarloGGN"]
 
@@ -70,9 +70,11 @@ class MonteCarloGGN(GGN):
     def sampled(self, share: float, seed: Any) -> None:
         """No share of the examples estimates it: signs go by the order in which all are read."""
 
-    def _batch_factors(self) -> Iterator[list[Factor]]:
+    def row_factors(self) -> Iterator[list[Factor]]:
+        """Rows of one batch after the other, mixed by the signs of the seed."""
         rng = np.random.default_rng(self.seed)
         for batch in self.data:
             uniforms = rng.random((len(batch.y), self._columns, self.draws))
             signs = np.where(uniforms < 0.5, -1.0, 1.0).astype(self.network.dtype)
-            yield self._compiled_draws(self.network.params, batch, tf.constant(signs))
+            factors = self._compiled_draws(self.network.params, batch, tf.constant(signs))
+            yield evaluated(factors)

@@ -4,6 +4,7 @@ Solvers take a function V -> A V and a size P, so what A stands for plays no par
 `[P, m]` may be float32; sums and small `[m, m]` algebra are float64.
 """
 
+from deltauq.linalg.cholesky import factor_positive
 from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
 from deltauq.linalg.largest import NormBound, bound_largest_eigenvalue
 from deltauq.linalg.lowrank import LowRank, quadratic_diagonals, relative_width, root_diagonal
@@ -36,6 +37,7 @@ __all__ = [
     "bound_largest_eigenvalue",
     "bound_matrix_forms",
     "combine",
+    "factor_positive",
     "gauss_radau",
     "inner_products",
     "nearest_orthonormal",

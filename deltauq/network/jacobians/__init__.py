@@ -6,7 +6,15 @@ the variable, as a `Factor`, from what the tap reads and from the cotangents of 
 of a sequence may be folded into the batch, F rows of the operation to an example: its folds.
 """
 
-from deltauq.network.jacobians.factors import Factor, Rows, Workspace, assemble, evaluated, stacked
+from deltauq.network.jacobians.factors import (
+    Factor,
+    Rows,
+    Workspace,
+    assemble,
+    evaluated,
+    outer_products,
+    stacked,
+)
 from deltauq.network.jacobians.head import LinearHead, find_linear_head
 from deltauq.network.jacobians.per_example import Cotangents, PerExample, rows_by_example
 from deltauq.network.jacobians.rules import register_rule
@@ -23,6 +31,7 @@ __all__ = [
     "assemble",
     "evaluated",
     "find_linear_head",
+    "outer_products",
     "register_rule",
     "rows_by_example",
     "stacked",

@@ -27,6 +27,7 @@ __all__ = [
     "Workspace",
     "assemble",
     "evaluated",
+    "outer_products",
     "stacked",
 ]
 
@@ -321,6 +322,13 @@ class Total(NamedTuple):
         if len(self.parts) == 1:
             return self.parts[0].contract(vectors, workspace)
         return _contract_rows(self, vectors, workspace)
+
+
+def outer_products(factor: Factor) -> OuterProducts | None:
+    """The rows as outer products, where they are the sum of one kind of them; None elsewhere."""
+    if isinstance(factor, Total) and len(factor.parts) == 1:
+        factor = factor.parts[0]
+    return factor if isinstance(factor, OuterProducts) else None
 
 
 def _chained(first: Sequence[Array], others: Iterable[Sequence[Array]]) -> list[Array]:
