@@ -15,29 +15,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-import scipy.sparse.linalg
 
+from deltauq.curvature.exact_inverse import Enclosure, rounding_of_rows
 from deltauq.curvature.training_rows import TrainingRows
 from deltauq.linalg import Eigenpairs, NormBound, Storage, factor_positive, inner_products
 
-__all__ = ["EXACT", "THETA", "Enclosure", "RowsInverse"]
+__all__ = ["THETA", "RowsInverse"]
 
 Array = npt.NDArray[Any]
 
 #: Eigenvalues up to this share of the L2 rate are left out of pairs: standard errors are then too
 #: large by 0.1 % at most, sqrt(1 + theta).
 THETA = 2e-3
-
-#: Relative width of a standard error up to which an enclosure is believed to be exact.
-EXACT = 1e-5
-
-#: Machine epsilons of a row's length by which x = j - R^T alpha may be wrong.
-_ROW_EPSILONS = 4.0
 
 #: Share of the largest eigenvalue up to which one of the rows' own products is rounding: leaving
 #: it out leaves a lower bound.
@@ -48,41 +42,6 @@ _TOLD = 0.01
 
 #: Columns of U that are formed at a time.
 _COLUMNS = 512
-
-
-class Enclosure(NamedTuple):
-    """Matrices between which J Sigma J^T of some inputs' rows J lies, in the semidefinite order.
-
-    Attributes:
-        low: `[B, R, R]`.
-        high: likewise.
-        slack: what rounding may do to the standard error of each row `[B, R]`; to that of a
-            combination of rows it does the same combination at most.
-    """
-
-    low: Array
-    high: Array
-    slack: Array
-
-    @property
-    def middle(self) -> Array:
-        """The mean of both."""
-        return (self.low + self.high) / 2
-
-    def is_exact(self, lefts: Array) -> Array:
-        """Whether both agree on the variance of every combination of rows, `[B]`.
-
-        Believed only if they do: one that is far above the other, or below it, is a failure, and so
-        is NaN.
-
-        Args:
-            lefts: combinations `[B, L, R]`.
-        """
-        low, high = (
-            np.einsum("blr,brs,bls->bl", lefts, end, lefts, optimize=True)
-            for end in (self.low, self.high)
-        )
-        return np.asarray(np.all(np.abs(high - low) <= 2 * EXACT * high, axis=1))
 
 
 @dataclass(frozen=True)
@@ -96,6 +55,12 @@ class RowsInverse:
         precision: of the products that G is made of.
         factor: what the L2 rates were multiplied by since.
     """
+
+    #: Eigenpairs take as long as predictions of some hundred inputs by rows, and a fiftieth of the
+    #: time for each after that.
+    few_inputs: ClassVar[float] = 256
+    #: J, its part outside the rows in float64, and their products.
+    copies: ClassVar[int] = 8
 
     rows: TrainingRows
     gram: Array = field(repr=False)
@@ -135,17 +100,6 @@ class RowsInverse:
         return float(np.trace(self.gram)) / self._unit
 
     @cached_property
-    def largest(self) -> float:
-        """The largest eigenvalue of A, to a thousandth."""
-        if len(self.gram) < 3:
-            return float(self.spectrum[0])
-        start = np.sqrt(np.diag(self.gram))
-        found = scipy.sparse.linalg.eigsh(
-            self.gram, 1, v0=start, tol=1e-3, return_eigenvectors=False
-        )
-        return float(found[0]) / self._unit
-
-    @cached_property
     def spectrum(self) -> Array:
         """The n largest eigenvalues of A, descending; all others are zero."""
         values = scipy.linalg.eigvalsh(self.gram, check_finite=False)[::-1]
@@ -183,6 +137,18 @@ class RowsInverse:
                 part[wide] = better
         return found
 
+    def tells(self, jacobians: Array, lefts: Array) -> bool:
+        """Whether products in the precision of G's tell the variances of some rows exactly.
+
+        Args:
+            jacobians: as for `enclose`.
+            lefts: likewise.
+        """
+        try:
+            return bool(np.all(self._enclose(jacobians, self.precision).is_exact(lefts)))
+        except np.linalg.LinAlgError:  # rounding of G outweighs N
+            return False
+
     def _enclose(self, jacobians: Array, precision: str) -> Enclosure:
         n_inputs, n_rows, n_params = jacobians.shape
         columns = jacobians.reshape(-1, n_params).T.astype(precision)
@@ -197,12 +163,10 @@ class RowsInverse:
             high[k] += inner_products(alpha[:, some], alpha[:, some])
             squares += inner_products(image[:, some], image[:, some])
             low[k] = _largest_quotient(inner_products(columns[:, some], x[:, some]), squares)
-        epsilon = float(np.finfo(jacobians.dtype).eps)
-        lengths = np.sqrt(np.vecdot(jacobians, jacobians).astype(np.float64))
-        return Enclosure(low, high, _ROW_EPSILONS * epsilon * lengths / self.n_examples**0.5)
+        return Enclosure(low, high, rounding_of_rows(jacobians, self.n_examples))
 
     def _outside(self, columns: Array) -> tuple[Array, Array]:
-        """Solve for alpha `[n, m]` in the precision of columns J^T `[P, m]`, and x = J^T - R^T alpha."""
+        """Solve for alpha `[n, m]` of columns J^T `[P, m]`, and x = J^T - R^T alpha."""
         b = self._product(columns)
         alpha = scipy.linalg.cho_solve((self._root, True), b, check_finite=False)
         alpha = alpha.astype(columns.dtype)

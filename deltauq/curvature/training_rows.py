@@ -15,10 +15,24 @@ import numpy.typing as npt
 
 from deltauq.curvature.gram import Gram
 from deltauq.errors import MemoryLimitError, NumericalError
-from deltauq.network.jacobians import Factor, Workspace, assemble, outer_products
+from deltauq.network.jacobians import (
+    Factor,
+    OuterProducts,
+    Workspace,
+    assemble,
+    outer_products,
+)
 from deltauq.runtime.memory import gib
 
-__all__ = ["FormedRows", "HeldFactors", "HeldRows", "RowLayout", "TrainingRows", "row_layout"]
+__all__ = [
+    "FormedRows",
+    "HeldFactors",
+    "HeldRows",
+    "RowLayout",
+    "TrainingRows",
+    "row_layout",
+    "row_work",
+]
 
 Array = npt.NDArray[Any]
 
@@ -59,12 +73,12 @@ class FormedRows(NamedTuple):
 
     def add_gram(self, total: Array, dtype: Any) -> None:
         """Add products of blocks of rows, summed over blocks of columns in float64."""
-        for columns in _slices(self.matrix.shape[1], _COLUMNS):
+        wider = np.dtype(dtype).itemsize // self.matrix.itemsize
+        for columns in _slices(self.matrix.shape[1], _COLUMNS // wider):
+            block = self.matrix[:, columns].astype(dtype, copy=False)
             for here in _slices(len(total), _BLOCK):
-                left = self.matrix[here, columns].astype(dtype, copy=False)
                 for there in _slices(here.stop, _BLOCK):
-                    right = self.matrix[there, columns].astype(dtype, copy=False)
-                    total[here, there] += left @ right.T
+                    total[here, there] += block[here] @ block[there].T
 
     def add_product(self, columns: Array, total: Array) -> None:
         """Add products with blocks of columns."""
@@ -164,11 +178,52 @@ class RowLayout(NamedTuple):
     groups: Sequence[Sequence[int]]
 
 
+class RowWork(NamedTuple):
+    """What inner products of rows take.
+
+    Attributes:
+        n_rows: n.
+        inner: multiplications of an inner product of two.
+        held: numbers that all rows are, formed or as their factors.
+    """
+
+    n_rows: int
+    inner: int
+    held: int
+
+
+def row_work(factors: Sequence[Factor], n_examples: int) -> RowWork:
+    """What inner products of all rows take, from the factors of a batch."""
+    each, inner, held = factors[0].shape[1], 0, 0
+    for factor in factors:
+        products = _cheaper_products(factor)
+        if products is None:
+            inner += factor.shape[2]
+            held += each * factor.shape[2]
+        else:
+            positions, n_inputs = products.a.shape[1:]
+            n_outputs = products.deltas[0].shape[2]
+            inner += positions**2 * (n_inputs + n_outputs)
+            held += positions * (n_inputs + each * n_outputs)
+    return RowWork(n_examples * each, inner, n_examples * held)
+
+
+def _cheaper_products(factor: Factor) -> OuterProducts | None:
+    """Rows as outer products, where inner products of them take fewer multiplications so.
+
+    That is T^2 (I + O) by their factors, and I O without them.
+    """
+    products = outer_products(factor)
+    if products is None:
+        return None
+    positions, n_inputs = products.a.shape[1:]
+    n_outputs = products.deltas[0].shape[2]
+    cheaper = positions**2 * (n_inputs + n_outputs) < n_inputs * n_outputs
+    return products if cheaper else None
+
+
 def row_layout(factors: Sequence[Factor], n_examples: int, itemsize: int, room: int) -> RowLayout:
     """Choose how the rows of each variable are held.
-
-    An inner product of two rows takes T^2 (I + O) multiplications by their factors, and I O without
-    them.
 
     Args:
         factors: of a batch, variable by variable.
@@ -179,15 +234,13 @@ def row_layout(factors: Sequence[Factor], n_examples: int, itemsize: int, room: 
     Raises:
         MemoryLimitError: the rows of one variable take more.
     """
-    as_factors, groups, left = [], [], 0
+    as_factors: list[int] = []
+    groups: list[list[int]] = []
+    left = 0
     for i, factor in enumerate(factors):
-        products = outer_products(factor)
-        if products is not None:
-            positions, n_inputs = products.a.shape[1:]
-            n_outputs = products.deltas[0].shape[2]
-            if positions**2 * (n_inputs + n_outputs) < n_inputs * n_outputs:
-                as_factors.append(i)
-                continue
+        if _cheaper_products(factor) is not None:
+            as_factors.append(i)
+            continue
         size = n_examples * factor.shape[1] * factor.shape[2] * itemsize
         if size > room:
             raise MemoryLimitError(

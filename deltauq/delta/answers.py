@@ -34,6 +34,7 @@ from deltauq.linalg import Eigenpairs
 from deltauq.prediction import Estimate, predict, predict_some, prediction_memory
 from deltauq.prediction.averaging import mean_memory, predict_mean
 from deltauq.prediction.directions import some_classes
+from deltauq.prediction.forms import Form
 from deltauq.prediction.group_means import GroupMean
 from deltauq.prediction.joint import JointPrediction, joint_memory, predict_joint
 from deltauq.prediction.result_memory import ResultMemory, plan_prediction, prediction_batch
@@ -86,14 +87,21 @@ class Answers:
         """
         fitted = self._require_fitted("predict")
         problem = fitted.problem
-        parts = (problem.linearization, fitted.covariance)
+        inputs = self._inputs(x, problem, batch_size=1)
+        form = fitted.form(inputs.n_rows)
         if classes is None:
-            with self._batches(x, "predicting", _predictions(problem)) as inputs:
-                return predict(*parts, inputs, fitted.vectors)
+            return self._predicted(inputs, form, "predicting")
         chosen = some_classes(classes, problem.likelihood, problem.n_outputs)
-        memory = prediction_memory(len(chosen))
-        with self._batches(x, "predicting", memory, n_rows=2 * len(chosen)) as inputs:
-            return predict_some(*parts, inputs, fitted.vectors, chosen)
+        memory, n_rows = prediction_memory(len(chosen)), 2 * len(chosen)
+        with self._batches(inputs, "predicting", memory, form.copies, n_rows=n_rows) as batches:
+            return predict_some(form, batches, chosen)
+
+    def _predicted(self, inputs: InputBatches, form: Form, doing: str) -> Estimate:
+        """Predictions of all outputs by one form."""
+        fitted = self._require_fitted("predict")
+        memory = _predictions(fitted.problem)
+        with self._batches(inputs, doing, memory, form.copies) as batches:
+            return predict(form, batches, fitted.known.noise)
 
     def predict_joint(self, x: Any) -> JointPrediction:
         """Predict with standard errors and with the covariances between the inputs too.
@@ -111,8 +119,9 @@ class Answers:
         parts = (problem.linearization, fitted.covariance)
         positions = problem.likelihood.positions
         memory = joint_memory(problem.n_outputs, positions * problem.n_shown)
-        with self._batches(x, "predicting", memory, copies=2) as inputs:
-            return predict_joint(*parts, inputs, fitted.vectors, problem.n_outputs)
+        inputs = self._inputs(x, problem, batch_size=1)
+        with self._batches(inputs, "predicting", memory, copies=2) as batches:
+            return predict_joint(*parts, batches, fitted.vectors, problem.n_outputs)
 
     def predict_mean(self, x: Any, groups: Any = None, weights: Any = None) -> GroupMean:
         """Means of the predictions over groups of inputs, or other sums of them, in one pass.
@@ -142,11 +151,12 @@ class Answers:
         problem = fitted.problem
         grouping = group_inputs(groups, weights, problem.likelihood.positions)
         memory, n_groups = mean_memory(problem.n_shown, fitted.prior_pairs), len(grouping.names)
-        with self._batches(x, "predicting", memory, n_groups=n_groups) as inputs:
+        inputs = self._inputs(x, problem, batch_size=1)
+        with self._batches(inputs, "predicting", memory, n_groups=n_groups) as batches:
             if inputs.n_rows is not None:
                 grouping.check_length(inputs.n_rows)
             return predict_mean(
-                problem.linearization, fitted.covariance, inputs, fitted.vectors, grouping
+                problem.linearization, fitted.covariance, batches, fitted.vectors, grouping
             )
 
     def refine(self, x: Any, rtol: float = 0.01) -> Estimate:
@@ -169,12 +179,13 @@ class Answers:
         fitted = self._require_fitted("refine")
         check_share("rtol", rtol, example=0.01)
         fitted.require_unrounded_vectors("refine")
-        if fitted.prior_pairs.rank == fitted.prior_pairs.n_params:
-            return self.predict(x)  # nothing was left out
+        inputs = self._inputs(x, fitted.problem, batch_size=1)
+        if fitted.known.is_exact:  # nothing was left out
+            return self._predicted(inputs, fitted.form(1), "refining")
         check_refinable(fitted)
         memory = _predictions(fitted.problem)
-        with self._batches(x, "refining", memory, copies=row_copies(fitted)) as inputs:
-            return refine(fitted, inputs, rtol)
+        with self._batches(inputs, "refining", memory, row_copies(fitted)) as batches:
+            return refine(fitted, batches, rtol)
 
     def rank_curve(self, x: Any = None) -> RankCurve:
         """Show how wide the standard errors' bounds would be with fewer eigenpairs.
@@ -252,17 +263,16 @@ class Answers:
     @contextmanager
     def _batches(
         self,
-        x: Any,
+        inputs: InputBatches,
         doing: str,
         result: ResultMemory,
-        *,
         copies: int = 1,
+        *,
         n_rows: int | None = None,
         n_groups: int | None = None,
     ) -> Iterator[InputBatches]:
         """Inputs in batches whose Jacobians fit so many times beside a result, with progress."""
         problem, settings = self._require_fitted(doing).problem, self.settings
-        inputs = self._inputs(x, problem, batch_size=1)
         plan = plan_prediction(
             result,
             n_groups or inputs.n_rows,

@@ -41,16 +41,16 @@ def calibration_rows(
 
 
 def calibration_inputs(
-    problem: Problem, memory_limit: int | str | None, x: Any = None
+    problem: Problem, memory_limit: int | str | None, x: Any = None, *, count: int = _CALIBRATION
 ) -> tuple[Any, SomeClasses | None]:
     """Choose inputs to measure widths on, and of many classes which to look at.
 
-    The first of the inputs given, or some of training.
+    The first of the inputs given, or some of training: `count` at most.
     """
     free = free_memory(memory_limit)
     some_classes = most_probable(problem.likelihood, problem.n_outputs)
     n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
-    count = prediction_batch(problem.network, problem.input_spec, n_rows, free=free)
-    count = min(_CALIBRATION, count)
+    fits = prediction_batch(problem.network, problem.input_spec, n_rows, free=free)
+    count = min(count, fits)
     x = problem.training_set.spread(count).x if x is None else x
     return tf.nest.map_structure(lambda leaf: tf.constant(leaf[:count]), x), some_classes

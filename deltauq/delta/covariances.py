@@ -19,7 +19,7 @@ from deltauq.curvature.sandwich import sandwich_covariance
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import Problem, Rates, prior_scale
 from deltauq.delta.settings import Settings
-from deltauq.delta.solving import solve_meat
+from deltauq.delta.solving import needs_meat, solve_meat
 from deltauq.linalg import Eigenpairs, Storage
 
 __all__ = ["covariance_of", "inverse_curvature", "weight_covariance", "with_meat"]
@@ -27,15 +27,16 @@ __all__ = ["covariance_of", "inverse_curvature", "weight_covariance", "with_meat
 
 def with_meat(fitted: Fitted, storage: Storage) -> Fitted:
     """A fit with the covariance of the weights, where that is more than an inverse."""
+    if not needs_meat(fitted.problem, fitted.settings):
+        return fitted
     solution = solve_meat(fitted, storage)
     meat, caveats = (None, ()) if solution is None else solution
     covariance = weight_covariance(
         fitted.problem, fitted.settings, fitted.prior_pairs, meat, storage
     )
+    covariance = covariance.with_noise(fitted.known.noise)
     return replace(
-        fitted,
-        covariance=covariance.with_noise(fitted.covariance.noise),
-        caveats=fitted.caveats + caveats,
+        fitted.with_pairs(fitted.prior_pairs, covariance), caveats=fitted.caveats + caveats
     )
 
 

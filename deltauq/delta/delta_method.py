@@ -20,6 +20,7 @@ from deltauq.delta.files.fits import Saved, load_fit, save_fit
 from deltauq.delta.files.saved_model import export_fit
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import attach_data, state_problem
+from deltauq.delta.routes import RouteName
 from deltauq.delta.steps import fit_problem
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2
@@ -80,6 +81,11 @@ class DeltaMethod(Answers):
         vectors_dir: a directory on a large disk: the eigenvectors and the solver's other vectors of
             length P then live there, in files that are mapped into memory and vanish with the
             object. Slower; for a rank times P beyond memory. None keeps them in memory.
+        route: "auto" (the cheapest route that leaves nothing out, where it is worth what it costs
+            beside a sketch of 600 eigenpairs; for a rank that is a number, eigenpairs), or one by
+            name: "dense" (the curvature itself), "gram" (inner products of all its rows: OPG and
+            GGN of few examples), "sketch" or "lanczos" (leading eigenpairs). Once there is a fit,
+            the attribute says which one was taken, and its `why` for what reason.
         seed: of the random start of the eigenvalue solvers.
         progress: show a progress bar for work over a second.
 
@@ -127,9 +133,11 @@ class DeltaMethod(Answers):
         batch_size: int | None = None,
         memory_limit: int | str | None = None,
         vectors_dir: str | Path | None = None,
+        route: RouteName = "auto",
         seed: int = 0,
         progress: bool = True,
     ) -> None:
+        self._fitted: Fitted | None = None
         self.model = model
         self.curvature = curvature
         self.rank = rank
@@ -145,10 +153,20 @@ class DeltaMethod(Answers):
         self.batch_size = batch_size
         self.memory_limit = memory_limit
         self.vectors_dir = vectors_dir
+        self.route = route
         self.seed = seed
         self.progress = progress
-        self._fitted: Fitted | None = None
         _ = self.settings  # which check themselves
+
+    @property
+    def route(self) -> str:
+        """The route as it was asked for, and of a fit the one that was taken, with its `why`."""
+        taken = None if self._fitted is None else self._fitted.route
+        return vars(self)["route"] if taken is None else taken
+
+    @route.setter
+    def route(self, route: RouteName) -> None:
+        vars(self)["route"] = route
 
     def __repr__(self) -> str:
         name = getattr(self.model, "name", None) or str(self.model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,13 @@ import numpy.typing as npt
 from deltauq.curvature.cost import DataCost, Stationarity
 from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.delta.caveats import Caveat
+from deltauq.delta.known import Known, KnownByPairs
 from deltauq.delta.problem import Problem
+from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs
+from deltauq.prediction.forms import Form
 
 __all__ = ["Fitted"]
 
@@ -27,8 +30,7 @@ class Fitted:
     Attributes:
         problem: what was asked.
         settings: how.
-        prior_pairs: eigenpairs in the prior's metric, where every parameter has the L2 rate one.
-        covariance: of the parameters.
+        known: what the parameters' covariance is known from.
         stationarity: of the cost at the weights.
         seconds: wall time.
         mean_weight: (1/N) sum_n c_n w_n, what the weights of the losses sum to; one without
@@ -36,19 +38,38 @@ class Fitted:
         measured: the data's part of the cost at the weights; None in a fit from a file.
         rounded: the eigenvectors were kept in fewer bits, so that what rests on them being those of
             the curvature itself is no longer certain.
+        route: how the curvature was reached; None in a fit from a file that does not say.
         caveats: what to know before the standard errors are believed, the gravest first.
     """
 
     problem: Problem
     settings: Settings
-    prior_pairs: Eigenpairs
-    covariance: ParameterCovariance
+    known: Known
     stationarity: Stationarity
     seconds: float
     mean_weight: float = 1.0
     measured: DataCost | None = None
     rounded: bool = False
     caveats: tuple[Caveat, ...] = ()
+    route: Route | None = None
+
+    @property
+    def prior_pairs(self) -> Eigenpairs:
+        """Eigenpairs in the prior's metric, where every parameter has the L2 rate one."""
+        return self.known.pairs
+
+    @property
+    def covariance(self) -> ParameterCovariance:
+        """Of the parameters."""
+        return self.known.covariance
+
+    def with_pairs(self, pairs: Eigenpairs, covariance: ParameterCovariance) -> Fitted:
+        """A fit that is known from eigenpairs, and the covariance that is made of them."""
+        return replace(self, known=KnownByPairs(pairs, covariance))
+
+    def form(self, count: int | None = None) -> Form:
+        """What gives J Sigma J^T of so many inputs, None of a number that is not known."""
+        return self.known.form(self.problem.linearization, count)
 
     @property
     def eigenpairs(self) -> Eigenpairs:

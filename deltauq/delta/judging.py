@@ -23,7 +23,9 @@ _RESOLUTION = 0.1
 
 def judged(fitted: Fitted) -> Fitted:
     """A fit with the caveats that follow from its figures, beside those of its computation."""
-    rounding = beyond_precision(fitted.prior_pairs, fitted.problem.epsilon)
+    rounding = None
+    if not fitted.known.tells_rounding:
+        rounding = beyond_precision(fitted.prior_pairs, fitted.problem.epsilon)
     found = [_far(fitted), _flat(fitted), _nothing_learned(fitted), rounding]
     return replace(fitted, caveats=in_order([*fitted.caveats, *filter(None, found)]))
 
@@ -76,13 +78,8 @@ def _flat(fitted: Fitted) -> Caveat | None:
 
 def _nothing_learned(fitted: Fitted) -> Caveat | None:
     """Where the covariance is that of L2 alone, for want of curvature in the data."""
-    pairs = fitted.prior_pairs
-    if not np.all(fitted.problem.rates > 0) or (pairs.trace is None and pairs.left_out is None):
-        return None
-    most = pairs.n_params * pairs.left_out.bound if pairs.left_out else np.inf
-    left = min(most, np.inf if pairs.remainder is None else pairs.remainder)
-    learned = float(np.sum(np.maximum(pairs.values, 0.0))) + left
-    if learned > _NOTHING:
+    learned = fitted.known.learned
+    if not np.all(fitted.problem.rates > 0) or learned is None or learned > _NOTHING:
         return None
     return Caveat(
         "data",

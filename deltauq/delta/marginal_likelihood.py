@@ -19,10 +19,11 @@ from deltauq.curvature.sandwich import common_basis
 from deltauq.data.batches import Batch
 from deltauq.delta.covariances import covariance_of, weight_covariance
 from deltauq.delta.fitted import Fitted
+from deltauq.delta.known import KnownByInverse, KnownByPairs
 from deltauq.delta.solving import freedom_of, solve_meat
 from deltauq.delta.tuned_l2 import FACTORS, TunedL2
 from deltauq.errors import InvalidInputError, NumericalError
-from deltauq.linalg import Eigenpairs, Storage, quadratic_diagonals
+from deltauq.linalg import Storage, quadratic_diagonals
 from deltauq.network.jacobians import Workspace
 
 __all__ = [
@@ -84,13 +85,13 @@ def log_marginal_likelihood(fitted: Fitted) -> Evidence:
     # The prior in it has (1/2) sum_j log(N lambda_j) - (P / 2) log 2 pi: log det(M + I) is left.
     costs = fitted.problem.data.n_examples * fitted.stationarity.cost
     values, left = _spectrum(fitted)
-    noise, times = fitted.covariance.noise, np.ones(2)
+    noise, times = fitted.known.noise, np.ones(2)
     least, most = costs, costs
     if noise is not None and noise.power > 0:
         least, most = _costs_in_range(fitted, noise, costs)
         times = np.array([noise.low, noise.high]) ** (noise.power - 1)
-    low, high = _log_determinants(values, left, fitted.prior_pairs.n_params, times)
-    middle = _log_determinants(values, left, fitted.prior_pairs.n_params, np.ones(1))[1]
+    low, high = _log_determinants(values, left, fitted.problem.network.n_params, times)
+    middle = _log_determinants(values, left, fitted.problem.network.n_params, np.ones(1))[1]
     return Evidence(
         -costs - float(middle[0]) / 2, -most - float(high[0]) / 2, -least - float(low[1]) / 2
     )
@@ -164,14 +165,17 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
         rates=problem.rates * factor,
         linearization=problem.linearization.rescaled(factor**-0.5),
     )
-    pairs = fitted.prior_pairs.rescaled(1.0 / factor)
+    known = fitted.known
+    if isinstance(known, KnownByInverse):
+        known = known.at_rates_times(factor)
+    else:
+        pairs = known.pairs.rescaled(1.0 / factor)
+        covariance = covariance_of(problem, fitted.settings, pairs).with_noise(known.noise)
+        known = KnownByPairs(pairs, covariance)
     return replace(
         fitted,
         problem=problem,
-        prior_pairs=pairs,
-        covariance=covariance_of(problem, fitted.settings, pairs).with_noise(
-            fitted.covariance.noise
-        ),
+        known=known,
         stationarity=measured.beside(problem.rates)[0],
         measured=measured,
     )
@@ -179,7 +183,6 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
 
 def _spectrum(fitted: Fitted) -> tuple[Array, float]:
     """Eigenvalues in the prior's metric, and what is left of the trace."""
-    pairs: Eigenpairs = fitted.prior_pairs
     kind = fitted.settings.kind
     if kind.is_sandwich:
         raise InvalidInputError(
@@ -197,6 +200,9 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
             received=f"{free} parameters without one, whose prior has no normalisation",
             remedy="pass a rate for all variables to DeltaMethod, or l2='tune'",
         )
+    if isinstance(fitted.known, KnownByInverse):
+        return fitted.known.inverse.spectrum, 0.0
+    pairs = fitted.known.pairs
     if pairs.trace is None:
         raise InvalidInputError(
             "the marginal likelihood needs the trace of the curvature",
@@ -215,8 +221,10 @@ def _spectrum(fitted: Fitted) -> tuple[Array, float]:
 
 def _has_covariance(fitted: Fitted, factor: float) -> bool:
     """Whether A plus L2 times a factor is positive definite, where negative curvature is kept."""
+    if fitted.settings.negative_curvature != "keep" or fitted.settings.kind.semidefinite:
+        return True
     pairs = fitted.prior_pairs
-    if fitted.settings.negative_curvature != "keep" or pairs.smallest is None:
+    if pairs.smallest is None:
         return True
     return is_positive(pairs.values / factor + 1.0, fitted.problem.epsilon)
 
@@ -239,7 +247,7 @@ def _evidence(fitted: Fitted, factors: Array) -> Array:
     params = problem.network.params.numpy().astype(np.float64)
     penalty = 0.5 * float(problem.rates @ params**2)
     cost = fitted.stationarity.cost + (factors - 1.0) * penalty
-    _, high = _log_determinants(values, left, fitted.prior_pairs.n_params, factors)
+    _, high = _log_determinants(values, left, fitted.problem.network.n_params, factors)
     return np.asarray(-problem.data.n_examples * cost - high / 2)
 
 

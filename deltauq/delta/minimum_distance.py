@@ -13,10 +13,11 @@ from deltauq.curvature.parameter_covariance import ParameterCovariance, tail_int
 from deltauq.delta.calibration import calibration_inputs
 from deltauq.delta.covariances import covariance_of
 from deltauq.delta.fitted import Fitted
+from deltauq.delta.known import KnownByInverse
 from deltauq.linalg import Eigenpairs, LowRank, root_diagonal
 from deltauq.network.jacobians import Workspace
 from deltauq.prediction.directions import Directions
-from deltauq.prediction.linearization import Linearization
+from deltauq.prediction.forms import Form
 
 __all__ = ["newton_shifts", "newton_step", "with_shift"]
 
@@ -25,18 +26,26 @@ Array = npt.NDArray[Any]
 
 def with_shift(fitted: Fitted) -> Fitted:
     """A fit with the stationarity of its weights, shift included."""
-    problem, covariance = fitted.problem, fitted.covariance
+    problem = fitted.problem
     found, gradient = fitted.require_measured().beside(problem.rates)
-    # The standard errors may be those of a sandwich, which is no inverse of a curvature.
-    inverse = covariance_of(problem, fitted.settings, fitted.prior_pairs)
-    steps = [
-        newton_step(each, gradient, problem.data.n_examples)
-        for each in (inverse, _with_least_tail(inverse, fitted.prior_pairs))
-    ]
-    some, directions = calibration_inputs(problem, fitted.settings.memory_limit)
-    shifts = newton_shifts(problem.linearization, covariance, steps, some, directions)
+    form = fitted.form(1)
+    some, directions = calibration_inputs(problem, fitted.settings.memory_limit, count=form.sample)
+    shifts = newton_shifts(form, _newton_steps(fitted, gradient), some, directions)
     shift, least = (None, None) if shifts is None else (shifts[0], min(shifts))
     return replace(fitted, stationarity=replace(found, shift=shift, least_shift=least))
+
+
+def _newton_steps(fitted: Fitted, gradient: Array) -> list[Array]:
+    """The step to the minimum `[P]`, or steps between which it is where pairs are left out."""
+    problem, known = fitted.problem, fitted.known
+    if isinstance(known, KnownByInverse):
+        return [-known.scale * known.inverse.solve(known.scale * gradient)]
+    # The standard errors may be those of a sandwich, which is no inverse of a curvature.
+    inverse = covariance_of(problem, fitted.settings, known.pairs)
+    return [
+        newton_step(each, gradient, problem.data.n_examples)
+        for each in (inverse, _with_least_tail(inverse, known.pairs))
+    ]
 
 
 def _with_least_tail(covariance: ParameterCovariance, pairs: Eigenpairs) -> ParameterCovariance:
@@ -59,11 +68,7 @@ def newton_step(covariance: ParameterCovariance, gradient: Array, n_examples: fl
 
 
 def newton_shifts(
-    linearization: Linearization,
-    covariance: ParameterCovariance,
-    steps: Sequence[Array],
-    x: Any,
-    directions: Directions | None = None,
+    form: Form, steps: Sequence[Array], x: Any, directions: Directions | None = None
 ) -> list[float] | None:
     """Medians over predictions and outputs of |J dw| / std: what steps do to the means.
 
@@ -71,8 +76,7 @@ def newton_shifts(
     errors; most move by far less.
 
     Args:
-        linearization: of the network.
-        covariance: of its parameters, which gives the standard errors.
+        form: gives the standard errors.
         steps: dw `[P]` each.
         x: inputs.
         directions: as for `Linearization.sketch`.
@@ -81,19 +85,16 @@ def newton_shifts(
         The median of each step, masked predictions left out; None where no mean has a standard
         error.
     """
-    dtype = linearization.network.dtype
-    workspace = Workspace(dtype)
-    vectors = np.ascontiguousarray(covariance.vectors, dtype)
-    found = linearization.sketch(x, vectors, workspace, directions)
+    linearization, found = form.linearization, form(x, directions)
     slope = found.shown.slope
-    middle = covariance.project(found.along, found.rest)
-    std = root_diagonal(slope @ middle @ np.swapaxes(slope, 1, 2))
+    std = root_diagonal(slope @ found.middle @ np.swapaxes(slope, 1, 2))
     known = (std > 0) & ~found.shown.masked[:, None]
     if not np.any(known):
         return None
-    scaled = np.stack(steps, axis=1) / covariance.scale[:, None]  # the rows are those of J D
+    scaled = np.stack(steps, axis=1) / linearization.scale[:, None]  # the rows are those of J D
     sizes = np.linalg.norm(scaled, axis=0)
+    dtype = linearization.network.dtype
     units = (scaled / np.where(sizes > 0, sizes, 1.0)).astype(dtype)
-    along = linearization.sketch(x, units, workspace, directions).along
+    along = linearization.sketch(x, units, Workspace(dtype), directions).along
     moved = sizes * np.abs(slope @ along)
     return [float(np.median(each[known] / std[known])) for each in np.moveaxis(moved, 2, 0)]

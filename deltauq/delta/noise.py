@@ -56,11 +56,10 @@ def with_unbiased_noise(fitted: Fitted) -> Fitted:
     measured = fitted.require_measured().with_noise(
         noise.factor, problem.likelihood, noisier.likelihood
     )
+    covariance = covariance_of(noisier, fitted.settings, pairs).with_noise(noise)
     return replace(
-        fitted,
+        fitted.with_pairs(pairs, covariance),
         problem=noisier,
-        prior_pairs=pairs,
-        covariance=covariance_of(noisier, fitted.settings, pairs).with_noise(noise),
         stationarity=measured.beside(noisier.rates)[0],
         measured=measured,
         caveats=fitted.caveats + caveats,

@@ -28,7 +28,8 @@ from deltauq.linalg import (
     relative_width,
     root_diagonal,
 )
-from deltauq.prediction import ROUNDING, Estimate, assemble, join
+from deltauq.prediction import Estimate, assemble, join
+from deltauq.prediction.forms import ROUNDING, RowCovariances
 from deltauq.prediction.linearization import FullJacobians
 
 __all__ = ["check_refinable", "refine", "row_copies"]
@@ -82,8 +83,8 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Estimate:
     operator, *meat = bread_and_meat(fitted.problem, fitted.settings)
     certified = operator.positive_semidefinite and not meat
     way = _Certain(fitted, operator) if certified else _Estimated(fitted, operator, meat)
-    dtype, likelihood = fitted.problem.network.dtype, fitted.problem.likelihood
-    n_examples, noise = fitted.problem.data.n_examples, fitted.covariance.noise
+    likelihood, noise = fitted.problem.likelihood, fitted.known.noise
+    n_examples, rounding = fitted.problem.data.n_examples, ROUNDING[fitted.problem.network.dtype]
     parts, steps, open_, n_inputs = [], 0, 0, 0
     for x in inputs:
         n_inputs += n_rows_of(x)
@@ -92,7 +93,8 @@ def refine(fitted: Fitted, inputs: InputBatches, rtol: float) -> Estimate:
         steps += int(forms.steps.max())
         open_ += int(np.count_nonzero(~forms.enough))
         low, high = forms.low / n_examples, forms.high / n_examples
-        parts.append(assemble(likelihood, rows.shown, (low + high) / 2, (low, high), dtype, noise))
+        found = RowCovariances(rows.shown, (low + high) / 2, (low, high), rounding)
+        parts.append(assemble(likelihood, found, noise))
     passes = steps * (1 + len(meat))
     if open_:
         warn(

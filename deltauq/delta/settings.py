@@ -13,6 +13,7 @@ from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.data.weights import WeightKind
+from deltauq.delta.routes import ROUTES, RouteName
 from deltauq.errors import check_choice, check_count, check_flag, check_share
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Ends, Storage
@@ -56,6 +57,7 @@ class Settings:
     batch_size: int | None = field(default=None, metadata=_OF_METHOD)
     memory_limit: int | str | None = field(default=None, metadata=_OF_PROCESS)
     vectors_dir: str | Path | None = field(default=None, metadata=_OF_PROCESS)
+    route: RouteName = field(default="auto", metadata=_OF_COVARIANCE)
     seed: int = field(default=0, metadata=_OF_COVARIANCE)
     progress: bool = field(default=True, metadata=_OF_METHOD)
 
@@ -65,6 +67,7 @@ class Settings:
         check_choice("tail", self.tail, get_args(Tail))
         check_choice("negative_curvature", self.negative_curvature, get_args(NegativeCurvature))
         check_choice("meat", self.meat, get_args(Meat))
+        check_choice("route", self.route, ROUTES)
         check_choice("weights", self.weights, get_args(WeightKind))
         check_rank_alone(self.rank)
         check_share("rank_tol", self.rank_tol, example=0.05)

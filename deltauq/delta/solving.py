@@ -43,8 +43,16 @@ class Solution(NamedTuple):
     caveats: tuple[Caveat, ...]
 
 
-def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureOperator:
-    """A curvature in the prior's metric, in the form that is cheapest for the network."""
+def make_operator(
+    problem: Problem, kind: type[CurvatureOperator], *, in_rows: bool = False
+) -> CurvatureOperator:
+    """A curvature in the prior's metric, in the form that is cheapest for the network.
+
+    Args:
+        problem: what is asked.
+        kind: of the curvature.
+        in_rows: in the form that has rows.
+    """
     data, plan = problem.require_data()
     options: dict[str, Any] = {
         "scale": problem.scale,
@@ -52,14 +60,15 @@ def make_operator(problem: Problem, kind: type[CurvatureOperator]) -> CurvatureO
         "buffer_bytes": plan.buffer,
     }
     of_head = kind.of_linear_head()
-    if of_head is not kind and problem.head is not None:
+    if of_head is not kind and problem.head is not None and not in_rows:
         kind, options["head"] = of_head, problem.head
     return kind(problem.network, problem.likelihood, data, **options)
 
 
-def solve(problem: Problem, settings: Settings, storage: Storage) -> Solution:
-    """The eigenpairs that were asked for; of a sandwich those of its bread."""
-    return _eigenpairs(problem, settings, settings.kind.bread, storage)
+def solve(problem: Problem, settings: Settings, storage: Storage, *, dense: bool) -> Solution:
+    """The eigenpairs that were asked for, or all by a dense matrix; of a sandwich its bread's."""
+    rank: Rank = "full" if dense else settings.rank
+    return _eigenpairs(problem, settings, settings.kind.bread, storage, rank)
 
 
 def bread_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
@@ -123,12 +132,11 @@ def _eigenpairs(
     settings: Settings,
     kind: type[CurvatureOperator],
     storage: Storage,
-    rank: Rank | None = None,
+    rank: Rank,
 ) -> Solution:
-    """As many pairs as the settings ask for, or `rank` where another matrix has decided."""
+    """So many pairs of a curvature, with the caveats where they are fewer or not enough."""
     operator = make_operator(problem, kind)
     ends = "largest" if operator.positive_semidefinite else settings.ends
-    rank = settings.rank if rank is None else rank
     if rank == "auto":
         return _automatic_eigenpairs(problem, settings, operator, ends, storage)
     pairs = eigenpairs(

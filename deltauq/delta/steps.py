@@ -9,8 +9,10 @@ from deltauq.curvature.cost import DataCost
 from deltauq.data.batches import Batch
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.covariances import covariance_of, with_meat
+from deltauq.delta.exact import known_exactly, route_of
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.judging import judged
+from deltauq.delta.known import Known, KnownByPairs
 from deltauq.delta.marginal_likelihood import tune_l2
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import with_unbiased_noise
@@ -59,9 +61,10 @@ def _solve_tuned(
     # What the search starts from need not be positive definite where negative curvature is kept.
     start = replace(settings, bounds=False, negative_curvature="project")
     first = _solved(problem, start, storage, measured)
+    if first.known.is_exact:  # other rates take nothing anew
+        return _tuned(replace(first, settings=settings))[1]
     _, fitted = tune_l2(replace(first, settings=settings))
-    _, fitted = _tuned(_solved(fitted.problem, settings, storage, measured))
-    return fitted
+    return _tuned(_solved(fitted.problem, settings, storage, measured))[1]
 
 
 def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
@@ -74,17 +77,21 @@ def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tun
 
 def _solved(problem: Problem, settings: Settings, storage: Storage, measured: DataCost) -> Fitted:
     """A fit whose covariance is the inverse of the curvature, as yet."""
-    pairs, caveats = solve(problem, settings, storage)
-    covariance = covariance_of(problem, settings, pairs)
+    route = route_of(problem, settings)
+    known: Known | None = known_exactly(problem, settings, route, storage)
+    caveats: tuple[Caveat, ...] = ()
+    if known is None:
+        pairs, caveats = solve(problem, settings, storage, dense=route == "dense")
+        known = KnownByPairs(pairs, covariance_of(problem, settings, pairs))
     stationarity, _ = measured.beside(problem.rates)
     return Fitted(
         problem,
         settings,
-        pairs,
-        covariance,
+        known,
         stationarity,
         0.0,
         measured.weight,
         measured,
         caveats=caveats,
+        route=route,
     )

@@ -26,6 +26,7 @@ from deltauq.network.jacobians import PerExample
 from deltauq.network.masks import OutputMask
 from deltauq.network.network import Network
 from deltauq.prediction.directions import most_probable
+from deltauq.prediction.forms import FormByPairs
 from deltauq.prediction.linearization import Linearization, RowFunctions
 
 __all__ = [
@@ -170,7 +171,9 @@ def estimate_shift(
     step = newton_step(inverse, gradient, data.n_examples)
     few = most_probable(likelihood, n_outputs)
     inputs = some.spread(_SHIFT_INPUTS).x
-    shifts = newton_shifts(linearization, covariance, [step], inputs, few)
+    vectors = np.ascontiguousarray(covariance.vectors, network.dtype)
+    form = FormByPairs(linearization, covariance, vectors)
+    shifts = newton_shifts(form, [step], inputs, few)
     return None if shifts is None else shifts[0]
 
 

@@ -10,10 +10,10 @@ from deltauq.prediction.classes import (
 from deltauq.prediction.counts import CountPrediction
 from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.events import Events
+from deltauq.prediction.forms import ROUNDING
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.propagation import (
     PREDICTIONS,
-    ROUNDING,
     assemble,
     predict,
     predict_some,

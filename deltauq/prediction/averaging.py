@@ -12,9 +12,9 @@ from deltauq.data.grouping import Grouping
 from deltauq.data.inputs import InputBatches
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, inner_products, split
+from deltauq.prediction.forms import ROUNDING
 from deltauq.prediction.group_means import CovarianceLimits, GroupMean
 from deltauq.prediction.linearization import FullJacobians, Linearization
-from deltauq.prediction.propagation import ROUNDING
 from deltauq.prediction.result_memory import ResultMemory
 
 __all__ = ["mean_memory", "predict_mean"]

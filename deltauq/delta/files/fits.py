@@ -24,6 +24,7 @@ from deltauq.delta.caveats import Caveat
 from deltauq.delta.files import artifact
 from deltauq.delta.files.rounding import restored, round_covariance, round_pairs, rounded
 from deltauq.delta.fitted import Fitted
+from deltauq.delta.known import KnownByPairs
 from deltauq.delta.problem import recall_problem
 from deltauq.delta.settings import Settings
 from deltauq.errors import ArtifactError, InvalidInputError, what_it_says
@@ -141,8 +142,10 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
     fitted = Fitted(
         problem,
         replace(settings, **facts["settings"]),
-        _unpack_pairs(facts["pairs"], arrays),
-        _unpack_covariance(facts["covariance"], arrays, problem.scale),
+        KnownByPairs(
+            _unpack_pairs(facts["pairs"], arrays),
+            _unpack_covariance(facts["covariance"], arrays, problem.scale),
+        ),
         Stationarity(**facts["stationarity"]),
         facts["seconds"],
         facts.get("mean_weight", 1.0),  # earlier files did not say
@@ -179,7 +182,7 @@ def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, f
         own = restored(arrays[_OWN_VECTORS], network.dtype)
     covariance, error = round_covariance(covariance, own)
     pairs = round_pairs(pairs, back)
-    return replace(fitted, prior_pairs=pairs, covariance=covariance, rounded=True), error
+    return replace(fitted.with_pairs(pairs, covariance), rounded=True), error
 
 
 def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:

@@ -8,6 +8,7 @@ of a sequence may be folded into the batch, F rows of the operation to an exampl
 
 from deltauq.network.jacobians.factors import (
     Factor,
+    OuterProducts,
     Rows,
     Workspace,
     assemble,
@@ -24,6 +25,7 @@ __all__ = [
     "Cotangents",
     "Factor",
     "LinearHead",
+    "OuterProducts",
     "PerExample",
     "Rows",
     "Tap",

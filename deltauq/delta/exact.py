@@ -1,0 +1,145 @@
+"""The routes of a fit: which one it takes, and the covariance by those that leave nothing out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deltauq.curvature import CurvatureOperator
+from deltauq.curvature.dense_inverse import DenseInverse
+from deltauq.curvature.eigenpairs import AUTO_DENSE_LIMIT, DENSE_LIMIT, EIGEN_LIMIT
+from deltauq.curvature.gram import Gram
+from deltauq.curvature.rows_inverse import RowsInverse
+from deltauq.curvature.solver_kinds import solver_of
+from deltauq.curvature.training_rows import TrainingRows, row_work
+from deltauq.delta.calibration import calibration_inputs
+from deltauq.delta.known import KnownByInverse, KnownByPairs
+from deltauq.delta.problem import Problem
+from deltauq.delta.routes import Route, Work, choose_route
+from deltauq.delta.settings import Settings
+from deltauq.delta.solving import make_operator, needs_meat
+from deltauq.errors import InvalidInputError
+from deltauq.linalg import Storage
+from deltauq.runtime.memory import free_memory
+
+__all__ = ["known_exactly", "route_of", "work_of"]
+
+#: Training inputs on which it is seen whether float32 tells enough: those near the data lose most.
+_PROBED = 8
+
+#: Eigenpairs that a Lanczos solver is measured by.
+_RANK = 600
+
+
+def route_of(problem: Problem, settings: Settings) -> Route:
+    """The route that a fit takes: the one that is forced, or the cheapest that does.
+
+    Raises:
+        InvalidInputError: a route is forced that this fit has not.
+        MemoryLimitError: nothing may be left out, and no exact route fits in memory.
+    """
+    kind, forced = settings.kind.bread, settings.route
+    by_pairs = "sketch" if solver_of(kind).products_per_pair is None else "lanczos"
+    without = _without(problem, settings)
+    if forced != "auto":
+        return _forced(settings, by_pairs, without)
+    if not isinstance(settings.rank, str):
+        return Route(by_pairs, f"rank={settings.rank:,} asks for leading eigenpairs")
+    if problem.network.n_params <= AUTO_DENSE_LIMIT and "dense" not in without:
+        return Route("dense", f"exact: P = {problem.network.n_params:,} parameters are few")
+    exact = settings.rank == "full"
+    free = free_memory(settings.memory_limit)
+    work = work_of(problem, make_operator(problem, kind))
+    return choose_route(work, exact=exact, free=free, without=without)
+
+
+def _forced(settings: Settings, by_pairs: str, without: dict[str, str]) -> Route:
+    """The route that was asked for, if this fit has it."""
+    refused, route, rank = dict(without), settings.route, settings.rank
+    for name in {"sketch", "lanczos"} - {by_pairs}:
+        refused[name] = f"does not find eigenpairs of the {settings.curvature}"
+    if rank == "full":
+        refused[by_pairs] = "leaves eigenpairs out, and rank='full' asks for all"
+    elif rank != "auto":
+        leaves = f"leaves nothing out, and rank={rank} asks for leading eigenpairs"
+        refused |= {name: leaves for name in ("dense", "gram") if name not in refused}
+    if route in refused:
+        others = [name for name in ("dense", "gram", by_pairs) if name not in refused]
+        raise InvalidInputError(
+            f"route={route!r} cannot be taken",
+            expected=f"a route that this fit has: {others or 'none'}",
+            received=f"{route}, which {refused[route]}",
+            remedy=f"pass route={others[0]!r}, or 'auto'" if others else "pass rank='auto'",
+        )
+    return Route(route, "as asked")
+
+
+def _without(problem: Problem, settings: Settings) -> dict[str, str]:
+    """Exact routes that a fit has not, and why."""
+    n_params, kind = problem.network.n_params, settings.kind.bread
+    without: dict[str, str] = {}
+    if n_params > DENSE_LIMIT:
+        without["dense"] = f"is for at most {DENSE_LIMIT:,} parameters, and there are {n_params:,}"
+    if not issubclass(kind, Gram):
+        without["gram"] = f"needs a curvature that is made of rows, and {kind.__name__} is not"
+    elif not np.all(problem.rates > 0):
+        without["gram"] = "needs an L2 rate for every variable"
+    elif needs_meat(problem, settings):
+        without["gram"] = "has no sandwich, and this covariance is one"
+    return without
+
+
+def work_of(problem: Problem, operator: CurvatureOperator) -> Work:
+    """How large the problem is, counted on a batch of the data."""
+    n_examples, n_params = problem.training_set.n_rows, problem.network.n_params
+    each = solver_of(operator).products_per_pair
+    if not isinstance(operator, Gram):
+        products = None if each is None else each * _RANK
+        return Work(n_examples, 0, n_params, problem.n_outputs, 0, 0, False, products)
+    found = row_work(next(operator.row_factors()), n_examples)
+    return Work(n_examples, found.n_rows, n_params, problem.n_outputs, found.inner, found.held)
+
+
+def known_exactly(
+    problem: Problem, settings: Settings, route: Route, storage: Storage
+) -> KnownByInverse | KnownByPairs | None:
+    """The covariance by a route that leaves nothing out; None where that takes eigenpairs.
+
+    The noise of a regression is estimated from eigenpairs, which are then formed at once.
+    """
+    inverse: RowsInverse | DenseInverse
+    if route == "gram":
+        inverse = _by_rows(problem, settings)
+    elif route == "dense" and _by_cholesky(problem, settings):
+        operator = make_operator(problem, settings.kind.bread)
+        inverse = DenseInverse(operator.to_dense(), problem.data.n_examples)
+    else:
+        return None
+    known = KnownByInverse(inverse, problem.scale, storage)
+    return known.by_pairs if problem.estimates_noise else known
+
+
+def _by_cholesky(problem: Problem, settings: Settings) -> bool:
+    """Whether a dense curvature is factored and not diagonalised.
+
+    It is where that would take minutes, A plus L2 is positive definite by its form, and the
+    covariance is its inverse.
+    """
+    if problem.network.n_params <= EIGEN_LIMIT or needs_meat(problem, settings):
+        return False
+    return settings.kind.bread.positive_semidefinite and bool(np.all(problem.rates > 0))
+
+
+def _by_rows(problem: Problem, settings: Settings) -> RowsInverse:
+    """The inverse through the Gram matrix of all rows, in float32 where that tells enough."""
+    operator: Any = make_operator(problem, settings.kind.bread, in_rows=True)
+    n_examples, dtype = problem.data.n_examples, problem.network.dtype
+    rows = TrainingRows(operator, free_memory(settings.memory_limit) // 2)
+    inverse = RowsInverse.of(rows, n_examples, dtype)
+    some, directions = calibration_inputs(problem, settings.memory_limit, count=_PROBED)
+    found = problem.linearization.rows(some, directions)
+    lefts = np.concatenate([found.shown.back, found.shown.slope], axis=1)
+    if dtype != "float64" and not inverse.tells(found.values, lefts):
+        inverse = RowsInverse.of(rows, n_examples, "float64")
+    return inverse

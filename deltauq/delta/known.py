@@ -1,0 +1,142 @@
+"""What the covariance of the weights is known from: eigenpairs of the curvature, or all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature.exact_inverse import ExactInverse
+from deltauq.curvature.noise_interval import NoiseRange
+from deltauq.curvature.parameter_covariance import ParameterCovariance, low_rank_covariance
+from deltauq.linalg import Eigenpairs, Storage
+from deltauq.prediction.forms import Form, FormByInverse, FormByPairs
+from deltauq.prediction.linearization import Linearization
+
+__all__ = ["Known", "KnownByInverse", "KnownByPairs"]
+
+Array = npt.NDArray[Any]
+
+
+class Known(Protocol):
+    """What the covariance of the weights is known from, in the prior's metric."""
+
+    @property
+    def pairs(self) -> Eigenpairs:
+        """Eigenpairs of the curvature."""
+
+    @property
+    def covariance(self) -> ParameterCovariance:
+        """The covariance as it is made of eigenpairs."""
+
+    @property
+    def noise(self) -> NoiseRange | None:
+        """How far the estimated noise of a regression is known; None where it was given."""
+
+    @property
+    def tells_rounding(self) -> bool:
+        """Whether every prediction's bounds tell what the rounding of large curvature costs it."""
+
+    @property
+    def learned(self) -> float | None:
+        """What all eigenvalues sum to, at most; None where that is not known."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether standard errors are those of the whole curvature: none of it is left out."""
+
+    def form(self, linearization: Linearization, count: int | None) -> Form:
+        """What gives J Sigma J^T of so many inputs, None of a number that is not known."""
+
+
+@dataclass(frozen=True)
+class KnownByPairs:
+    """Known from eigenpairs, and the covariance that was made of them."""
+
+    pairs: Eigenpairs
+    covariance: ParameterCovariance
+
+    @property
+    def noise(self) -> NoiseRange | None:
+        """As the covariance has it."""
+        return self.covariance.noise
+
+    tells_rounding = False
+
+    @property
+    def learned(self) -> float | None:
+        """The sum of the values that are positive, and the most that can be left."""
+        pairs = self.pairs
+        if pairs.trace is None and pairs.left_out is None:
+            return None
+        most = pairs.n_params * pairs.left_out.bound if pairs.left_out else np.inf
+        left = min(most, np.inf if pairs.remainder is None else pairs.remainder)
+        return float(np.sum(np.maximum(pairs.values, 0.0))) + left
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all P pairs are there."""
+        return self.pairs.rank == self.pairs.n_params
+
+    @cached_property
+    def vectors(self) -> Array:
+        """The covariance's vectors, in C order."""
+        return np.ascontiguousarray(self.covariance.vectors)
+
+    def form(self, linearization: Linearization, count: int | None) -> Form:
+        """By the pairs, however many inputs there are."""
+        vectors = np.ascontiguousarray(self.vectors, linearization.network.dtype)
+        return FormByPairs(linearization, self.covariance, vectors)
+
+
+@dataclass(frozen=True)
+class KnownByInverse:
+    """Known from all of the curvature; pairs are formed when something asks for them.
+
+    Attributes:
+        inverse: of the curvature plus L2.
+        scale: of the prior's metric `[P]`.
+        storage: where eigenvectors live.
+    """
+
+    inverse: ExactInverse
+    scale: Array
+    storage: Storage
+
+    noise = None
+    is_exact = True
+    tells_rounding = True
+
+    @cached_property
+    def pairs(self) -> Eigenpairs:
+        """Those that any standard error shows."""
+        return self.inverse.pairs(self.storage)
+
+    @cached_property
+    def covariance(self) -> ParameterCovariance:
+        """Made of those pairs, with bounds for what they leave."""
+        return low_rank_covariance(self.pairs, self.scale, self.inverse.n_examples)
+
+    @property
+    def by_pairs(self) -> KnownByPairs:
+        """The same, known from its pairs alone."""
+        return KnownByPairs(self.pairs, self.covariance)
+
+    @property
+    def learned(self) -> float | None:
+        """The trace."""
+        return self.inverse.trace
+
+    def at_rates_times(self, factor: float) -> KnownByInverse:
+        """The same at all L2 rates times a factor."""
+        inverse = self.inverse.at_rates_times(factor)
+        return replace(self, inverse=inverse, scale=self.scale * factor**-0.5)
+
+    def form(self, linearization: Linearization, count: int | None) -> Form:
+        """By the inverse itself for a few inputs; by pairs, with their bounds, for more."""
+        if (np.inf if count is None else count) <= self.inverse.few_inputs:
+            return FormByInverse(linearization, self.inverse)
+        return self.by_pairs.form(linearization, count)
