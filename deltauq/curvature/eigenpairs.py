@@ -45,6 +45,12 @@ AUTO_DENSE_LIMIT = 3_000
 _AUTO_START = 64
 
 
+def _own_unit(pairs: Eigenpairs) -> float:
+    """The L2 rate of the metric that the operator is in already."""
+    del pairs
+    return 1.0
+
+
 def check_rank_alone(rank: Any) -> Rank:
     """Check that a rank is "auto", "full" or a whole number above 0, whatever the model.
 
@@ -91,6 +97,7 @@ def eigenpairs(
     *,
     ends: Ends = "largest",
     bounds: bool = False,
+    unit: Callable[[Eigenpairs], float] = _own_unit,
     seed: int = 0,
     storage: Storage | None = None,
 ) -> Eigenpairs:
@@ -110,6 +117,8 @@ def eigenpairs(
             fifths of K from the top, and the residuals of all meet 0.1 (1 + the smallest mu).
         bounds: compute `left_out` too; takes up to five more passes over the data. It is about the
             largest pairs only.
+        unit: the L2 rate that the pairs will be used at, in those of the operator's metric; one,
+            unless it is chosen by the pairs.
         seed: of the random start.
         storage: where vectors of length P live; None for memory ("full" is always in memory).
 
@@ -126,7 +135,7 @@ def eigenpairs(
         )
     solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
     pairs = solver.solve(rank)
-    return solver.certified(pairs) if bounds else pairs
+    return solver.certified(pairs, unit=unit(pairs)) if bounds else pairs
 
 
 def automatic_eigenpairs(
@@ -136,13 +145,13 @@ def automatic_eigenpairs(
     ends: Ends = "largest",
     bounds: bool = False,
     max_bytes: int = 2**31,
+    unit: Callable[[Eigenpairs], float] = _own_unit,
     seed: int = 0,
     storage: Storage | None = None,
 ) -> tuple[Eigenpairs, str | None]:
     """Compute eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
 
-    What was computed for one rank is kept for the next. Few parameters (P <= 3,000, or a rank near
-    P) take the dense path.
+    What was computed for one rank is kept for the next.
 
     Args:
         operator: the curvature.
@@ -150,6 +159,7 @@ def automatic_eigenpairs(
         ends: as in `eigenpairs`.
         bounds: compute `left_out` too.
         max_bytes: room for vectors, the limit of the rank.
+        unit: as of `eigenpairs`.
         seed: of the random start.
         storage: where vectors of length P live; None for memory.
 
@@ -158,9 +168,6 @@ def automatic_eigenpairs(
         enough.
     """
     size = operator.shape[0]
-    if is_dense("auto", size):
-        matrix = operator.to_dense()
-        return pairs_of_matrix(matrix, semidefinite=operator.positive_semidefinite), None
     itemsize = np.dtype(operator.network.dtype).itemsize
     affordable = max_bytes // (3 * size * itemsize)
     largest = solver_of(operator).largest_automatic_rank
@@ -175,7 +182,7 @@ def automatic_eigenpairs(
         last = rank >= limit or not pairs.converged or pairs.rank < rank
         enough = is_enough(pairs)
         if bounds and (enough or last):
-            pairs = solver.certified(pairs, step)
+            pairs = solver.certified(pairs, step, unit(pairs))
             enough = is_enough(pairs)
         if enough or last:
             break

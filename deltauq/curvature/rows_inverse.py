@@ -77,6 +77,11 @@ class RowsInverse:
         """The inverse at all L2 rates times a factor, of the same rows."""
         return replace(self, factor=self.factor * factor)
 
+    def in_double(self) -> RowsInverse:
+        """The same of products in float64."""
+        finer = RowsInverse.of(self.rows, self.n_examples, "float64")
+        return finer.at_rates_times(self.factor)
+
     @property
     def n_params(self) -> int:
         """Number P of parameters."""
@@ -185,8 +190,7 @@ class RowsInverse:
                 too large by sqrt(1 + theta) at most.
         """
         if self.precision != "float64" and not self.rounding <= _TOLD * theta:
-            finer = RowsInverse.of(self.rows, self.n_examples, "float64")
-            return finer.at_rates_times(self.factor).pairs(storage, theta)
+            return self.in_double().pairs(storage, theta)
         values, v = np.linalg.eigh(self.gram)
         values, v = values[::-1] / self._unit, v[:, ::-1]
         count = max(1, int(np.count_nonzero(values > theta)))

@@ -26,11 +26,15 @@ class Solver(Protocol):
             rank: K.
         """
 
-    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+    def certified(
+        self, pairs: Eigenpairs, step: int | None = None, unit: float = 1.0
+    ) -> Eigenpairs:
         """Add a bound on what the last pairs leave out.
 
         Args:
             pairs: as `solve` gave them last.
+            unit: the L2 rate that standard errors will be taken at, in those of the operator: the
+                bound is good enough where they cannot tell a better one.
             step: 1, 2, ... of ranks that are tried one after the other; None for the only one. The
                 bound of step j may fail with probability f / 2^j, f the chance that is stated. What
                 is tried next depends on the bounds so far, so that f must be the chance that any of

@@ -159,7 +159,9 @@ class _Nystrom:
             converged=True,
         )
 
-    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+    def certified(
+        self, pairs: Eigenpairs, step: int | None = None, unit: float = 1.0
+    ) -> Eigenpairs:
         # E = A - U diag(mu) U^T, applied to vectors whose product with A is known or is made.
         def less(vectors: Array, image: Array) -> Array:
             inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
@@ -174,6 +176,7 @@ class _Nystrom:
             start,
             less(start, image),
             step,
+            unit,
         )
         return replace(
             pairs,
@@ -241,7 +244,9 @@ class _Lanczos:
                 return pairs, converged, share
             share = max(asked, share / 100)
 
-    def certified(self, pairs: Eigenpairs, step: int | None = None) -> Eigenpairs:
+    def certified(
+        self, pairs: Eigenpairs, step: int | None = None, unit: float = 1.0
+    ) -> Eigenpairs:
         if self._ends != "largest":
             return pairs
 
@@ -252,7 +257,7 @@ class _Lanczos:
 
         shape = (self._operator.shape[0], self._fresh)
         start = self._rng.standard_normal(shape).astype(pairs.vectors.dtype)
-        left_out = _bound_left_out(pairs, outside, start, outside(start), step)
+        left_out = _bound_left_out(pairs, outside, start, outside(start), step, unit)
         return replace(pairs, left_out=left_out, products=pairs.products + left_out.products)
 
 
@@ -277,6 +282,7 @@ def _bound_left_out(
     start: Array,
     image: Array,
     step: int | None,
+    unit: float,
 ) -> NormBound:
     """Bound what the pairs leave of A; a trace that is known bounds it with certainty."""
     largest = float(np.max(np.abs(pairs.values), initial=0.0))
@@ -289,7 +295,7 @@ def _bound_left_out(
         max_blocks=_BOUND_BLOCKS,
         rounding=rounding,
         limit=np.inf if pairs.remainder is None else pairs.remainder + rounding,
-        is_enough=_is_tight,
+        is_enough=lambda at_least, bound: _is_tight(at_least / unit, bound / unit),
     )
     return replace(found, failure=FAILURE) if found.failure else found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from deltauq.curvature.rows_inverse import RowsInverse
 from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.training_rows import TrainingRows, row_work
 from deltauq.delta.calibration import calibration_inputs
+from deltauq.delta.fitted import Fitted
 from deltauq.delta.known import KnownByInverse, KnownByPairs
 from deltauq.delta.problem import Problem
 from deltauq.delta.routes import Route, Work, choose_route
@@ -23,9 +25,9 @@ from deltauq.errors import InvalidInputError
 from deltauq.linalg import Storage
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["known_exactly", "route_of", "work_of"]
+__all__ = ["in_enough_precision", "known_exactly", "route_of", "work_of"]
 
-#: Training inputs on which it is seen whether float32 tells enough: those near the data lose most.
+#: Training inputs on which it is seen whether float32 tells enough.
 _PROBED = 8
 
 #: Eigenpairs that a Lanczos solver is measured by.
@@ -134,12 +136,29 @@ def _by_cholesky(problem: Problem, settings: Settings) -> bool:
 def _by_rows(problem: Problem, settings: Settings) -> RowsInverse:
     """The inverse through the Gram matrix of all rows, in float32 where that tells enough."""
     operator: Any = make_operator(problem, settings.kind.bread, in_rows=True)
-    n_examples, dtype = problem.data.n_examples, problem.network.dtype
     rows = TrainingRows(operator, free_memory(settings.memory_limit) // 2)
-    inverse = RowsInverse.of(rows, n_examples, dtype)
+    inverse = RowsInverse.of(rows, problem.data.n_examples, problem.network.dtype)
+    return inverse if _tells(inverse, problem, settings) else inverse.in_double()
+
+
+def in_enough_precision(fitted: Fitted) -> Fitted:
+    """A fit whose Gram matrix tells the standard errors at its L2 rates; often the same."""
+    known = fitted.known
+    if not (isinstance(known, KnownByInverse) and isinstance(known.inverse, RowsInverse)):
+        return fitted
+    if _tells(known.inverse, fitted.problem, fitted.settings):
+        return fitted
+    return replace(fitted, known=replace(known, inverse=known.inverse.in_double()))
+
+
+def _tells(inverse: RowsInverse, problem: Problem, settings: Settings) -> bool:
+    """Whether a Gram matrix tells the standard errors of some training inputs.
+
+    Those lose most of all, because the data leave least of their rows.
+    """
+    if inverse.precision == "float64":
+        return True
     some, directions = calibration_inputs(problem, settings.memory_limit, count=_PROBED)
     found = problem.linearization.rows(some, directions)
     lefts = np.concatenate([found.shown.back, found.shown.slope], axis=1)
-    if dtype != "float64" and not inverse.tells(found.values, lefts):
-        inverse = RowsInverse.of(rows, n_examples, "float64")
-    return inverse
+    return inverse.tells(found.values, lefts)

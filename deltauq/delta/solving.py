@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from deltauq.curvature import CurvatureOperator
@@ -65,10 +66,30 @@ def make_operator(
     return kind(problem.network, problem.likelihood, data, **options)
 
 
-def solve(problem: Problem, settings: Settings, storage: Storage, *, dense: bool) -> Solution:
-    """The eigenpairs that were asked for, or all by a dense matrix; of a sandwich its bread's."""
+#: The factor that L2 rates are multiplied by when eigenpairs are known.
+FactorOf = Callable[[Eigenpairs], float]
+
+
+def solve(
+    problem: Problem,
+    settings: Settings,
+    storage: Storage,
+    *,
+    dense: bool,
+    factor_of: FactorOf | None = None,
+) -> Solution:
+    """The eigenpairs that were asked for; of a sandwich those of its bread.
+
+    Args:
+        problem: what is asked.
+        settings: how.
+        storage: where eigenvectors live.
+        dense: all of them, by a dense matrix.
+        factor_of: chooses the rates that they will be used at; None for those of the problem.
+    """
     rank: Rank = "full" if dense else settings.rank
-    return _eigenpairs(problem, settings, settings.kind.bread, storage, rank)
+    kind = settings.kind.bread
+    return _eigenpairs(problem, settings, kind, storage, rank, factor_of or _as_they_are)
 
 
 def bread_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
@@ -101,7 +122,8 @@ def solve_meat(fitted: Fitted, storage: Storage) -> Solution | None:
         return None
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
     scores = problem.of_scores
-    pairs, caveats = _eigenpairs(scores, settings, settings.kind.meat_or_bread, storage, rank)
+    kind = settings.kind.meat_or_bread
+    pairs, caveats = _eigenpairs(scores, settings, kind, storage, rank, _as_they_are)
     rounding = beyond_precision(pairs, problem.epsilon)
     return Solution(pairs, caveats if rounding is None else (*caveats, rounding))
 
@@ -133,21 +155,40 @@ def _eigenpairs(
     kind: type[CurvatureOperator],
     storage: Storage,
     rank: Rank,
+    factor_of: FactorOf,
 ) -> Solution:
     """So many pairs of a curvature, with the caveats where they are fewer or not enough."""
     operator = make_operator(problem, kind)
     ends = "largest" if operator.positive_semidefinite else settings.ends
     if rank == "auto":
-        return _automatic_eigenpairs(problem, settings, operator, ends, storage)
+        return _automatic_eigenpairs(problem, settings, operator, ends, storage, factor_of)
     pairs = eigenpairs(
-        operator, rank, ends=ends, bounds=settings.bounds, seed=settings.seed, storage=storage
+        operator,
+        rank,
+        ends=ends,
+        bounds=settings.bounds,
+        unit=factor_of,
+        seed=settings.seed,
+        storage=storage,
     )
-    caveats = []
+    caveats, used = [], _used(pairs, factor_of)
     if not pairs.converged:
         caveats.append(_not_converged(pairs, rank, settings))
-    elif settings.rank != "auto" and _is_cut(pairs, rank):
-        caveats.append(_cut(pairs, rank, settings, problem.network.dtype))
+    elif settings.rank != "auto" and _is_cut(used, rank):
+        caveats.append(_cut(used, rank, settings, problem.network.dtype))
     return Solution(pairs, tuple(caveats))
+
+
+def _as_they_are(pairs: Eigenpairs) -> float:
+    """The factor on rates that are not chosen."""
+    del pairs
+    return 1.0
+
+
+def _used(pairs: Eigenpairs, factor_of: FactorOf) -> Eigenpairs:
+    """Pairs in the metric of the rates that they will be used at."""
+    factor = factor_of(pairs)
+    return pairs if factor == 1.0 else pairs.rescaled(1.0 / factor)
 
 
 def _not_converged(pairs: Eigenpairs, rank: Rank, settings: Settings) -> Caveat:
@@ -184,12 +225,17 @@ def _automatic_eigenpairs(
     operator: CurvatureOperator,
     ends: Ends,
     storage: Storage,
+    factor_of: FactorOf,
 ) -> Solution:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     rows = calibration_rows(problem, settings.memory_limit)
     knows_noise = not problem.estimates_noise or not operator.positive_semidefinite
     freedom = None if knows_noise else freedom_of(problem, settings)
-    width = TailWidth(rows, problem.epsilon, freedom)
+    width_of = TailWidth(rows, problem.epsilon, freedom)
+
+    def width(pairs: Eigenpairs) -> float:
+        return width_of(_used(pairs, factor_of))  # relative: the rows may stay in their metric
+
     room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
     pairs, why_no_more = automatic_eigenpairs(
         operator,
@@ -197,6 +243,7 @@ def _automatic_eigenpairs(
         ends=ends,
         bounds=settings.bounds,
         max_bytes=room // 2,
+        unit=factor_of,
         seed=settings.seed,
         storage=storage,
     )

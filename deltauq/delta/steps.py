@@ -9,18 +9,19 @@ from deltauq.curvature.cost import DataCost
 from deltauq.data.batches import Batch
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.covariances import covariance_of, with_meat
-from deltauq.delta.exact import known_exactly, route_of
+from deltauq.delta.exact import in_enough_precision, known_exactly, route_of
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.judging import judged
 from deltauq.delta.known import Known, KnownByPairs
-from deltauq.delta.marginal_likelihood import tune_l2
+from deltauq.delta.marginal_likelihood import tune_l2, with_l2_times
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import with_unbiased_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import solve
 from deltauq.delta.tuned_l2 import TunedL2
-from deltauq.linalg import Storage
+from deltauq.errors import NumericalError
+from deltauq.linalg import Eigenpairs, Storage
 
 __all__ = ["fit_problem", "tuned_fit"]
 
@@ -57,11 +58,18 @@ def tuned_fit(
 def _solve_tuned(
     problem: Problem, settings: Settings, storage: Storage, measured: DataCost
 ) -> Fitted:
-    """Choose the L2 rate from eigenpairs at a first one, then again from those at that rate."""
+    """Choose the L2 rate by the curvature, whose eigenpairs are the same at any.
+
+    Their number grows, and bounds are sought, as the rate that they choose asks for. Of an
+    indefinite curvature the pairs themselves depend on it: which converge, and from which end of
+    the spectrum. There it is chosen once from pairs at a first rate, and again from others.
+    """
+    if settings.kind.bread.positive_semidefinite:
+        return _tuned(_solved(problem, settings, storage, measured, chooses_rates=True))[1]
     # What the search starts from need not be positive definite where negative curvature is kept.
     start = replace(settings, bounds=False, negative_curvature="project")
     first = _solved(problem, start, storage, measured)
-    if first.known.is_exact:  # other rates take nothing anew
+    if first.known.is_exact:
         return _tuned(replace(first, settings=settings))[1]
     _, fitted = tune_l2(replace(first, settings=settings))
     return _tuned(_solved(fitted.problem, settings, storage, measured))[1]
@@ -69,29 +77,61 @@ def _solve_tuned(
 
 def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
     """Choose L2 rates, and note that they were chosen; what was said of others no longer holds."""
-    tuned, fitted = tune_l2(fitted, held_out)
-    others = tuple(each for each in fitted.caveats if each.subject not in _OF_RATES)
+    tuned, found = tune_l2(fitted, held_out)
+    finer = in_enough_precision(found)
+    if finer is not found:  # nor are the eigenvalues that chose the rates told from rounding
+        tuned, found = tune_l2(with_l2_times(finer, 1.0 / tuned.factor), held_out)
+    others = tuple(each for each in found.caveats if each.subject not in _OF_RATES)
     caveat = Caveat("l2", tuned.in_short, tuned.note)
-    return tuned, replace(fitted, caveats=(*others, caveat))
+    return tuned, replace(found, caveats=(*others, caveat))
 
 
-def _solved(problem: Problem, settings: Settings, storage: Storage, measured: DataCost) -> Fitted:
-    """A fit whose covariance is the inverse of the curvature, as yet."""
+def _solved(
+    problem: Problem,
+    settings: Settings,
+    storage: Storage,
+    measured: DataCost,
+    *,
+    chooses_rates: bool = False,
+) -> Fitted:
+    """A fit whose covariance is the inverse of the curvature, as yet.
+
+    Args:
+        problem: what is asked.
+        settings: how.
+        storage: where eigenvectors live.
+        measured: the data's part of the cost.
+        chooses_rates: the rates are no more than a beginning: others are chosen by the pairs.
+    """
     route = route_of(problem, settings)
     known: Known | None = known_exactly(problem, settings, route, storage)
     caveats: tuple[Caveat, ...] = ()
-    if known is None:
-        pairs, caveats = solve(problem, settings, storage, dense=route == "dense")
-        known = KnownByPairs(pairs, covariance_of(problem, settings, pairs))
     stationarity, _ = measured.beside(problem.rates)
-    return Fitted(
+
+    def fitted(known: Known) -> Fitted:
+        return Fitted(
+            problem, settings, known, stationarity, 0.0, measured.weight, measured, route=route
+        )
+
+    if known is not None:
+        return fitted(known)
+
+    def by(pairs: Eigenpairs) -> KnownByPairs:
+        return KnownByPairs(pairs, covariance_of(problem, settings, pairs))
+
+    pairs, caveats = solve(
         problem,
         settings,
-        known,
-        stationarity,
-        0.0,
-        measured.weight,
-        measured,
-        caveats=caveats,
-        route=route,
+        storage,
+        dense=route == "dense",
+        factor_of=(lambda pairs: _factor(fitted(by(pairs)))) if chooses_rates else None,
     )
+    return replace(fitted(by(pairs)), caveats=caveats)
+
+
+def _factor(fitted: Fitted) -> float:
+    """The factor on the L2 rates that some eigenpairs choose, 1 where they cannot tell yet."""
+    try:
+        return tune_l2(fitted)[0].factor
+    except NumericalError:  # the last pairs of all are asked once more, and refused
+        return 1.0
