@@ -99,9 +99,12 @@ class Answers:
     def _predicted(self, inputs: InputBatches, form: Form, doing: str) -> Estimate:
         """Predictions of all outputs by one form."""
         fitted = self._require_fitted("predict")
-        memory = _predictions(fitted.problem)
-        with self._batches(inputs, doing, memory, form.copies) as batches:
+        with self._batches(inputs, doing, self._memory(fitted.problem), form.copies) as batches:
             return predict(form, batches, fitted.known.noise)
+
+    @staticmethod
+    def _memory(problem: Problem) -> ResultMemory:
+        return prediction_memory(problem.n_shown, problem.likelihood.positions)
 
     def predict_joint(self, x: Any) -> JointPrediction:
         """Predict with standard errors and with the covariances between the inputs too.
@@ -115,13 +118,11 @@ class Answers:
                 over any number of inputs.
         """
         fitted = self._require_fitted("predict_joint")
-        problem = fitted.problem
-        parts = (problem.linearization, fitted.covariance)
-        positions = problem.likelihood.positions
-        memory = joint_memory(problem.n_outputs, positions * problem.n_shown)
-        inputs = self._inputs(x, problem, batch_size=1)
+        problem, inputs = fitted.problem, self._inputs(x, fitted.problem, batch_size=1)
+        form, n_shown = fitted.form(inputs.n_rows), problem.likelihood.positions * problem.n_shown
+        memory = joint_memory(problem.n_outputs, n_shown, form.row_bytes)
         with self._batches(inputs, "predicting", memory, copies=2) as batches:
-            return predict_joint(*parts, batches, fitted.vectors, problem.n_outputs)
+            return predict_joint(form, batches)
 
     def predict_mean(self, x: Any, groups: Any = None, weights: Any = None) -> GroupMean:
         """Means of the predictions over groups of inputs, or other sums of them, in one pass.
@@ -150,14 +151,13 @@ class Answers:
         fitted = self._require_fitted("predict_mean")
         problem = fitted.problem
         grouping = group_inputs(groups, weights, problem.likelihood.positions)
-        memory, n_groups = mean_memory(problem.n_shown, fitted.prior_pairs), len(grouping.names)
-        inputs = self._inputs(x, problem, batch_size=1)
+        inputs, n_groups = self._inputs(x, problem, batch_size=1), len(grouping.names)
+        form = fitted.form(n_groups)
+        memory = mean_memory(problem.n_shown, form)
         with self._batches(inputs, "predicting", memory, n_groups=n_groups) as batches:
             if inputs.n_rows is not None:
                 grouping.check_length(inputs.n_rows)
-            return predict_mean(
-                problem.linearization, fitted.covariance, batches, fitted.vectors, grouping
-            )
+            return predict_mean(form, batches, grouping, fitted.known.noise)
 
     def refine(self, x: Any, rtol: float = 0.01) -> Estimate:
         """Predict with standard errors that are known to a relative width, for chosen inputs.
@@ -183,7 +183,7 @@ class Answers:
         if fitted.known.is_exact:  # nothing was left out
             return self._predicted(inputs, fitted.form(1), "refining")
         check_refinable(fitted)
-        memory = _predictions(fitted.problem)
+        memory = self._memory(fitted.problem)
         with self._batches(inputs, "refining", memory, row_copies(fitted)) as batches:
             return refine(fitted, batches, rtol)
 
@@ -400,8 +400,3 @@ class Answers:
                 expected="fit(x, y) on the training data first",
             )
         return self._fitted
-
-
-def _predictions(problem: Problem) -> ResultMemory:
-    """What predictions of all outputs take."""
-    return prediction_memory(problem.n_shown, problem.likelihood.positions)

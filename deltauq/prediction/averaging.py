@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.data.grouping import Grouping
 from deltauq.data.inputs import InputBatches
 from deltauq.errors import InvalidInputError
-from deltauq.linalg import Eigenpairs, inner_products, split
-from deltauq.prediction.forms import ROUNDING
+from deltauq.prediction.forms import ROUNDING, Form
 from deltauq.prediction.group_means import CovarianceLimits, GroupMean
-from deltauq.prediction.linearization import FullJacobians, Linearization
+from deltauq.prediction.linearization import FullJacobians
 from deltauq.prediction.result_memory import ResultMemory
 
 __all__ = ["mean_memory", "predict_mean"]
@@ -30,23 +29,21 @@ _ROW_EPSILONS = 10.0
 #: Matrices of all groups and outputs that are in memory at once.
 _MATRICES = 6
 
-#: Parameters of a block that is projected in memory of its own, at most.
-_BLOCK = 8192
-
 #: Rows that are added up in the network's precision; their sums are added up in float64.
 _TERMS = 4096
 
 
-def mean_memory(n_outputs: int, pairs: Eigenpairs) -> ResultMemory:
+def mean_memory(n_outputs: int, form: Form) -> ResultMemory:
     """What the gradients of groups take in memory, and the covariances between the groups.
 
     Args:
         n_outputs: C.
-        pairs: of the fit, `[P, K]`.
+        form: by which they are formed.
     """
-    row = pairs.n_params + 2 * min(pairs.n_params, _BLOCK) + 2 * pairs.rank
+    n_params = form.linearization.network.n_params
+    row = n_params + form.numbers_of_gradient
     return ResultMemory(
-        f"means of {n_outputs} outputs, their gradients of {pairs.n_params:,} parameters and the "
+        f"means of {n_outputs} outputs, their gradients of {n_params:,} parameters and the "
         "covariances between all groups",
         "choose fewer parameters with layers=..., or pass a larger memory_limit; a difference "
         "needs both of its groups in one call",
@@ -57,11 +54,7 @@ def mean_memory(n_outputs: int, pairs: Eigenpairs) -> ResultMemory:
 
 
 def predict_mean(
-    linearization: Linearization,
-    covariance: ParameterCovariance,
-    inputs: InputBatches,
-    vectors: Array,
-    grouping: Grouping,
+    form: Form, inputs: InputBatches, grouping: Grouping, noise: NoiseRange | None = None
 ) -> GroupMean:
     """Sum predictions over the inputs of every group, with the covariance of the sums.
 
@@ -69,11 +62,10 @@ def predict_mean(
     its covariance J_g Sigma J_h^T needs: memory is 8 G C P bytes however many inputs there are.
 
     Args:
-        linearization: of the network.
-        covariance: of its parameters.
+        form: gives J Sigma J^T.
         inputs: read once.
-        vectors: the covariance's vectors, C-contiguous and in the network's precision.
         grouping: of the inputs, with their weights.
+        noise: how far the estimated noise of a regression is known.
 
     Raises:
         InvalidInputError: another number of inputs than groups or weights were given for.
@@ -81,7 +73,7 @@ def predict_mean(
     sums = _Sums(len(grouping.names))
     start = 0
     for x in inputs:
-        rows = linearization.rows(x)
+        rows = form.linearization.rows(x)
         stop = start + len(rows.values) // grouping.positions
         sums.add(rows, *grouping.rows(start, stop))
         start = stop
@@ -90,23 +82,22 @@ def predict_mean(
     if grouping.weights is None:
         sums.divide()
     n_groups, n_outputs, n_params = sums.gradients.shape
-    inside, rest = split(vectors, sums.gradients.reshape(-1, n_params).T, overwrite=True)
-    middle, outer = covariance.project_between(inside.T, inner_products(rest, rest))
+    middle, outer = form.of_gradients(sums.gradients.reshape(-1, n_params))
     shape = (n_groups, n_outputs, n_groups, n_outputs)
     limits = None
     if outer is not None:
-        epsilon = float(np.finfo(vectors.dtype).eps)
-        rounding = _ROW_EPSILONS * epsilon * covariance.largest_std * sums.norms
+        dtype = form.linearization.network.dtype
+        epsilon = float(np.finfo(dtype).eps)
+        rounding = _ROW_EPSILONS * epsilon * form.largest_std * sums.norms
         matrices = np.stack(outer).reshape(-1, *shape)
-        share = ROUNDING[vectors.dtype.name]
-        limits = CovarianceLimits(matrices, rounding, share, covariance.noise)
+        limits = CovarianceLimits(matrices, rounding, ROUNDING[dtype], noise)
     return GroupMean(
         grouping.names,
         sums.means,
         middle.reshape(shape),
         sums.counts,
         limits,
-        covariance.certified,
+        form.certified,
     )
 
 

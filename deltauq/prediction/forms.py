@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from deltauq.curvature.exact_inverse import ExactInverse
 from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.data.batch_reader import n_rows_of
+from deltauq.linalg import inner_products, split
 from deltauq.network.jacobians import Workspace
 from deltauq.prediction.directions import Directions, Shown
 from deltauq.prediction.estimate import Array
@@ -21,6 +24,10 @@ ROUNDING = {"float32": 1e-4, "float64": 1e-9}
 #: The same where nothing but the rows themselves is rounded: where a sum of theirs cancels, that is
 #: told apart (`Enclosure.slack`).
 _ROUNDING_OF_ROWS = {"float32": 1e-5, "float64": 1e-12}
+
+
+#: Parameters of a block that is projected in memory of its own, at most.
+_BLOCK = 8192
 
 
 class RowCovariances(NamedTuple):
@@ -56,12 +63,38 @@ class Form(Protocol):
     sample: int
     certified: bool
 
+    @property
+    def largest_std(self) -> float:
+        """The largest standard error of a row of length one in the prior's metric."""
+
+    @property
+    def numbers_of_gradient(self) -> int:
+        """Numbers in float64 that `of_gradients` takes beside each gradient."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that `between` holds for each row of all inputs."""
+
     def __call__(self, x: Any, directions: Directions | None = None) -> RowCovariances:
         """The covariances of a batch of inputs.
 
         Args:
             x: the batch.
             directions: of the logits along which rows are taken; None for all outputs.
+        """
+
+    def between(self, batches: Sequence[Any]) -> tuple[list[Shown], Array]:
+        """What is shown of some batches, and J Sigma J^T of the rows of all, one after the other.
+
+        Args:
+            batches: of inputs; the rows of two of them fit in memory.
+        """
+
+    def of_gradients(self, gradients: Array) -> tuple[Array, tuple[Array, ...] | None]:
+        """The form of rows `[m, P]` in float64, and matrices between which it lies.
+
+        Args:
+            gradients: in the prior's metric; changed.
         """
 
 
@@ -92,6 +125,50 @@ class FormByPairs:
         middle, outer = self.covariance.project_between(found.along, found.rest)
         return RowCovariances(found.shown, middle, outer, ROUNDING[self.vectors.dtype.name])
 
+    @property
+    def largest_std(self) -> float:
+        """Of a row along the vector of least curvature, or outside all of them."""
+        return self.covariance.largest_std
+
+    @property
+    def numbers_of_gradient(self) -> int:
+        """A block of the part outside, twice, and the part inside."""
+        n_params, rank = self.vectors.shape
+        return 2 * min(n_params, _BLOCK) + 2 * rank
+
+    row_bytes = 0
+
+    def between(self, batches: Sequence[Any]) -> tuple[list[Shown], Array]:
+        """Of two batches at a time; the rows of later ones are formed anew for each before."""
+        sizes = [n_rows_of(x) for x in batches]
+        parts, along, outside, each = [], [], np.empty((0, 0)), 0
+        for number, x in enumerate(batches):
+            rows = self.linearization.rows(x)
+            inside, left = self._split(rows.values)
+            if not number:
+                each = left.shape[1] // sizes[0]
+                outside = np.empty((each * sum(sizes),) * 2)
+            stops = each * np.cumsum(sizes)
+            places = [slice(stop - each * n, stop) for stop, n in zip(stops, sizes, strict=True)]
+            parts.append(rows.shown)
+            along.append(inside.T)
+            here = places[number]
+            outside[here, here] = inner_products(left, left)
+            for later, there in zip(batches[number + 1 :], places[number + 1 :], strict=True):
+                right = self._split(self.linearization.rows(later).values)[1]
+                outside[here, there] = inner_products(left, right)
+                outside[there, here] = outside[here, there].T
+        return parts, self.covariance.project(np.concatenate(along), outside)
+
+    def _split(self, rows: Array) -> tuple[Array, Array]:
+        """(J U)^T `[K, B C]` and the part of J^T outside U, `[P, B C]`."""
+        return split(self.vectors, rows.reshape(-1, rows.shape[2]).T, overwrite=True)
+
+    def of_gradients(self, gradients: Array) -> tuple[Array, tuple[Array, ...] | None]:
+        """From their parts along the pairs and outside."""
+        inside, rest = split(self.vectors, gradients.T, overwrite=True)
+        return self.covariance.project_between(inside.T, inner_products(rest, rest))
+
 
 class FormByInverse:
     """Forms J Sigma J^T from all of the curvature, exact to the rounding of rows.
@@ -117,3 +194,31 @@ class FormByInverse:
         ends = self.inverse.enclose(found.values, lefts)
         rounding = _ROUNDING_OF_ROWS[found.values.dtype.name]
         return RowCovariances(shown, ends.high, (ends.low, ends.high), rounding, ends.slack)
+
+    @property
+    def largest_std(self) -> float:
+        """That of the prior."""
+        return float(self.inverse.n_examples) ** -0.5
+
+    @property
+    def numbers_of_gradient(self) -> int:
+        """As many as `copies` of it."""
+        return self.copies * self.linearization.network.n_params
+
+    @property
+    def row_bytes(self) -> int:
+        """As many `copies` of a row as an input's take."""
+        network = self.linearization.network
+        return self.copies * network.n_params * np.dtype(network.dtype).itemsize
+
+    def between(self, batches: Sequence[Any]) -> tuple[list[Shown], Array]:
+        """Of the rows of all inputs, which are held."""
+        found = [self.linearization.rows(x) for x in batches]
+        rows = np.concatenate([each.values.reshape(-1, each.values.shape[2]) for each in found])
+        return [each.shown for each in found], self.of_gradients(rows)[0]
+
+    def of_gradients(self, gradients: Array) -> tuple[Array, tuple[Array, ...] | None]:
+        """Enclosed, all of them as the rows of one input."""
+        each = np.eye(len(gradients))[None]
+        ends = self.inverse.enclose(gradients[None], each)
+        return ends.high[0], (ends.low[0], ends.high[0])

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 
-from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.data.inputs import InputBatches
 from deltauq.errors import InvalidInputError
-from deltauq.linalg import inner_products, split
 from deltauq.prediction.estimate import NONE_MASKED
+from deltauq.prediction.forms import Form
 from deltauq.prediction.group_means import GroupMean
-from deltauq.prediction.linearization import Linearization
 from deltauq.prediction.result_memory import ResultMemory
 
 __all__ = ["GroupMean", "JointPrediction", "joint_memory", "predict_joint"]
@@ -88,67 +85,36 @@ class JointPrediction:
         return GroupMean(names, shares @ self.probabilities, covariance, counts)
 
 
-def joint_memory(n_outputs: int, n_shown: int) -> ResultMemory:
+def joint_memory(n_outputs: int, n_shown: int, row_bytes: int) -> ResultMemory:
     """What the covariances between B inputs take in memory while the second of the two is made.
 
     Args:
         n_outputs: of the model, all positions of an input together.
         n_shown: C, those of the predictions: two of a single sigmoid.
+        row_bytes: of the rows of all inputs that are held at a time, for each of them.
     """
     matrices = n_outputs**2 + n_outputs * n_shown + 2 * n_shown**2
     return ResultMemory(
         f"covariances between all inputs, [B, {n_shown}, B, {n_shown}],",
         "pass a larger memory_limit; predict_mean(x, groups, weights) has means and contrasts over "
         "any number of inputs",
+        each=n_outputs * row_bytes,
         square=8 * matrices,
     )
 
 
-def predict_joint(
-    linearization: Linearization,
-    covariance: ParameterCovariance,
-    inputs: InputBatches,
-    vectors: Array,
-    n_outputs: int,
-) -> JointPrediction:
+def predict_joint(form: Form, inputs: InputBatches) -> JointPrediction:
     """Predict some inputs with the covariance J Sigma J^T between all of them.
 
-    The rows of two batches are held at a time: with more than one batch, those of the later ones
-    are formed again for every earlier one.
-
     Args:
-        linearization: of the network.
-        covariance: of its parameters.
+        form: gives J Sigma J^T.
         inputs: the inputs, in batches whose rows `[B, C, P]` fit in memory twice.
-        vectors: the covariance's vectors, C-contiguous and in the network's precision.
-        n_outputs: C, all positions of an input together.
     """
-    batches = list(inputs)
-    sizes = [len(tf.nest.flatten(x)[0]) * n_outputs for x in batches]
-    places = [slice(stop - size, stop) for size, stop in zip(sizes, np.cumsum(sizes), strict=True)]
-    outside = np.empty((sum(sizes), sum(sizes)))
-    parts, along = [], []
-    for number, (x, here) in enumerate(zip(batches, places, strict=True)):
-        rows = linearization.rows(x)
-        inside, left = _split(vectors, rows.values)
-        parts.append(rows.shown[:5])
-        along.append(inside.T)
-        outside[here, here] = inner_products(left, left)
-        for later, there in zip(batches[number + 1 :], places[number + 1 :], strict=True):
-            right = _split(vectors, linearization.rows(later).values)[1]
-            outside[here, there] = inner_products(left, right)
-            outside[there, here] = outside[here, there].T
-    middle = covariance.project(np.concatenate(along), outside)
-    del outside
-    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    parts, middle = form.between(list(inputs))
+    columns = (np.concatenate(column) for column in zip(*(each[:5] for each in parts), strict=True))
     logits, mean, back, slope, masked = columns
     covariances = _congruent(back, middle), _congruent(slope, middle)
     return JointPrediction(logits, mean, *covariances, masked=masked)
-
-
-def _split(vectors: Array, rows: Array) -> tuple[Array, Array]:
-    """(J U)^T `[K, B C]` and the part of J^T outside U, `[P, B C]`."""
-    return split(vectors, rows.reshape(-1, rows.shape[2]).T, overwrite=True)
 
 
 def _congruent(left: Array, middle: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Exact routes: the Gram matrix of the rows, and a dense matrix, give the covariance of all pairs."""
+"""Exact routes give the covariance of all pairs: the Gram matrix of rows, and a dense matrix."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_bounds_of_float32_contain_what_float64_gives(trained, curvature, l2):
     low, high = found.std_bounds
     assert np.all((low <= expected) & (expected <= high))
     assert np.max(np.abs(found.std / expected - 1)[: len(new)]) < 2e-5
-    assert np.max(1 - low / high) < 2e-3
+    assert np.max(1 - low / high) < 5e-3
     assert dm._fitted.known.inverse.precision == ("float64" if l2 == 1e-6 else "float32")
 
 
@@ -197,7 +197,7 @@ def test_rows_of_steps_of_a_sequence_are_held_as_factors():
     data = Batches(x, y, likelihood=likelihood, n_outputs=22, dtype="float32", batch_size=8)
     operator = OPG(net, likelihood, data)
     held = TrainingRows(operator, 2**30)
-    assert [type(part) for part in held._parts()][0] is HeldFactors
+    assert next(type(part) for part in held._parts()) is HeldFactors
     rows = np.concatenate([block.copy() for block in operator._row_blocks()]).astype(np.float64)
     assert relative(held.gram("float64"), rows @ rows.T) < 1e-6
 
