@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 import reference
 import sklearn.datasets
-import tensorflow as tf
 
 from deltauq import DeltaMethod
 from deltauq.curvature.exact_inverse import Enclosure
-from deltauq.curvature.gram import OPG
+from deltauq.curvature.gram import GGN, OPG
 from deltauq.curvature.rows_inverse import RowsInverse
 from deltauq.curvature.training_rows import FormedRows, HeldFactors, TrainingRows
 from deltauq.delta import exact
 from deltauq.delta.routes import Work, choose_route, route_costs
 from deltauq.errors import InvalidInputError, MemoryLimitError
-from deltauq.likelihoods import Categorical, Gaussian
+from deltauq.likelihoods import Categorical
 from deltauq.linalg import factor_positive
 
 layers = keras.layers
@@ -124,19 +123,27 @@ def test_bounds_of_float32_contain_what_float64_gives(trained, curvature, l2):
     assert dm._fitted.known.inverse.precision == ("float64" if l2 == 1e-6 else "float32")
 
 
-def test_the_difference_form_would_be_wrong_where_the_enclosure_is_not(trained):
-    model, x, y, _ = trained
-    dm = DeltaMethod(model, "opg", l2=1e-6, route="gram", progress=False).fit(x, y)
-    inverse, n = dm._fitted.known.inverse, len(x)
-    jacobians = dm._fitted.problem.linearization.rows(tf.constant(x[:16], tf.float32)).values
-    lefts = np.broadcast_to(np.eye(10), (16, 10, 10))
-    truth = np.einsum("brr->br", inverse.enclose(jacobians, lefts).high)
-    columns = jacobians.reshape(-1, jacobians.shape[2]).T
-    b = inverse.rows.product(columns)
-    root = np.linalg.cholesky(inverse.rows.gram("float32") + n * np.eye(inverse.rows.n_rows))
-    lengths = np.vecdot(jacobians, jacobians).astype(np.float64)
-    difference = (lengths - np.sum(np.linalg.solve(root, b) ** 2, axis=0).reshape(16, 10)) / n
-    assert np.max(np.abs(difference / truth - 1)) > 0.1
+def test_the_difference_form_would_be_wrong_where_the_enclosure_is_not(operator):
+    """Of the training rows themselves next to nothing is left: (|j|^2 - b^T M^-1 b) / N cancels."""
+    rows, n = TrainingRows(operator, 2**30), 240.0
+    inverse = RowsInverse.of(rows, n, "float32").at_rates_times(1e-5)
+    some = next(operator._row_blocks())[:16].copy()
+    jacobians = 1e5**0.5 * some[:, None]
+    truth = np.linalg.inv(some_gram(operator, 1e5) + n * np.eye(240))
+    gram = some_gram(operator, 1e5)
+    expected = np.diag(gram - gram @ truth @ gram)[:16] / n
+    lefts = np.ones((16, 1, 1))
+    assert not inverse.tells(jacobians, lefts)
+    assert relative(inverse.in_double().enclose(jacobians, lefts).high[:, 0, 0], expected) < 1e-5
+    b = 1e5**0.5 * rows.product(jacobians[:, 0].T.copy())
+    lengths = np.vecdot(jacobians[:, 0], jacobians[:, 0]).astype(np.float64)
+    difference = (lengths - np.sum(b * (truth @ b), axis=0)) / n
+    assert np.max(np.abs(difference / expected - 1)) > 0.1
+
+
+def some_gram(operator, factor):
+    rows = np.concatenate([block.copy() for block in operator._row_blocks()]).astype(np.float64)
+    return factor * rows @ rows.T
 
 
 def test_an_enclosure_in_the_wrong_order_or_of_nan_is_not_believed():
@@ -191,11 +198,11 @@ def test_rows_of_steps_of_a_sequence_are_held_as_factors():
 
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(30, 2, 12)), rng.normal(size=(30, 2, 11))
-    net = Network(keras.Sequential([keras.Input((2, 12)), layers.Dense(11)]))
-    likelihood = Gaussian(noise=0.3)
-    data = Batches(x, y, likelihood=likelihood, n_outputs=22, dtype="float32", batch_size=8)
-    operator = OPG(net, likelihood, data)
+    x, y = rng.normal(size=(30, 2, 12)), rng.integers(0, 3, 30)
+    steps = [keras.Input((2, 12)), layers.Dense(11, "tanh"), layers.Flatten(), layers.Dense(3)]
+    net = Network(keras.Sequential(steps))
+    data = Batches(x, y, likelihood=Categorical(), n_outputs=3, dtype="float32", batch_size=8)
+    operator = GGN(net, Categorical(), data)
     held = TrainingRows(operator, 2**30)
     assert next(type(part) for part in held._parts()) is HeldFactors
     rows = np.concatenate([block.copy() for block in operator._row_blocks()]).astype(np.float64)
@@ -242,12 +249,13 @@ ANSWERS = {
 def test_everything_can_be_asked_of_rows(both, trained, name):
     """Answers by pairs leave out what makes standard errors 0.1 % larger at most."""
     by_rows, by_pairs = (ANSWERS[name](dm, trained[3]) for dm in both)
-    exact_answers = {"classes": 1e-9, "refine": 1e-9, "evidence": 1e-9, "shift": 0.02}
+    exact_answers = {"classes": 1e-9, "refine": 1e-9, "evidence": 1e-9, "shift": 0.1}
     np.testing.assert_allclose(
         by_rows, by_pairs, rtol=exact_answers.get(name, 2e-3), atol=1e-9 * np.max(np.abs(by_pairs))
     )
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_what_was_saved_predicts_by_eigenpairs_within_their_bounds(both, trained, tmp_path):
     by_rows, _ = both
     by_rows.save(tmp_path / "m.deltauq")
@@ -258,6 +266,7 @@ def test_what_was_saved_predicts_by_eigenpairs_within_their_bounds(both, trained
     assert np.max(1 - low / high) < 2e-3
 
 
+@pytest.mark.filterwarnings("ignore:The L2 rate is")
 def test_rates_are_chosen_from_the_same_rows(trained):
     """No second pass: the spectrum is that of the Gram matrix at any rate."""
     model, x, y, new = trained
@@ -271,8 +280,9 @@ def test_rates_are_chosen_from_the_same_rows(trained):
     )
     np.testing.assert_allclose(found.predict(new).std, expected.predict(new).std, rtol=1e-4)
     assert found._fitted.known.inverse.rows.passes == 1
-    found.tune_l2(x[:50], y[:50])
-    expected.tune_l2(x[:50], y[:50])
+    labels = np.where(np.arange(50) % 4, y[:50], 0)  # less certain than the model is
+    found.tune_l2(x[:50], labels)
+    expected.tune_l2(x[:50], labels)
     np.testing.assert_allclose(found.predict(new).std, expected.predict(new).std, rtol=3e-3)
 
 
