@@ -49,7 +49,7 @@ class DenseInverse:
 
     @property
     def trace(self) -> float:
-        """Trace of A."""
+        """Trace of the data's curvature A."""
         return float(np.trace(self.matrix)) / self.factor
 
     @cached_property
@@ -63,7 +63,7 @@ class DenseInverse:
         return replace(self, factor=self.factor * factor)
 
     def enclose(self, jacobians: Array, lefts: Array) -> Enclosure:
-        """J Sigma J^T as V^T V / N with V = L^-1 J^T, which rounds it by float64 alone."""
+        """Form J Sigma J^T as V^T V / N with V = L^-1 J^T, which rounds it by float64 alone."""
         n_inputs, n_rows, n_params = jacobians.shape
         columns = jacobians.reshape(-1, n_params).T.astype(np.float64)
         halves = scipy.linalg.solve_triangular(
@@ -74,7 +74,7 @@ class DenseInverse:
         return Enclosure(exact, exact, rounding_of_rows(jacobians, self.n_examples))
 
     def solve(self, vector: Array) -> Array:
-        """(A + I)^-1 v of a vector `[P]`, float64."""
+        """Multiply a vector `[P]` by the inverse of A + I, in float64."""
         return np.asarray(scipy.linalg.cho_solve((self._root, True), vector, check_finite=False))
 
     def pairs(self, storage: Storage) -> Eigenpairs:

@@ -79,11 +79,11 @@ class ExactInverse(Protocol):
 
     @property
     def n_examples(self) -> float:
-        """Number N of examples."""
+        """Number N of training examples."""
 
     @property
     def trace(self) -> float:
-        """Trace of A."""
+        """Trace of the data's curvature A."""
 
     @property
     def spectrum(self) -> Array:
@@ -101,7 +101,7 @@ class ExactInverse(Protocol):
         """
 
     def solve(self, vector: Array) -> Array:
-        """(A + I)^-1 v of a vector `[P]`, float64."""
+        """Multiply a vector `[P]` by the inverse of A + I, in float64."""
 
     def pairs(self, storage: Storage) -> Eigenpairs:
         """Eigenpairs of A, but for those that no standard error shows."""

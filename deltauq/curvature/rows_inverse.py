@@ -78,13 +78,13 @@ class RowsInverse:
         return replace(self, factor=self.factor * factor)
 
     def in_double(self) -> RowsInverse:
-        """The same of products in float64."""
+        """Form the Gram matrix again, by products in float64."""
         finer = RowsInverse.of(self.rows, self.n_examples, "float64")
         return finer.at_rates_times(self.factor)
 
     @property
     def n_params(self) -> int:
-        """Number P of parameters."""
+        """Number P of uncertain parameters."""
         return self.rows.n_params
 
     @property
@@ -101,7 +101,7 @@ class RowsInverse:
 
     @cached_property
     def trace(self) -> float:
-        """Trace of A."""
+        """Trace of the data's curvature A."""
         return float(np.trace(self.gram)) / self._unit
 
     @cached_property
@@ -119,7 +119,7 @@ class RowsInverse:
         return 8.0 * epsilon * self.trace / np.sqrt(self.rows.n_rows)
 
     def solve(self, vector: Array) -> Array:
-        """(A + I)^-1 v of a vector `[P]`, float64."""
+        """Multiply a vector `[P]` by the inverse of A + I, in float64."""
         return self._outside(vector[:, None].astype(np.float64))[1][:, 0]
 
     def enclose(self, jacobians: Array, lefts: Array) -> Enclosure:

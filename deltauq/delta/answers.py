@@ -86,8 +86,7 @@ class Answers:
             MemoryLimitError: the covariances of all inputs do not fit, or the Jacobian of one.
         """
         fitted = self._require_fitted("predict")
-        problem = fitted.problem
-        inputs = self._inputs(x, problem, batch_size=1)
+        problem, inputs = fitted.problem, self._inputs(x, fitted.problem, batch_size=1)
         form = fitted.form(inputs.n_rows)
         if classes is None:
             return self._predicted(inputs, form, "predicting")
@@ -152,8 +151,7 @@ class Answers:
         problem = fitted.problem
         grouping = group_inputs(groups, weights, problem.likelihood.positions)
         inputs, n_groups = self._inputs(x, problem, batch_size=1), len(grouping.names)
-        form = fitted.form(n_groups)
-        memory = mean_memory(problem.n_shown, form)
+        memory = mean_memory(problem.n_shown, form := fitted.form(n_groups))
         with self._batches(inputs, "predicting", memory, n_groups=n_groups) as batches:
             if inputs.n_rows is not None:
                 grouping.check_length(inputs.n_rows)

@@ -166,6 +166,7 @@ class DeltaMethod(Answers):
 
     @route.setter
     def route(self, route: RouteName) -> None:
+        """Ask for a route, which counts from the next fit on."""
         vars(self)["route"] = route
 
     def __repr__(self) -> str:

@@ -60,7 +60,7 @@ class Fitted:
 
     @property
     def covariance(self) -> ParameterCovariance:
-        """Of the parameters."""
+        """Covariance of the uncertain parameters."""
         return self.known.covariance
 
     def with_pairs(self, pairs: Eigenpairs, covariance: ParameterCovariance) -> Fitted:

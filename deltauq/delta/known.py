@@ -61,7 +61,7 @@ class KnownByPairs:
 
     @property
     def noise(self) -> NoiseRange | None:
-        """As the covariance has it."""
+        """How far the noise is known, as the covariance has it."""
         return self.covariance.noise
 
     tells_rounding = False
@@ -87,7 +87,7 @@ class KnownByPairs:
         return np.ascontiguousarray(self.covariance.vectors)
 
     def form(self, linearization: Linearization, count: int | None) -> Form:
-        """By the pairs, however many inputs there are."""
+        """Ask the pairs, however many inputs there are."""
         vectors = np.ascontiguousarray(self.vectors, linearization.network.dtype)
         return FormByPairs(linearization, self.covariance, vectors)
 
@@ -112,31 +112,31 @@ class KnownByInverse:
 
     @cached_property
     def pairs(self) -> Eigenpairs:
-        """Those that any standard error shows."""
+        """The eigenpairs that any standard error shows."""
         return self.inverse.pairs(self.storage)
 
     @cached_property
     def covariance(self) -> ParameterCovariance:
-        """Made of those pairs, with bounds for what they leave."""
+        """The covariance that those pairs make, with bounds for what they leave."""
         return low_rank_covariance(self.pairs, self.scale, self.inverse.n_examples)
 
     @property
     def by_pairs(self) -> KnownByPairs:
-        """The same, known from its pairs alone."""
+        """What is known from the pairs alone."""
         return KnownByPairs(self.pairs, self.covariance)
 
     @property
     def learned(self) -> float | None:
-        """The trace."""
+        """What all eigenvalues sum to, the trace."""
         return self.inverse.trace
 
     def at_rates_times(self, factor: float) -> KnownByInverse:
-        """The same at all L2 rates times a factor."""
+        """Multiply all L2 rates by a factor."""
         inverse = self.inverse.at_rates_times(factor)
         return replace(self, inverse=inverse, scale=self.scale * factor**-0.5)
 
     def form(self, linearization: Linearization, count: int | None) -> Form:
-        """By the inverse itself for a few inputs; by pairs, with their bounds, for more."""
+        """Ask the inverse itself for a few inputs, and pairs, with their bounds, for more."""
         if (np.inf if count is None else count) <= self.inverse.few_inputs:
             return FormByInverse(linearization, self.inverse)
         return self.by_pairs.form(linearization, count)

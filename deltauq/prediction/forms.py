@@ -127,19 +127,19 @@ class FormByPairs:
 
     @property
     def largest_std(self) -> float:
-        """Of a row along the vector of least curvature, or outside all of them."""
+        """The standard error along the least curvature, or outside all vectors."""
         return self.covariance.largest_std
 
     @property
     def numbers_of_gradient(self) -> int:
-        """A block of the part outside, twice, and the part inside."""
+        """Numbers of a block of the part outside, twice, and of the part inside."""
         n_params, rank = self.vectors.shape
         return 2 * min(n_params, _BLOCK) + 2 * rank
 
     row_bytes = 0
 
     def between(self, batches: Sequence[Any]) -> tuple[list[Shown], Array]:
-        """Of two batches at a time; the rows of later ones are formed anew for each before."""
+        """Form two batches at a time, the rows of later ones anew for each before."""
         sizes = [n_rows_of(x) for x in batches]
         parts, along, outside, each = [], [], np.empty((0, 0)), 0
         for number, x in enumerate(batches):
@@ -165,7 +165,7 @@ class FormByPairs:
         return split(self.vectors, rows.reshape(-1, rows.shape[2]).T, overwrite=True)
 
     def of_gradients(self, gradients: Array) -> tuple[Array, tuple[Array, ...] | None]:
-        """From their parts along the pairs and outside."""
+        """Split gradients into their parts along the pairs and outside."""
         inside, rest = split(self.vectors, gradients.T, overwrite=True)
         return self.covariance.project_between(inside.T, inner_products(rest, rest))
 
@@ -197,28 +197,28 @@ class FormByInverse:
 
     @property
     def largest_std(self) -> float:
-        """That of the prior."""
+        """The standard error of the prior, which data only lessen."""
         return float(self.inverse.n_examples) ** -0.5
 
     @property
     def numbers_of_gradient(self) -> int:
-        """As many as `copies` of it."""
+        """Numbers of as many gradients as there are copies of rows."""
         return self.copies * self.linearization.network.n_params
 
     @property
     def row_bytes(self) -> int:
-        """As many `copies` of a row as an input's take."""
+        """Bytes of as many rows as are in memory for each."""
         network = self.linearization.network
         return self.copies * network.n_params * np.dtype(network.dtype).itemsize
 
     def between(self, batches: Sequence[Any]) -> tuple[list[Shown], Array]:
-        """Of the rows of all inputs, which are held."""
+        """Hold the rows of all inputs, and form what is between them."""
         found = [self.linearization.rows(x) for x in batches]
         rows = np.concatenate([each.values.reshape(-1, each.values.shape[2]) for each in found])
         return [each.shown for each in found], self.of_gradients(rows)[0]
 
     def of_gradients(self, gradients: Array) -> tuple[Array, tuple[Array, ...] | None]:
-        """Enclosed, all of them as the rows of one input."""
+        """Enclose all gradients together, as the rows of one input."""
         each = np.eye(len(gradients))[None]
         ends = self.inverse.enclose(gradients[None], each)
         return ends.high[0], (ends.low[0], ends.high[0])

@@ -11,8 +11,9 @@ import sklearn.datasets
 from deltauq import DeltaMethod
 from deltauq.curvature.exact_inverse import Enclosure
 from deltauq.curvature.gram import GGN, OPG
+from deltauq.curvature.held_rows import FormedRows, HeldFactors
 from deltauq.curvature.rows_inverse import RowsInverse
-from deltauq.curvature.training_rows import FormedRows, HeldFactors, TrainingRows
+from deltauq.curvature.training_rows import TrainingRows
 from deltauq.delta import exact
 from deltauq.delta.routes import Work, choose_route, route_costs
 from deltauq.errors import InvalidInputError, MemoryLimitError
