@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "Quiet",
     "RankOption",
+    "RouteOption",
     "Seed",
     "Target",
     "WeightColumn",
@@ -78,6 +79,14 @@ L2Rate = Annotated[
     ),
 ]
 RankOption = Annotated[str, typer.Option("--rank", help="Eigenpairs: 'auto', 'full', or a number.")]
+RouteOption = Annotated[
+    str,
+    typer.Option(
+        "--route",
+        help="How the curvature is reached: dense or gram (both leave nothing out), sketch or "
+        "lanczos (leading eigenpairs), or auto: an exact one where it is worth what it costs.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]

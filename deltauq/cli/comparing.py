@@ -31,6 +31,7 @@ def compare(
         str, typer.Option(help="Two or more, the reference first.")
     ] = "hessian,ggn,opg",
     rank: takes.RankOption = "auto",
+    route: takes.RouteOption = "auto",
     likelihood: takes.LikelihoodName = "auto",
     l2: takes.L2Rate = "auto",
     output: Annotated[
@@ -65,6 +66,7 @@ def compare(
         sample_weight=training.weight,
         curvatures=names,
         rank=chosen_rank,
+        route=route,
         seed=seed,
         progress=not quiet,
         **opened.asked(l2=l2_rate(l2), likelihood=likelihood, weights=weights),

@@ -44,6 +44,7 @@ def fit(
         str, typer.Option(help="ggn (the Fisher information), opg (cheapest), hessian or sandwich.")
     ] = "ggn",
     rank: takes.RankOption = "auto",
+    route: takes.RouteOption = "auto",
     l2: takes.L2Rate = "auto",
     hidden_units: Annotated[
         str, typer.Option(help="Of the network that is trained: widths of its hidden layers.")
@@ -64,7 +65,8 @@ def fit(
 
     check_output(output)
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
-    given: Any = {"curvature": curvature, "rank": chosen_rank, "seed": seed, "progress": not quiet}
+    given: Any = {"curvature": curvature, "rank": chosen_rank, "route": route, "seed": seed}
+    given |= {"progress": not quiet}
     Settings.among(given | {"weights": weights})  # checked before a network is trained
     rate = l2_rate(l2)
     examples = read_examples(
@@ -115,11 +117,13 @@ def _facts(method: DeltaMethod) -> dict[str, Any]:
         **({} if opened_by is None else {"opened_by": opened_by}),
         "examples": method.n_examples,
         "weights": method.weighting,
-        "parameters": method.eigenpairs.n_params,
+        "parameters": method.n_params,
         "outputs": method.n_outputs,
         "likelihood": repr(method.fitted_likelihood),
         "curvature": method.curvature,
-        "eigenpairs": method.eigenpairs.rank,
+        "exact": method.is_exact,
+        "route": repr(method.fitted_route),
+        "eigenpairs": method.n_params if method.is_exact else method.eigenpairs.rank,
         "l2": rates[0] if len(rates) == 1 else range_of(rates),
         "gradient_ratio": method.stationarity.ratio,
         "standard_errors_to_minimum": method.stationarity.shift,

@@ -25,12 +25,13 @@ from deltauq.delta.marginal_likelihood import Evidence, log_marginal_likelihood
 from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.refinement import check_refinable, refine, row_copies
+from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.delta.steps import tuned_fit
 from deltauq.delta.tuned_l2 import TunedL2
 from deltauq.errors import NotFittedError, check_share
 from deltauq.likelihoods import Likelihood
-from deltauq.linalg import Eigenpairs
+from deltauq.linalg import Eigenpairs, Spectrum
 from deltauq.prediction import Estimate, predict, predict_some, prediction_memory
 from deltauq.prediction.averaging import mean_memory, predict_mean
 from deltauq.prediction.directions import some_classes
@@ -285,9 +286,9 @@ class Answers:
         listener = PassListener(on_fetch=stop, on_fetched=start)
         if n_groups is None:
             listener = replace(listener, on_rows=plan.check)
-        with progress_bar(doing, total=inputs.n_rows, enabled=settings.progress) as advance:
+        with progress_bar(doing, total=inputs.n_rows, enabled=settings.progress) as shown:
             try:
-                yield inputs.with_listener(replace(listener, on_batch=advance))
+                yield inputs.with_listener(replace(listener, on_batch=shown.advance))
             finally:
                 stop()
 
@@ -315,6 +316,21 @@ class Answers:
         return self._require_fitted("eigenpairs").eigenpairs
 
     @property
+    def spectrum(self) -> Eigenpairs | Spectrum:
+        """The eigenpairs where the fit has some; of an exact fit without them its eigenvalues.
+
+        An exact route finds eigenpairs when something asks for them, which takes as long as the
+        fit or longer. Eigenvalues alone take a fraction of it; more than 6,000 of them are left
+        out here too, and `eigenpairs.values` has them.
+        """
+        return self._require_fitted("spectrum").spectrum
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing of the curvature was left out: `route` says how it was reached."""
+        return self._require_fitted("is_exact").known.is_exact
+
+    @property
     def covariance(self) -> tf.linalg.LinearOperator:
         """Covariance of the flat parameters, `[P, P]`, in the model's variable order.
 
@@ -335,6 +351,11 @@ class Answers:
         `fit` warns once of all of them; each has its `text`, in full, and is kept by `save`.
         """
         return self._require_fitted("caveats").caveats
+
+    @property
+    def n_params(self) -> int:
+        """Number P of uncertain parameters."""
+        return self._require_fitted("n_params").problem.network.n_params
 
     @property
     def n_examples(self) -> float:
@@ -384,6 +405,11 @@ class Answers:
     def fitted_likelihood(self) -> Likelihood:
         """The likelihood as it was understood, with a regression's noise as it was estimated."""
         return self._require_fitted("fitted_likelihood").problem.likelihood
+
+    @property
+    def fitted_route(self) -> Route | None:
+        """How the curvature was reached, with its `why`; None of an older file, which has none."""
+        return self._require_fitted("fitted_route").route
 
     @property
     def fit_seconds(self) -> float:

@@ -173,9 +173,8 @@ class DeltaMethod(Answers):
         name = getattr(self.model, "name", None) or str(self.model)
         fit = "not fitted"
         if self._fitted is not None:
-            pairs = self._fitted.prior_pairs
             weighted = "" if self.weighting == "none" else f" (weights: {self.weighting})"
-            fit = f"N = {self.n_examples:g}{weighted}, K = {pairs.rank} of P = {pairs.n_params}"
+            fit = f"N = {self.n_examples:g}{weighted}, {self._fitted.in_short}"
             if self.caveats:
                 fit += f"; caveats: {', '.join(each.subject for each in self.caveats)}"
         return f"DeltaMethod({name}, {self.curvature}: {fit})"
@@ -212,9 +211,15 @@ class DeltaMethod(Answers):
         settings, training = self.settings, TrainingData(x, y, sample_weight, class_weight)
         storage = settings.storage()
         problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
-        with progress_bar(f"{settings.curvature} eigenpairs", enabled=settings.progress) as advance:
-            shown = problem.with_listener(PassListener(on_batch=advance))
-            fitted = fit_problem(shown, settings, storage)
+        name = settings.curvature
+        with progress_bar(f"{name}: the cost", enabled=settings.progress) as shown:
+            told = problem.with_listener(PassListener(on_batch=shown.advance))
+            fitted = fit_problem(
+                told,
+                settings,
+                storage,
+                tell_route=lambda route: shown.describe(f"{name} by {route}", route.why),
+            )
         problem = fitted.problem.with_listener(PassListener())  # the display is closed
         self._fitted = replace(fitted, problem=problem, seconds=time.monotonic() - started)
         tell(fitted.caveats)

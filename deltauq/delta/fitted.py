@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.cost import DataCost, Stationarity
+from deltauq.curvature.eigenpairs import EIGEN_LIMIT
 from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.curvature.rows_inverse import RowsInverse
 from deltauq.delta.caveats import Caveat
-from deltauq.delta.known import Known, KnownByPairs
+from deltauq.delta.known import Known, KnownByInverse, KnownByPairs
 from deltauq.delta.problem import Problem
 from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError
-from deltauq.linalg import Eigenpairs
+from deltauq.linalg import Eigenpairs, Spectrum
 from deltauq.prediction.forms import Form
 
 __all__ = ["Fitted"]
@@ -76,6 +78,27 @@ class Fitted:
         """Eigenpairs of A itself where all parameters have one rate, else in the prior's metric."""
         unit = self.problem.common_rate
         return self.prior_pairs.rescaled(unit) if unit else self.prior_pairs
+
+    @property
+    def spectrum(self) -> Eigenpairs | Spectrum:
+        """`eigenpairs` where there are some; of a fit without them eigenvalues, if they are few."""
+        known = self.known
+        if not isinstance(known, KnownByInverse):
+            return self.eigenpairs
+        inverse, n_params = known.inverse, self.problem.network.n_params
+        unit = self.problem.common_rate or 1.0
+        size = inverse.rows.n_rows if isinstance(inverse, RowsInverse) else n_params
+        values = inverse.spectrum[:n_params] * unit if size <= EIGEN_LIMIT else None
+        return Spectrum(values, n_params, inverse.trace * unit)
+
+    @property
+    def in_short(self) -> str:
+        """How much of the curvature there is, in a few words."""
+        n_params = self.problem.network.n_params
+        by = "" if self.route is None else f" by {self.route}"
+        if self.known.is_exact:
+            return f"P = {n_params}, exact{by}"
+        return f"K = {self.prior_pairs.rank} of P = {n_params}{by}"
 
     def require_unrounded_vectors(self, what: str) -> None:
         """Refuse a fit whose eigenvectors were kept in fewer bits.

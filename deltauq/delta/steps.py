@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from deltauq.curvature.cost import DataCost
 from deltauq.data.batches import Batch
@@ -17,6 +18,7 @@ from deltauq.delta.marginal_likelihood import tune_l2, with_l2_times
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import with_unbiased_noise
 from deltauq.delta.problem import Problem
+from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import solve
 from deltauq.delta.tuned_l2 import TunedL2
@@ -29,19 +31,25 @@ __all__ = ["fit_problem", "tuned_fit"]
 _OF_RATES = ("minimum", "data", "precision", "l2")
 
 
-def fit_problem(problem: Problem, settings: Settings, storage: Storage) -> Fitted:
+def fit_problem(
+    problem: Problem,
+    settings: Settings,
+    storage: Storage,
+    *,
+    tell_route: Callable[[Route], None] = lambda route: None,
+) -> Fitted:
     """Compute the parameters' covariance of a stated problem, step by step.
 
     Args:
         problem: what is asked; where L2 rates are to be chosen, with those to start from.
         settings: how the covariance is to be computed.
         storage: where eigenvectors live.
+        tell_route: is told the route before it is gone.
     """
     measured = problem.cost.measure(problem.network.params.numpy())
-    if settings.tunes_l2:
-        fitted = _solve_tuned(problem, settings, storage, measured)
-    else:
-        fitted = _solved(problem, settings, storage, measured)
+    solved = partial(_solved, storage=storage, measured=measured, tell_route=tell_route)
+    find = partial(_solve_tuned, solved=solved) if settings.tunes_l2 else solved
+    fitted = find(problem, settings)
     if problem.estimates_noise:
         fitted = with_unbiased_noise(fitted)
     return judged(with_shift(with_meat(fitted, storage)))
@@ -55,9 +63,7 @@ def tuned_fit(
     return tuned, judged(with_shift(with_meat(fitted, storage)))
 
 
-def _solve_tuned(
-    problem: Problem, settings: Settings, storage: Storage, measured: DataCost
-) -> Fitted:
+def _solve_tuned(problem: Problem, settings: Settings, solved: Callable[..., Fitted]) -> Fitted:
     """Choose the L2 rate by the curvature, whose eigenpairs are the same at any.
 
     Their number grows, and bounds are sought, as the rate that they choose asks for. Of an
@@ -65,14 +71,14 @@ def _solve_tuned(
     the spectrum. There it is chosen once from pairs at a first rate, and again from others.
     """
     if settings.kind.bread.positive_semidefinite:
-        return _tuned(_solved(problem, settings, storage, measured, chooses_rates=True))[1]
+        return _tuned(solved(problem, settings, chooses_rates=True))[1]
     # What the search starts from need not be positive definite where negative curvature is kept.
     start = replace(settings, bounds=False, negative_curvature="project")
-    first = _solved(problem, start, storage, measured)
+    first = solved(problem, start)
     if first.known.is_exact:
         return _tuned(replace(first, settings=settings))[1]
     _, fitted = tune_l2(replace(first, settings=settings))
-    return _tuned(_solved(fitted.problem, settings, storage, measured))[1]
+    return _tuned(solved(fitted.problem, settings))[1]
 
 
 def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
@@ -89,9 +95,10 @@ def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[Tun
 def _solved(
     problem: Problem,
     settings: Settings,
+    *,
     storage: Storage,
     measured: DataCost,
-    *,
+    tell_route: Callable[[Route], None],
     chooses_rates: bool = False,
 ) -> Fitted:
     """A fit whose covariance is the inverse of the curvature, as yet.
@@ -101,9 +108,11 @@ def _solved(
         settings: how.
         storage: where eigenvectors live.
         measured: the data's part of the cost.
+        tell_route: as for `fit_problem`.
         chooses_rates: the rates are no more than a beginning: others are chosen by the pairs.
     """
     route = route_of(problem, settings)
+    tell_route(route)
     known: Known | None = known_exactly(problem, settings, route, storage)
     caveats: tuple[Caveat, ...] = ()
     stationarity, _ = measured.beside(problem.rates)

@@ -27,6 +27,7 @@ from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
 from deltauq.delta.delta_method import DeltaMethod
+from deltauq.delta.routes import RouteName
 from deltauq.delta.settings import Settings
 from deltauq.errors import ConvergenceWarning, InvalidInputError, check_choice, check_count, warn
 from deltauq.estimators.networks import build_mlp, train_adam
@@ -73,6 +74,7 @@ class DeltaEstimator(BaseEstimator):
         bounds: as in `DeltaMethod`.
         memory_limit: as in `DeltaMethod`; of the curvature and of `predict_uncertainty`.
         vectors_dir: as in `DeltaMethod`.
+        route: as in `DeltaMethod`.
         epochs: of Adam; 0 trains with L-BFGS alone.
         batch_size: of Adam.
         learning_rate: of Adam.
@@ -115,6 +117,7 @@ class DeltaEstimator(BaseEstimator):
         bounds: bool = True,
         memory_limit: int | str | None = None,
         vectors_dir: str | Path | None = None,
+        route: RouteName = "auto",
         epochs: int = 30,
         batch_size: int = 64,
         learning_rate: float = 3e-3,
@@ -137,6 +140,7 @@ class DeltaEstimator(BaseEstimator):
         self.bounds = bounds
         self.memory_limit = memory_limit
         self.vectors_dir = vectors_dir
+        self.route = route
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -209,7 +213,7 @@ class DeltaEstimator(BaseEstimator):
     ) -> None:
         """Train a network by Adam on features, labels and weights."""
         total = self.epochs * len(training.x)
-        with progress_bar("training: Adam", total=total, enabled=self.progress) as advance:
+        with progress_bar("training: Adam", total=total, enabled=self.progress) as shown:
             train_adam(
                 model,
                 likelihood,
@@ -220,7 +224,7 @@ class DeltaEstimator(BaseEstimator):
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
                 seed=seed,
-                on_epoch=advance,
+                on_epoch=shown.advance,
             )
 
     def _polish(
@@ -243,10 +247,10 @@ class DeltaEstimator(BaseEstimator):
         )
         rates = per_parameter(network.parameters, l2_rates(network.variables, l2))
         inspection = network.inspect(probe_rows(network, training.x))
-        with progress_bar("training: L-BFGS", enabled=self.progress) as advance:
-            shown = data.with_listener(PassListener(on_batch=advance))
+        with progress_bar("training: L-BFGS", enabled=self.progress) as shown:
+            told = data.with_listener(PassListener(on_batch=shown.advance))
             polished = polish(
-                Cost(network, likelihood, shown, rates),
+                Cost(network, likelihood, told, rates),
                 network.params.numpy(),
                 tolerance=self.tol,
                 max_iterations=self.max_iter,

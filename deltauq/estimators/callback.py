@@ -138,5 +138,6 @@ def _write_last(history: dict[str, list[float]], figures: dict[str, float]) -> N
 
 
 def _line(delta: DeltaMethod, figures: dict[str, float]) -> str:
-    parts = [f"{delta.curvature}: {delta.eigenpairs.rank} eigenpairs", f"{delta.fit_seconds:.0f}s"]
+    kept = "exact" if delta.is_exact else f"{delta.eigenpairs.rank} eigenpairs"
+    parts = [f"{delta.curvature}: {kept} by {delta.route}", f"{delta.fit_seconds:.0f}s"]
     return " - ".join(parts + [f"{name}: {value:.4g}" for name, value in figures.items()])

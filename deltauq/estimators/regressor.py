@@ -18,6 +18,7 @@ from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
+from deltauq.delta.routes import RouteName
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.base import Array, DeltaEstimator
 from deltauq.likelihoods import CustomLoss, Gaussian
@@ -77,6 +78,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         bounds: bool = True,
         memory_limit: int | str | None = None,
         vectors_dir: str | Path | None = None,
+        route: RouteName = "auto",
         epochs: int = 30,
         batch_size: int = 64,
         learning_rate: float = 3e-3,
@@ -100,6 +102,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             bounds=bounds,
             memory_limit=memory_limit,
             vectors_dir=vectors_dir,
+            route=route,
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,

@@ -13,9 +13,10 @@ from deltauq.curvature.registry import CURVATURES, Curvature
 from deltauq.data.arrays import as_labels
 from deltauq.data.training import TrainingData
 from deltauq.delta.delta_method import DeltaMethod
+from deltauq.delta.routes import Route
 from deltauq.errors import InvalidInputError, optional
 from deltauq.evaluation.metrics import Agreement, agreement, error_auroc
-from deltauq.linalg import Eigenpairs
+from deltauq.linalg import Eigenpairs, Spectrum
 from deltauq.prediction import Estimate
 from deltauq.prediction.tables import notebook_table, terminal_table
 from deltauq.runtime.showing import Shown
@@ -32,27 +33,43 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Run:
-    """Results of one curvature in a comparison: predictions, eigenpairs and time.
+    """Results of one curvature in a comparison: predictions, eigenvalues and time.
 
     Attributes:
         curvature: its name.
         prediction: on the evaluation inputs, an `Estimate` of the likelihood's kind.
-        eigenpairs: of the data curvature.
-        fit_seconds: wall time of the eigenpairs.
+        eigenpairs: of the data curvature; of an exact fit that took none a `Spectrum`, its
+            eigenvalues alone.
+        fit_seconds: wall time of the fit.
+        route: how the curvature was reached, with its `why`; None where that is not known.
     """
 
     curvature: str
     prediction: Estimate
-    eigenpairs: Eigenpairs
+    eigenpairs: Eigenpairs | Spectrum
     fit_seconds: float
+    route: Route | None = None
+
+    @classmethod
+    def of(cls, dm: DeltaMethod, prediction: Estimate) -> Run:
+        """The run of a fitted method, with its predictions of some inputs."""
+        curvature = dm.fitted_settings.curvature
+        return cls(curvature, prediction, dm.spectrum, dm.fit_seconds, dm.fitted_route)
 
     def __repr__(self) -> str:
-        return f"{self.curvature}: K = {self.eigenpairs.rank}, {self.prediction!r}"
+        kept = "exact" if self.is_exact else f"K = {self.eigenpairs.rank}"
+        return f"{self.curvature}: {kept}, {self.prediction!r}"
 
     @property
-    def kept_bytes(self) -> int:
-        """Bytes of memory that the eigenvectors take once the fit is done."""
-        return int(self.eigenpairs.vectors.nbytes)
+    def is_exact(self) -> bool:
+        """Whether nothing of the curvature was left out."""
+        return self.eigenpairs.rank == self.eigenpairs.n_params
+
+    @property
+    def kept_bytes(self) -> int | None:
+        """Bytes of memory that the eigenvectors take once the fit is done; None without any."""
+        pairs = self.eigenpairs
+        return int(pairs.vectors.nbytes) if isinstance(pairs, Eigenpairs) else None
 
 
 @dataclass(frozen=True)
@@ -113,7 +130,7 @@ class Comparison(Shown):
         """Rows of the table of figures, one dictionary per curvature."""
         table = []
         for run in self.runs:
-            fit = self.agreement(run.curvature)
+            fit, kept = self.agreement(run.curvature), run.kept_bytes
             table.append(
                 {
                     "curvature": run.curvature,
@@ -125,7 +142,8 @@ class Comparison(Shown):
                     "median_ratio": fit.median_ratio,
                     "auroc": self.auroc(run.curvature),
                     "seconds": run.fit_seconds,
-                    "kept_megabytes": run.kept_bytes / 2**20,
+                    "kept_megabytes": None if kept is None else kept / 2**20,
+                    "route": None if run.route is None else str(run.route),
                 }
             )
         return table
@@ -215,7 +233,7 @@ def compare(
         dm = DeltaMethod(model, name, **options).fit(*training)
         prediction = dm.predict(x_eval)
         labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
-        runs.append(Run(name, prediction, dm.eigenpairs, dm.fit_seconds))
+        runs.append(Run.of(dm, prediction))
     return Comparison(tuple(runs), labels, unit_of(dm))
 
 

@@ -17,7 +17,7 @@ from deltauq.linalg.orthogonal import (
     project_out,
     split,
 )
-from deltauq.linalg.pairs import Eigenpairs
+from deltauq.linalg.pairs import Eigenpairs, Spectrum
 from deltauq.linalg.precision import nearest_orthonormal, relative_range
 from deltauq.linalg.quadrature import Krylov, MatrixForms, bound_matrix_forms, gauss_radau
 from deltauq.linalg.storage import Storage
@@ -32,6 +32,7 @@ __all__ = [
     "NormBound",
     "NystromSketch",
     "RitzPairs",
+    "Spectrum",
     "Storage",
     "add_gram_product",
     "bound_largest_eigenvalue",

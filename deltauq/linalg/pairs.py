@@ -11,7 +11,7 @@ from jaxtyping import Float, jaxtyped
 from deltauq.errors import NumericalError
 from deltauq.linalg.largest import NormBound
 
-__all__ = ["Eigenpairs"]
+__all__ = ["Eigenpairs", "Spectrum"]
 
 
 @jaxtyped(typechecker=beartype)
@@ -90,3 +90,30 @@ class Eigenpairs:
             smallest=None if self.smallest is None else self.smallest * unit,
             left_out=None if self.left_out is None else self.left_out.rescaled(unit),
         )
+
+
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class Spectrum:
+    """What is known of a semidefinite matrix A `[P, P]` all of which is there, but no eigenvectors.
+
+    Its attributes are those of `Eigenpairs` as far as they need none.
+
+    Attributes:
+        values: all eigenvalues mu that are not zero, descending; None where they were not computed.
+        n_params: P.
+        trace: of A.
+    """
+
+    values: Float[np.ndarray, " n"] | None
+    n_params: int
+    trace: float
+
+    smallest = None
+    converged = True
+    left_out = NormBound(0.0, 0.0, 0.0, 0)
+
+    @property
+    def rank(self) -> int:
+        """P: nothing is left out."""
+        return self.n_params

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, GREEN, PURPLE, VERMILION, new_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from deltauq.curvature.rank_curve import RankCurve
-    from deltauq.linalg import Eigenpairs
+    from deltauq.linalg import Eigenpairs, Spectrum
 
 __all__ = ["rank_curve", "spectrum"]
 
@@ -35,7 +36,7 @@ _SPECTRUM, _NEGATIVE, _L2 = "deltauq.spectrum", "deltauq.spectrum.negative", "de
 
 
 def spectrum(
-    eigenpairs: Eigenpairs,
+    eigenpairs: Eigenpairs | Spectrum,
     *,
     l2: float | None = None,
     label: str | None = None,
@@ -46,7 +47,7 @@ def spectrum(
     Negative eigenvalues are drawn as absolute values with a hollow marker, and counted.
 
     Args:
-        eigenpairs: of a data curvature.
+        eigenpairs: of a data curvature; its `Spectrum` will do.
         l2: the L2 rate, drawn as a line; give it to one call per axes, best the first.
         label: the curvature's name in the legend.
         ax: where to draw; None makes a figure.
@@ -55,6 +56,13 @@ def spectrum(
     earlier = sum(line.get_gid() == _SPECTRUM for line in ax.lines)
     colour, dashes, marker = _STYLES[earlier % len(_STYLES)]
     values, name = eigenpairs.values, label or "eigenvalues"
+    if values is None:
+        raise InvalidInputError(
+            "the eigenvalues were not computed",
+            expected="eigenpairs, or a spectrum with values",
+            received="the spectrum of an exact fit, which has too many to take them unasked",
+            remedy="pass dm.eigenpairs",
+        )
     index, positive = np.arange(1, len(values) + 1), values > 0
     common: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3.5}
     ax.set_yscale("log")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from deltauq import plots
 from deltauq.evaluation.comparison import Run
-from deltauq.linalg import Eigenpairs, relative_width
+from deltauq.linalg import Eigenpairs, Spectrum, relative_width
 from deltauq.report.blocks import Block, Bullets, Facts, Heading, Picture, Section, Text
 from deltauq.report.contents import ReportContents
 from deltauq.report.words import curvature_name, number, percent
@@ -30,6 +30,13 @@ _TAILS = {
     "trace": "For the directions left out stands their mean, from the trace of the curvature.",
     "none": "The directions left out are taken as certain: the standard errors are too small, and "
     "for comparison only.",
+}
+
+#: How a route reached all of a curvature.
+_REACHED = {
+    "dense": "the whole matrix was formed",
+    "gram": "the inner products of all its rows, one or more for each training example, were "
+    "formed",
 }
 
 _NOT_COVERED = (
@@ -66,26 +73,35 @@ def certainty_section(study: ReportContents) -> Section:
             )
         )
     runs = (run,) if study.comparison is None else study.comparison.runs
-    blocks += [
-        Heading("The spectrum" if len(runs) == 1 else "The spectra"),
-        Text(
-            "An eigenvalue of the curvature says how firmly the data hold the weights in one "
-            "direction. Directions above the L2 rate are held by the data, those below it by L2."
-        ),
-        *(Text(told) for each in runs if (told := _negative(each, study))),
-        _spectra(runs, study.spectrum_l2),
-        Heading("What these numbers do not cover"),
-        Bullets(_NOT_COVERED),
-    ]
+    shown = tuple(each for each in runs if each.eigenpairs.values is not None)
+    if shown:
+        blocks += [
+            Heading("The spectrum" if len(shown) == 1 else "The spectra"),
+            Text(
+                "An eigenvalue of the curvature says how firmly the data hold the weights in one "
+                "direction. Directions above the L2 rate are held by the data, those below it by "
+                "L2."
+            ),
+            *(Text(told) for each in shown if (told := _negative(each, study))),
+            _spectra(shown, study.spectrum_l2),
+        ]
+    blocks += [Heading("What these numbers do not cover"), Bullets(_NOT_COVERED)]
     return Section("How sure are the numbers?", blocks)
 
 
 def certainty_sentence(study: ReportContents) -> str:
     """How far the standard errors are known, in a sentence or two."""
     run, prediction = study.require_run(), study.prediction
-    if run.eigenpairs.rank == run.eigenpairs.n_params:
-        return "All eigenpairs were computed: nothing of the curvature was left out."
+    reached = _REACHED.get(run.route or "")
     widths = _widths(study)
+    if run.is_exact:
+        exact = "Nothing of the curvature was left out"
+        if reached is not None:
+            exact += f": {reached}"
+        if widths is None:
+            return f"{exact}."
+        most = percent(float(np.max(widths, initial=0.0)))
+        return f"{exact}. All that the calculation leaves open is {most} of a standard error."
     if widths is None:
         return (
             "Only the leading eigenpairs were computed, and without bounds: how far the rest would "
@@ -93,8 +109,11 @@ def certainty_sentence(study: ReportContents) -> str:
         )
     typical, wide = percent(float(np.median(widths))), percent(float(np.quantile(widths, 0.95)))
     kind = "lies" if prediction.certified else "is estimated to lie"
+    kept = "Only the leading eigenpairs were computed."
+    if reached is not None:
+        kept = f"All eigenpairs but those far below the L2 rate are kept ({reached})."
     return (
-        "Only the leading eigenpairs were computed. The standard error that all of them would "
+        f"{kept} The standard error that all of them would "
         f"give {kind} in a known interval around the one reported: its width is {typical} of its "
         f"upper end for a typical standard error, and at most {wide} for nineteen out of twenty."
     )
@@ -103,8 +122,11 @@ def certainty_sentence(study: ReportContents) -> str:
 def _facts(study: ReportContents) -> list[tuple[str, str, str]]:
     run = study.require_run()
     pairs, widths = run.eigenpairs, _widths(study)
-    of_all = f"of {pairs.n_params:,}, the {curvature_name(run.curvature)}'s"
-    facts = [("Eigenpairs", f"{pairs.rank:,}", of_all)]
+    name, by = curvature_name(run.curvature), f"; route: {run.route}" if run.route else ""
+    if run.is_exact:
+        facts = [("Left out", "nothing", f"of the {name}{by}")]
+    else:
+        facts = [("Eigenpairs", f"{pairs.rank:,}", f"of {pairs.n_params:,}, the {name}'s{by}")]
     if widths is not None:
         width = percent(float(np.median(widths))).replace("under ", "< ")
         facts.append(("Width", width, "of a standard error's interval"))
@@ -125,7 +147,7 @@ def _basis(study: ReportContents) -> str:
     """What the intervals rest on, and what stands for the rest."""
     run, sentences = study.require_run(), []
     pairs = run.eigenpairs
-    if pairs.rank == pairs.n_params:
+    if run.is_exact:
         return ""
     widths = _widths(study)
     if widths is not None:
@@ -157,7 +179,7 @@ def _basis(study: ReportContents) -> str:
     return " ".join(sentences)
 
 
-def _failure(pairs: Eigenpairs) -> float:
+def _failure(pairs: Eigenpairs | Spectrum) -> float:
     return 0.0 if pairs.left_out is None else pairs.left_out.failure
 
 
@@ -170,7 +192,7 @@ def _widths(study: ReportContents) -> npt.NDArray[Any] | None:
 def _negative(run: Run, study: ReportContents) -> str | None:
     """A sentence on negative curvature, where the smallest eigenvalue found is below zero."""
     pairs, name, l2 = run.eigenpairs, curvature_name(run.curvature), study.spectrum_l2
-    if pairs.smallest is None or pairs.smallest >= 0:
+    if not isinstance(pairs, Eigenpairs) or pairs.smallest is None or pairs.smallest >= 0:
         return None
     top = float(np.max(np.abs(pairs.values), initial=-pairs.smallest))
     found = f"{number(pairs.smallest)}, where the largest is {number(top)}"

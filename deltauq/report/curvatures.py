@@ -42,7 +42,7 @@ def _table(comparison: Comparison) -> Table:
     for run, row in zip(comparison.runs, comparison.rows(), strict=True):
         cells = [
             curvature_name(run.curvature),
-            f"{row['rank']:,}",
+            "all" if run.is_exact else f"{row['rank']:,}",
             number(row["median_std"]),
             *(fixed(row[name], 3) for name in ("slope", "r_squared", "spearman", "median_ratio")),
             fixed(row["auroc"], 3),

@@ -80,7 +80,7 @@ class Study(ReportContents):
         rate, settings = _common_rate(dm), dm.fitted_settings
         return cls(
             title=title,
-            run=Run(settings.curvature, prediction, dm.eigenpairs, dm.fit_seconds),
+            run=Run.of(dm, prediction),
             unit=unit_of(dm),
             y=truth,
             class_names=class_names,

@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
-__all__ = ["progress_bar"]
+__all__ = ["ProgressDisplay", "progress_bar"]
 
 #: Seconds of work before the display appears.
 _PATIENCE = 1.0
 
 
+class ProgressDisplay:
+    """What work tells of itself while it is going on.
+
+    Args:
+        bar: where it is shown.
+        description: what is going on.
+        total: examples in all; None where that is not known beforehand.
+    """
+
+    def __init__(self, bar: _Bar, description: str, total: float | None) -> None:
+        self._bar = bar
+        self._task = bar.add_task(description, total=total)
+        self._started = time.monotonic()
+
+    def advance(self, steps: float) -> None:
+        """Tell of so many examples that were done since the last call."""
+        self._bar.advance(self._task, steps)
+        late = time.monotonic() - self._started > _PATIENCE
+        if late and not self._bar.disable and not self._bar.live.is_started:
+            self._bar.start()
+
+    def describe(self, description: str, why: str = "") -> None:
+        """Tell what is going on now, and why, on a line of its own."""
+        self._bar.why = why
+        self._bar.update(self._task, description=description)
+
+
 @contextmanager
 def progress_bar(
     description: str, *, total: float | None = None, enabled: bool = True
-) -> Iterator[Callable[[float], None]]:
+) -> Iterator[ProgressDisplay]:
     """Show a progress bar around work that lasts longer than a second; it vanishes at the end.
-
-    Yields a function that takes the number of examples done since its last call.
 
     Args:
         description: what is going on.
@@ -30,25 +63,31 @@ def progress_bar(
     """
     console = Console(stderr=True)
     enabled = enabled and (console.is_terminal or console.is_jupyter)
-    display = Progress(
+    columns: list[ProgressColumn] = [
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} examples"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not enabled,
-    )
-    task = display.add_task(description, total=total)
-    started = time.monotonic()
-
-    def advance(steps: float) -> None:
-        display.advance(task, steps)
-        if enabled and not display.live.is_started and time.monotonic() - started > _PATIENCE:
-            display.start()
-
+    ]
+    bar = _Bar(*columns, console=console, transient=True, disable=not enabled)
     try:
-        yield advance
+        yield ProgressDisplay(bar, description, total)
     finally:
-        display.stop()
+        bar.stop()
+
+
+class _Bar(Progress):
+    """A bar with a line below it.
+
+    Attributes:
+        why: that line, if there is any.
+    """
+
+    why = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar and the line, as `rich` asks for them."""
+        yield from super().get_renderables()
+        if self.why:
+            yield Text(self.why, style="dim")

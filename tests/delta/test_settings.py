@@ -37,6 +37,7 @@ OTHERS = {
     "bounds": False,
     "batch_size": 9,
     "memory_limit": "64GiB",
+    "route": "sketch",
     "seed": 3,
     "progress": False,
 }
@@ -96,6 +97,7 @@ WRONG = [
     ("memory_limit", "8 gigs"),
     ("memory_limit", "1.2.3GiB"),
     ("memory_limit", "0GiB"),
+    ("route", "rows"),
     ("seed", -1),
 ]
 

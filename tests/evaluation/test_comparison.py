@@ -50,7 +50,7 @@ def test_the_table(fitted):
     _, _, y, comparison = fitted
     a, b = (comparison[c].prediction for c in ("hessian", "opg"))
     frame = comparison.to_frame()
-    assert repr(comparison).startswith("Comparison(hessian: K = ")
+    assert repr(comparison).startswith("Comparison(hessian: exact, ")
     assert len(repr(comparison)) < 400
     model = sklearn.linear_model.LinearRegression(fit_intercept=False)
     model.fit(a.std.reshape(-1, 1), b.std.ravel())

@@ -26,6 +26,7 @@ from deltauq.delta.files.rounding import restored, round_covariance, round_pairs
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.known import KnownByPairs
 from deltauq.delta.problem import recall_problem
+from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.errors import ArtifactError, InvalidInputError, what_it_says
 from deltauq.likelihoods import likelihood_facts, likelihood_of
@@ -106,6 +107,7 @@ def save_fit(
         "mean_weight": fitted.mean_weight,
         "rounded": fitted.rounded,
         "caveats": [asdict(caveat) for caveat in fitted.caveats],
+        "route": None if fitted.route is None else [str(fitted.route), fitted.route.why],
         "vectors_dtype": vectors_dtype,
         "data": _pack_data(fitted, arrays),
     }
@@ -151,6 +153,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
         facts.get("mean_weight", 1.0),  # earlier files did not say
         rounded=facts["rounded"],
         caveats=tuple(Caveat(**caveat) for caveat in facts.get("caveats", ())),
+        route=Route(*facts["route"]) if facts.get("route") else None,  # nor of this
     )
     return network.model, fitted, settings
 
