@@ -64,7 +64,8 @@ def diagnose(
     )
     found = replace(found, findings=tuple(map(_told, found.findings)))
     findings = [asdict(finding) for finding in found.findings]
-    summary = {"ok": found.ok, "findings": findings, "advice": found.advice}
+    routes = [asdict(route) for route in found.routes]
+    summary = {"ok": found.ok, "findings": findings, "advice": found.advice, "routes": routes}
     say(summary, found, as_json=as_json)
     if polish is not None:
         _write_polished(found, polish)

@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
-
-from deltauq.curvature.cost import Stationarity
 from deltauq.curvature.posterior import posterior
 from deltauq.curvature.rank_curve import RankCurve, rank_curve
 from deltauq.data.batch_reader import PassListener
@@ -17,21 +14,16 @@ from deltauq.data.batches import Batches
 from deltauq.data.grouping import group_inputs
 from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
-from deltauq.data.weights import Weighting
 from deltauq.delta.calibration import calibration_rows
-from deltauq.delta.caveats import Caveat
-from deltauq.delta.fitted import Fitted
+from deltauq.delta.facts import FitFacts
 from deltauq.delta.marginal_likelihood import Evidence, log_marginal_likelihood
 from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.refinement import check_refinable, refine, row_copies
-from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.delta.steps import tuned_fit
 from deltauq.delta.tuned_l2 import TunedL2
-from deltauq.errors import NotFittedError, check_share
-from deltauq.likelihoods import Likelihood
-from deltauq.linalg import Eigenpairs, Spectrum
+from deltauq.errors import check_share
 from deltauq.prediction import Estimate, predict, predict_some, prediction_memory
 from deltauq.prediction.averaging import mean_memory, predict_mean
 from deltauq.prediction.directions import some_classes
@@ -41,7 +33,7 @@ from deltauq.prediction.joint import JointPrediction, joint_memory, predict_join
 from deltauq.prediction.result_memory import ResultMemory, plan_prediction, prediction_batch
 from deltauq.runtime.memory import free_memory
 from deltauq.runtime.progress import progress_bar
-from deltauq.runtime.threads import refuse_lost_runtime, start, stop
+from deltauq.runtime.threads import start, stop
 
 if TYPE_CHECKING:
     from tensorflow_probability.python.distributions import Distribution
@@ -49,13 +41,11 @@ if TYPE_CHECKING:
 __all__ = ["Answers"]
 
 
-class Answers:
+class Answers(FitFacts):
     """Predictions and what stands behind them, once there is a fit.
 
     `DeltaMethod` is one; its settings, attributes of their names, say how they are computed.
     """
-
-    _fitted: Fitted | None
 
     @property
     def settings(self) -> Settings:
@@ -99,12 +89,8 @@ class Answers:
     def _predicted(self, inputs: InputBatches, form: Form, doing: str) -> Estimate:
         """Predictions of all outputs by one form."""
         fitted = self._require_fitted("predict")
-        with self._batches(inputs, doing, self._memory(fitted.problem), form.copies) as batches:
+        with self._batches(inputs, doing, _predictions(fitted.problem), form.copies) as batches:
             return predict(form, batches, fitted.known.noise)
-
-    @staticmethod
-    def _memory(problem: Problem) -> ResultMemory:
-        return prediction_memory(problem.n_shown, problem.likelihood.positions)
 
     def predict_joint(self, x: Any) -> JointPrediction:
         """Predict with standard errors and with the covariances between the inputs too.
@@ -182,7 +168,7 @@ class Answers:
         if fitted.known.is_exact:  # nothing was left out
             return self._predicted(inputs, fitted.form(1), "refining")
         check_refinable(fitted)
-        memory = self._memory(fitted.problem)
+        memory = _predictions(fitted.problem)
         with self._batches(inputs, "refining", memory, row_copies(fitted)) as batches:
             return refine(fitted, batches, rtol)
 
@@ -306,121 +292,7 @@ class Answers:
             columns=problem.data.columns,
         )
 
-    @property
-    def eigenpairs(self) -> Eigenpairs:
-        """Leading eigenpairs of the mean data curvature, the L2 rate not included.
 
-        With one L2 rate the values are the curvature's own; with several they are those of
-        L^-1/2 A L^-1/2, without a dimension.
-        """
-        return self._require_fitted("eigenpairs").eigenpairs
-
-    @property
-    def spectrum(self) -> Eigenpairs | Spectrum:
-        """The eigenpairs where the fit has some; of an exact fit without them its eigenvalues.
-
-        An exact route finds eigenpairs when something asks for them, which takes as long as the
-        fit or longer. Eigenvalues alone take a fraction of it; more than 6,000 of them are left
-        out here too, and `eigenpairs.values` has them.
-        """
-        return self._require_fitted("spectrum").spectrum
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether nothing of the curvature was left out: `route` says how it was reached."""
-        return self._require_fitted("is_exact").known.is_exact
-
-    @property
-    def covariance(self) -> tf.linalg.LinearOperator:
-        """Covariance of the flat parameters, `[P, P]`, in the model's variable order.
-
-        It is float64 with rank="full" (and "auto" of few parameters), else of the model's
-        precision.
-        """
-        return self._require_fitted("covariance").covariance.to_linear_operator()
-
-    @property
-    def stationarity(self) -> Stationarity:
-        """How near the weights are to the cost's minimum: its gradient, and a step's `shift`."""
-        return self._require_fitted("stationarity").stationarity
-
-    @property
-    def caveats(self) -> tuple[Caveat, ...]:
-        """What to know before these standard errors are believed, the gravest first; may be empty.
-
-        `fit` warns once of all of them; each has its `text`, in full, and is kept by `save`.
-        """
-        return self._require_fitted("caveats").caveats
-
-    @property
-    def n_params(self) -> int:
-        """Number P of uncertain parameters."""
-        return self._require_fitted("n_params").problem.network.n_params
-
-    @property
-    def n_examples(self) -> float:
-        """Number N of training examples, or the sum of their counts."""
-        return self._require_fitted("n_examples").problem.data.n_examples
-
-    @property
-    def weighting(self) -> Weighting:
-        """What the weights of the training examples were taken for."""
-        return self._require_fitted("weighting").problem.data.weighting
-
-    @property
-    def l2_rates(self) -> dict[str, float]:
-        """L2 rate lambda of every uncertain variable by its path, beside the cost minimised."""
-        problem = self._require_fitted("l2_rates").problem
-        return {
-            parameter.path: float(problem.rates[parameter.start]) * problem.dispersion
-            for parameter in problem.network.parameters
-        }
-
-    @property
-    def opened_by(self) -> str | None:
-        """Name and version of the Keras that opened the model's file; None where none was given."""
-        return self._require_fitted("opened_by").problem.network.adapter.opened_by
-
-    @property
-    def columns(self) -> tuple[Any, ...] | None:
-        """Column names of the pandas frame that `fit` was called with; None of other inputs."""
-        return self._require_fitted("columns").problem.data.columns
-
-    @property
-    def input_spec(self) -> Any:
-        """`tf.TensorSpec`s of the inputs, their first axis free, in the structure of x."""
-        return self._require_fitted("input_spec").problem.input_spec
-
-    @property
-    def n_outputs(self) -> int:
-        """Number C of outputs of the model, all positions together."""
-        return self._require_fitted("n_outputs").problem.n_outputs
-
-    @property
-    def fitted_settings(self) -> Settings:
-        """The settings that the covariance was made with, whatever was set since."""
-        return self._require_fitted("fitted_settings").settings
-
-    @property
-    def fitted_likelihood(self) -> Likelihood:
-        """The likelihood as it was understood, with a regression's noise as it was estimated."""
-        return self._require_fitted("fitted_likelihood").problem.likelihood
-
-    @property
-    def fitted_route(self) -> Route | None:
-        """How the curvature was reached, with its `why`; None of an older file, which has none."""
-        return self._require_fitted("fitted_route").route
-
-    @property
-    def fit_seconds(self) -> float:
-        """Wall time in seconds that `fit` took."""
-        return self._require_fitted("fit_seconds").seconds
-
-    def _require_fitted(self, what: str) -> Fitted:
-        refuse_lost_runtime()
-        if self._fitted is None:
-            raise NotFittedError(
-                f"{what} needs the curvature, and fit was not called (or failed)",
-                expected="fit(x, y) on the training data first",
-            )
-        return self._fitted
+def _predictions(problem: Problem) -> ResultMemory:
+    """What predictions of all outputs take."""
+    return prediction_memory(problem.n_shown, problem.likelihood.positions)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.dense_inverse import DenseInverse
@@ -25,7 +27,14 @@ from deltauq.errors import InvalidInputError
 from deltauq.linalg import Storage
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["in_enough_precision", "known_exactly", "route_of", "work_of"]
+__all__ = [
+    "automatic_route",
+    "in_enough_precision",
+    "known_exactly",
+    "route_of",
+    "routes_missing",
+    "work_of",
+]
 
 #: Training inputs on which it is seen whether float32 tells enough.
 _PROBED = 8
@@ -43,17 +52,39 @@ def route_of(problem: Problem, settings: Settings) -> Route:
     """
     kind, forced = settings.kind.bread, settings.route
     by_pairs = "sketch" if solver_of(kind).products_per_pair is None else "lanczos"
-    without = _without(problem, settings)
+    meat = needs_meat(problem, settings)
+    without = routes_missing(kind, problem.network.n_params, problem.rates, is_sandwich=meat)
     if forced != "auto":
         return _forced(settings, by_pairs, without)
     if not isinstance(settings.rank, str):
         return Route(by_pairs, f"rank={settings.rank:,} asks for leading eigenpairs")
-    if problem.network.n_params <= AUTO_DENSE_LIMIT and "dense" not in without:
-        return Route("dense", f"exact: P = {problem.network.n_params:,} parameters are few")
-    exact = settings.rank == "full"
-    free = free_memory(settings.memory_limit)
-    work = work_of(problem, make_operator(problem, kind))
-    return choose_route(work, exact=exact, free=free, without=without)
+
+    def work() -> Work:
+        data = problem.training_set
+        return work_of(make_operator(problem, kind), data.n_rows, problem.n_outputs)
+
+    exact, free = settings.rank == "full", free_memory(settings.memory_limit)
+    return automatic_route(problem.network.n_params, work, exact=exact, free=free, without=without)
+
+
+def automatic_route(
+    n_params: int, work: Callable[[], Work], *, exact: bool, free: int, without: Mapping[str, str]
+) -> Route:
+    """The route that is taken where nothing forces one: dense of few parameters, else as it costs.
+
+    Args:
+        n_params: P.
+        work: counts how large the problem is.
+        exact: as for `choose_route`.
+        free: likewise.
+        without: likewise.
+
+    Raises:
+        MemoryLimitError: nothing may be left out, and no exact route fits in memory.
+    """
+    if n_params <= AUTO_DENSE_LIMIT and "dense" not in without:
+        return Route("dense", f"exact: P = {n_params:,} parameters are few")
+    return choose_route(work(), exact=exact, free=free, without=without)
 
 
 def _forced(settings: Settings, by_pairs: str, without: dict[str, str]) -> Route:
@@ -77,30 +108,44 @@ def _forced(settings: Settings, by_pairs: str, without: dict[str, str]) -> Route
     return Route(route, "as asked")
 
 
-def _without(problem: Problem, settings: Settings) -> dict[str, str]:
-    """Exact routes that a fit has not, and why."""
-    n_params, kind = problem.network.n_params, settings.kind.bread
+def routes_missing(
+    kind: type[CurvatureOperator], n_params: int, rates: npt.NDArray[Any], *, is_sandwich: bool
+) -> dict[str, str]:
+    """Exact routes that a fit has not, and why.
+
+    Args:
+        kind: of the curvature.
+        n_params: P.
+        rates: L2 rates of all variables or parameters.
+        is_sandwich: the covariance is more than the inverse of the curvature.
+    """
     without: dict[str, str] = {}
     if n_params > DENSE_LIMIT:
         without["dense"] = f"is for at most {DENSE_LIMIT:,} parameters, and there are {n_params:,}"
     if not issubclass(kind, Gram):
         without["gram"] = f"needs a curvature that is made of rows, and {kind.__name__} is not"
-    elif not np.all(problem.rates > 0):
+    elif not np.all(rates > 0):
         without["gram"] = "needs an L2 rate for every variable"
-    elif needs_meat(problem, settings):
+    elif is_sandwich:
         without["gram"] = "has no sandwich, and this covariance is one"
     return without
 
 
-def work_of(problem: Problem, operator: CurvatureOperator) -> Work:
-    """How large the problem is, counted on a batch of the data."""
-    n_examples, n_params = problem.training_set.n_rows, problem.network.n_params
+def work_of(operator: CurvatureOperator, n_examples: int, n_outputs: int) -> Work:
+    """How large a problem is, counted on a batch of the operator's data.
+
+    Args:
+        operator: the curvature, of all the data or of some.
+        n_examples: rows of all the data.
+        n_outputs: C.
+    """
+    n_params = operator.network.n_params
     each = solver_of(operator).products_per_pair
     if not isinstance(operator, Gram):
         products = None if each is None else each * _RANK
-        return Work(n_examples, 0, n_params, problem.n_outputs, 0, 0, False, products)
+        return Work(n_examples, 0, n_params, n_outputs, 0, 0, False, products)
     found = row_work(next(operator.row_factors()), n_examples)
-    return Work(n_examples, found.n_rows, n_params, problem.n_outputs, found.inner, found.held)
+    return Work(n_examples, found.n_rows, n_params, n_outputs, found.inner, found.held)
 
 
 def known_exactly(

@@ -36,6 +36,14 @@ from deltauq.evaluation.checks import (
     weight_decay,
     weights_seen,
 )
+from deltauq.evaluation.diagnosis_tables import (
+    choice_of_route,
+    costs_table,
+    findings_table,
+    rates_table,
+    routes_table,
+)
+from deltauq.evaluation.route_estimates import RouteEstimate, estimate_routes
 from deltauq.evaluation.sample_estimates import (
     CostEstimate,
     curvatures_of,
@@ -66,8 +74,6 @@ Result = TypeVar("Result")
 _POLISHED = 1e-3
 _ITERATIONS = 2_000
 
-_STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
-
 
 @dataclass(frozen=True)
 class Diagnosis(Shown):
@@ -80,7 +86,8 @@ class Diagnosis(Shown):
             of the data; None where it could not be formed.
         eigenvalues: the smallest and the largest Ritz value of the exact Hessian of the data, from
             a few products on a part of it; None where it cannot be formed.
-        costs: memory and time that each curvature would take.
+        costs: memory and time that eigenpairs of each curvature would take.
+        routes: what each way to the standard errors would cost, and which one `route="auto"` takes.
         polished: the end of `polish=True`; None without.
     """
 
@@ -89,6 +96,7 @@ class Diagnosis(Shown):
     stationarity: Stationarity | None = None
     eigenvalues: tuple[float, float] | None = None
     costs: tuple[CostEstimate, ...] = ()
+    routes: tuple[RouteEstimate, ...] = ()
     polished: Polished | None = None
     _network: Network | None = field(default=None, repr=False)
 
@@ -112,6 +120,11 @@ class Diagnosis(Shown):
         return (
             f"The model can be fitted as it is{tune}; `caveats` of the fit has all to know of it."
         )
+
+    @property
+    def taken_routes(self) -> tuple[RouteEstimate, ...]:
+        """Of every curvature the route that `route="auto"` takes, with its `why`."""
+        return tuple(route for route in self.routes if route.is_taken)
 
     def of(self, subject: str) -> tuple[Finding, ...]:
         """Findings on one subject, such as "l2", in their order."""
@@ -151,11 +164,13 @@ class Diagnosis(Shown):
         """Tables for a terminal: `rich.print(diagnosis)`."""
         from rich.console import Group
 
-        tables: list[Any] = [_findings_table(self.findings)]
+        tables: list[Any] = [findings_table(self.findings)]
         if self.rates:
-            tables.append(_rates_table(self.rates))
+            tables.append(rates_table(self.rates))
         if self.costs:
-            tables.append(_costs_table(self.costs))
+            tables.append(costs_table(self.costs))
+        if self.routes:
+            tables += [routes_table(self.routes), *map(choice_of_route, self.taken_routes)]
         return Group(*tables, self.advice)
 
 
@@ -356,38 +371,5 @@ def _examine_curvature(found: _Examination, problem: _Problem, probe: Any, rank:
     ends = None if obstacles else extreme_eigenvalues(operators["hessian"])
     found.add(*extremes(ends, problem.per_variable, network.dtype, obstacles))
     costs = estimate_costs(operators, some.share, n_outputs, rank)
-    found.facts |= {"eigenvalues": ends, "costs": tuple(costs)}
-
-
-def _findings_table(findings: tuple[Finding, ...]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="Diagnosis", show_lines=True)
-    for name in ("subject", "level", "found", "why it matters", "what to do"):
-        table.add_column(name)
-    for f in findings:
-        cells = [Text(text) for text in (f.subject, f.level, f.what, f.why, f.remedy)]
-        cells[1].stylize(_STYLES[f.level])
-        table.add_row(*cells)
-    return table
-
-
-def _rates_table(rates: tuple[VariableRate, ...]) -> Any:
-    from rich.table import Table
-
-    table = Table("variable", "L2 rate", "read from", title="L2")
-    for rate in rates:
-        table.add_row(rate.path, f"{rate.rate:.3g}", rate.source)
-    return table
-
-
-def _costs_table(costs: tuple[CostEstimate, ...]) -> Any:
-    from rich.table import Table
-
-    title = f"What {costs[0].rank} eigenpairs would take"
-    table = Table("curvature", "memory", "time", title=title)
-    for cost in costs:
-        seconds = f"{cost.seconds:.0f} s" if cost.seconds >= 1 else "under 1 s"
-        table.add_row(cost.curvature, f"{cost.n_bytes / 2**30:.2f} GiB", seconds)
-    return table
+    routes = estimate_routes(operators, problem.data.n_rows, n_outputs, problem.per_variable)
+    found.facts |= {"eigenvalues": ends, "costs": tuple(costs), "routes": tuple(routes)}

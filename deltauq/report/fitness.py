@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from deltauq.evaluation.route_estimates import in_figures
 from deltauq.report.blocks import Block, Bullets, Callout, Column, Heading, Section, Table, Text
 from deltauq.report.contents import ReportContents
 from deltauq.report.words import NBSP, curvature_name, number
@@ -113,6 +114,8 @@ def _diagnosed(diagnosis: Diagnosis) -> list[Block]:
             Heading(f"What {diagnosis.costs[0].rank:,} eigenpairs would take"),
             _costs(diagnosis),
         ]
+    if diagnosis.routes:
+        blocks += [Heading("What each route would take"), *_routes(diagnosis)]
     return blocks
 
 
@@ -131,15 +134,37 @@ def _rates(diagnosis: Diagnosis) -> Table:
 
 def _costs(diagnosis: Diagnosis) -> Table:
     rows = [
-        (
-            curvature_name(cost.curvature),
-            f"{cost.n_bytes / 2**30:.2f} GiB",
-            f"{cost.seconds:,.0f} s" if cost.seconds >= 1 else "under 1 s",
-        )
+        (curvature_name(cost.curvature), *in_figures(cost.n_bytes, cost.seconds))
         for cost in diagnosis.costs
     ]
     columns = [Column("Curvature", "names"), Column("Memory"), Column("Time")]
     return Table("Costs", columns, rows)
+
+
+def _routes(diagnosis: Diagnosis) -> list[Block]:
+    """What each way to the standard errors would cost, and which is taken unasked."""
+    rows = [
+        (
+            curvature_name(route.curvature),
+            route.route,
+            *in_figures(route.n_bytes, route.seconds, route.per_thousand),
+            route.width,
+        )
+        for route in diagnosis.routes
+    ]
+    taken = frozenset(i for i, route in enumerate(diagnosis.routes) if route.is_taken)
+    columns = [Column("Curvature", "names"), Column("Route", "names"), Column("Memory")]
+    columns += [Column("Fit"), Column("1,000 predictions"), Column("Width of bounds", "names")]
+    why = [
+        (f"{curvature_name(route.curvature)}:", f"{route.route} ({route.why}).")
+        for route in diagnosis.taken_routes
+    ]
+    note = Text(
+        "Counted, not measured: in bold the route that a fit takes where none is asked for. "
+        "Dense and gram leave nothing out; sketch and lanczos keep 600 eigenpairs.",
+        quiet=True,
+    )
+    return [Table("Routes", columns, rows, taken), note, Bullets(why)]
 
 
 def _stationarity_sentence(study: ReportContents) -> str:
