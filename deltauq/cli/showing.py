@@ -40,9 +40,14 @@ def demo(
         f"{summary['n_train']:,} training digits, {summary['n_held_out']:,} held out, "
         f"{summary['n_params']:,} parameters; test accuracy {summary['test_accuracy']:.1%}; "
         f"training ended {summary['stationarity']['verdict']} (gradient "
-        f"{summary['stationarity']['ratio']:.1e} of its parts)."
+        f"{summary['stationarity']['ratio']:.1e} of its parts). "
     )
-    say(summary, Group(_demo_table(summary), words), as_json=as_json)
+    if summary["exact"]:
+        words += (
+            "The standard errors are exact: nothing of any curvature was left out, by the route "
+            f"{summary['route']}."
+        )
+    say(summary, Group(_demo_table(summary), words.strip()), as_json=as_json)
     note(f"open {output / 'report.html'}")
 
 

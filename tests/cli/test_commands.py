@@ -399,7 +399,9 @@ def test_errors_without_a_kind_of_their_own_are_answered_too(monkeypatch, tmp_pa
 
 @pytest.mark.slow
 def test_the_demo(tmp_path):
-    run("demo", "--output", tmp_path / "out", "--quiet")
+    shown = run("demo", "--output", tmp_path / "out", "--quiet")
+    assert "The standard errors are exact: nothing of any curvature was left out" in words(shown)
+    assert "Nothing of the curvature was left out" in (tmp_path / "out/report.html").read_text()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["test_accuracy"] >= 0.96
     assert summary["stationarity"]["verdict"] == "stationary"
