@@ -103,7 +103,9 @@ def _forced(settings: Settings, by_pairs: str, without: dict[str, str]) -> Route
             f"route={route!r} cannot be taken",
             expected=f"a route that this fit has: {others or 'none'}",
             received=f"{route}, which {refused[route]}",
-            remedy=f"pass route={others[0]!r}, or 'auto'" if others else "pass rank='auto'",
+            remedy=f"pass route={others[0]!r}, or 'auto'"
+            if others
+            else "pass rank='auto' and route='auto'",
         )
     return Route(route, "as asked")
 

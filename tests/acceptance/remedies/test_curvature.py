@@ -9,6 +9,9 @@ import tensorflow as tf
 from tiny_methods import N, X, Y, fit, fitted, network
 from ways import stumble
 
+from deltauq.curvature import GGN
+from deltauq.curvature.training_rows import TrainingRows
+from deltauq.delta.solving import make_operator
 from deltauq.likelihoods import CustomLoss, Gaussian
 
 pytestmark = [
@@ -176,3 +179,26 @@ def test_a_loss_whose_derivatives_are_not_finite():
         of(exponential)
     for found in (of(exponential, "float64"), of(exponential, labels=VALUES / 10)):
         assert np.all(found.predict(X).std > 0)
+
+
+def test_rows_of_one_variable_without_room():
+    options = {"rank": "auto", "route": "gram"}
+    operator = make_operator(fitted()._fitted.problem, GGN, in_rows=True)
+    with stumble("curvature/training_rows.py:row_layout", "pass route='sketch'"):
+        TrainingRows(operator, 100)
+    rows = TrainingRows(operator, 1_000)  # with more memory
+    assert rows.gram("float64").shape == (rows.n_rows, rows.n_rows)
+    sketched = fit(**options | {"route": "sketch", "rank": 14}).predict(X)
+    low, high = sketched.std_bounds
+    std = fit(**options).predict(X).std
+    assert np.all((low <= std) & (std <= high))
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+def test_rows_whose_squares_overflow():
+    options = {"rank": "auto", "route": "gram", "curvature": "opg"}
+    single, factor = network(dtype="float32"), 1e22
+    with stumble("curvature/training_rows.py:TrainingRows.gram", "scale the inputs"):
+        fit(single, X * factor, **options)
+    assert np.all(fit(single, X, **options).predict(X).std > 0)
+    assert np.all(fit(network(), X * factor, **options).predict(X * factor).logit_std > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -13,8 +14,10 @@ from ways import stumble
 
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN
+from deltauq.delta import exact
 from deltauq.delta.files import artifact
 from deltauq.delta.memory_plan import AskedPairs, plan_memory
+from deltauq.delta.routes import Work, choose_route
 from deltauq.likelihoods import Categorical, Gaussian
 
 pytestmark = [
@@ -362,3 +365,50 @@ def test_refining_fewer_parameters_than_the_steps_need():
         fitted(rank=3).refine(X)
     low, high = fitted().refine(X).std_bounds
     np.testing.assert_allclose(low, high, rtol=1e-8)
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "refused", "taken"),
+    [
+        ({"curvature": "hessian"}, "gram", "dense"),
+        ({"curvature": "ggn"}, "lanczos", "dense"),
+        ({"curvature": "ggn", "rank": 5}, "gram", "sketch"),
+        ({"curvature": "hessian", "rank": 5}, "dense", "lanczos"),
+        ({"curvature": "opg", "l2": {"*kernel": 0.1, "*bias": 0.0}, "y": Y % 2}, "gram", "dense"),
+    ],
+    ids=["no rows", "a sketch", "a rank", "another rank", "no rate"],
+)
+def test_a_route_that_a_fit_has_not(options, refused, taken):
+    """The one that is named is taken, and so is "auto", to the same standard errors."""
+    if "y" in options:  # a last bias that the data determine
+        options = options | {"model": network(n_outputs=1), "likelihood": "binary"}
+    with stumble("delta/exact.py:_forced", ", or 'auto'") as caught:
+        fit(route=refused, **options)
+    assert f"pass route={taken!r}" in caught.error.remedy
+    named, automatic = (fit(route=route, **options) for route in (taken, "auto"))
+    assert (named.route, automatic.route) == (taken, taken)
+    same(named, automatic)
+
+
+def test_no_route_at_all(monkeypatch):
+    """All of a matrix that is too large to be formed, and that has no rows."""
+    with monkeypatch.context() as small:
+        small.setattr(exact, "DENSE_LIMIT", 10)
+        with stumble("delta/exact.py:_forced", "pass rank='auto' and route='auto'"):
+            fit(curvature="hessian", rank="full", route="dense")
+    found = fit(curvature="hessian", rank="auto", route="auto")
+    same(found, fitted("hessian"))
+
+
+def test_nothing_left_out_without_room():
+    """On paper, for want of a machine that is just too small."""
+    work = Work(10_000, 10_000, 15_000, 10, 15_000, 150_000_000)
+    with stumble("delta/routes.py:choose_route", "pass a number as rank, rank='auto'"):
+        choose_route(work, exact=True, free=2**31)
+    assert choose_route(work, exact=False, free=2**31) == "sketch"
+    assert choose_route(work, exact=True, free=2**35) in ("dense", "gram")
+    fewer = replace(work, n_params=5_000, inner=5_000, held=50_000_000)
+    assert choose_route(fewer, exact=True, free=2**31) in ("dense", "gram")
