@@ -177,6 +177,32 @@ def test_a_diagnosis_names_the_classes(folder, tmp_path):
     assert "class setosa" in words(re.sub("[│┃]", "", found))
 
 
+def test_a_route_is_taken_told_and_refused(folder, tmp_path, monkeypatch):
+    arrays, model, artifact = folder / "train.npz", folder / "model.keras", tmp_path / "a.deltauq"
+    fit = ("fit", arrays, "--model", model, "-o", artifact, "--quiet", "--route")
+    facts = json.loads(run(*fit, "gram", "--json"))
+    assert (facts["exact"], facts["route"], facts["eigenpairs"]) == (True, "gram (as asked)", 15)
+    assert open_artifact(artifact)[0].route == "gram"
+    facts = json.loads(run(*fit, "sketch", "--rank", "3", "--json"))
+    assert (facts["exact"], facts["route"], facts["eigenpairs"]) == (False, "sketch (as asked)", 3)
+    assert "pass --route dense, or 'auto'" in words(refused(*fit, "lanczos"))
+    curvatures = ("--curvatures", "ggn,opg", "--json", "--quiet")
+    compared = json.loads(run("compare", model, arrays, arrays, *curvatures, "--route", "gram"))
+    assert [row["route"] for row in compared["curvatures"]] == ["gram", "gram"]
+    routes = json.loads(run("diagnose", model, arrays, "--json"))["routes"]
+    assert {each["route"] for each in routes if each["why"]} == {"dense"}
+    monkeypatch.setattr("deltauq.cli.training.train", None)  # a call would be a TypeError
+    options = ("--target", "kind", "--route", "rows", "-o", tmp_path / "o")
+    assert "route" in refused("fit", folder / "train.csv", *options)
+
+
+def refused(*arguments):
+    """What a command says where it refuses."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 1, result.output
+    return result.stderr
+
+
 def test_a_curvature_is_refused_before_a_network_is_trained(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("deltauq.cli.training.train", None)  # a call would be a TypeError
     options = ("--target", "kind", "--curvature", "GGN", "-o", tmp_path / "o")

@@ -16,6 +16,7 @@ from rich.console import Console
 import deltauq
 from deltauq import DeltaMethod, diagnose
 from deltauq.errors import InvalidInputError
+from deltauq.evaluation import route_estimates
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -330,3 +331,44 @@ def test_costs_and_tables_are_readable():
 def test_it_is_a_public_name():
     assert deltauq.diagnose is diagnose
     assert isinstance(stopped_early()[-1], deltauq.Diagnosis)
+
+
+def test_what_every_route_would_take_and_which_is_taken():
+    """As a fit then says; of few parameters a dense matrix, whatever the others take."""
+    found = diagnose(trained(), X, Y)
+    assert {(each.curvature, each.route) for each in found.routes} == {
+        *((name, route) for name in ("opg", "ggn") for route in ("dense", "sketch", "gram")),
+        *(("hessian", route) for route in ("dense", "lanczos")),
+    }
+    assert [each.route for each in found.taken_routes] == ["dense"] * 3
+    fit = DeltaMethod(trained(), "ggn", likelihood="categorical", progress=False).fit(X, Y)
+    assert {each.why for each in found.taken_routes} == {fit.route.why}
+    assert {each.width for each in found.routes if each.is_exact} == {"exact"}
+    assert {each.route for each in found.routes if not each.is_exact} == {"sketch", "lanczos"}
+    assert all(each.seconds >= 0 and each.n_bytes > 0 for each in found.routes)
+
+
+def test_routes_of_many_parameters_are_those_of_a_fit():
+    """Without L2 in the model too: a fit asks for some, and then has the route."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(450, "tanh"), layers.Dense(3)])
+    model.compile(loss=SPARSE(from_logits=True))
+    found = diagnose(model, X[:60], Y[:60])
+    (opg,) = (each for each in found.taken_routes if each.curvature == "opg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # far from a minimum
+        fit = DeltaMethod(model, "opg", l2=0.1, progress=False).fit(X[:60], Y[:60])
+    assert (opg.route, opg.why) == (fit.route, fit.route.why)
+    assert opg.route == "gram"
+    assert "P = 3,603 parameters" in opg.why
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(found)
+    assert "What each route would take" in shown.getvalue()
+    assert f"opg: where no route is asked for, gram ({opg.why})." in " ".join(
+        shown.getvalue().split()
+    )
+
+
+def test_rows_of_too_many_classes_are_not_counted(monkeypatch):
+    monkeypatch.setattr(route_estimates, "_COUNTED", len(X))
+    found = diagnose(trained(), X, Y)
+    assert {each.curvature for each in found.routes} == {"opg", "hessian"}

@@ -12,10 +12,12 @@ import tensorflow as tf
 from marks import wide
 
 from deltauq import DeltaMethod, compare, diagnose
+from deltauq.delta import fitted as fits
 from deltauq.errors import InvalidInputError, NotFittedError
 from deltauq.evaluation.checks import Finding
 from deltauq.evaluation.comparison import Run
 from deltauq.evaluation.diagnosis import Diagnosis
+from deltauq.evaluation.route_estimates import RouteEstimate
 from deltauq.evaluation.sample_estimates import CostEstimate
 from deltauq.likelihoods import Categorical, CustomLoss
 from deltauq.linalg import Eigenpairs
@@ -217,6 +219,38 @@ def test_a_rate_that_was_chosen_after_training_is_told(l2):
     assert "that it might have come out otherwise is not in them" in text
 
 
+@pytest.fixture(scope="module")
+def exact():
+    return _fitted(*SPARSE, y=Y, l2=0.02, route="gram")
+
+
+def test_an_exact_fit_says_by_which_route_and_forms_no_eigenpairs(exact):
+    text = _text(Study.of(exact, X[:20], Y[:20]).to_html())
+    said = "Nothing of the curvature was left out: the inner products of all its rows, one or more"
+    assert text.count(said) == 2  # in short, and at length
+    assert "Left out nothing of the GGN; route: gram" in text
+    assert "All that the calculation leaves open is under 0.01 % of a standard error." in text
+    assert "directions left out" not in text
+    assert "The spectrum" in text
+    assert "pairs" not in vars(exact._fitted.known)
+
+
+def test_a_spectrum_that_is_too_long_to_be_taken_unasked_is_left_out(exact, monkeypatch):
+    monkeypatch.setattr(fits, "EIGEN_LIMIT", 10)
+    study = Study.of(exact, X[:20], Y[:20])
+    assert "The spectrum" not in _text(study.to_html({}))
+    assert "spectra" not in study.figures()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of Keras, when it saves
+def test_a_loaded_exact_fit_says_what_its_eigenpairs_leave(exact, tmp_path):
+    exact.save(tmp_path / "m")
+    text = _text(Study.of(DeltaMethod.load(tmp_path / "m"), X[:20]).to_html({}))
+    assert "All eigenpairs but those far below the L2 rate are kept (the inner products" in text
+    assert "lies in a known interval" in text
+    assert "of 12, the GGN&#39;s; route: gram" in text
+
+
 @pytest.mark.parametrize("path", ["page.html", pathlib.Path("page.html")], ids=["text", "path"])
 def test_a_path_is_no_figures(path, classes, tmp_path):
     study, file = Study.of(classes, X[:4]), tmp_path / path
@@ -263,7 +297,13 @@ def _diagnosis(n_variables=300):
         Finding("model", "error", "float16", "deltauq needs more", "use float32"),
     )
     rates = tuple(VariableRate(f"layer_{i}/kernel", 0.02, "L2(0.01)") for i in range(n_variables))
-    return Diagnosis(findings, rates, costs=(CostEstimate("opg", 100, 2**30, 90.4),))
+    routes = (
+        RouteEstimate("opg", "dense", 400.0, 40.0, 2**34, is_exact=True),
+        RouteEstimate("opg", "sketch", 60.2, 0.1, 2**29, is_exact=False),
+        RouteEstimate("opg", "gram", 9.7, 12.0, 2**30, is_exact=True, why="exact: it is small"),
+    )
+    costs = (CostEstimate("opg", 100, 2**30, 90.4),)
+    return Diagnosis(findings, rates, costs=costs, routes=routes)
 
 
 @pytest.mark.quick
@@ -278,7 +318,10 @@ def test_a_diagnosis_is_a_page_with_the_gravest_first():
     assert "layer_0/kernel, layer_1/kernel, layer_2/kernel and 297 more 0.02 L2(0.01)" in text
     assert "What 100 eigenpairs would take" in text
     assert "OPG 1.00 GiB 90 s" in text
-    assert html.count('class="marked"') == 2
+    assert "OPG sketch 0.50 GiB 60 s under 1 s by the bounds of the fit" in text
+    assert "OPG gram 1.00 GiB 10 s 12 s exact" in text
+    assert "OPG: gram (exact: it is small)." in text
+    assert html.count('class="marked"') == 3
 
 
 def test_a_diagnosis_without_trouble_says_so():

@@ -7,6 +7,7 @@ import concurrent.futures
 import multiprocessing
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tiny_methods import N, X, fit, fitted, network
 from ways import argument, called, calls, modules, stumble
 
+from deltauq import plots
 from deltauq.errors import optional
 from deltauq.likelihoods import Gaussian
 from deltauq.linalg import Storage
@@ -127,3 +129,12 @@ def test_a_process_that_was_forked(monkeypatch):
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
         assert pool.submit(_sum_in_a_child, 3).result(timeout=120) == 3.0
+
+
+def test_a_spectrum_without_values():
+    """Of an exact fit with too many to be taken unasked."""
+    exact = fit(rank="auto", route="gram")
+    unknown = replace(exact.spectrum, values=None)
+    with stumble("plots/spectra.py:spectrum", "pass dm.eigenpairs"):
+        plots.spectrum(unknown)
+    assert plots.spectrum(exact.eigenpairs).lines
