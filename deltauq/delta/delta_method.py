@@ -45,9 +45,10 @@ class DeltaMethod(Answers):
             larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
             (exact second derivative: slowest, and not positive semidefinite in general) or
             "sandwich" (inverse Hessian, OPG, inverse Hessian: for a model that need not be true).
-        rank: eigenpairs kept: a number, "full" (all, by a dense matrix), or "auto" (all up to
-            P = 3,000; beyond, grows until the part of the standard errors that the tail leaves open
-            is under `rank_tol`).
+        rank: eigenpairs kept: a number; "full" (nothing is left out, by the cheapest exact route);
+            or "auto" (nothing is left out up to P = 3,000, and beyond where `route` finds that
+            worth what it costs; else grows until the part of the standard errors that the tail
+            leaves open is under `rank_tol`).
         l2: "auto" (from the Keras regularizers), one rate, or `{glob: rate}`; the cost contains
             (lambda / 2) * sum w^2 beside Keras' loss, a mean over labels or outputs where there are
             several. "tune" chooses a rate by marginal likelihood, after training:
@@ -81,16 +82,19 @@ class DeltaMethod(Answers):
         vectors_dir: a directory on a large disk: the eigenvectors and the solver's other vectors of
             length P then live there, in files that are mapped into memory and vanish with the
             object. Slower; for a rank times P beyond memory. None keeps them in memory.
-        route: "auto" (the cheapest route that leaves nothing out, where it is worth what it costs
-            beside a sketch of 600 eigenpairs; for a rank that is a number, eigenpairs), or one by
-            name: "dense" (the curvature itself), "gram" (inner products of all its rows: OPG and
-            GGN of few examples), "sketch" or "lanczos" (leading eigenpairs). Once there is a fit,
-            the attribute says which one was taken, and its `why` for what reason.
+        route: "auto" (the cheapest route that leaves nothing out, where it takes at most three
+            times as long as a sketch of 600 eigenpairs; for a rank that is a number, eigenpairs),
+            or one by name: "dense" (the curvature itself), "gram" (inner products of all its rows:
+            OPG and GGN of few examples), "sketch" or "lanczos" (leading eigenpairs). Once there is
+            a fit, the attribute says which one was taken, and its `why` for what reason;
+            `settings.route` is what was asked for.
         seed: of the random start of the eigenvalue solvers.
         progress: show a progress bar for work over a second.
 
     Attributes:
-        eigenpairs: of the mean data curvature, an `Eigenpairs`.
+        is_exact: whether nothing of the curvature was left out.
+        eigenpairs: of the mean data curvature, an `Eigenpairs`; an exact fit forms them when they
+            are asked for. `spectrum` has the eigenvalues alone.
         covariance: of the parameters, a `tf.linalg.LinearOperator` `[P, P]`.
         caveats: what to know before the standard errors are believed, in one place, each with its
             `subject`, `in_short` and `text`.
@@ -166,7 +170,7 @@ class DeltaMethod(Answers):
 
     @route.setter
     def route(self, route: RouteName) -> None:
-        """Ask for a route, which counts from the next fit on."""
+        """Ask for a route of the next fit."""
         vars(self)["route"] = route
 
     def __repr__(self) -> str:

@@ -62,7 +62,7 @@ class Fitted:
 
     @property
     def covariance(self) -> ParameterCovariance:
-        """Covariance of the uncertain parameters."""
+        """Covariance of the parameters, as it is made of eigenpairs."""
         return self.known.covariance
 
     def with_pairs(self, pairs: Eigenpairs, covariance: ParameterCovariance) -> Fitted:

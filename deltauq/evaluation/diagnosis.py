@@ -123,7 +123,7 @@ class Diagnosis(Shown):
 
     @property
     def taken_routes(self) -> tuple[RouteEstimate, ...]:
-        """Of every curvature the route that `route="auto"` takes, with its `why`."""
+        """The routes that fits take where none is asked for, one a curvature, with their `why`."""
         return tuple(route for route in self.routes if route.is_taken)
 
     def of(self, subject: str) -> tuple[Finding, ...]:

@@ -53,7 +53,7 @@ class RouteEstimate:
 
     @property
     def is_taken(self) -> bool:
-        """Whether `route="auto"` takes it."""
+        """Whether a fit takes this route where none is asked for."""
         return bool(self.why)
 
     @property

@@ -115,5 +115,5 @@ class Spectrum:
 
     @property
     def rank(self) -> int:
-        """P: nothing is left out."""
+        """Number P of all eigenvalues, none of which is left out."""
         return self.n_params
