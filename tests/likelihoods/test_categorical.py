@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deltauq.likelihoods import AtPositions, Categorical, CustomLoss
 
-#: Four units of rounding, as a square of a few operations has.
+#: Four times epsilon in float32, as the square of a few roundings may have.
 TOLERANCE = {"float64": 1e-14, "float32": 5e-7}
 
 SCALES = {"equal": 0.0, "nearly equal": 1e-6, "usual": 2.0, "saturated": 30.0, "one-hot": 1000.0}
@@ -33,9 +33,9 @@ def second_derivative(p):
 @pytest.mark.parametrize("n_classes", [2, 3, 10])
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_factor_of_c_minus_1_columns_makes_the_second_derivative(scale, n_classes, dtype):
-    """Beside the largest entry of every row's matrix, and entry by entry.
+    """Beside the largest entry of each example's matrix, and entry by entry.
 
-    A row that is saturated has no other digits than those of 1 - p, which are not there to take.
+    Where a p is 1 up to rounding too: the sum of the others has what 1 - p has lost.
     """
     logits, p = drawn(SCALES[scale], n_classes, dtype)
     factor = Categorical().hessian_factor(logits, None)
