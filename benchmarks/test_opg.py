@@ -12,11 +12,12 @@ from setting import beside, lenet, mnist, operator, ratio
 from deltauq import Network
 from deltauq.curvature import OPG
 from deltauq.curvature.eigenpairs import eigenpairs
+from deltauq.curvature.solvers import SAMPLED_SHARE
 from deltauq.likelihoods import Categorical
 from deltauq.linalg import add_gram_product
 
 L2 = 0.01
-PRODUCTS = "the products of its two passes alone"
+PRODUCTS = "the products of its passes alone"
 
 
 @pytest.mark.benchmark(group="OPG eigenpairs: LeNet, 60,000 images, K = 600")
@@ -29,7 +30,7 @@ def test_whole(benchmark):
     def products():
         vectors = rng.standard_normal((size, columns), np.float32)
         total = np.zeros_like(vectors)
-        for _ in range(2 * 60_000 // len(rows)):
+        for _ in range(round((1 + SAMPLED_SHARE) * 60_000) // len(rows)):
             add_gram_product(rows, vectors, total)
 
     pairs, _ = beside(benchmark, lambda: eigenpairs(curvature, 600), {PRODUCTS: products})
@@ -40,7 +41,8 @@ def test_whole(benchmark):
     benchmark.extra_info["peak GiB of the process"] = peak
     published = [21.9284, 18.0325, 11.3121, 9.7306, 7.8729, 7.5341]
     np.testing.assert_allclose(pairs.values[:6] + L2, published, rtol=1e-4)
-    assert pairs.values.sum() >= 110.805
+    # The published pairs keep 110.805; a first pass over an eighth may leave a quarter more.
+    assert pairs.remainder <= 1.25 * (111.3367 - 110.805)
     assert pairs.trace == pytest.approx(111.3367, rel=1e-5)
     assert peak <= 5
     assert ratio(benchmark, PRODUCTS) >= 1 / 1.8

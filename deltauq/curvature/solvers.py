@@ -44,8 +44,8 @@ PASSES = 2
 #: Share of the examples that every pass of a sketch but the last reads.
 SAMPLED_SHARE = 1 / 8
 
-#: Rows that those examples must have for every column of the sketch. What is left of the trace was,
-#: at most, 1.2 times what two full passes leave at 8 rows a column, 1.4 times at 4, 1.6 times at 2.
+#: Rows that those examples must have for every column of the sketch. What is left of the trace was
+#: about 1.2 times what two full passes leave at 8 rows a column, 1.4 times at 4, 1.6 times at 2.
 _ROWS_PER_COLUMN = 8
 
 #: Residuals of accepted Hessian pairs: sqrt(2) ||R||_F stays below this share of the L2 rate.
