@@ -16,7 +16,7 @@ import numpy.typing as npt
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows, slices
 from deltauq.errors import MemoryLimitError, NumericalError
-from deltauq.network.jacobians import Factor, OuterProducts, Workspace, assemble, outer_products
+from deltauq.network.jacobians import Factor, OuterProducts, assemble, outer_products
 from deltauq.runtime.memory import gib
 
 __all__ = ["RowLayout", "RowWork", "TrainingRows", "row_layout", "row_work"]
@@ -86,6 +86,9 @@ def _cheaper_products(factor: Factor) -> OuterProducts | None:
 def row_layout(factors: Sequence[Factor], n_examples: int, itemsize: int, room: int) -> RowLayout:
     """Choose how the rows of each variable are held.
 
+    Where those that are formed do not fit all at once, two groups of them are in memory while one
+    gives way to the next.
+
     Args:
         factors: of a batch, variable by variable.
         n_examples: of all the data.
@@ -95,25 +98,28 @@ def row_layout(factors: Sequence[Factor], n_examples: int, itemsize: int, room: 
     Raises:
         MemoryLimitError: the rows of one variable take more.
     """
-    as_factors: list[int] = []
+    sizes = {
+        i: n_examples * factor.shape[1] * factor.shape[2] * itemsize
+        for i, factor in enumerate(factors)
+        if _cheaper_products(factor) is None
+    }
+    as_factors = [i for i in range(len(factors)) if i not in sizes]
+    if sum(sizes.values()) <= room:
+        return RowLayout(as_factors, [list(sizes)] if sizes else [])
     groups: list[list[int]] = []
     left = 0
-    for i, factor in enumerate(factors):
-        if _cheaper_products(factor) is not None:
-            as_factors.append(i)
-            continue
-        size = n_examples * factor.shape[1] * factor.shape[2] * itemsize
-        if size > room:
+    for i, size in sizes.items():
+        if 2 * size > room:
             raise MemoryLimitError(
                 "the rows of one variable do not fit in memory",
-                expected=f"at most {gib(room)}, what the limit or the machine leaves for them",
-                received=f"{gib(size)} for {n_examples:,} examples and {factor.shape[2]:,} "
+                expected=f"at most {gib(room // 2)}, half of what the limit or the machine leaves",
+                received=f"{gib(size)} for {n_examples:,} examples and {factors[i].shape[2]:,} "
                 "parameters",
                 remedy="pass route='sketch', or a larger memory_limit",
             )
-        if not groups or size > left:
+        if size > left:
             groups.append([])
-            left = room
+            left = room // 2
         groups[-1].append(i)
         left -= size
     return RowLayout(as_factors, groups)
@@ -146,7 +152,6 @@ class TrainingRows:
         self._layout = row_layout(factors, self._n_examples, itemsize, room)
         self._factors: list[HeldFactors] | None = None
         self._formed: FormedRows | None = None
-        self._workspace = Workspace(operator.network.dtype)
         self.n_rows = self._n_examples * self._each
         self.passes = 0
 
@@ -205,7 +210,7 @@ class TrainingRows:
         return total
 
     def _parts(self) -> Iterator[HeldRows]:
-        """Rows of some variables after the other, each good until the next are asked for."""
+        """Rows of some variables after the other."""
         first, *others = self._layout.groups or [[]]
         formed = self._formed
         if self._factors is None:
@@ -228,7 +233,7 @@ class TrainingRows:
         """The rows of some variables from a pass over the data."""
         places = [self._place(i) for i in group]
         size = sum(place.stop - place.start for place in places)
-        matrix = self._workspace.take(self._n_examples, self._each, size)
+        matrix = np.empty((self._n_examples, self._each, size), self.dtype)
         held: list[HeldFactors] = []
         stop = 0
         for factors in self._operator.row_factors():

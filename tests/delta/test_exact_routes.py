@@ -182,7 +182,7 @@ def test_products_of_all_rows_are_those_of_the_rows_formed(operator, dtype):
 
 
 def test_rows_that_do_not_fit_are_formed_some_variables_at_a_time(operator):
-    whole, some = TrainingRows(operator, 2**30), TrainingRows(operator, 240 * 4 * 80)
+    whole, some = TrainingRows(operator, 2**30), TrainingRows(operator, 240 * 4 * 108)
     assert len(some._layout.groups) > 1
     for dtype in ("float32", "float64"):
         assert relative(some.gram(dtype), whole.gram(dtype)) < 2e-7
