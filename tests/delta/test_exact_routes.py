@@ -13,12 +13,13 @@ from deltauq.curvature.exact_inverse import Enclosure
 from deltauq.curvature.gram import GGN, OPG
 from deltauq.curvature.held_rows import FormedRows, HeldFactors
 from deltauq.curvature.rows_inverse import RowsInverse
-from deltauq.curvature.training_rows import TrainingRows
+from deltauq.curvature.training_rows import RowLayout, TrainingRows, row_layout
 from deltauq.delta import exact
 from deltauq.delta.routes import Work, choose_route, route_costs
 from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.likelihoods import Categorical
 from deltauq.linalg import factor_positive
+from deltauq.network.jacobians import Rows
 
 layers = keras.layers
 
@@ -182,8 +183,8 @@ def test_products_of_all_rows_are_those_of_the_rows_formed(operator, dtype):
 
 
 def test_rows_that_do_not_fit_are_formed_some_variables_at_a_time(operator):
-    whole, some = TrainingRows(operator, 2**30), TrainingRows(operator, 240 * 4 * 108)
-    assert len(some._layout.groups) > 1
+    whole, some = TrainingRows(operator, 2**30), TrainingRows(operator, 2**30)
+    some._layout = RowLayout([4, 6], [[0], [1, 2, 3], [5, 7]])
     for dtype in ("float32", "float64"):
         assert relative(some.gram(dtype), whole.gram(dtype)) < 2e-7
     rng = np.random.default_rng(0)
@@ -191,6 +192,18 @@ def test_rows_that_do_not_fit_are_formed_some_variables_at_a_time(operator):
     assert relative(some.product(columns), whole.product(columns)) < 1e-12
     assert whole.passes == 1
     assert some.passes > 3
+
+
+@pytest.mark.parametrize(
+    ("room", "groups"),
+    [(960, [[0, 1, 2, 3]]), (800, [[0], [1, 2], [3]]), (640, [[0], [1], [2], [3]])],
+)
+def test_groups_take_half_of_the_room_each(room, groups):
+    """Of ten rows in float32: one group gives way while the next is formed."""
+    factors = [Rows([np.zeros((2, size))]) for size in (8, 6, 4, 6)]
+    assert row_layout(factors, 10, 4, room) == RowLayout([], groups)
+    with pytest.raises(MemoryLimitError, match="rows of one variable"):
+        row_layout(factors, 10, 4, 600)
 
 
 def test_rows_of_steps_of_a_sequence_are_held_as_factors():
