@@ -92,11 +92,16 @@ class Fitted:
         return Spectrum(values, n_params, inverse.trace * unit)
 
     @property
+    def is_exact(self) -> bool:
+        """Whether nothing of the curvature was left out, nor rounded away with bits of vectors."""
+        return self.known.is_exact and not self.rounded
+
+    @property
     def in_short(self) -> str:
         """How much of the curvature there is, in a few words."""
         n_params = self.problem.network.n_params
         by = "" if self.route is None else f" by {self.route}"
-        if self.known.is_exact:
+        if self.is_exact:
             return f"P = {n_params}, exact{by}"
         return f"K = {self.prior_pairs.rank} of P = {n_params}{by}"
 

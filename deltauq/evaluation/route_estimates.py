@@ -68,7 +68,9 @@ def estimate_routes(
     n_outputs: int,
     rates: npt.NDArray[Any],
 ) -> list[RouteEstimate]:
-    """Estimate what each route would cost of curvatures with few enough rows to count.
+    """Estimate what each route would cost of curvatures that can be counted.
+
+    Those are made of rows, few enough, or of products one by one, as the exact Hessian is.
 
     Args:
         operators: the curvatures of a sample, by name.
@@ -83,7 +85,8 @@ def estimate_routes(
         each = operator.rows_per_example(operator.likelihood, n_outputs)
         if each <= 1 or n_examples * each <= _COUNTED:
             work = work_of(operator, n_examples, n_outputs)
-            estimates += _of_curvature(name, operator, work, given)
+            if work.has_rows or work.products is not None:
+                estimates += _of_curvature(name, operator, work, given)
     return estimates
 
 

@@ -111,7 +111,7 @@ def certainty_sentence(study: ReportContents) -> str:
     kind = "lies" if prediction.certified else "is estimated to lie"
     kept = "Only the leading eigenpairs were computed."
     if reached is not None:
-        kept = f"All eigenpairs but those far below the L2 rate are kept ({reached})."
+        kept = f"All of the curvature was at hand ({reached}); its leading eigenpairs are kept."
     return (
         f"{kept} The standard error that all of them would "
         f"give {kind} in a known interval around the one reported: its width is {typical} of its "

@@ -71,6 +71,14 @@ def test_a_file_keeps_the_route_and_the_standard_errors(by_rows, tmp_path):
     np.testing.assert_allclose(low, high, rtol=1.5e-3)
 
 
+def test_a_file_in_fewer_bits_is_exact_no_longer(tmp_path):
+    fitted().save(tmp_path / "m", vectors_dtype="float32")
+    loaded = DeltaMethod.load(tmp_path / "m")
+    assert fitted().is_exact
+    assert not loaded.is_exact
+    assert "K = 15 of P = 15 by dense" in repr(loaded)
+
+
 def test_a_file_that_does_not_know_of_routes_is_read(tmp_path):
     fitted().save(tmp_path / "m")
     arrays, facts = artifact.read(tmp_path / "m")
