@@ -70,17 +70,9 @@ def check_rank(rank: Any, n_params: int) -> Rank:
         n_params: P.
 
     Raises:
-        InvalidInputError: it is none of these, or needs matrices that are too large.
+        InvalidInputError: it is none of these.
     """
     rank = check_rank_alone(rank)
-    if rank == "full" and n_params > DENSE_LIMIT:
-        raise InvalidInputError(
-            "rank='full' needs matrices that are too large",
-            expected=f"at most {DENSE_LIMIT:,} parameters",
-            received=f"P = {n_params:,}: three [P, P] matrices of "
-            f"{8 * n_params**2 / 2**30:.0f} GiB each",
-            remedy="pass a number as rank, rank='auto', or fewer layers with layers=...",
-        )
     if not isinstance(rank, str) and rank > n_params:
         raise InvalidInputError(
             "rank is larger than the number of parameters",

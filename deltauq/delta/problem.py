@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.cost import Cost, per_parameter
-from deltauq.curvature.eigenpairs import DENSE_LIMIT, Rank, check_rank
+from deltauq.curvature.eigenpairs import DENSE_LIMIT, EIGEN_LIMIT, Rank, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches, spec_of
@@ -277,11 +277,13 @@ def _prepare_passes(
     head, of_head = None, tuple(operator.of_linear_head() for operator in operators)
     if of_head != operators and likelihood.observed_axes == 1:
         head = find_linear_head(network, spec)
+    # Routes to all of a large curvature count their own memory, once they are compared.
+    routed = settings.rank == "full" and network.n_params > EIGEN_LIMIT
     asked = AskedPairs(
         of_head if head else operators,
         likelihood,
         model.n_outputs,
-        settings.rank,
+        "auto" if routed else settings.rank,
         bounds=settings.bounds,
         in_files=settings.vectors_dir is not None,
     )

@@ -188,7 +188,7 @@ def choose_route(
     best = min(fitting, key=lambda cost: cost.total(inputs), default=None)
     if best is None and exact:
         raise MemoryLimitError(
-            "no route that leaves nothing out fits in memory",
+            "no route that leaves nothing out can be taken",
             expected="room for the curvature [P, P] or for inner products [n, n] of its rows",
             received=f"P = {work.n_params:,}, n = {work.n_rows:,}: {_listed(refused)}",
             remedy="pass a number as rank, rank='auto', fewer layers with layers=..., or a larger "

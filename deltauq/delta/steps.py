@@ -66,19 +66,15 @@ def tuned_fit(
 def _solve_tuned(problem: Problem, settings: Settings, solved: Callable[..., Fitted]) -> Fitted:
     """Choose the L2 rate by the curvature, whose eigenpairs are the same at any.
 
-    Their number grows, and bounds are sought, as the rate that they choose asks for. Of an
-    indefinite curvature the pairs themselves depend on it: which converge, and from which end of
-    the spectrum. There it is chosen once from pairs at a first rate, and again from others.
+    Their number grows, and bounds are sought, as the rate that they choose asks for. That of an
+    indefinite curvature needs all of them.
     """
-    if settings.kind.bread.positive_semidefinite:
-        return _tuned(solved(problem, settings, chooses_rates=True))[1]
-    # What the search starts from need not be positive definite where negative curvature is kept.
-    start = replace(settings, bounds=False, negative_curvature="project")
-    first = solved(problem, start)
-    if first.known.is_exact:
-        return _tuned(replace(first, settings=settings))[1]
-    _, fitted = tune_l2(replace(first, settings=settings))
-    return _tuned(solved(fitted.problem, settings))[1]
+    start = settings
+    if not settings.kind.bread.positive_semidefinite:
+        # What the search starts from need not be positive definite where negative curvature is kept
+        start = replace(settings, negative_curvature="project")
+    first = _solved(problem, start, storage, measured, chooses_rates=True)
+    return _tuned(replace(first, settings=settings))[1]
 
 
 def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:

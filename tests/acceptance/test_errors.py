@@ -314,12 +314,14 @@ def test_a_rank_that_cannot_be(rank, text):
 def test_a_dense_path_that_would_not_fit():
     wide = keras.Sequential([keras.Input((300,)), layers.Dense(100), layers.Dense(3)])
     data = {"x": RNG.normal(size=(3, 300)).astype("float32"), "y": Y[:3]}
-    with stumble("curvature/eigenpairs.py:check_rank", "pass a number as rank") as caught:
-        fit(wide, rank="full", **data)
-    assert "20,000" in caught.error.expected
-    assert "GiB each" in caught.error.received
-    some, auto = (fit(wide, rank=rank, **data).predict(data["x"]) for rank in (3, "auto"))
-    np.testing.assert_allclose(some.std, auto.std, rtol=1e-4)  # of three rows an example each
+    with stumble("delta/exact.py:_forced", ", or 'auto'") as caught:
+        fit(wide, rank="full", route="dense", **data)
+    assert "at most 20,000 parameters" in caught.error.received
+    full = fit(wide, rank="full", **data)
+    assert full.route == "gram"
+    low, high = fit(wide, rank=3, **data).predict(data["x"]).std_bounds
+    std = full.predict(data["x"]).std
+    assert np.all((low <= std) & (std <= high))  # of three rows an example each
     last = fit(wide, rank="full", layers="last", **data)
     assert last.eigenpairs.rank == 303
 

@@ -320,9 +320,8 @@ def test_the_rank_curve_ends_at_the_width_and_bounds_it_for_fewer(curvature):
 @pytest.mark.parametrize("curvature", [slow("opg"), wide("ggn")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_automatic_rank_keeps_its_promise_on_other_inputs(curvature, monkeypatch):
-    monkeypatch.setattr("deltauq.curvature.eigenpairs.AUTO_DENSE_LIMIT", 0)
     model, x, y, others = digits("tanh", 16)
-    dm = DeltaMethod(model, curvature, rank="auto", rank_tol=0.05, progress=False).fit(x, y)
+    dm = DeltaMethod(model, curvature, route="sketch", progress=False).fit(x, y)
     prediction = dm.predict(others)
     assert dm.eigenpairs.rank < dm.eigenpairs.n_params / 2
     assert width(prediction) < 0.05
@@ -331,13 +330,13 @@ def test_automatic_rank_keeps_its_promise_on_other_inputs(curvature, monkeypatch
 
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_automatic_rank_stops_where_float32_holds_no_more_pairs(monkeypatch):
-    monkeypatch.setattr("deltauq.curvature.eigenpairs.AUTO_DENSE_LIMIT", 0)
     # Ten inputs with curvatures of 1e5 L2 rates; the other directions are under their rounding.
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 400)) * np.where(np.arange(400) < 10, 2000.0, 1.0)
     model = keras.Sequential([keras.Input((400,)), keras.layers.Dense(3)])
     model.layers[0].kernel.assign(np.zeros((400, 3)))
-    dm = DeltaMethod(model, "ggn", l2=5.0, bounds=False, progress=False, likelihood="categorical")
+    options = {"l2": 5.0, "likelihood": "categorical", "route": "sketch", "progress": False}
+    dm = DeltaMethod(model, "ggn", bounds=False, **options)
     with pytest.warns(ConvergenceWarning, match="drown in the rounding of float32"):
         dm.fit(x.astype("float32"), rng.integers(0, 3, 300))
     assert dm.eigenpairs.rank < 64

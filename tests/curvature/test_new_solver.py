@@ -42,7 +42,7 @@ class Dense:
             converged=True,
         )
 
-    def certified(self, pairs, step=None):
+    def certified(self, pairs, step=None, unit=1.0):
         bound = NormBound(self.next, self.next, 0.0, 0)
         return Eigenpairs(**(vars(pairs) | {"left_out": bound}))
 

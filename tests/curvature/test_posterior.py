@@ -13,10 +13,8 @@ from marks import wide
 
 from deltauq import DeltaMethod
 from deltauq.curvature import CURVATURES
-from deltauq.delta import marginal_likelihood, steps
-from deltauq.delta.caveats import Caveat
+from deltauq.delta import marginal_likelihood
 from deltauq.delta.marginal_likelihood import held_out_likelihood, log_marginal_likelihood
-from deltauq.delta.solving import solve
 from deltauq.errors import (
     ConvergenceWarning,
     InvalidInputError,
@@ -199,9 +197,12 @@ def test_the_bounds_of_the_evidence_are_attained(spread):
         converged=True,
     )
     fitted = SimpleNamespace(
-        prior_pairs=pairs,
-        covariance=SimpleNamespace(noise=None),
-        problem=SimpleNamespace(rates=np.ones(3), data=SimpleNamespace(n_examples=40.0)),
+        known=SimpleNamespace(pairs=pairs, noise=None),
+        problem=SimpleNamespace(
+            rates=np.ones(pairs.n_params),
+            data=SimpleNamespace(n_examples=40.0),
+            network=SimpleNamespace(n_params=pairs.n_params),
+        ),
         stationarity=SimpleNamespace(cost=0.7),
         settings=SimpleNamespace(kind=CURVATURES["ggn"]),
     )
@@ -274,22 +275,6 @@ def test_a_choice_says_where_it_comes_from(get_case, l2):
     assert tuned.origin in dm.caveats[-1].text
 
 
-def test_pairs_at_the_rate_that_tuning_starts_from_are_no_caveat(get_case, monkeypatch):
-    """How the last ones fall short is said, once: predictions rest on nothing else."""
-
-    def falling_short(problem, settings, storage):
-        caveat = Caveat("rank", f"short at {problem.common_rate:.6g}", "what it means")
-        return solve(problem, settings, storage)._replace(caveats=(caveat,))
-
-    monkeypatch.setattr(steps, "solve", falling_short)
-    with pytest.warns(ConvergenceWarning) as caught:
-        dm = fit(get_case("tanh"), l2="tune", rank="full")
-    said = [each.in_short for each in dm.caveats if each.subject == "rank"]
-    assert len(said) == 1
-    assert said != ["short at 1"]  # from which the search starts
-    assert sum(str(w.message).count("short at") for w in caught) == 1
-
-
 def test_tuning_needs_l2_on_every_variable():
     """The dense path takes a variable without L2 that the data determine."""
     rng = np.random.default_rng(0)
@@ -347,7 +332,7 @@ def bent(get_case):
     values = np.r_[fitted.prior_pairs.values[:-1], -0.002 / L2]
     pairs = replace(fitted.prior_pairs, values=values, smallest=values[-1])
     settings = replace(fitted.settings, curvature="hessian", negative_curvature="keep")
-    dm._fitted = replace(fitted, prior_pairs=pairs, settings=settings)
+    dm._fitted = replace(fitted.with_pairs(pairs, fitted.covariance), settings=settings)
     return dm
 
 

@@ -73,7 +73,6 @@ def test_of_sorted_data_no_more_is_left_than_a_quarter_more(digits, kind, ranks)
 
 @pytest.mark.parametrize(("curvature", "rank"), [("opg", 15), ("ggn", 60), ("ggn", "auto")])
 def test_bounds_contain_the_truth(digits, curvature, rank, monkeypatch):
-    monkeypatch.setattr("deltauq.curvature.eigenpairs.AUTO_DENSE_LIMIT", 0)
     model, x, y, others = digits
     options = {"progress": False, "rank_tol": 0.3}
     truth = DeltaMethod(model, curvature, rank="full", **options).fit(x, y).predict(others)

@@ -198,7 +198,7 @@ def judged(answers, *, converged=True, certified=True, max_bytes=2**31, bounds=T
         solve=lambda rank: (
             asked.append(rank) or SimpleNamespace(rank=rank, converged=converged, certified=0)
         ),
-        certified=lambda pairs, step: SimpleNamespace(**vars(pairs) | {"certified": step}),
+        certified=lambda pairs, step, unit: SimpleNamespace(**vars(pairs) | {"certified": step}),
     )
     operator = SimpleNamespace(
         shape=(5_000, 5_000),

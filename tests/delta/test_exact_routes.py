@@ -24,7 +24,10 @@ from deltauq.network.jacobians import Rows
 layers = keras.layers
 
 # Random weights are far from a minimum of the cost; `fit` says so, and the algebra still holds.
-pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
+    pytest.mark.filterwarnings("ignore:distutils Version classes"),  # tensorflow-probability
+]
 
 
 def relative(found, expected):

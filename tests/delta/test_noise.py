@@ -45,6 +45,7 @@ def sketched(matrix, rank, seed=0):
         solver=None,
         matmat=lambda v, out=None: matrix @ v if out is None else np.copyto(out, matrix @ v),
         trace=lambda: float(np.trace(matrix)),
+        sampled=lambda share, seed: None,
     )
     solver = make_solver(operator, rank, bounds=True, seed=seed, storage=None)
     return solver.certified(solver.solve(rank))
