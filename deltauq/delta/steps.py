@@ -73,7 +73,7 @@ def _solve_tuned(problem: Problem, settings: Settings, solved: Callable[..., Fit
     if not settings.kind.bread.positive_semidefinite:
         # What the search starts from need not be positive definite where negative curvature is kept
         start = replace(settings, negative_curvature="project")
-    first = _solved(problem, start, storage, measured, chooses_rates=True)
+    first = solved(problem, start, chooses_rates=True)
     return _tuned(replace(first, settings=settings))[1]
 
 
