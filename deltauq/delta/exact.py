@@ -23,9 +23,9 @@ from deltauq.delta.problem import Problem
 from deltauq.delta.routes import Route, Work, choose_route
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import make_operator, needs_meat
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, MemoryLimitError
 from deltauq.linalg import Storage
-from deltauq.runtime.memory import free_memory
+from deltauq.runtime.memory import free_memory, gib
 
 __all__ = [
     "automatic_route",
@@ -38,6 +38,9 @@ __all__ = [
 
 #: Training inputs on which it is seen whether float32 tells enough.
 _PROBED = 8
+
+#: Square matrices in float64 that an exact route holds at a time.
+_MATRICES = 3
 
 #: Eigenpairs that a Lanczos solver is measured by.
 _RANK = 600
@@ -55,7 +58,9 @@ def route_of(problem: Problem, settings: Settings) -> Route:
     meat = needs_meat(problem, settings)
     without = routes_missing(kind, problem.network.n_params, problem.rates, is_sandwich=meat)
     if forced != "auto":
-        return _forced(settings, by_pairs, without)
+        route = _forced(settings, by_pairs, without)
+        _refuse_without_room(route, problem, settings)
+        return route
     if not isinstance(settings.rank, str):
         return Route(by_pairs, f"rank={settings.rank:,} asks for leading eigenpairs")
 
@@ -108,6 +113,21 @@ def _forced(settings: Settings, by_pairs: str, without: dict[str, str]) -> Route
             else "pass rank='auto' and route='auto'",
         )
     return Route(route, "as asked")
+
+
+def _refuse_without_room(route: Route, problem: Problem, settings: Settings) -> None:
+    """Refuse an exact route whose matrices do not fit, before any of them is made."""
+    each = settings.kind.bread.rows_per_example(problem.likelihood, problem.n_outputs)
+    sides = {"dense": problem.network.n_params, "gram": problem.training_set.n_rows * each}
+    free, side = free_memory(settings.memory_limit), sides.get(route, 0)
+    needed = _MATRICES * 8 * side**2
+    if needed > free:
+        raise MemoryLimitError(
+            f"the matrices of route={str(route)!r} do not fit in memory",
+            expected=f"at most {gib(free)}, what the limit or the machine leaves",
+            received=f"{gib(needed)} for {_MATRICES} matrices [{side:,}, {side:,}] in float64",
+            remedy="pass route='auto', or a larger memory_limit",
+        )
 
 
 def routes_missing(

@@ -90,13 +90,13 @@ def test_a_result_takes_what_was_planned(dm):
     problem = dm._fitted.problem
     shown = problem.n_shown
     x = RNG.normal(size=(1000 // shown, D))
-    planned = joint_memory(problem.n_outputs, shown).n_bytes(len(x))
+    planned = joint_memory(problem.n_outputs, shown, dm._fitted.form(1).row_bytes).n_bytes(len(x))
     assert 0.8 < peak(lambda: dm.predict_joint(x)) / planned < 1.1
     x = RNG.normal(size=(10_000, D))
     planned = prediction_memory(shown).n_bytes(len(x))
     assert 0.6 < peak(lambda: dm.predict(x)) / planned < 1.3
     groups = np.arange(1000 // shown)
-    planned = mean_memory(shown, dm.eigenpairs).n_bytes(len(groups))
+    planned = mean_memory(shown, dm._fitted.form(1)).n_bytes(len(groups))
     assert 0.6 < peak(lambda: dm.predict_mean(x[: len(groups)], groups)) / planned < 1.1
 
 

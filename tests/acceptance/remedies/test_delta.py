@@ -403,6 +403,15 @@ def test_no_route_at_all(monkeypatch):
     same(found, fitted("hessian"))
 
 
+def test_a_route_without_room(monkeypatch):
+    with monkeypatch.context() as small:
+        small.setattr(exact, "free_memory", lambda limit: 2**10)
+        with stumble("delta/exact.py:_refuse_without_room", "pass route='auto'"):
+            fit(curvature="opg", rank="auto", route="gram")
+        assert fit(curvature="opg", rank="auto", route="auto").route == "dense"
+    assert fit(curvature="opg", rank="auto", route="gram", memory_limit="1000GiB").route == "gram"
+
+
 def test_nothing_left_out_without_room():
     """On paper, for want of a machine that is just too small."""
     work = Work(10_000, 10_000, 15_000, 10, 15_000, 150_000_000)
