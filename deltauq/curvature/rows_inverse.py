@@ -143,14 +143,14 @@ class RowsInverse:
         return found
 
     def tells(self, jacobians: Array, lefts: Array) -> bool:
-        """Whether products in the precision of G's tell the variances of some rows exactly.
+        """Whether G as it is tells the variances of some rows, if need be by products in float64.
 
         Args:
             jacobians: as for `enclose`.
             lefts: likewise.
         """
         try:
-            return bool(np.all(self._enclose(jacobians, self.precision).is_exact(lefts)))
+            return bool(np.all(self.enclose(jacobians, lefts).is_exact(lefts)))
         except np.linalg.LinAlgError:  # rounding of G outweighs N
             return False
 
