@@ -24,6 +24,7 @@ __all__ = [
     "check_rank_alone",
     "eigenpairs",
     "is_dense",
+    "own_unit",
     "pairs_of_matrix",
     "resolving",
 ]
@@ -45,7 +46,7 @@ AUTO_DENSE_LIMIT = 3_000
 _AUTO_START = 64
 
 
-def _own_unit(pairs: Eigenpairs) -> float:
+def own_unit(pairs: Eigenpairs) -> float:
     """The L2 rate of the metric that the operator is in already."""
     del pairs
     return 1.0
@@ -89,7 +90,7 @@ def eigenpairs(
     *,
     ends: Ends = "largest",
     bounds: bool = False,
-    unit: Callable[[Eigenpairs], float] = _own_unit,
+    unit: Callable[[Eigenpairs], float] = own_unit,
     seed: int = 0,
     storage: Storage | None = None,
 ) -> Eigenpairs:
@@ -137,7 +138,7 @@ def automatic_eigenpairs(
     ends: Ends = "largest",
     bounds: bool = False,
     max_bytes: int = 2**31,
-    unit: Callable[[Eigenpairs], float] = _own_unit,
+    unit: Callable[[Eigenpairs], float] = own_unit,
     seed: int = 0,
     storage: Storage | None = None,
 ) -> tuple[Eigenpairs, str | None]:

@@ -130,9 +130,6 @@ class RowsInverse:
         Args:
             jacobians: J `[B, R, P]` in the prior's metric, in the network's precision.
             lefts: combinations of rows whose variances must be told, `[B, L, R]`.
-
-        Raises:
-            NumericalError: the bounds of float64 are in the wrong order.
         """
         found = self._enclose(jacobians, self.precision)
         wide = ~found.is_exact(lefts)
@@ -200,7 +197,7 @@ class RowsInverse:
         # terms.
         for start in range(0, count, _COLUMNS):
             some = slice(start, min(start + _COLUMNS, count))
-            lengths = np.sqrt(values[some] * self._unit)
+            lengths = np.sqrt(np.where(values[some] > 0, values[some], 1.0) * self._unit)
             vectors[:, some] = self.rows.transposed(v[:, some] / lengths)
         beyond = float(values[count]) if count < len(values) else 0.0
         rounding = self.rounding

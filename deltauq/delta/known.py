@@ -82,14 +82,16 @@ class KnownByPairs:
         return self.pairs.rank == self.pairs.n_params
 
     @cached_property
-    def vectors(self) -> Array:
-        """The covariance's vectors, in C order."""
-        return np.ascontiguousarray(self.covariance.vectors)
+    def _vectors(self) -> dict[str, Array]:
+        """The covariance's vectors in C order, by the precision that a network reads them in."""
+        return {}
 
     def form(self, linearization: Linearization, count: int | None) -> Form:
         """Ask the pairs, however many inputs there are."""
-        vectors = np.ascontiguousarray(self.vectors, linearization.network.dtype)
-        return FormByPairs(linearization, self.covariance, vectors)
+        dtype = linearization.network.dtype
+        if dtype not in self._vectors:
+            self._vectors[dtype] = np.ascontiguousarray(self.covariance.vectors, dtype)
+        return FormByPairs(linearization, self.covariance, self._vectors[dtype])
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class KnownByInverse:
         """The covariance that those pairs make, with bounds for what they leave."""
         return low_rank_covariance(self.pairs, self.scale, self.inverse.n_examples)
 
-    @property
+    @cached_property
     def by_pairs(self) -> KnownByPairs:
         """What is known from the pairs alone."""
         return KnownByPairs(self.pairs, self.covariance)

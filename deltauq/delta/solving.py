@@ -11,6 +11,7 @@ from deltauq.curvature.eigenpairs import (
     Rank,
     automatic_eigenpairs,
     eigenpairs,
+    own_unit,
     resolving,
 )
 from deltauq.curvature.rank_curve import TailWidth
@@ -89,7 +90,7 @@ def solve(
     """
     rank: Rank = "full" if dense else settings.rank
     kind = settings.kind.bread
-    return _eigenpairs(problem, settings, kind, storage, rank, factor_of or _as_they_are)
+    return _eigenpairs(problem, settings, kind, storage, rank, factor_of or own_unit)
 
 
 def bread_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
@@ -123,7 +124,7 @@ def solve_meat(fitted: Fitted, storage: Storage) -> Solution | None:
     rank: Rank = "full" if pairs.rank == pairs.n_params else pairs.rank
     scores = problem.of_scores
     kind = settings.kind.meat_or_bread
-    pairs, caveats = _eigenpairs(scores, settings, kind, storage, rank, _as_they_are)
+    pairs, caveats = _eigenpairs(scores, settings, kind, storage, rank, own_unit)
     rounding = beyond_precision(pairs, problem.epsilon)
     return Solution(pairs, caveats if rounding is None else (*caveats, rounding))
 
@@ -177,12 +178,6 @@ def _eigenpairs(
     elif settings.rank != "auto" and _is_cut(used, rank):
         caveats.append(_cut(used, rank, settings, problem.network.dtype))
     return Solution(pairs, tuple(caveats))
-
-
-def _as_they_are(pairs: Eigenpairs) -> float:
-    """The factor on rates that are not chosen."""
-    del pairs
-    return 1.0
 
 
 def _used(pairs: Eigenpairs, factor_of: FactorOf) -> Eigenpairs:
