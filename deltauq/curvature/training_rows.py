@@ -7,7 +7,8 @@ as they are: inner products of them take (a . a') (delta . delta') and no rows a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +17,11 @@ import numpy.typing as npt
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows, slices
 from deltauq.errors import MemoryLimitError, NumericalError
-from deltauq.network.jacobians import Factor, OuterProducts, assemble, outer_products
+from deltauq.network.jacobians import Factor, OuterProducts, Workspace, outer_products
 from deltauq.runtime.memory import gib
+from deltauq.runtime.threads import side_by_side
 
-__all__ = ["RowLayout", "RowWork", "TrainingRows", "row_layout", "row_work"]
+__all__ = ["Columns", "RowLayout", "RowWork", "TrainingRows", "row_layout", "row_work"]
 
 Array = npt.NDArray[Any]
 
@@ -27,16 +29,32 @@ Array = npt.NDArray[Any]
 _BLOCK = 2048
 
 
+#: Passes over the data, at most, in which rows that do not fit are formed.
+_PASSES = 100
+
+
+class Columns(NamedTuple):
+    """Some columns of the rows of a variable.
+
+    Attributes:
+        variable: its number.
+        place: of the columns among those of the variable.
+    """
+
+    variable: int
+    place: slice
+
+
 class RowLayout(NamedTuple):
     """How the rows of each variable are held.
 
     Attributes:
         as_factors: variables whose rows are held as their factors.
-        groups: of the others, those whose rows are formed in one pass.
+        groups: of the others, the columns that are formed in one pass.
     """
 
     as_factors: Sequence[int]
-    groups: Sequence[Sequence[int]]
+    groups: Sequence[Sequence[Columns]]
 
 
 class RowWork(NamedTuple):
@@ -86,8 +104,7 @@ def _cheaper_products(factor: Factor) -> OuterProducts | None:
 def row_layout(factors: Sequence[Factor], n_examples: int, itemsize: int, room: int) -> RowLayout:
     """Choose how the rows of each variable are held.
 
-    Where those that are formed do not fit all at once, two groups of them are in memory while one
-    gives way to the next.
+    Where those that are formed do not fit all at once, as many of their columns are as do.
 
     Args:
         factors: of a batch, variable by variable.
@@ -96,40 +113,47 @@ def row_layout(factors: Sequence[Factor], n_examples: int, itemsize: int, room: 
         room: bytes that formed rows may take at a time.
 
     Raises:
-        MemoryLimitError: the rows of one variable take more.
+        MemoryLimitError: a hundredth of the columns takes more.
     """
     sizes = {
-        i: n_examples * factor.shape[1] * factor.shape[2] * itemsize
-        for i, factor in enumerate(factors)
-        if _cheaper_products(factor) is None
+        i: factor.shape[2] for i, factor in enumerate(factors) if _cheaper_products(factor) is None
     }
     as_factors = [i for i in range(len(factors)) if i not in sizes]
-    if sum(sizes.values()) <= room:
-        return RowLayout(as_factors, [list(sizes)] if sizes else [])
-    groups: list[list[int]] = []
+    if not sizes:
+        return RowLayout(as_factors, [])
+    total, column = sum(sizes.values()), n_examples * factors[0].shape[1] * itemsize
+    at_once = min(room // column, total)
+    if at_once * _PASSES < total:
+        raise MemoryLimitError(
+            "the rows of the training data do not fit in memory",
+            expected=f"room for a hundredth of them at least, {gib(-(-total // _PASSES) * column)}",
+            received=f"{gib(room)} for {n_examples:,} examples and {total:,} parameters",
+            remedy="pass route='sketch', or a larger memory_limit",
+        )
+    return RowLayout(as_factors, _groups(sizes, -(-total // -(-total // at_once))))
+
+
+def _groups(sizes: Mapping[int, int], width: int) -> list[list[Columns]]:
+    """Columns of some variables one after the other, in groups of a width."""
+    groups: list[list[Columns]] = []
     left = 0
     for i, size in sizes.items():
-        if 2 * size > room:
-            raise MemoryLimitError(
-                "the rows of one variable do not fit in memory",
-                expected=f"at most {gib(room // 2)}, half of what the limit or the machine leaves",
-                received=f"{gib(size)} for {n_examples:,} examples and {factors[i].shape[2]:,} "
-                "parameters",
-                remedy="pass route='sketch', or a larger memory_limit",
-            )
-        if size > left:
-            groups.append([])
-            left = room // 2
-        groups[-1].append(i)
-        left -= size
-    return RowLayout(as_factors, groups)
+        start = 0
+        while start < size:
+            if not left:
+                groups.append([])
+                left = width
+            some = slice(start, min(size, start + left))
+            groups[-1].append(Columns(i, some))
+            start, left = some.stop, left - (some.stop - start)
+    return groups
 
 
 class TrainingRows:
     """The rows of all training examples, as products with them are wanted.
 
-    What fits in memory is held after the first pass over the data; of more, the rows of some
-    variables at a time are formed again in a pass whenever they are needed.
+    What fits in memory is held after the first pass over the data; of more, some columns at a time
+    are formed again in a pass whenever they are needed.
 
     Args:
         operator: whose rows they are; its scale is in them.
@@ -140,7 +164,7 @@ class TrainingRows:
         passes: over the data so far.
 
     Raises:
-        MemoryLimitError: the rows of one variable take more than there is room for.
+        MemoryLimitError: there is not even room for a hundredth of the rows.
     """
 
     def __init__(self, operator: Gram, room: int) -> None:
@@ -210,30 +234,31 @@ class TrainingRows:
         return total
 
     def _parts(self) -> Iterator[HeldRows]:
-        """Rows of some variables after the other."""
+        """Rows of some columns after the other; formed ones hold until the next are asked for."""
         first, *others = self._layout.groups or [[]]
+        memory = Workspace(self.dtype)
         formed = self._formed
         if self._factors is None:
-            self._factors, formed = self._read(self._layout.as_factors, first)
+            self._factors, formed = self._read(self._layout.as_factors, first, memory)
         elif formed is None and first:
-            _, formed = self._read([], first)
+            formed = self._read([], first, memory)[1]
         if not others:
             self._formed = formed
         yield from self._factors
         if formed is not None:
             yield formed
         for group in others:
-            _, formed = self._read([], group)
+            formed = self._read([], group, memory)[1]
             assert formed is not None
             yield formed
 
     def _read(
-        self, as_factors: Sequence[int], group: Sequence[int]
+        self, as_factors: Sequence[int], group: Sequence[Columns], memory: Workspace
     ) -> tuple[list[HeldFactors], FormedRows | None]:
-        """The rows of some variables from a pass over the data."""
-        places = [self._place(i) for i in group]
-        size = sum(place.stop - place.start for place in places)
-        matrix = np.empty((self._n_examples, self._each, size), self.dtype)
+        """The rows of some columns from a pass over the data."""
+        places = [self._place(some.variable, some.place) for some in group]
+        widths = [place.stop - place.start for place in places]
+        matrix = memory.take(self._n_examples, self._each, sum(widths))
         held: list[HeldFactors] = []
         stop = 0
         for factors in self._operator.row_factors():
@@ -243,15 +268,19 @@ class TrainingRows:
             for into, i in zip(held, as_factors, strict=True):
                 self._copy(factors[i], into, slice(start, stop))
             if group:
-                assemble([factors[i] for i in group], matrix[start:stop])
-                self._rescale(matrix[start:stop], places)
+                here = matrix[start:stop]
+                parts = np.split(here, np.cumsum(widths)[:-1], axis=2)
+                side_by_side(partial(_form, factors), group, parts)
+                self._rescale(here, places)
         self.passes += 1
-        flat = matrix.reshape(self.n_rows, size)
+        flat = matrix.reshape(self.n_rows, -1)
         return held, FormedRows(flat, places) if group else None
 
-    def _place(self, i: int) -> slice:
+    def _place(self, i: int, some: slice = slice(None)) -> slice:
+        """Where some columns of a variable are among all parameters."""
         parameter = self._operator.network.parameters[i]
-        return slice(parameter.start, parameter.stop)
+        start, stop, _ = some.indices(parameter.stop - parameter.start)
+        return slice(parameter.start + start, parameter.start + stop)
 
     def _empty(self, factor: Factor, place: slice) -> HeldFactors:
         """Memory for the factors of all examples."""
@@ -277,3 +306,14 @@ class TrainingRows:
         scale = self._operator.uneven_scale
         if scale is not None:
             rows *= np.concatenate([scale[place] for place in places])
+
+
+def _form(factors: Sequence[Factor], some: Columns, out: Array) -> None:
+    """Write some columns of the rows of a variable into `[B, R, columns]`."""
+    factor = factors[some.variable]
+    if factor.shape[2] == out.shape[2]:
+        factor.rows(out)
+    else:
+        rows = np.empty(factor.shape, out.dtype)
+        factor.rows(rows)
+        out[:] = rows[:, :, some.place]

@@ -165,7 +165,7 @@ def work_of(operator: CurvatureOperator, n_examples: int, n_outputs: int) -> Wor
     each = solver_of(operator).products_per_pair
     if not isinstance(operator, Gram):
         products = None if each is None else each * _RANK
-        return Work(n_examples, 0, n_params, n_outputs, 0, 0, False, products)
+        return Work(n_examples, n_examples, n_params, n_outputs, 0, 0, False, products)
     found = row_work(next(operator.row_factors()), n_examples)
     return Work(n_examples, found.n_rows, n_params, n_outputs, found.inner, found.held)
 

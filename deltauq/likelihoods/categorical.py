@@ -165,13 +165,14 @@ def _cholesky(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Te
     """The Cholesky factor of diag(p) - p p^T, the most probable class last, as four arrays.
 
     The sums q_k of what is behind are sums, never 1 - ..., and hold the largest probability: they
-    lose nothing where p is 0 or 1 up to rounding, and none is below 1 / C.
+    lose nothing where p is 0 or 1 up to rounding, and none is below 1 / C. They and their roots are
+    float64, and rounded to the logits' precision once.
 
     Returns:
         p `[B, C]` in the order of the logits; the place of each class in that of the factor
         `[B, C]`; its diagonal, and what -p_j multiplies below it, `[B, C - 1]` each.
     """
-    p = tf.nn.softmax(logits)
+    p = tf.nn.softmax(tf.cast(logits, tf.float64))
     numbers, last = tf.range(p.shape[1]), p.shape[1] - 1
     top = tf.argmax(p, axis=1, output_type=tf.int32)[:, None]
     # Two classes change places, and change them back likewise.
@@ -179,7 +180,9 @@ def _cholesky(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Te
     ordered = tf.gather(p, place, batch_dims=1)
     sums = tf.cumsum(ordered, axis=1, reverse=True)
     here, q, behind = ordered[:, :-1], sums[:, :-1], sums[:, 1:]
-    return p, place, tf.sqrt(here * behind / q), tf.sqrt(here / (q * behind))
+    roots = tf.sqrt(here * behind / q), tf.sqrt(here / (q * behind))
+    p, diagonal, below = (tf.cast(part, logits.dtype) for part in (p, *roots))
+    return p, place, diagonal, below
 
 
 def _distributions(y: Array) -> Array:

@@ -14,7 +14,7 @@ from deltauq.curvature.exact_inverse import Enclosure
 from deltauq.curvature.gram import GGN, OPG
 from deltauq.curvature.held_rows import FormedRows, HeldFactors
 from deltauq.curvature.rows_inverse import RowsInverse
-from deltauq.curvature.training_rows import RowLayout, TrainingRows, row_layout
+from deltauq.curvature.training_rows import TrainingRows, row_layout
 from deltauq.delta import exact
 from deltauq.delta.routes import Work, choose_route, route_costs
 from deltauq.errors import InvalidInputError, MemoryLimitError
@@ -186,9 +186,14 @@ def test_products_of_all_rows_are_those_of_the_rows_formed(operator, dtype):
     assert held.passes == 1
 
 
-def test_rows_that_do_not_fit_are_formed_some_variables_at_a_time(operator):
-    whole, some = TrainingRows(operator, 2**30), TrainingRows(operator, 2**30)
-    some._layout = RowLayout([4, 6], [[0], [1, 2, 3], [5, 7]])
+def test_rows_that_do_not_fit_are_formed_some_columns_at_a_time(operator):
+    """Of a third of the room, in four groups that cut through variables."""
+    whole = TrainingRows(operator, 2**30)
+    (together,) = whole._layout.groups
+    n_columns = sum(columns.place.stop for columns in together)
+    some = TrainingRows(operator, 240 * 4 * n_columns * 3 // 10)
+    assert len(some._layout.groups) == 4
+    assert any(columns.place.start for group in some._layout.groups for columns in group)
     for dtype in ("float32", "float64"):
         assert relative(some.gram(dtype), whole.gram(dtype)) < 2e-7
     rng = np.random.default_rng(0)
@@ -199,15 +204,18 @@ def test_rows_that_do_not_fit_are_formed_some_variables_at_a_time(operator):
 
 
 @pytest.mark.parametrize(
-    ("room", "groups"),
-    [(960, [[0, 1, 2, 3]]), (800, [[0], [1, 2], [3]]), (640, [[0], [1], [2], [3]])],
+    ("room", "widths"),
+    [(960, [[8, 6, 4, 6]]), (800, [[8, 4], [2, 4, 6]]), (300, [[6], [2, 4], [2, 4], [6]])],
 )
-def test_groups_take_half_of_the_room_each(room, groups):
-    """Of ten rows in float32: one group gives way while the next is formed."""
+def test_groups_are_columns_that_fit_as_even_as_can_be(room, widths):
+    """Of ten rows in float32."""
     factors = [Rows([np.zeros((2, size))]) for size in (8, 6, 4, 6)]
-    assert row_layout(factors, 10, 4, room) == RowLayout([], groups)
-    with pytest.raises(MemoryLimitError, match="rows of one variable"):
-        row_layout(factors, 10, 4, 600)
+    layout = row_layout(factors, 10, 4, room)
+    assert layout.as_factors == []
+    found = [[some.place.stop - some.place.start for some in group] for group in layout.groups]
+    assert found == widths
+    with pytest.raises(MemoryLimitError, match="do not fit in memory"):
+        row_layout(factors, 10, 4, 39)
 
 
 def test_rows_of_steps_of_a_sequence_are_held_as_factors():

@@ -181,11 +181,11 @@ def test_a_loss_whose_derivatives_are_not_finite():
         assert np.all(found.predict(X).std > 0)
 
 
-def test_rows_of_one_variable_without_room():
+def test_rows_without_room():
     options = {"rank": "auto", "route": "gram"}
     operator = make_operator(fitted()._fitted.problem, GGN, in_rows=True)
     with stumble("curvature/training_rows.py:row_layout", "pass route='sketch'"):
-        TrainingRows(operator, 100)
+        TrainingRows(operator, 10)
     rows = TrainingRows(operator, 1_000)  # with more memory
     assert rows.gram("float64").shape == (rows.n_rows, rows.n_rows)
     sketched = fit(**options | {"route": "sketch", "rank": 14}).predict(X)
