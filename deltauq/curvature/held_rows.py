@@ -16,6 +16,10 @@ Array = npt.NDArray[Any]
 #: added up in float64. One float32 product over all of 42,000 columns is 20 times less exact.
 _COLUMNS, _TERMS = 8192, 4096
 
+#: Rows that are brought to another precision at a time: more would be fresh memory every time,
+#: which takes three times as long.
+_CONVERTED = 512
+
 #: Rows and columns of a block of G: large enough for products near the processor's peak.
 _BLOCK = 2048
 
@@ -60,7 +64,7 @@ class FormedRows(NamedTuple):
         """Add products with blocks of columns."""
         chosen = np.concatenate([columns[place] for place in self.places])
         for some in slices(self.matrix.shape[1], _COLUMNS):
-            for rows in slices(len(total), _TERMS):
+            for rows in slices(len(total), self._terms(columns)):
                 block = self.matrix[rows, some].astype(columns.dtype, copy=False)
                 total[rows] += block @ chosen[some]
 
@@ -70,10 +74,13 @@ class FormedRows(NamedTuple):
         for place in self.places:
             for some in slices(place.stop - place.start, _COLUMNS):
                 here = total[place.start + some.start : place.start + some.stop]
-                for rows in slices(len(coefficients), _TERMS):
+                for rows in slices(len(coefficients), self._terms(coefficients)):
                     block = self.matrix[rows, start + some.start : start + some.stop]
                     here += block.T.astype(coefficients.dtype, copy=False) @ coefficients[rows]
             start += place.stop - place.start
+
+    def _terms(self, factor: Array) -> int:
+        return _TERMS if factor.dtype == self.matrix.dtype else _CONVERTED
 
 
 class HeldFactors(NamedTuple):

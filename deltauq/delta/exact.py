@@ -175,7 +175,8 @@ def known_exactly(
 ) -> KnownByInverse | KnownByPairs | None:
     """The covariance by a route that leaves nothing out; None where that takes eigenpairs.
 
-    The noise of a regression is estimated from eigenpairs, which are then formed at once.
+    Rows are multiplied in the network's precision, which `in_enough_precision` judges. The noise of
+    a regression is estimated from eigenpairs, which are then formed at once.
     """
     inverse: RowsInverse | DenseInverse
     if route == "gram":
@@ -201,11 +202,10 @@ def _by_cholesky(problem: Problem, settings: Settings) -> bool:
 
 
 def _by_rows(problem: Problem, settings: Settings) -> RowsInverse:
-    """The inverse through the Gram matrix of all rows, in float32 where that tells enough."""
+    """The inverse through the Gram matrix of all rows."""
     operator: Any = make_operator(problem, settings.kind.bread, in_rows=True)
     rows = TrainingRows(operator, free_memory(settings.memory_limit) // 2)
-    inverse = RowsInverse.of(rows, problem.data.n_examples, problem.network.dtype)
-    return inverse if _tells(inverse, problem, settings) else inverse.in_double()
+    return RowsInverse.of(rows, problem.data.n_examples, problem.network.dtype)
 
 
 def in_enough_precision(fitted: Fitted) -> Fitted:
@@ -213,19 +213,22 @@ def in_enough_precision(fitted: Fitted) -> Fitted:
     known = fitted.known
     if not (isinstance(known, KnownByInverse) and isinstance(known.inverse, RowsInverse)):
         return fitted
-    if _tells(known.inverse, fitted.problem, fitted.settings):
+    if known.inverse.precision == "float64" or _tells(known.inverse, fitted):
         return fitted
     return replace(fitted, known=replace(known, inverse=known.inverse.in_double()))
 
 
-def _tells(inverse: RowsInverse, problem: Problem, settings: Settings) -> bool:
+def _tells(inverse: RowsInverse, fitted: Fitted) -> bool:
     """Whether a Gram matrix tells the standard errors of some training inputs.
 
-    Those lose most of all, because the data leave least of their rows.
+    Those lose most of all, because the data leave least of their rows. Of each input one logit and
+    one mean are asked, those of the mean that moves most.
     """
-    if inverse.precision == "float64":
-        return True
-    some, directions = calibration_inputs(problem, settings.memory_limit, count=_PROBED)
-    found = problem.linearization.rows(some, directions)
-    lefts = np.concatenate([found.shown.back, found.shown.slope], axis=1)
-    return inverse.tells(found.values, lefts)
+    limit = fitted.settings.memory_limit
+    some, directions = calibration_inputs(fitted.problem, limit, count=_PROBED)
+    found = fitted.problem.linearization.rows(some, directions)
+    back, slope = found.shown.back, found.shown.slope
+    most = np.argmax(np.vecdot(slope, slope), axis=1)[:, None, None]
+    asked = [np.take_along_axis(part, most, axis=1) for part in (back, slope)]
+    rows = np.concatenate(asked, axis=1).astype(found.values.dtype) @ found.values
+    return inverse.tells(rows, np.broadcast_to(np.eye(2), (len(rows), 2, 2)))

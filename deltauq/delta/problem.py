@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.cost import Cost, per_parameter
 from deltauq.curvature.eigenpairs import DENSE_LIMIT, EIGEN_LIMIT, Rank, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
@@ -114,6 +115,11 @@ class Problem:
     def cost(self) -> Cost:
         """The cost that the weights should minimise, as a function of them."""
         return Cost(self.network, self.likelihood, self.training_set, self.rates)
+
+    @cached_property
+    def operators(self) -> dict[type[CurvatureOperator], CurvatureOperator]:
+        """Curvatures that were made of the problem."""
+        return {}
 
     @cached_property
     def n_shown(self) -> int:

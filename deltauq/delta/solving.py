@@ -50,6 +50,8 @@ def make_operator(
 ) -> CurvatureOperator:
     """A curvature in the prior's metric, in the form that is cheapest for the network.
 
+    It is made once for a problem: what is traced to count its rows is used to multiply them.
+
     Args:
         problem: what is asked.
         kind: of the curvature.
@@ -64,7 +66,10 @@ def make_operator(
     of_head = kind.of_linear_head()
     if of_head is not kind and problem.head is not None and not in_rows:
         kind, options["head"] = of_head, problem.head
-    return kind(problem.network, problem.likelihood, data, **options)
+    if kind not in problem.operators:
+        operator = kind(problem.network, problem.likelihood, data, **options)
+        problem.operators[kind] = operator
+    return problem.operators[kind]
 
 
 #: The factor that L2 rates are multiplied by when eigenpairs are known.

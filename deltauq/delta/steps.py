@@ -119,7 +119,8 @@ def _solved(
         )
 
     if known is not None:
-        return fitted(known)
+        found = fitted(known)
+        return found if chooses_rates else in_enough_precision(found)
 
     def by(pairs: Eigenpairs) -> KnownByPairs:
         return KnownByPairs(pairs, covariance_of(problem, settings, pairs))

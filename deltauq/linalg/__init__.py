@@ -15,6 +15,7 @@ from deltauq.linalg.orthogonal import (
     inner_products,
     orthonormal_basis,
     project_out,
+    row_products,
     split,
 )
 from deltauq.linalg.pairs import Eigenpairs, Spectrum
@@ -48,5 +49,6 @@ __all__ = [
     "relative_range",
     "relative_width",
     "root_diagonal",
+    "row_products",
     "split",
 ]

@@ -20,6 +20,7 @@ __all__ = [
     "inner_products",
     "orthonormal_basis",
     "project_out",
+    "row_products",
     "split",
 ]
 
@@ -54,6 +55,16 @@ def inner_products(x: Array, y: Array) -> Array:
     for rows in blocks(len(x)):
         left = x[rows].astype(np.float64)
         total += left.T @ (left if x is y else y[rows].astype(np.float64))
+    return total
+
+
+def row_products(x: Array, y: Array) -> Array:
+    """Products X_b Y_b^T summed in float64, of `[B, m, P]` and `[B, n, P]`: `[B, m, n]`."""
+    total = np.zeros((len(x), x.shape[1], y.shape[1]))
+    for some in blocks(x.shape[2]):
+        left = x[:, :, some].astype(np.float64)
+        right = left if x is y else y[:, :, some].astype(np.float64)
+        total += left @ np.swapaxes(right, 1, 2)
     return total
 
 

@@ -178,7 +178,7 @@ class FormByInverse:
         inverse: Sigma in the prior's metric.
     """
 
-    sample = 16
+    sample = 8
     certified = True
 
     def __init__(self, linearization: Linearization, inverse: ExactInverse) -> None:
