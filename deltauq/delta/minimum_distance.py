@@ -85,7 +85,7 @@ def newton_shifts(
         The median of each step, masked predictions left out; None where no mean has a standard
         error.
     """
-    linearization, found = form.linearization, form(x, directions)
+    linearization, found = form.linearization, form(x, directions, roughly=True)
     slope = found.shown.slope
     std = root_diagonal(slope @ found.middle @ np.swapaxes(slope, 1, 2))
     known = (std > 0) & ~found.shown.masked[:, None]

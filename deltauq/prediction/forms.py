@@ -75,12 +75,15 @@ class Form(Protocol):
     def row_bytes(self) -> int:
         """Bytes that `between` holds for each row of all inputs."""
 
-    def __call__(self, x: Any, directions: Directions | None = None) -> RowCovariances:
+    def __call__(
+        self, x: Any, directions: Directions | None = None, *, roughly: bool = False
+    ) -> RowCovariances:
         """The covariances of a batch of inputs.
 
         Args:
             x: the batch.
             directions: of the logits along which rows are taken; None for all outputs.
+            roughly: the middle to a percent is enough, and what it lies between may be wide.
         """
 
     def between(self, batches: Sequence[Any]) -> tuple[list[Shown], Array]:
@@ -119,7 +122,9 @@ class FormByPairs:
         self.certified = covariance.certified
         self._workspace = Workspace(vectors.dtype)
 
-    def __call__(self, x: Any, directions: Directions | None = None) -> RowCovariances:
+    def __call__(
+        self, x: Any, directions: Directions | None = None, *, roughly: bool = False
+    ) -> RowCovariances:
         """The covariances of a batch, of which no row is held in full."""
         found = self.linearization.sketch(x, self.vectors, self._workspace, directions)
         middle, outer = self.covariance.project_between(found.along, found.rest)
@@ -178,7 +183,7 @@ class FormByInverse:
         inverse: Sigma in the prior's metric.
     """
 
-    sample = 8
+    sample = 16
     certified = True
 
     def __init__(self, linearization: Linearization, inverse: ExactInverse) -> None:
@@ -186,11 +191,13 @@ class FormByInverse:
         self.inverse = inverse
         self.copies = inverse.copies
 
-    def __call__(self, x: Any, directions: Directions | None = None) -> RowCovariances:
+    def __call__(
+        self, x: Any, directions: Directions | None = None, *, roughly: bool = False
+    ) -> RowCovariances:
         """The covariances of a batch, from its rows in full."""
         found = self.linearization.rows(x, directions)
         shown = found.shown
-        lefts = np.concatenate([shown.back, shown.slope], axis=1)
+        lefts = np.concatenate([shown.back, shown.slope], axis=1)[:, : 0 if roughly else None]
         ends = self.inverse.enclose(found.values, lefts)
         rounding = _ROUNDING_OF_ROWS[found.values.dtype.name]
         return RowCovariances(shown, ends.high, (ends.low, ends.high), rounding, ends.slack)
