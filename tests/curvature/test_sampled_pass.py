@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import sklearn.datasets
+from marks import wide
 
 from deltauq import ConvergenceWarning, DeltaClassifier, DeltaMethod
 from deltauq.curvature import GGN, OPG, Hessian, MonteCarloGGN, SandwichMeat
@@ -54,7 +55,7 @@ def solved(curvature, ranks, seed=0):
     return [solver.solve(rank) for rank in ranks][-1]
 
 
-@pytest.mark.parametrize(("kind", "ranks"), [(OPG, [15]), (GGN, [90]), (GGN, [30, 60, 90])])
+@pytest.mark.parametrize(("kind", "ranks"), [(OPG, [15]), wide(GGN, [90]), (GGN, [30, 60, 90])])
 def test_of_sorted_data_no_more_is_left_than_a_quarter_more(digits, kind, ranks):
     """Beside two full passes; for a rank that grows, every block of columns has its own eighth."""
     dense = operator(kind, digits, []).to_dense()
@@ -71,7 +72,7 @@ def test_of_sorted_data_no_more_is_left_than_a_quarter_more(digits, kind, ranks)
         assert sum(all_heard) == len(ranks) * 2 * N
 
 
-@pytest.mark.parametrize(("curvature", "rank"), [("opg", 15), ("ggn", 60), ("ggn", "auto")])
+@pytest.mark.parametrize(("curvature", "rank"), [("opg", 15), wide("ggn", 60), ("ggn", "auto")])
 def test_bounds_contain_the_truth(digits, curvature, rank, monkeypatch):
     model, x, y, others = digits
     options = {"progress": False, "rank_tol": 0.3}
@@ -85,7 +86,7 @@ def test_bounds_contain_the_truth(digits, curvature, rank, monkeypatch):
         assert np.all(std <= high)
 
 
-@pytest.mark.parametrize(("kind", "rank"), [(OPG, 16), (GGN, 400)])
+@pytest.mark.parametrize(("kind", "rank"), [(OPG, 16), wide(GGN, 400)])
 def test_too_few_rows_to_span_the_columns_are_no_start(digits, kind, rank):
     """Eight rows a column are asked for: then all examples are read twice, as if none were drawn.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 import sklearn.datasets
-from marks import wide
+from marks import covering
 
 from deltauq import DeltaMethod
 from deltauq.curvature.exact_inverse import Enclosure
@@ -112,8 +112,7 @@ def in_float64(model):
     return double
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
-@pytest.mark.parametrize("l2", [wide(1e-2), 1e-4, 1e-6])
+@covering(l2=[1e-6, 1e-4, 1e-2], curvature=["ggn", "opg"])
 def test_bounds_of_float32_contain_what_float64_gives(trained, curvature, l2):
     """At training inputs too, of which the data leave least: there float32 is refused for 1e-6."""
     model, x, y, new = trained

@@ -292,7 +292,7 @@ def test_rows_and_curvatures_equal_tapes_on_the_model_itself(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    wide_but([convolutional, recurrent], [heavy(k) for k in KINDS if k is not lstm]),
+    wide_but([convolutional], [heavy(k) for k in KINDS if k is not lstm]),
     indirect=True,
 )
 def test_full_rank_predictions_equal_the_dense_formula(kind):
