@@ -30,6 +30,9 @@ _INNER, _COLUMNS, _DOUBLE, _EIGEN, _CHOLESKY = 85e9, 90e9, 45e9, 4.5e9, 30e9
 #: Seconds for each number of a row that is formed.
 _FORMED = 5e-9
 
+#: How many times as fast products of a dense matrix are as those of Lanczos, fewer at a time.
+_AT_ONCE = 3.0
+
 #: What is not counted, as a share of what is.
 _OVERHEAD = 1.25
 
@@ -126,7 +129,8 @@ def route_costs(work: Work) -> dict[str, RouteCost]:
     }
     if work.products is not None:
         # A product costs what the rows of an example would, whatever it is made of.
-        costs["dense"] = _cost("dense", p * formed + p**3 / _EIGEN, c * p**2 / _DOUBLE, 24 * p**2)
+        products = p * formed / _AT_ONCE
+        costs["dense"] = _cost("dense", products + p**3 / _EIGEN, c * p**2 / _DOUBLE, 24 * p**2)
         costs["lanczos"] = _cost(
             "lanczos", work.products * formed, 2 * c * p * _RANK / _COLUMNS, 12 * p * width
         )
