@@ -109,7 +109,8 @@ class HeldFactors(NamedTuple):
                     of_data.shape[0], n_rows, positions, of_data.shape[2], n_rows, positions
                 )
                 if positions == 1:
-                    block = of_cotangents[:, :, 0, :, :, 0] * of_data[:, None, 0, :, None, 0]
+                    block = of_cotangents[:, :, 0, :, :, 0]
+                    block *= of_data[:, None, 0, :, None, 0]
                 else:
                     block = np.einsum("itjs,irtjqs->irjq", of_data, of_cotangents)
                 place = (_times(here, n_rows), _times(there, n_rows))

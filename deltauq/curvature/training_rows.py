@@ -26,7 +26,7 @@ __all__ = ["Columns", "RowLayout", "RowWork", "TrainingRows", "row_layout", "row
 Array = npt.NDArray[Any]
 
 #: Rows of a diagonal block of G that is made symmetric at a time.
-_BLOCK = 2048
+_BLOCK = 512
 
 
 #: Passes over the data, at most, in which rows that do not fit are formed.
