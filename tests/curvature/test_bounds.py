@@ -226,7 +226,7 @@ def test_all_standard_errors_lie_between_their_bounds(curvature, activation, ran
     assert 0 < width(prediction) < 1
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn", "hessian"])
+@pytest.mark.parametrize("curvature", ["opg", "ggn", wide("hessian")])
 @pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
 def test_float32(curvature):
     """The bounds of a float32 network contain the truth of the same one in float64."""

@@ -171,7 +171,9 @@ def test_one_trace_per_signature(get_case, rng):
         assert function._compiled.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("kind", ["normalised convolution", wide("attention"), "lstm", "silu"])
+@pytest.mark.parametrize(
+    "kind", ["normalised convolution", wide("attention"), wide("lstm"), "silu"]
+)
 def test_hessian_products_equal_central_differences(rng, kind):
     """Of layers whose trace reads other variables, branches, loops, or waits for a gradient."""
     keras.utils.set_random_seed(0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 import sklearn.datasets
-from marks import covering, slow
+from marks import slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.curvature.exact_inverse import Enclosure
@@ -112,7 +112,17 @@ def in_float64(model):
     return double
 
 
-@covering(l2=[1e-6, 1e-4, 1e-2], curvature=["ggn", "opg"])
+@pytest.mark.parametrize(
+    ("l2", "curvature"),
+    [
+        (1e-6, "ggn"),
+        (1e-4, "opg"),
+        wide(1e-6, "opg"),
+        wide(1e-4, "ggn"),
+        wide(1e-2, "ggn"),
+        wide(1e-2, "opg"),
+    ],
+)
 def test_bounds_of_float32_contain_what_float64_gives(trained, curvature, l2):
     """At training inputs too, of which the data leave least: there float32 is refused for 1e-6."""
     model, x, y, new = trained

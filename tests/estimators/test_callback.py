@@ -41,8 +41,12 @@ def untrained():
 
 @functools.cache
 def minimum():
+    """After 100 steps, ten to an epoch, which take less time than as many epochs."""
     model = untrained()
-    train(model, make_data(), epochs=100)
+    x, y, _ = make_data()
+    model.fit(
+        np.tile(x, (10, 1)), np.tile(y, 10), batch_size=90, epochs=10, shuffle=False, verbose=0
+    )
     return model.get_weights()
 
 
