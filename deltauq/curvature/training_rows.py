@@ -198,11 +198,9 @@ class TrainingRows:
         Raises:
             NumericalError: a row is not finite.
         """
-        total: Array | None = None
+        total = np.zeros((self.n_rows, self.n_rows))
         for part in self._parts():
-            total = np.zeros((self.n_rows, self.n_rows)) if total is None else total
             part.add_gram(total, dtype)
-        assert total is not None
         for here in slices(len(total), _BLOCK):
             below = np.tril(total[here, here])
             total[here, here] = below + np.tril(below, -1).T
@@ -219,11 +217,9 @@ class TrainingRows:
 
     def product(self, columns: Array) -> Array:
         """Multiply columns V `[P, m]` by R, in their precision and summed in float64, `[n, m]`."""
-        total: Array | None = None
+        total = np.zeros((self.n_rows, columns.shape[1]))
         for part in self._parts():
-            total = np.zeros((self.n_rows, columns.shape[1])) if total is None else total
             part.add_product(columns, total)
-        assert total is not None
         return total
 
     def transposed(self, coefficients: Array) -> Array:
