@@ -53,9 +53,9 @@ class DeltaUncertainty(keras.callbacks.Callback):
     >>> layers = [keras.layers.Dense(2, kernel_regularizer=l2, bias_regularizer=l2)]
     >>> model = keras.Sequential([keras.Input((2,)), *layers])
     >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    >>> model.compile(keras.optimizers.Adam(0.3), loss)
+    >>> model.compile(keras.optimizers.SGD(2.0), loss)
     >>> uncertainty = DeltaUncertainty(x, y, x_val=x[:10], curvature="ggn")
-    >>> history = model.fit(x, y, batch_size=60, epochs=40, verbose=0, callbacks=[uncertainty])
+    >>> history = model.fit(x, y, batch_size=60, epochs=10, verbose=0, callbacks=[uncertainty])
     >>> bool(history.history["val_mean_score"][-1] > 0)
     True
     >>> uncertainty.delta_.predict(x[:10]).std.shape

@@ -232,6 +232,7 @@ def test_embeddings_on_adult(study):
     assert auroc > 0.74
 
 
+@pytest.mark.wide  # class weights: tests/data/test_batches.py; training: README.md
 def test_class_weights_on_german_credit(study):
     arrays = datasets.load("uci_german_credit.npz")
     x = arrays["x_numeric24"].astype("float64")
@@ -244,7 +245,8 @@ def test_class_weights_on_german_credit(study):
         model.add(layers.Dense(units, activation="tanh", **decayed(5e-3)))
     model.add(layers.Dense(1, activation="sigmoid", **decayed(5e-3)))
     weights = {0: 1.0, 1: 7 / 3}
-    study.train(model, x, y, loss="binary_crossentropy", epochs=40, rate=1e-2, class_weight=weights)
+    options = {"loss": "binary_crossentropy", "class_weight": weights}
+    study.train(model, x, y, epochs=10, batch_size=16, rate=1e-2, **options)
     prediction = study.predict(model, "hessian", (x, y), x_test, class_weight=weights)
     _, auroc = study.judge(prediction, y_test, model.predict(x_test, verbose=0))
     wrong = prediction.is_wrong(y_test)

@@ -78,7 +78,8 @@ def folder(tmp_path_factory):
     l2 = {"kernel_regularizer": "l2", "bias_regularizer": "l2"}
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax", **l2)])
     model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
-    model.fit(x[::2], y[::2], batch_size=75, epochs=30, verbose=0)
+    ten = np.tile(x[::2], (10, 1)), np.tile(y[::2], 10)  # ten steps to an epoch take less time
+    model.fit(*ten, batch_size=75, epochs=3, shuffle=False, verbose=0)
     model.save(folder / "early.keras")
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
     plain.compile(loss="sparse_categorical_crossentropy")
@@ -186,14 +187,20 @@ def test_a_route_is_taken_told_and_refused(folder, tmp_path, monkeypatch):
     facts = json.loads(run(*fit, "sketch", "--rank", "3", "--json"))
     assert (facts["exact"], facts["route"], facts["eigenpairs"]) == (False, "sketch (as asked)", 3)
     assert "pass --route dense, or 'auto'" in words(refused(*fit, "lanczos"))
+    monkeypatch.setattr("deltauq.cli.training.train", None)  # a call would be a TypeError
+    options = ("--target", "kind", "--route", "rows", "-o", tmp_path / "o")
+    assert "route" in refused("fit", folder / "train.csv", *options)
+
+
+# What they say of it: tests/delta/test_routes_told.py and tests/evaluation/test_diagnosis.py.
+@pytest.mark.wide
+def test_comparisons_and_diagnoses_tell_routes(folder):
+    arrays, model = folder / "train.npz", folder / "model.keras"
     curvatures = ("--curvatures", "ggn,opg", "--json", "--quiet")
     compared = json.loads(run("compare", model, arrays, arrays, *curvatures, "--route", "gram"))
     assert [row["route"] for row in compared["curvatures"]] == ["gram", "gram"]
     routes = json.loads(run("diagnose", model, arrays, "--json"))["routes"]
     assert {each["route"] for each in routes if each["why"]} == {"dense"}
-    monkeypatch.setattr("deltauq.cli.training.train", None)  # a call would be a TypeError
-    options = ("--target", "kind", "--route", "rows", "-o", tmp_path / "o")
-    assert "route" in refused("fit", folder / "train.csv", *options)
 
 
 def refused(*arguments):
@@ -370,6 +377,8 @@ def test_a_command_that_is_not_understood_exits_with_two(arguments):
     assert "Traceback" not in run(*arguments, code=2)
 
 
+# as are the pages of docs/; its commands on less: the tests before, and report: test_old_files.py
+@pytest.mark.wide
 def test_the_pages_script_goes_from_credit_tables_to_a_report(tmp_path, monkeypatch):
     """docs/howto/command-line.md, as it stands there, without a line of Python."""
     credit = datasets.german_credit_table()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 import sklearn.datasets
-from marks import slow, wide
+from marks import covering, slow, wide
 
 from deltauq import DeltaMethod
 from deltauq.curvature.exact_inverse import Enclosure
@@ -53,11 +53,18 @@ def test_the_eigenvalues_are_not_asked_for(get_case, cholesky):
     assert "pairs" not in vars(dm._fitted.known)
 
 
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
-@pytest.mark.parametrize("route", ["gram", "dense"])
-@pytest.mark.parametrize("name", ["no_hidden", "tanh", "relu_conv", "joined"])
-def test_an_exact_route_equals_the_dense_reference(get_case, cholesky, name, route, curvature):
+WAYS = {
+    "gram-ggn": ("gram", "ggn"),
+    "dense-ggn": ("dense", "ggn"),
+    "gram-opg": ("gram", "opg"),
+    "dense-opg": ("dense", "opg"),
+}
+
+
+@covering(name=["no_hidden", "tanh", "relu_conv", "joined"], way=WAYS)
+def test_an_exact_route_equals_the_dense_reference(get_case, cholesky, name, way):
     """With an L2 rate of its own for every variable."""
+    route, curvature = way
     case = get_case(name)
     paths = [variable.path for variable in case.model.trainable_variables]
     sizes = [int(np.prod(variable.shape)) for variable in case.model.trainable_variables]
@@ -86,7 +93,8 @@ def trained():
     x, y = x[:400].reshape(-1, 8, 8, 1) / 16.0, y[:400]
     model = network("float32")
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(x, y, epochs=30, verbose=0)
+    ten = np.tile(x, (10, 1, 1, 1)), np.tile(y, 10)  # of an epoch's time most goes to its beginning
+    model.fit(*ten, epochs=3, verbose=0)
     return model, x[:240], y[:240], x[240:256]
 
 
@@ -115,9 +123,9 @@ def in_float64(model):
 @pytest.mark.parametrize(
     ("l2", "curvature"),
     [
-        (1e-6, "ggn"),
+        (1e-6, "opg"),
         (1e-4, "opg"),
-        wide(1e-6, "opg"),
+        wide(1e-6, "ggn"),
         wide(1e-4, "ggn"),
         wide(1e-2, "ggn"),
         wide(1e-2, "opg"),
@@ -281,7 +289,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", [wide(k) if k in ("many", "posterior") else k for k in ANSWERS])
 def test_everything_can_be_asked_of_rows(both, trained, name):
     """Answers by pairs leave out what makes standard errors 0.1 % larger at most."""
     by_rows, by_pairs = (ANSWERS[name](dm, trained[3]) for dm in both)
@@ -308,7 +316,7 @@ def test_rates_are_chosen_from_the_same_rows(trained):
     model, x, y, new = trained
     double = in_float64(model)
     found, expected = (
-        DeltaMethod(double, "ggn", l2="tune", route=route, progress=False).fit(x, y)
+        DeltaMethod(double, "opg", l2="tune", route=route, progress=False).fit(x, y)
         for route in ("gram", "dense")
     )
     np.testing.assert_allclose(
@@ -334,7 +342,7 @@ def test_the_noise_of_a_regression_is_that_of_the_dense_route():
         ]
     )
     model.compile("adam", "mse")
-    model.fit(x, y, epochs=40, verbose=0)
+    model.fit(np.tile(x, (10, 1)), np.tile(y, 10), epochs=4, verbose=0)
     fits = [
         DeltaMethod(model, "ggn", l2=1e-2, route=route, progress=False).fit(x, y)
         for route in ("gram", "dense")

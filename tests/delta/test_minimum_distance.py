@@ -43,6 +43,8 @@ def trained(epochs, *, l2=L2, batch_size=32):
     )
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     x, y = wine()
+    if epochs % 10 == 0:  # ten to one of Keras', which take less time
+        x, y, epochs = np.tile(x, (10, 1)), np.tile(y, 10), epochs // 10
     model.fit(x, y, epochs=epochs, batch_size=batch_size, verbose=0)
     return model
 

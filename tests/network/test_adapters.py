@@ -252,7 +252,7 @@ def heavy(make):
 
 
 @pytest.fixture(
-    params=wide_but([shared_and_normalised, embedded, table], map(heavy, KINDS)),
+    params=wide_but([embedded, table], map(heavy, KINDS)),
     ids=lambda make: make.__name__,
 )
 def kind(request):
@@ -292,7 +292,7 @@ def test_rows_and_curvatures_equal_tapes_on_the_model_itself(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    wide_but([convolutional], [heavy(k) for k in KINDS if k is not lstm]),
+    wide_but([embedded], [heavy(k) for k in KINDS if k is not lstm]),
     indirect=True,
 )
 def test_full_rank_predictions_equal_the_dense_formula(kind):
@@ -360,10 +360,10 @@ def test_the_same_network_of_both_keras_gives_the_same(rng):
 
 
 def test_variables_of_a_module_are_named_by_its_attributes():
-    network = Network(case(recurrent).model, layers="w/*")
+    network = Network(Recurrent(), layers="w/*")
     assert [p.path for p in network.parameters] == ["w/gain", "w/in", "w/out"]
-    assert [p.path for p in Network(case(table).model).parameters] == ["head/0", "head/1", "rows"]
-    module = case(table).model
+    module = Table()
+    assert [p.path for p in Network(module).parameters] == ["head/0", "head/1", "rows"]
     chosen = Network(module, layers=lambda v: v is module.rows)
     assert [p.path for p in chosen.parameters] == ["rows"]
 
