@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from marks import slow, wide
+from marks import slow, wide, wide_but
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.errors import InvalidInputError
@@ -81,9 +81,7 @@ def named():
 
 
 @pytest.mark.parametrize("package", ["keras", slow("tf_keras")])
-@pytest.mark.parametrize(
-    "name", [wide(k) if k in ("hashing", "text vectorization") else k for k in LOOKUPS]
-)
+@pytest.mark.parametrize("name", wide_but(["string lookup"], LOOKUPS))
 def test_a_lookup_inside_is_the_same_as_one_before(name, package):
     package = pytest.importorskip(package)
     x, model, behind, lookup = models(name, package)

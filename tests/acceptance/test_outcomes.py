@@ -124,14 +124,17 @@ TO_LOGITS = {"sigmoid": shares_to_logits, "exponential": tf.math.log, "linear": 
 
 
 def _kinds():
-    """The exact Hessian's products are compared for random models of every outcome too."""
+    """One curvature of each; the others of each, or of random models, are proven elsewhere.
+
+    Label smoothing is soft labels; the exact Hessian of counts is that of statsmodels, in
+    test_counts.py; its products are compared for random models of every outcome.
+    """
     for name in DENSE:
-        yield name, "ggn"
-        yield (name, "opg") if name == "regression" else wide(name, "opg")
-        if name in ("soft labels", "label smoothing"):
-            yield slow(name, "hessian")
-        else:
-            yield (name, "hessian") if name == "counts" else wide(name, "hessian")
+        of_opg = name == "regression"
+        yield wide(name, "ggn") if of_opg or name == "label smoothing" else (name, "ggn")
+        yield (name, "opg") if of_opg else wide(name, "opg")
+        several = name in ("soft labels", "label smoothing")
+        yield slow(name, "hessian") if several else wide(name, "hessian")
 
 
 @pytest.mark.parametrize(("name", "curvature"), list(_kinds()))
@@ -167,6 +170,7 @@ def softmax_of_two():
     return two
 
 
+@pytest.mark.wide  # against the dense reference: test_covariances, of binary
 @pytest.mark.parametrize("curvature", ["ggn", wide("opg"), slow("hessian"), slow("sandwich")])
 def test_one_sigmoid_is_a_softmax_of_two(curvature):
     fits = plain("binary", curvature), fit(softmax_of_two(), LABELS[:, 0], curvature)
@@ -180,7 +184,7 @@ def test_one_sigmoid_is_a_softmax_of_two(curvature):
     np.testing.assert_allclose(one.difference_test().p_value, two.difference_test().p_value)
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "opg", slow("hessian"), slow("sandwich")])
+@pytest.mark.parametrize("curvature", ["ggn", wide("opg"), slow("hessian"), slow("sandwich")])
 def test_one_label_is_binary(curvature):
     model, y = network(1, "sigmoid"), LABELS[:, 0]
     binary = plain("binary", curvature).predict(X)
@@ -274,6 +278,7 @@ def test_the_noise_of_a_regression_counts_what_the_data_determine():
         np.testing.assert_allclose(dm.predict(x).std[:, 0], truth, rtol=1e-9)
 
 
+@pytest.mark.wide  # against dense algebra: tests/delta/test_unequal_noise.py
 @pytest.mark.parametrize("curvature", ["ggn", slow("opg"), slow("hessian"), wide("sandwich")])
 def test_estimated_noise_is_given_noise(curvature):
     """A fit with the estimated noise given says the same as the fit that estimated it."""
@@ -287,6 +292,7 @@ def test_estimated_noise_is_given_noise(curvature):
     np.testing.assert_allclose(estimated.stationarity.cost, given.stationarity.cost)
 
 
+@pytest.mark.wide  # with the noise estimated: tests/delta/test_noise.py
 @pytest.mark.parametrize("curvature", [wide("ggn"), "opg"])
 def test_bounds_of_a_regression_hold(curvature):
     model, options = network(2), {"likelihood": Gaussian(noise=[0.5, 1.5])}
@@ -333,6 +339,7 @@ def sequence_model(activation=None):
     return keras.Model(x, layers.Dense(3, activation=activation, **F64)(z))
 
 
+@pytest.mark.wide  # against dense sums: tests/prediction/test_masked_predictions.py
 @pytest.mark.parametrize("curvature", ["ggn", wide("opg"), wide("hessian")])
 @pytest.mark.parametrize("weighted", [True, slow(False)])
 def test_every_position_is_an_observation(curvature, weighted):
@@ -519,7 +526,7 @@ def test_evidence_and_joint_covariances_of_other_labels(name):
     assert np.isfinite(float(dm.log_marginal_likelihood()))
 
 
-@pytest.mark.parametrize("name", ["binary", "labels", "soft labels"])
+@pytest.mark.parametrize("name", ["binary", "labels", wide("soft labels")])
 def test_the_held_out_likelihood_is_that_of_the_predictions(name):
     dm = plain(name)
     prediction, likelihood = dm.predict(X), dm.fitted_likelihood

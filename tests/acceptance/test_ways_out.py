@@ -74,7 +74,7 @@ def test_a_loss_of_another_end(loss, package):
     np.testing.assert_allclose(found.predict(X).mean, model.predict(X, verbose=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("sparse", [True, wide(False)])
 def test_sigmoids_that_keras_divides_by_their_sum(sparse):
     """Sigmoids that are not Keras' own: it keeps no input of them. The rebuilt end has the cost."""
     name = "sparse_categorical_crossentropy" if sparse else "categorical_crossentropy"

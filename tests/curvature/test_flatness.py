@@ -257,7 +257,7 @@ def test_the_opg_of_a_loss_without_curvature_is_a_number_with_a_warning():
         np.testing.assert_allclose(dm.predict(X).std[:, 0], truth, rtol=1e-8)
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("scale", [wide(1.0), 3.0])
 def test_the_opg_is_right_where_the_loss_is_the_likelihood(scale):
     """Labels with Laplace noise of scale b have a median of standard error b (X^T X)^-1/2."""
     y = X[:, 0] + scipy.stats.laplace.rvs(size=N, random_state=3, scale=scale)

@@ -37,6 +37,7 @@ def fit(case, curvature="ggn", **options):
     return DeltaMethod(case.model, curvature, **options).fit(case.x, case.y, case.weight)
 
 
+@pytest.mark.wide  # in float32, the same: test_draws_and_density below
 @pytest.mark.parametrize("l2", [wide(L2), RATES], ids=["one rate", "several rates"])
 @pytest.mark.parametrize("rank", [wide(10), "full"])
 def test_its_density_is_scipys(get_case, rank, l2):
@@ -52,6 +53,7 @@ def test_its_density_is_scipys(get_case, rank, l2):
     assert found == pytest.approx(np.linalg.slogdet(sigma)[1], rel=1e-8)
 
 
+@pytest.mark.wide  # that its root is the dense one: test_draws_and_density
 @pytest.mark.parametrize("l2", [wide(L2), RATES], ids=["one rate", "several rates"])
 @pytest.mark.parametrize("rank", [10, wide("full")])
 def test_its_samples_have_the_covariance(get_case, rank, l2):
@@ -213,9 +215,13 @@ def test_the_bounds_of_the_evidence_are_attained(spread):
     assert found.high == pytest.approx(-40.0 * 0.7 - np.log1p(values).sum() / 2)
 
 
-def test_what_has_no_evidence_is_refused(get_case):
+def test_a_trace_that_is_not_known_leaves_no_evidence(get_case):
     with pytest.raises(InvalidInputError, match="needs the trace"):
         fit(get_case("tanh"), "hessian", rank=5).log_marginal_likelihood()
+
+
+@pytest.mark.wide  # that of a curvature of ones own: test_registry.py
+def test_the_sandwich_has_no_evidence(get_case):
     with pytest.raises(InvalidInputError, match="sandwich"):
         fit(get_case("tanh"), "sandwich", rank="full").log_marginal_likelihood()
 
@@ -262,7 +268,7 @@ def test_held_out_labels_that_want_no_variance_are_said_to(get_case):
     assert dm.tune_l2().criterion == "marginal likelihood"  # the way out
 
 
-@pytest.mark.parametrize("l2", [L2, RATES], ids=["one rate", "several rates"])
+@pytest.mark.parametrize("l2", [wide(L2), RATES], ids=["one rate", "several rates"])
 def test_a_choice_says_where_it_comes_from(get_case, l2):
     dm = fit(get_case("tanh"), rank="full", l2=l2)
     tuned = dm.tune_l2()
@@ -364,6 +370,7 @@ def test_a_held_out_likelihood_that_wants_less_than_has_a_covariance_is_refused(
         bent.tune_l2(case.x, case.y, case.weight)
 
 
+@pytest.mark.wide  # the pole is left out: the test before
 def test_an_evidence_that_only_rises_towards_its_pole_is_refused(get_case):
     """Whatever rate the search starts from, one without a covariance (0.05) too."""
     case = get_case("tanh")

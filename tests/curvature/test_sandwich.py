@@ -34,11 +34,8 @@ def relative(found, expected):
     return np.max(np.abs(found - expected)) / np.max(np.abs(expected))
 
 
-@covering(
-    name=["tanh", "no_hidden", "relu_conv"],
-    meat=["scores", "opg"],
-    rates=["several rates", "one rate"],
-)
+@covering(meat=["scores", "opg"], rates=["several rates", "one rate"])
+@pytest.mark.parametrize("name", ["tanh", wide("no_hidden"), wide("relu_conv")])
 def test_full_rank_equals_the_dense_sandwich(get_case, name, meat, rates):
     case = get_case(name)
     l2 = L2 if rates == "one rate" else {"*kernel": L2, "*bias": 3 * L2}

@@ -190,7 +190,7 @@ VARIATIONS = {
 
 
 #: One of each way in which sources are read.
-OF_EACH_READER = ["frame", "lists", "uneven batches", "unbatched dataset", "PyDataset", "tensors"]
+OF_EACH_READER = ["frame", "lists", "uneven batches", "PyDataset"]
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ class TextLabels(Categorical):
 @pytest.mark.parametrize(
     "make",
     [
-        np.asarray,
+        wide(np.asarray),
         wide(list),
         wide(tf.constant),
         wide(pd.Series),
@@ -381,7 +381,7 @@ def class_weighted():
     [
         lambda: (X, ONE_HOT),
         wide(lambda: (X, ONE_HOT.tolist())),
-        lambda: (X, pd.get_dummies(pd.Series(Y))),
+        wide(lambda: (X, pd.get_dummies(pd.Series(Y)))),
         lambda: (slices(X, ONE_HOT).batch(5),),
         wide(lambda: (slices(X, ONE_HOT),)),
         wide(lambda: (Arrays(X, ONE_HOT),)),
@@ -405,15 +405,32 @@ def test_labels_that_change_places_are_noticed():
         fit(dataset, likelihood=FloatRows())
 
 
-def test_class_weights_are_sample_weights():
-    class_weight = {0: 0.0, 1: 2.5}
-    by_class = np.array([0.0, 2.5, 1.0])[Y]
-    truth = fit(X, Y, W * by_class)
-    same(fit(X, Y, W, class_weight), truth, rtol=1e-14)
-    same(fit(slices(X, Y, W), class_weight=class_weight), truth)
-    same(fit(Arrays(X, Y, W), class_weight={np.int64(0): 0, 1: np.float32(2.5)}), truth)
-    kept = Y != 0  # a weight of zero drops a row
-    same(truth, fit(X[kept], Y[kept], (W * by_class)[kept]))
+BY_CLASS = W * np.array([0.0, 2.5, 1.0])[Y]
+
+
+@pytest.fixture(scope="module")
+def weighted_by_class():
+    return fit(X, Y, BY_CLASS)
+
+
+@pytest.mark.parametrize(
+    ("source", "class_weight"),
+    [
+        (lambda: (X, Y, W), {0: 0.0, 1: 2.5}),
+        (lambda: (slices(X, Y, W),), {0: 0.0, 1: 2.5}),
+        wide(lambda: (Arrays(X, Y, W),), {np.int64(0): 0, 1: np.float32(2.5)}),
+    ],
+    ids=["arrays", "dataset", "PyDataset"],
+)
+def test_class_weights_are_sample_weights(source, class_weight, weighted_by_class):
+    found, at_once = fit(*source(), class_weight=class_weight), len(source()) == 3
+    same(found, weighted_by_class, rtol=1e-14) if at_once else same(found, weighted_by_class)
+
+
+@pytest.mark.wide  # of weights: test_a_row_of_no_weight_is_no_row
+def test_a_class_weight_of_zero_drops_its_rows(weighted_by_class):
+    kept = Y != 0
+    same(weighted_by_class, fit(X[kept], Y[kept], BY_CLASS[kept]))
 
 
 def test_diagnose_takes_class_weights():
@@ -421,6 +438,7 @@ def test_diagnose_takes_class_weights():
     assert "no example of class 0" in none[0].what
 
 
+@pytest.mark.wide  # of the curvature: tests/curvature/test_operators.py
 def test_whole_weights_are_repeated_rows():
     counts = RNG.integers(0, 4, N)
     repeated = fit(np.repeat(X, counts, axis=0), np.repeat(Y, counts))

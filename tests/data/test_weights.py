@@ -205,7 +205,7 @@ HALF_AT_THE_END = np.r_[np.ones(N - 1), 0.5]
         wide(COUNTS.astype("float32"), "counts"),
         wide(np.full(N, 0.1) * 3 * 10, "counts"),
         wide(np.full(N, 3.0000001, "float32"), "counts"),
-        (np.full(N, 3.0000001), "importance"),
+        wide(np.full(N, 3.0000001), "importance"),
         (HALF_AT_THE_END, "importance"),
         wide(np.full(N, 1e-17), "importance"),
     ],
@@ -234,9 +234,9 @@ def test_every_whole_number_of_a_dtype_is_whole_and_no_half_is():
 @pytest.mark.parametrize(
     ("weight", "asked", "taken", "n"),
     [
-        (COUNTS, "importance", "importance", N),
+        wide(COUNTS, "importance", "importance", N),
         (IMPORTANCE, "counts", "counts", IMPORTANCE.sum()),
-        (HALF_AT_THE_END, "counts", "counts", N - 0.5),
+        wide(HALF_AT_THE_END, "counts", "counts", N - 0.5),
     ],
 )
 def test_the_user_has_the_last_word(weight, asked, taken, n):

@@ -71,6 +71,7 @@ def test_float32_is_right_to_1e_3(get_case, name, curvature):
     assert relative(prediction.covariance, probability) < 1e-3
 
 
+@pytest.mark.wide  # of products: test_operators.py; of predictions: test_joint.py
 @pytest.mark.parametrize("curvature", wide_but(["ggn"], CURVATURES))
 @pytest.mark.parametrize("rank", [slow("full"), 12])
 def test_the_batch_size_does_not_matter(get_case, curvature, rank):
@@ -89,7 +90,7 @@ def test_rows_of_the_probability_covariance_sum_to_zero(get_case):
 
 
 @pytest.mark.parametrize("tail", ["midpoint", slow("l2"), slow("trace")])
-@pytest.mark.parametrize("curvature", ["opg", "ggn"])
+@pytest.mark.parametrize("curvature", ["opg", wide("ggn")])
 def test_the_rank_of_the_data_is_enough(get_case, curvature, tail):
     """OPG of 11 examples has rank 11: with 11 pairs nothing is left, whatever the tail rule."""
     case = get_case("tanh")
@@ -117,7 +118,8 @@ def test_l2_tail_is_an_upper_bound_and_none_is_below(get_case, curvature):
     assert np.max(np.linalg.eigvalsh(high - none)) > 0.1 * np.max(logit)
 
 
-@covering(curvature=CURVATURES, rank=["full", 20])
+@pytest.mark.parametrize("curvature", wide_but(["opg"], CURVATURES))
+@pytest.mark.parametrize("rank", ["full", 20])
 def test_several_rates_use_the_priors_metric(get_case, curvature, rank):
     """Weights and biases at different rates; low rank within its own tail interval."""
     case = get_case("tanh")
@@ -171,6 +173,7 @@ def test_negative_curvature_is_projected_kept_or_refused(get_case):
         fit(case, "hessian", negative_curvature="keep", l2=enough, rank=2)
 
 
+@pytest.mark.wide  # of matrices: tests/curvature/test_solvers.py; kept: the test before
 def test_kept_negative_curvature_in_low_rank_takes_both_ends(get_case):
     case = get_case("tanh")
     values = np.linalg.eigvalsh(case.truth.hessian)

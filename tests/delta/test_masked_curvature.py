@@ -6,6 +6,8 @@ inverses are NumPy's, in float64.
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -85,17 +87,23 @@ def dense_truth(case, counts):
     return {k: np.sqrt(np.einsum("ncp,pq,ncq->nc", j, s / n, j)) for k, s in sigmas.items()}
 
 
-@pytest.mark.parametrize("make", [hidden, slow(recurrent), slow(bidirectional)])
-def test_every_curvature_is_the_sum_over_what_counts(make):
+@functools.cache
+def counted(make):
+    """A case, how often each of its rows counts, and the truth of every curvature."""
     case = make()
     counts = np.random.default_rng(3).integers(1, 4, case.valid.shape).astype(float)
-    truth = dense_truth(case, counts)
-    for curvature, std in truth.items():
-        options = {"negative_curvature": "keep", "l2": RATE, "rank": "full", "progress": False}
-        dm = DeltaMethod(case.model, curvature, **options)
-        found = dm.fit(case.x, case.y, counts).predict(case.x)
-        np.testing.assert_array_equal(found.masked, ~case.valid.ravel())
-        np.testing.assert_allclose(found.unmasked.std, std, rtol=2e-3)
+    return case, counts, dense_truth(case, counts)
+
+
+@pytest.mark.parametrize("curvature", ["ggn", "opg", wide("hessian"), wide("sandwich")])
+@pytest.mark.parametrize("make", [hidden, slow(recurrent), slow(bidirectional)])
+def test_every_curvature_is_the_sum_over_what_counts(make, curvature):
+    case, counts, truth = counted(make)
+    options = {"negative_curvature": "keep", "l2": RATE, "rank": "full", "progress": False}
+    dm = DeltaMethod(case.model, curvature, **options)
+    found = dm.fit(case.x, case.y, counts).predict(case.x)
+    np.testing.assert_array_equal(found.masked, ~case.valid.ravel())
+    np.testing.assert_allclose(found.unmasked.std, truth[curvature], rtol=2e-3)
 
 
 def steps(seed=0):

@@ -51,7 +51,7 @@ def sketched(matrix, rank, seed=0):
     return solver.certified(solver.solve(rank))
 
 
-@pytest.mark.parametrize("decay", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("decay", [wide(1.0), wide(1.5), 2.0])
 def test_what_the_data_determine_lies_in_its_interval(decay):
     """Random matrices, from few and from many pairs; the interval closes with their number."""
     rng, size, most_rank = np.random.default_rng(3), 120, 90

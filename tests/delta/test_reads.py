@@ -84,7 +84,7 @@ def evaluations(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "options", "owed"),
     [
-        (softmax, {"curvature": "opg", "rank": 20}, ALWAYS + SKETCH + BOUND),
+        wide(softmax, {"curvature": "opg", "rank": 20}, ALWAYS + SKETCH + BOUND),
         wide(softmax, {"curvature": "opg", "rank": 20, "bounds": False}, ALWAYS + SKETCH),
         wide(softmax, {"curvature": "ggn", "rank": "full"}, ALWAYS + 1),
         # and the mean squares of the residuals

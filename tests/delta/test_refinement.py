@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from marks import covering, slow, wide
+from marks import slow, wide
 
 from deltauq import ConvergenceWarning, DeltaMethod
 from deltauq.delta.refinement import _around, _Certain, _Narrow
@@ -175,7 +175,8 @@ def test_blocks_stop_one_by_one():
     assert columns[1] == 4
 
 
-@covering(curvature=["ggn", "opg"], l2=[0.01, {"*kernel": 0.01, "*bias": 0.03}])
+@pytest.mark.parametrize("curvature", [wide("ggn"), "opg"])
+@pytest.mark.parametrize("l2", [wide(0.01), {"*kernel": 0.01, "*bias": 0.03}])
 @pytest.mark.parametrize("name", ["tanh", slow("relu_conv")])
 def test_refined_standard_errors_are_those_from_all_eigenpairs(get_case, name, curvature, l2):
     case = get_case(name)
@@ -209,11 +210,11 @@ def test_in_float32(get_case, curvature):
 @pytest.mark.parametrize(
     ("curvature", "options"),
     [
-        wide("hessian", {"l2": 0.1}),
+        ("hessian", {"l2": 0.1}),
         slow("hessian", {"l2": {"*kernel": 0.1, "*bias": 0.3}}),
         wide("hessian", {"l2": 3.0, "negative_curvature": "keep"}),
         slow("sandwich", {"l2": 0.1}),
-        ("sandwich", {"l2": {"*kernel": 0.1, "*bias": 0.3}, "meat": "scores"}),
+        wide("sandwich", {"l2": {"*kernel": 0.1, "*bias": 0.3}, "meat": "scores"}),
         wide("sandwich", {"l2": 3.0, "negative_curvature": "keep"}),
     ],
 )
@@ -238,7 +239,7 @@ def test_an_indefinite_curvature_is_refined_to_an_estimate(get_case, name, curva
     assert 2 * passes <= found.data_passes <= 6 * passes
 
 
-@pytest.mark.parametrize("without", [0, 1])
+@pytest.mark.parametrize("without", [wide(0), 1])
 def test_all_eigenpairs_leave_nothing_to_refine(get_case, without):
     """With and without variables that have no L2 rate."""
     case = get_case("tanh")

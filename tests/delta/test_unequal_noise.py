@@ -128,7 +128,7 @@ def fit(model, curvature, **options):
     ("curvature", "meat"),
     [
         ("ggn", "opg"),
-        ("opg", "opg"),
+        wide("opg", "opg"),
         wide("hessian", "opg"),
         wide("sandwich", "opg"),
         wide("sandwich", "scores"),
@@ -168,13 +168,14 @@ def test_the_noise_is_read_from_plain_mse(model):
     np.testing.assert_allclose(dm.predict(NEW).noise[0], noise)
 
 
+# The numbers themselves, of any noise: the tests before.
 @pytest.mark.parametrize(
     ("rank", "curvature"),
     [
         wide("full", "ggn"),
         wide("full", "opg"),
         slow("full", "hessian"),
-        (20, "ggn"),
+        wide(20, "ggn"),
         wide(20, "opg"),
         slow(20, "hessian"),
     ],

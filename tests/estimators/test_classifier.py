@@ -40,6 +40,7 @@ def test_without_hidden_units_it_is_logistic_regression(iris):
     np.testing.assert_allclose(clf.predict_proba(X), truth.predict_proba(column), atol=1e-5)
 
 
+@pytest.mark.wide  # the verdict: test_it_works_behind_a_scaler
 @pytest.mark.parametrize("activation", ["tanh", slow("softplus"), wide("gelu")])
 def test_smooth_activations_reach_a_stationary_point(iris, activation):
     clf = small(activation=activation, tol=1e-4).fit(*iris)

@@ -16,7 +16,7 @@ import sklearn.base
 import sklearn.datasets
 import sklearn.model_selection
 import sklearn.preprocessing
-from marks import slow, wide
+from marks import slow, wide, wide_but
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -42,11 +42,11 @@ CASES = {
 }
 
 
-#: Those on which everything is tried; the others are theirs once more.
-MAIN = ("wine", "diabetes")
+#: What is tried on others is this once more; regressions: test_regressor.py.
+MAIN = {"wine": "wine", "diabetes": wide("diabetes")}
 
 
-@pytest.fixture(params=[name if name in MAIN else slow(name) for name in CASES])
+@pytest.fixture(params=[MAIN.get(name, slow(name)) for name in CASES])
 def case(request):
     """An estimator behind a scaler, and real data for it."""
     return make_pipeline(StandardScaler(), CASES[request.param]()), *data_of(request.param)
@@ -163,7 +163,7 @@ def fitted(request, iris):
     return request.param(rank=10, bounds=True).fit(X, target)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", wide_but(["pickle"], WAYS))
 def test_a_fitted_estimator_is_pickled(fitted, iris, way):
     X, _ = iris
     back = WAYS[way](fitted)

@@ -159,6 +159,7 @@ def test_without_l2_nothing_is_said_of_parts_that_cancel():
     assert "far" not in finding.remedy
 
 
+@pytest.mark.wide  # the distance itself: tests/delta/test_minimum_distance.py
 @pytest.mark.parametrize(
     ("loss", "size", "level"),
     [
@@ -254,15 +255,21 @@ def test_batch_normalisation_is_a_note():
     assert levels(found, "normalisation") == {"note"}
 
 
-@pytest.mark.parametrize("from_logits", [False, wide(True)])
-def test_a_wrong_loss_is_an_error(from_logits):
+@pytest.mark.parametrize(
+    ("loss", "level"),
+    [
+        (SPARSE(from_logits=False), "error"),
+        wide(SPARSE(from_logits=True), "ok"),
+        wide("mae", "error"),
+    ],
+    ids=["of probabilities", "of logits", "not known"],
+)
+def test_a_wrong_loss_is_an_error(loss, level):
     model = trained()
-    model.compile(loss=SPARSE(from_logits=from_logits))
-    assert levels(diagnose(model, X, Y), "loss") == {"ok" if from_logits else "error"}
-    model.compile(loss="mae")
+    model.compile(loss=loss)
     found = diagnose(model, X, Y)
-    assert levels(found, "loss") == {"error"}
-    assert found.advice.startswith("Mend the errors first")
+    assert levels(found, "loss") == {level}
+    assert found.advice.startswith("Mend the errors first") == (level == "error")
 
 
 def test_labels_are_not_blamed_for_a_loss_that_is_not_known():

@@ -48,8 +48,8 @@ def fit(model, weight=None, **options):
 
 SUMS = [
     (keras, "sum"),
-    (tf_keras, "sum"),
-    (tf_keras, tf_keras.losses.Reduction.SUM),
+    wide(tf_keras, "sum"),
+    wide(tf_keras, tf_keras.losses.Reduction.SUM),
 ]
 
 
@@ -75,7 +75,7 @@ def test_a_summed_loss_is_refused_and_the_remedy_is_right(package, reduction, co
     np.testing.assert_allclose(dm.covariance.to_dense().numpy(), truth, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("reduction", ["auto", "sum_over_batch_size"])
+@pytest.mark.parametrize("reduction", ["auto", wide("sum_over_batch_size")])
 def test_the_means_of_tf_keras_are_means(reduction):
     model = network(tf_keras, tf_keras.losses.MeanSquaredError(reduction=reduction))
     np.testing.assert_allclose(list(fit(model).l2_rates.values()), 2 * A)
@@ -90,7 +90,7 @@ def test_a_loss_that_is_not_reduced_is_refused(package):
 
 @pytest.mark.parametrize("package", [keras, wide(tf_keras)], ids=["keras", "tf_keras"])
 @pytest.mark.parametrize(
-    "name", ["mse", wide("MSE"), wide("mean_squared_error"), "function", "object"]
+    "name", ["mse", wide("MSE"), wide("mean_squared_error"), wide("function"), "object"]
 )
 def test_one_loss_has_many_spellings(package, name):
     losses = package.losses

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from marks import covering
+from marks import wide
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.errors import UnsupportedModelError
@@ -61,7 +61,8 @@ def test_functions_have_their_names():
     assert repr(CustomLoss(lambda z, y: focal(z, y))) == "CustomLoss(a lambda, like=Categorical())"
 
 
-@covering(own=["function", "lambda"], package={"keras": keras, "tf_keras": tf_keras})
+@pytest.mark.parametrize("package", [keras, wide(tf_keras)], ids=["keras", "tf_keras"])
+@pytest.mark.parametrize("own", ["function", wide("lambda")])
 def test_the_error_for_an_unknown_loss_leads_to_a_loss_of_ones_own(package, own):
     def mine(y, z):
         return focal(z, y)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from marks import covering
+from marks import covering, wide
 from ways import stumble
 
 from deltauq import DeltaMethod, diagnose
@@ -70,7 +70,8 @@ def test_log_rates_are_said_to_be_such():
         np.testing.assert_allclose(found.std, expected.std, rtol=1e-4)
 
 
-@covering(likelihood=["auto", "poisson"], package={"keras": keras, "tf_keras": tf_keras})
+@pytest.mark.parametrize("package", [keras, wide(tf_keras)], ids=["keras", "tf_keras"])
+@pytest.mark.parametrize("likelihood", ["auto", wide("poisson")])
 def test_rates_without_an_exponential_are_refused_and_the_remedy_works(package, likelihood):
     """Rates are never taken for log rates, neither read from the loss nor said to be counts."""
     model = network(package, "softplus")

@@ -188,12 +188,9 @@ THERE_TOO = {
 }
 
 
-#: One of each way in which Keras or TensorFlow makes a second derivative; the others go alike.
+#: Moments, and an activation, whose gradients are replaced; the others go alike.
 TOLD_APART = [
     "layer normalisation",
-    "rms normalisation",
-    "log-sum-exp, which stops a gradient",
-    "silu",
     "softsign",
 ]
 
@@ -338,9 +335,7 @@ FALSE = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", wide_but(["straight through", "stopped mean", "stopped beside"], FALSE)
-)
+@pytest.mark.parametrize("name", wide_but(["straight through", "stopped beside"], FALSE))
 def test_a_gradient_that_is_not_the_derivative_is_refused_for_every_curvature(name):
     function, operation = FALSE[name]
     network = network_of(of(function), VECTOR)
@@ -396,7 +391,7 @@ def first_and_second(function, x, vector):
     return [value.numpy() for value in both(x)]
 
 
-@pytest.mark.parametrize("axes", [wide([1]), [1, 2], wide([0, 2]), -1])
+@pytest.mark.parametrize("axes", [wide([1]), [1, 2], wide([0, 2]), wide(-1)])
 @pytest.mark.parametrize("keepdims", [wide(False), True])
 def test_moments_are_differentiated_twice(rng, axes, keepdims):
     """The first derivative stays what it was to the bit, the second is that of the formula."""

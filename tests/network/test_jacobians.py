@@ -219,6 +219,14 @@ def dtype(request):
 #: which `own weights` is one.
 MORE = {
     "no rule",
+    "attention",
+    "look-ups that are no embeddings",
+    "conv1d causal",
+    "conv2d same stride",
+    "conv2d dilated",
+    "conv2d groups",
+    "conv3d",
+    "shared convolution",
     "batch normalisation, no centre",
     "conv1d groups",
     "conv2d groups stride same",

@@ -473,15 +473,13 @@ def matter_of(name):
     return Matter(model, x, y, rng.uniform(0.3, 2, observed), outcome)
 
 
-#: Rows of `make test`: topologies, ends and outcomes. The rules of other layers are proven there by
-#: test_jacobians.py, their second derivatives by test_derivative_audit.py and test_operators.py.
+#: Rows of `make test`. The rules of other layers, and a model's own weights, are proven there by
+#: test_jacobians.py, masks by tests/delta/test_masked_curvature.py, outcomes by
+#: tests/acceptance/test_outcomes.py, second derivatives by test_derivative_audit.py and
+#: test_operators.py.
 SHOWN = {
-    "sequential, activation layer",
-    "subclassed",
     "no hidden layer",
-    "regression",
     "conv2d",
-    "masked embedding",
 }
 
 

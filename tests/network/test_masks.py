@@ -110,7 +110,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("make", [wide(case) if case == recurrent else case for case in CASES])
+@pytest.mark.parametrize("make", [wide(c) if c in (recurrent, pixels) else c for c in CASES])
 def test_the_cost_is_that_of_keras(make):
     case, understood = known(make)
     check_direction(our_gradient(case, understood), keras_gradient(case))

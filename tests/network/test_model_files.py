@@ -153,7 +153,7 @@ class OwnOfKeras3(keras.losses.Loss):
         return keras.ops.mean((y - p) ** 2, axis=-1)
 
 
-@pytest.mark.parametrize("name", ["m.h5", "m.keras", wide("m")])
+@pytest.mark.parametrize("name", [wide("m.h5"), "m.keras", wide("m")])
 def test_a_loss_of_the_users_own_is_known_by_name_only(tmp_path, name):
     path = saved(dense(loss=Own()), tmp_path / name)
     with pytest.raises(UnsupportedModelError, match=r"compiled with the loss Own\("):
@@ -170,7 +170,7 @@ def test_so_is_one_in_an_h5_of_keras_3(tmp_path):
         fit(tmp_path / "m.h5")
 
 
-@pytest.mark.parametrize("name", ["m.h5", "m.keras", wide("m")])
+@pytest.mark.parametrize("name", ["m.h5", wide("m.keras"), wide("m")])
 def test_a_loss_object_keeps_its_settings(tmp_path, name):
     loss = tf_keras.losses.BinaryCrossentropy(label_smoothing=0.25)
     path = saved(dense(loss=loss), tmp_path / name)

@@ -21,6 +21,8 @@ from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network import Network
 
 BOTH = pytest.mark.parametrize("package", [keras, tf_keras], ids=["keras", "tf_keras"])
+#: What is read of a model of either package alike, as other tests show on both.
+EITHER = pytest.mark.parametrize("package", [keras, wide(tf_keras)], ids=["keras", "tf_keras"])
 KERAS_ITSELF = pytest.mark.filterwarnings("ignore:__array__ implementation")
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(20, 4)).astype("float32"), RNG.integers(0, 3, 20)
@@ -77,12 +79,12 @@ class DoubledLegacy(tf_keras.regularizers.L2):
     ("package", "penalty", "name"),
     [
         (keras, "l1", "L1"),
-        (tf_keras, "l1", "L1"),
+        wide(tf_keras, "l1", "L1"),
         (keras, custom, "function"),
         wide(tf_keras, custom, "function"),
         (keras, Doubled(0.1), "Doubled"),
         wide(tf_keras, DoubledLegacy(0.1), "DoubledLegacy"),
-        (tf_keras, tf_keras.regularizers.OrthogonalRegularizer(), "OrthogonalRegularizer"),
+        wide(tf_keras, tf_keras.regularizers.OrthogonalRegularizer(), "OrthogonalRegularizer"),
     ],
 )
 def test_penalties_without_a_rate(package, penalty, name):
@@ -127,7 +129,7 @@ TERMS = {
 
 @pytest.mark.parametrize(
     "make",
-    [wide(make) if "legacy" in name else make for name, make in TERMS.items()],
+    [make if name == "add_loss" else wide(make) for name, make in TERMS.items()],
     ids=TERMS,
 )
 def test_other_terms_of_the_cost(make):
@@ -142,7 +144,7 @@ def test_other_terms_of_the_cost(make):
     assert [float(term) for term in m.losses] == losses  # those of the user's own call
 
 
-@BOTH
+@EITHER
 def test_weight_decay_in_place_of_l2(package):
     m = model(package=package, bias_regularizer=None)
     m.compile(package.optimizers.AdamW(weight_decay=0.004))
@@ -157,7 +159,7 @@ def test_weight_decay_in_place_of_l2(package):
     check(m, layers="kernel*")
 
 
-@BOTH
+@EITHER
 def test_weight_constraints(package):
     """One that acts is refused; one with room changes no minimum."""
     check(model(package=package, kernel_constraint=package.constraints.MaxNorm(50.0)))
@@ -267,6 +269,7 @@ def test_layers_that_train_in_inference(package, layer, parts):
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.wide  # dropout: test_diagnosis.py; recurrent layers: test_the_last_layer
 @pytest.mark.parametrize(
     ("kind", "package"),
     [
@@ -285,7 +288,7 @@ def test_dropout_in_recurrent_layers_is_off_in_inference(package, kind):
     check(m, np.stack([X, X], axis=1), l2=0.1)
 
 
-@BOTH
+@EITHER
 def test_recurrent_layers_that_keep_their_state(package):
     x = np.stack([X, X], axis=1)[:3]
     m = package.Sequential(
@@ -299,7 +302,7 @@ def test_recurrent_layers_that_keep_their_state(package):
         check(m, x, Y[:3], l2=0.1)
 
 
-@pytest.mark.parametrize("several", [dict, list])
+@pytest.mark.parametrize("several", [wide(dict), list])
 @pytest.mark.parametrize("package", [keras, wide(tf_keras)], ids=["keras", "tf_keras"])
 def test_several_outputs(package, several):
     x = package.Input((4,))
@@ -350,7 +353,7 @@ def test_weights_that_are_not_finite(package):
     assert np.all(np.isfinite(logits_of(check(again))))
 
 
-@BOTH
+@EITHER
 def test_a_model_that_is_not_built(package):
     m = package.Sequential([package.layers.Dense(3)])
     with stumble("network/adapters/__init__.py:_check_built", "call it once on a batch"):
@@ -640,7 +643,7 @@ def tied(package):
 TOKENS = RNG.integers(0, 7, (20, 5)).astype("int32")
 
 
-@BOTH
+@EITHER
 def test_a_last_layer_that_does_not_make_the_outputs_is_refused(package):
     """Both ways out are taken: each names the variables that it says."""
     m = tied(package)

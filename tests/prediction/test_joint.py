@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from marks import covering
+from marks import wide
 
 from deltauq import DeltaMethod
 from deltauq.errors import InvalidInputError
@@ -20,7 +20,8 @@ def fit(case, **options):
     return DeltaMethod(case.model, "ggn", **options).fit(case.x, case.y, case.weight)
 
 
-@covering(rank=[10, "full"], l2=[0.05, {"*kernel": 0.05, "*bias": 0.2}])
+@pytest.mark.parametrize("rank", [wide(10), "full"])
+@pytest.mark.parametrize("l2", [wide(0.05), {"*kernel": 0.05, "*bias": 0.2}])
 def test_it_is_j_sigma_j_over_all_inputs(get_case, rank, l2):
     case = get_case("tanh")
     dm = fit(case, rank=rank, l2=l2)

@@ -128,7 +128,7 @@ def prediction(method):
     return method.predict(X)
 
 
-@pytest.mark.parametrize("counts", [None, COUNTS], ids=["once", "several times"])
+@pytest.mark.parametrize("counts", [wide(None), COUNTS], ids=["once", "several times"])
 @pytest.mark.parametrize("curvature", ["ggn", slow("opg"), slow("hessian"), wide("sandwich")])
 def test_standard_errors_are_those_of_the_valid_steps(curvature, counts):
     truth = Truth(np.ones(VALID.sum()) if counts is None else counts[VALID])

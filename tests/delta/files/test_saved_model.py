@@ -41,7 +41,7 @@ CASES = {name: case for name, case in saving.CASES.items() if name not in ("smoo
 
 
 #: Cases of `make test`.
-SHOWN = ["softmax", "regression", "counts", "words and numbers"]
+SHOWN = ["regression", "words and numbers"]
 
 
 @pytest.fixture(scope="module")
