@@ -105,15 +105,21 @@ def as_options(text: str) -> str:
     # Layers of a model have arguments too, some of which are called like an option.
     method = _arguments(deltauq.DeltaMethod)
     ours = method | _arguments(deltauq.diagnose) | _arguments(Categorical)
-    written = dict(pair for command in _COMMANDS for pair in _options(command))
-    options = {name: option for name, option in written.items() if name in ours}
+    ours |= _arguments(deltauq.DeltaMethod.save)
+    options = {
+        name: (option, is_flag)
+        for command in _COMMANDS
+        for name, option, is_flag in _options(command)
+        if name in ours
+    }
     of_python: list[str] = []
 
     def replace(found: re.Match[str]) -> str:
         name, value = found["inner"] or found["name"], found["part"] or found["value"]
         if name in options:
+            option, is_flag = options[name]
             shown = "FILE" if value == "True" else value.strip("'[]")
-            return f"{options[name]} {shown}"
+            return option if is_flag else f"{option} {shown}"
         if found["name"] in method:
             of_python.append(found["name"])
         return found[0]
@@ -125,13 +131,14 @@ def as_options(text: str) -> str:
     return f"{told.removesuffix('.')}. (In Python: {names}, of deltauq.DeltaMethod.)"
 
 
-def _options(command: Callable[..., None]) -> Iterator[tuple[str, str]]:
-    """The parameters of a command that are options, and how they are written."""
+def _options(command: Callable[..., None]) -> Iterator[tuple[str, str, bool]]:
+    """The parameters of a command that are options, how they are written, and without a value."""
     for name, hint in get_type_hints(command, include_extras=True).items():
         for info in getattr(hint, "__metadata__", ()):
             if isinstance(info, OptionInfo):
                 written = [text for text in (info.default, *(info.param_decls or ())) if text]
-                yield name, next(filter(_is_long, written), f"--{name.replace('_', '-')}")
+                option = next(filter(_is_long, written), f"--{name.replace('_', '-')}")
+                yield name, option, hint.__origin__ is bool
 
 
 def _is_long(text: Any) -> bool:

@@ -13,6 +13,7 @@ from deltauq.cli.encoding import encoded
 from deltauq.cli.opening import Opened, l2_rate, open_model, whole_number_or_word
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import Examples, names_in, read_examples
+from deltauq.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from deltauq.delta.delta_method import DeltaMethod
@@ -49,6 +50,15 @@ def fit(
     hidden_units: Annotated[
         str, typer.Option(help="Of the network that is trained: widths of its hidden layers.")
     ] = "32",
+    training_data: Annotated[
+        bool,
+        typer.Option(
+            "--training-data",
+            help="Put the training data themselves into the artifact, for anyone who has the file, "
+            "in place of eigenvectors: exact predictions from a far smaller file. Needs --route "
+            "gram.",
+        ),
+    ] = False,
     seed: takes.Seed = 0,
     as_json: takes.AsJson = False,
     quiet: takes.Quiet = False,
@@ -64,6 +74,7 @@ def fit(
     from deltauq.delta.settings import Settings
 
     check_output(output)
+    _check_route(route, training_data=training_data)
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
     given: Any = {"curvature": curvature, "rank": chosen_rank, "route": route, "seed": seed}
     given |= {"progress": not quiet}
@@ -85,9 +96,21 @@ def fit(
         options = opened.asked(l2=rate, likelihood=asked, weights=weights)
     method = DeltaMethod(opened.model, **(options | given))
     method.fit(x, opened.labels(examples), examples.weight)
-    saved = method.save(output)
+    saved = method.save(output, training_data=training_data)
     facts |= _facts(method) | {"artifact": str(saved.path), "megabytes": saved.bytes / 2**20}
+    facts |= {"holds": saved.holds}
     say(facts, pairs_table("Fitted", facts), as_json=as_json)
+
+
+def _check_route(route: str, *, training_data: bool) -> None:
+    """Refuse to keep training data beside a route that has no rows, before anything is fitted."""
+    if training_data and route != "gram":
+        raise InvalidInputError(
+            "--training-data is for a fit that is known from rows of the training data",
+            expected="--route gram",
+            received=f"--route {route}",
+            remedy="say --route gram too; or leave --training-data out",
+        )
 
 
 def _trained(

@@ -22,8 +22,9 @@ import numpy.typing as npt
 import scipy.linalg
 
 from deltauq.curvature.exact_inverse import Enclosure, rounding_of_rows
+from deltauq.curvature.plus_l2 import MatrixPlusL2, PlusL2
 from deltauq.curvature.training_rows import TrainingRows
-from deltauq.linalg import Eigenpairs, NormBound, Storage, factor_positive, row_products
+from deltauq.linalg import Eigenpairs, NormBound, Storage, row_products
 
 __all__ = ["THETA", "RowsInverse"]
 
@@ -43,6 +44,11 @@ _TOLD = 0.01
 #: Columns of U that are formed at a time.
 _COLUMNS = 512
 
+#: How far a factor's products with random signs may be from those of the rows, beside their size:
+#: rows of another release of TensorFlow are well within, those of other data or a layer whose code
+#: was changed are not.
+_ALIKE = 1e-3
+
 
 @dataclass(frozen=True)
 class RowsInverse:
@@ -50,10 +56,9 @@ class RowsInverse:
 
     Attributes:
         rows: R, at the L2 rates that they were formed at.
-        gram: G = R R^T `[n, n]`, float64.
+        plus_l2: G = R R^T `[n, n]` and M.
         n_examples: N.
         precision: of the products that G is made of.
-        factor: what the L2 rates were multiplied by since.
     """
 
     #: Eigenpairs take as long as predictions of some hundred inputs by rows, and a fiftieth of the
@@ -63,24 +68,24 @@ class RowsInverse:
     copies: ClassVar[int] = 8
 
     rows: TrainingRows
-    gram: Array = field(repr=False)
+    plus_l2: PlusL2 = field(repr=False)
     n_examples: float
     precision: str
-    factor: float = 1.0
 
     @classmethod
     def of(cls, rows: TrainingRows, n_examples: float, precision: str) -> RowsInverse:
         """Form the Gram matrix of rows by products in a precision, summed in float64."""
-        return cls(rows, rows.gram(precision), n_examples, precision)
+        gram = MatrixPlusL2(rows.gram(precision), n_examples)
+        return cls(rows, gram, n_examples, precision)
 
     def at_rates_times(self, factor: float) -> RowsInverse:
         """The inverse at all L2 rates times a factor, of the same rows."""
-        return replace(self, factor=self.factor * factor)
+        return replace(self, plus_l2=self.plus_l2.at_rates_times(factor))
 
     def in_double(self) -> RowsInverse:
         """Form the Gram matrix again, by products in float64."""
         finer = RowsInverse.of(self.rows, self.n_examples, "float64")
-        return finer.at_rates_times(self.factor)
+        return finer.at_rates_times(self.plus_l2.factor)
 
     @property
     def n_params(self) -> int:
@@ -88,29 +93,32 @@ class RowsInverse:
         return self.rows.n_params
 
     @property
-    def _unit(self) -> float:
-        """What eigenvalues of G are divided by to be those of A."""
-        return self.factor * self.n_examples
-
-    @cached_property
-    def _root(self) -> Array:
-        """L of M = G + N I = L L^T, at the present rates."""
-        matrix = self.gram / self.factor
-        matrix[np.diag_indices_from(matrix)] += self.n_examples
-        return factor_positive(matrix)
-
-    @cached_property
     def trace(self) -> float:
         """Trace of the data's curvature A."""
-        return float(np.trace(self.gram)) / self._unit
+        return self.plus_l2.trace
 
     @cached_property
     def spectrum(self) -> Array:
         """The n largest eigenvalues of A, descending; all others are zero."""
         # In float32 they are rounded no more than by its products, and take half of the time.
-        gram = self.gram.astype(self.precision)
-        values = scipy.linalg.eigvalsh(gram, lower=False, check_finite=False)[::-1]
-        return np.maximum(values, 0.0).astype(np.float64) / self._unit
+        return self.plus_l2.eigenvalues(self.precision)
+
+    def is_of_rows(self) -> bool:
+        """Whether the factor of M is that of the rows, as products with both say.
+
+        What is wrong with it no enclosure hides: both its ends are made of the rows, and hold for
+        any alpha. So this tells a factor of other rows at once, and not by how wide all bounds are.
+        """
+        signs = np.random.default_rng(0).integers(0, 2, self.rows.n_rows) * 2.0 - 1.0
+        root = self.plus_l2.root
+        # L^T in Fortran's order, of which BLAS reads the upper triangle alone.
+        half = scipy.linalg.blas.dtrmv(root.T, signs)
+        found = scipy.linalg.blas.dtrmv(root.T, half, trans=1)
+        image = self._product(self._transposed(signs[:, None]))[:, 0]
+        gaps = np.abs(image + self.n_examples * signs - found)
+        # An entry of M v is of size sqrt(M_ii trace(M)) at most.
+        sizes = np.array([row[: i + 1] @ row[: i + 1] for i, row in enumerate(root)])
+        return bool(np.all(gaps <= _ALIKE * np.sqrt(sizes * np.sum(sizes))))
 
     @property
     def rounding(self) -> float:
@@ -172,13 +180,17 @@ class RowsInverse:
     def _outside(self, columns: Array) -> tuple[Array, Array]:
         """Solve for alpha `[n, m]` of columns J^T `[P, m]`, and x = J^T - R^T alpha."""
         b = self._product(columns)
-        alpha = scipy.linalg.cho_solve((self._root, True), b, check_finite=False)
+        alpha = scipy.linalg.cho_solve((self.plus_l2.root, True), b, check_finite=False)
         alpha = alpha.astype(columns.dtype)
-        return alpha, columns - self.factor**-0.5 * self.rows.transposed(alpha)
+        return alpha, columns - self._transposed(alpha)
 
     def _product(self, columns: Array) -> Array:
         """R V at the present rates."""
-        return self.factor**-0.5 * self.rows.product(columns)
+        return self.plus_l2.factor**-0.5 * self.rows.product(columns)
+
+    def _transposed(self, coefficients: Array) -> Array:
+        """R^T Y at the present rates."""
+        return self.plus_l2.factor**-0.5 * self.rows.transposed(coefficients)
 
     def pairs(self, storage: Storage, theta: float = THETA) -> Eigenpairs:
         """The eigenpairs of A above a share of the L2 rate.
@@ -190,8 +202,9 @@ class RowsInverse:
         """
         if self.precision != "float64" and not self.rounding <= _TOLD * theta:
             return self.in_double().pairs(storage, theta)
-        values, v = np.linalg.eigh(self.gram)
-        values, v = values[::-1] / self._unit, v[:, ::-1]
+        unit = self.plus_l2.unit
+        values, v = np.linalg.eigh(self.plus_l2.matrix)
+        values, v = values[::-1] / unit, v[:, ::-1]
         count = max(1, int(np.count_nonzero(values > theta)))
         dtype = self.rows.dtype
         vectors = storage.empty((self.n_params, count), dtype)
@@ -199,7 +212,7 @@ class RowsInverse:
         # terms.
         for start in range(0, count, _COLUMNS):
             some = slice(start, min(start + _COLUMNS, count))
-            lengths = np.sqrt(np.where(values[some] > 0, values[some], 1.0) * self._unit)
+            lengths = np.sqrt(np.where(values[some] > 0, values[some], 1.0) * unit)
             vectors[:, some] = self.rows.transposed(v[:, some] / lengths)
         beyond = float(values[count]) if count < len(values) else 0.0
         rounding = self.rounding

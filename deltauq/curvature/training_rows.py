@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows, slices
+from deltauq.data.batches import Batches
 from deltauq.errors import MemoryLimitError, NumericalError
 from deltauq.network.jacobians import Factor, OuterProducts, Workspace, outer_products
 from deltauq.runtime.memory import gib
@@ -183,6 +184,11 @@ class TrainingRows:
     def n_params(self) -> int:
         """Number P of columns of the rows."""
         return int(self._operator.shape[0])
+
+    @property
+    def data(self) -> Batches:
+        """The examples whose rows they are, in the order of the rows."""
+        return self._operator.data
 
     @property
     def dtype(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.data.arrays import column_names
+from deltauq.data.arrays import ArrayInputs, column_names
 from deltauq.data.batch_reader import (
     BatchReader,
     PassListener,
@@ -32,7 +32,7 @@ from deltauq.data.examples import (
 from deltauq.data.inputs import InputForm
 from deltauq.data.streams import Stream
 from deltauq.data.training import TrainingData
-from deltauq.data.weights import Weighting, WeightKind, Weights, class_factors
+from deltauq.data.weights import Reading, Weighting, WeightKind, Weights, class_factors
 from deltauq.errors import InvalidInputError, check_choice
 from deltauq.likelihoods import Likelihood
 
@@ -153,6 +153,11 @@ class Batches(BatchReader[Part, Batch]):
         return self._facts.weighting
 
     @property
+    def reading(self) -> Reading:
+        """What sample weights are read as, if there are any."""
+        return self._facts.reading
+
+    @property
     def n_rows(self) -> int:
         """Number of rows, whatever their weight."""
         return self._facts.n_rows
@@ -192,6 +197,22 @@ class Batches(BatchReader[Part, Batch]):
             return self._facts.sums
         pieces = (piece for part in super()._arrays() for piece in cut(part, self._batch_size))
         return np.asarray(sum(map(self._form.sums_of, pieces)))
+
+    def as_given(self) -> TrainingData | None:
+        """The data as arrays, checked, of which the same training set can be made again.
+
+        With `weights` as `reading` says. None of a dataset, which is not held in memory.
+        """
+        if isinstance(self._rows, Stream):
+            return None
+        x, y, weights, _ = self._rows
+        classes = self._form.class_factors
+        return TrainingData(
+            ArrayInputs(x, self._columns),
+            y,
+            weights.as_given if weights.given else None,
+            None if classes is None else dict(enumerate(classes.tolist())),
+        )
 
     def has(self, sums: npt.NDArray[np.float64]) -> bool:
         """Whether sums, of an artifact or of another pass, are those of these data."""

@@ -86,6 +86,11 @@ class Weights(NamedTuple):
         return self._replace(sample=self.sample * counted, shared=1)
 
     @property
+    def as_given(self) -> Array:
+        """Sample weights in the shape in which they were given, `[N]` or `[N, T]`."""
+        return self.sample if self.shared == 1 else self.sample[:, 0]
+
+    @property
     def total(self) -> float:
         """Sum of the weights, each as often as it was given, times those of the classes."""
         with np.errstate(over="ignore"):  # infinity is refused where sums of all rows are formed

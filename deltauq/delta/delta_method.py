@@ -22,6 +22,7 @@ from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import attach_data, state_problem
 from deltauq.delta.routes import RouteName
 from deltauq.delta.steps import fit_problem
+from deltauq.errors import check_flag
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2
 from deltauq.network.network import Layers, Network
@@ -179,6 +180,8 @@ class DeltaMethod(Answers):
         if self._fitted is not None:
             weighted = "" if self.weighting == "none" else f" (weights: {self.weighting})"
             fit = f"N = {self.n_examples:g}{weighted}, {self._fitted.in_short}"
+            if self._fitted.data_in_file:
+                fit += "; its file holds the training data"
             if self.caveats:
                 fit += f"; caveats: {', '.join(each.subject for each in self.caveats)}"
         return f"DeltaMethod({name}, {self.curvature}: {fit})"
@@ -230,14 +233,20 @@ class DeltaMethod(Answers):
         return self
 
     def save(
-        self, path: str | Path, *, with_model: bool = True, vectors_dtype: str | None = None
+        self,
+        path: str | Path,
+        *,
+        with_model: bool = True,
+        vectors_dtype: str | None = None,
+        training_data: bool = False,
     ) -> Saved:
         """Write everything that predictions need to one file, an artifact.
 
         An older file of that name stays whole until the new one is. The file is in the safetensors
         format, holds no code, and has a checksum. Beside weights and eigenvectors it holds a few
         rows like the first training inputs, noise added or mixed, on which derivatives are checked
-        when it is loaded, and sums by which the training data can be known again.
+        when it is loaded, and sums by which the training data can be known again; with
+        `training_data=True` it holds the training data themselves.
 
         Args:
             path: of the file, such as "m.deltauq".
@@ -246,18 +255,30 @@ class DeltaMethod(Answers):
             vectors_dtype: "float16" or "bfloat16" for eigenvectors in half the bytes, "float32" for
                 those of a float64 model; None keeps them as they are. Bounds are widened for what
                 it costs, which the result says.
+            training_data: of a fit by the route "gram", keep all training data (inputs, labels and
+                weights, for anyone who has the file) and a factor `[n, n]` of its n rows in place
+                of eigenvectors. The file is far smaller where P is much above n, and what is loaded
+                predicts as the fit does, exact, with nothing to `attach`. `load` takes a pass over
+                the data.
 
         Returns:
             What was written.
 
         Raises:
             NotFittedError: before `fit`.
-            InvalidInputError: a model that Keras cannot save, or whose weights have changed.
+            InvalidInputError: a model that Keras cannot save, or whose weights have changed;
+                `training_data=True` of a fit that is not by rows, of a dataset or a custom loss.
             OSError: a place that cannot be written to.
         """
         fitted = self._require_fitted("save")
+        check_flag("training_data", training_data)
         return save_fit(
-            fitted, Path(path), self.settings, with_model=with_model, vectors_dtype=vectors_dtype
+            fitted,
+            Path(path),
+            self.settings,
+            with_model=with_model,
+            vectors_dtype=vectors_dtype,
+            training_data=training_data,
         )
 
     @classmethod
@@ -270,7 +291,9 @@ class DeltaMethod(Answers):
                 file. Code of your own in it (subclasses, registered functions) must be imported.
 
         Raises:
-            ArtifactError: no such file, a damaged or newer one, or another model.
+            ArtifactError: no such file, a damaged or newer one, another model, or training data
+                whose rows are no longer what they were.
+            MemoryLimitError: training data in the file whose rows do not fit.
         """
         refuse_lost_runtime()
         model, fitted, settings = load_fit(Path(path), model)

@@ -33,6 +33,7 @@ __all__ = [
     "known_exactly",
     "route_of",
     "routes_missing",
+    "training_rows",
     "work_of",
 ]
 
@@ -203,9 +204,18 @@ def _by_cholesky(problem: Problem, settings: Settings) -> bool:
 
 def _by_rows(problem: Problem, settings: Settings) -> RowsInverse:
     """The inverse through the Gram matrix of all rows."""
-    operator: Any = make_operator(problem, settings.kind.bread, in_rows=True)
-    rows = TrainingRows(operator, free_memory(settings.memory_limit) // 2)
+    rows = training_rows(problem, settings)
     return RowsInverse.of(rows, problem.data.n_examples, problem.network.dtype)
+
+
+def training_rows(problem: Problem, settings: Settings) -> TrainingRows:
+    """The rows of the training data, in the prior's metric.
+
+    Raises:
+        MemoryLimitError: there is not even room for a hundredth of them.
+    """
+    operator: Any = make_operator(problem, settings.kind.bread, in_rows=True)
+    return TrainingRows(operator, free_memory(settings.memory_limit) // 2)
 
 
 def in_enough_precision(fitted: Fitted) -> Fitted:

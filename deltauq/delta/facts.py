@@ -53,7 +53,8 @@ class FitFacts:
         """Whether nothing of the curvature was left out: `route` says how it was reached.
 
         What a file keeps of a fit by the route "gram" are its eigenpairs, so that of a loaded one
-        this is False, and its bounds a thousandth of a standard error wide.
+        this is False, and its bounds a thousandth of a standard error wide; with
+        `save(path, training_data=True)` it is exact.
         """
         return self._require_fitted("is_exact").is_exact
 

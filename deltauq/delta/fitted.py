@@ -42,6 +42,7 @@ class Fitted:
             the curvature itself is no longer certain.
         route: how the curvature was reached; None in a fit from a file that does not say.
         caveats: what to know before the standard errors are believed, the gravest first.
+        data_in_file: the file that the fit was loaded from holds the training data.
     """
 
     problem: Problem
@@ -54,6 +55,7 @@ class Fitted:
     rounded: bool = False
     caveats: tuple[Caveat, ...] = ()
     route: Route | None = None
+    data_in_file: bool = False
 
     @property
     def prior_pairs(self) -> Eigenpairs:

@@ -22,7 +22,7 @@ import sklearn.datasets
 import tensorflow as tf
 from typer.testing import CliRunner
 
-from deltauq import __version__
+from deltauq import DeltaMethod, __version__
 from deltauq.cli import app
 from deltauq.cli.console import as_options
 from deltauq.cli.opening import Opened, open_artifact
@@ -144,6 +144,19 @@ def test_diagnose_takes_the_names_of_the_classes_as_it_advises(folder, tmp_path)
     run(*asked, "--classes", ",".join(names))
 
 
+def test_an_artifact_with_the_training_data_says_so_and_predicts_exactly(folder, tmp_path):
+    model, arrays, artifact = folder / "model.keras", folder / "train.npz", tmp_path / "a.deltauq"
+    options = ("--model", model, "--output", artifact, "--training-data")
+    facts = json.loads(run("fit", arrays, *options, "--route", "gram", "--json"))
+    assert facts["holds"].startswith("the training data: all inputs")
+    loaded = DeltaMethod.load(artifact)
+    assert loaded.is_exact
+    assert "its file holds the training data" in repr(loaded)
+    result = CliRunner().invoke(app, ["fit", *map(str, (arrays, *options))])
+    assert result.exit_code == 1
+    assert "say --route gram too" in words(result.stderr)
+
+
 def test_a_model_of_ones_own_from_arrays(folder, tmp_path):
     model, arrays, artifact = folder / "model.keras", folder / "train.npz", tmp_path / "a.deltauq"
     options = ("--model", model, "--curvature", "opg", "--json", "--classes", "a,b,c")
@@ -248,6 +261,7 @@ def test_a_diagnosis_that_finds_something_exits_with_three_and_polishing_mends_i
         ("Categorical(label_smoothing=0.1)", "Categorical(label_smoothing=0.1)"),
         ("give likelihood=Categorical(classes=[...]), or", "give --classes ..., or"),
         ("with reduction='sum' and training=True.", "with reduction='sum' and training=True."),
+        ("save without training_data=True; or", "save without --training-data; or"),
         ("pass layers=....", "pass layers=.... (In Python: layers, of deltauq.DeltaMethod.)"),
         (
             "likelihood=deltauq.likelihoods.Gaussian(noise=...), or",

@@ -26,8 +26,8 @@ __all__ = ["FORMAT", "is_artifact", "read", "write"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-#: Of the layout of facts and arrays; a reader refuses larger ones.
-FORMAT = 2
+#: The newest layout of facts and arrays that is known here; a reader refuses newer ones.
+FORMAT = 3
 
 #: What stands before the checksum in the header, and in the checksum's place while it is taken.
 _KEY, _BLANK = b'"deltauq.sha256":"', b"0" * 64
@@ -36,13 +36,20 @@ _KEY, _BLANK = b'"deltauq.sha256":"', b"0" * 64
 _CHUNK = 2**24
 
 
-def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> None:
+def write(
+    path: Path,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    facts: Mapping[str, Any],
+    *,
+    layout: int | None = None,
+) -> None:
     """Write an artifact beside its place, then move it there: an old file stays whole until then.
 
     Args:
         path: the file.
         arrays: by name.
         facts: what JSON can hold, NumPy's numbers and arrays among it.
+        layout: of them, the oldest whose readers know all that is in the file; None for `FORMAT`.
 
     Raises:
         ArtifactError: there is no such directory.
@@ -56,7 +63,7 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str
             remedy="create it first, or name a file in one that exists",
         )
     metadata = {
-        "deltauq.format": str(FORMAT),
+        "deltauq.format": str(layout or FORMAT),
         "deltauq.facts": json.dumps(facts, default=_plain),
         "deltauq.sha256": _BLANK.decode(),
     }

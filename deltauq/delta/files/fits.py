@@ -16,21 +16,19 @@ import tensorflow as tf
 
 from deltauq import __version__
 from deltauq.curvature.cost import Stationarity, per_parameter
-from deltauq.curvature.noise_interval import NoiseRange
-from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.data.batches import spec_of
 from deltauq.data.record import DataRecord
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.files import artifact
-from deltauq.delta.files.rounding import restored, round_covariance, round_pairs, rounded
+from deltauq.delta.files.kept_pairs import VECTORS, pack_pairs, round_vectors, unpack_pairs
+from deltauq.delta.files.kept_rows import pack_rows, unpack_rows
+from deltauq.delta.files.nests import pack_nest, unpack_nest
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.known import KnownByPairs
 from deltauq.delta.problem import recall_problem
 from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.errors import ArtifactError, InvalidInputError, what_it_says
 from deltauq.likelihoods import likelihood_facts, likelihood_of
-from deltauq.linalg import Eigenpairs, LowRank, NormBound
 from deltauq.network.adapters import adapt
 from deltauq.network.adapters.files import open_model, tf_keras
 from deltauq.network.network import Network
@@ -42,7 +40,14 @@ Arrays = dict[str, Array]
 
 #: The arrays of an artifact by what they are; a model is opened by the Keras that wrote it.
 _MODEL, _OLD_MODEL = "model.keras", "model.tf_keras"
-_VECTORS, _OWN_VECTORS = "eigenpairs/vectors", "covariance/vectors"
+
+#: The layouts of a fit by pairs, which earlier readers know too, and of one by rows.
+_OF_PAIRS, _OF_ROWS = 2, 3
+
+#: What a file says that it holds of the training data, without `training_data=True`.
+_SOME_ROWS = (
+    "a few rows like the first training inputs, and sums by which the data can be known again"
+)
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,17 @@ class Saved:
     Attributes:
         path: the file.
         bytes: its size.
-        vectors_dtype: the precision of the eigenvectors in it.
+        vectors_dtype: the precision of the eigenvectors in it; None where it holds none.
         std_error: the largest relative change of any standard error, from eigenvectors in fewer
             bits than they were computed in; 0 where they are as they were.
+        holds: what of the training data is in it, in words.
     """
 
     path: Path
     bytes: int
-    vectors_dtype: str
+    vectors_dtype: str | None
     std_error: float
+    holds: str
 
 
 def save_fit(
@@ -70,6 +77,7 @@ def save_fit(
     *,
     with_model: bool,
     vectors_dtype: str | None,
+    training_data: bool,
 ) -> Saved:
     """Write a fit to a file; see `DeltaMethod.save`.
 
@@ -79,14 +87,27 @@ def save_fit(
         settings: of the method; the covariance may have been made with others.
         with_model: put the Keras model into the file.
         vectors_dtype: of the eigenvectors in the file; None for the network's.
+        training_data: put the training data there, and the factor of their rows, in place of them.
     """
+    if training_data and vectors_dtype is not None:
+        raise InvalidInputError(
+            "vectors_dtype is about eigenvectors, of which training_data=True keeps none",
+            expected="one of the two",
+            received=f"both, vectors_dtype={vectors_dtype!r}",
+            remedy="leave one of them out",
+        )
     network = fitted.problem.network
     fingerprint = network.fingerprint()
     arrays: Arrays = {}
     if with_model:
         name = _MODEL if isinstance(network.model, keras.Model) else _OLD_MODEL
         arrays[name] = _model_bytes(network.model, fingerprint, network)
-    fitted, error = _round(fitted, arrays, vectors_dtype)
+    error = 0.0
+    if training_data:
+        known = pack_rows(fitted, arrays)
+    else:
+        fitted, error = round_vectors(fitted, arrays, vectors_dtype)
+        known = {"holds": _SOME_ROWS} | pack_pairs(fitted, arrays)
     facts = {
         "versions": {
             "deltauq": __version__,
@@ -100,8 +121,6 @@ def save_fit(
         "network": _network_facts(network),
         "rates": [float(fitted.problem.rates[p.start]) for p in network.parameters],
         "likelihood": likelihood_facts(fitted.problem.likelihood),
-        "pairs": _pack_pairs(fitted.prior_pairs, arrays),
-        "covariance": _pack_covariance(fitted.covariance, arrays),
         "stationarity": asdict(fitted.stationarity),
         "seconds": fitted.seconds,
         "mean_weight": fitted.mean_weight,
@@ -111,8 +130,9 @@ def save_fit(
         "vectors_dtype": vectors_dtype,
         "data": _pack_data(fitted, arrays),
     }
-    artifact.write(path, arrays, facts)
-    return Saved(path, path.stat().st_size, str(arrays[_VECTORS].dtype), error)
+    artifact.write(path, arrays, known | facts, layout=_OF_ROWS if training_data else _OF_PAIRS)
+    dtype = None if training_data else str(arrays[VECTORS].dtype)
+    return Saved(path, path.stat().st_size, dtype, error, known["holds"])
 
 
 def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
@@ -128,7 +148,8 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
     arrays, facts = artifact.read(path)
     model = _embedded(arrays, path) if model is None else model
     network = _same_network(model, facts, holds_model=bool(arrays.keys() & {_MODEL, _OLD_MODEL}))
-    probe = tf.nest.map_structure(lambda k: _probe_input(arrays, k), facts["data"]["x"])
+    probe = unpack_nest(facts["data"]["x"], arrays, "probe")
+    probe = tf.nest.map_structure(tf.constant, probe)
     likelihood = likelihood_of(facts["likelihood"])
     problem = recall_problem(
         network,
@@ -137,23 +158,22 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
         per_parameter(network.parameters, np.array(facts["rates"])),
         probe,
     )
-    if facts["vectors_dtype"] is not None:
-        for name in arrays.keys() & {_VECTORS, _OWN_VECTORS}:
-            arrays[name] = restored(arrays[name], network.dtype)
     settings = Settings(likelihood=likelihood, **_options(facts, network))
+    of_covariance = replace(settings, **facts["settings"])
+    holds_data, known = "rows" in facts, None
+    if holds_data:
+        problem, known = unpack_rows(facts, arrays, problem, of_covariance)
     fitted = Fitted(
         problem,
-        replace(settings, **facts["settings"]),
-        KnownByPairs(
-            _unpack_pairs(facts["pairs"], arrays),
-            _unpack_covariance(facts["covariance"], arrays, problem.scale),
-        ),
+        of_covariance,
+        known or unpack_pairs(facts, arrays, problem.scale, network.dtype),
         Stationarity(**facts["stationarity"]),
         facts["seconds"],
         facts.get("mean_weight", 1.0),  # earlier files did not say
         rounded=facts["rounded"],
         caveats=tuple(Caveat(**caveat) for caveat in facts.get("caveats", ())),
         route=Route(*facts["route"]) if facts.get("route") else None,  # nor of this
+        data_in_file=holds_data,
     )
     return network.model, fitted, settings
 
@@ -164,28 +184,6 @@ def _options(facts: Mapping[str, Any], network: Network) -> dict[str, Any]:
     if options["layers"] is None and len(network.variables) < facts["network"]["n_trainable"]:
         options["layers"] = [parameter.path for parameter in network.parameters]
     return options
-
-
-def _round(fitted: Fitted, arrays: Arrays, dtype: str | None) -> tuple[Fitted, float]:
-    """The fit that the file will give back, and what rounding costs; adds vectors to the arrays."""
-    pairs, covariance, network = fitted.prior_pairs, fitted.covariance, fitted.problem.network
-    shared = covariance.vectors is pairs.vectors or np.array_equal(
-        covariance.vectors, pairs.vectors
-    )
-    if dtype is None:
-        arrays[_VECTORS] = pairs.vectors
-        if not shared:
-            arrays[_OWN_VECTORS] = covariance.vectors
-        return fitted, 0.0
-    arrays[_VECTORS] = rounded(pairs.vectors, dtype)
-    back = restored(arrays[_VECTORS], network.dtype)
-    own = back
-    if not shared:
-        arrays[_OWN_VECTORS] = rounded(covariance.vectors, dtype)
-        own = restored(arrays[_OWN_VECTORS], network.dtype)
-    covariance, error = round_covariance(covariance, own)
-    pairs = round_pairs(pairs, back)
-    return replace(fitted.with_pairs(pairs, covariance), rounded=True), error
 
 
 def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:
@@ -271,77 +269,10 @@ def _same_network(model: Any, facts: Mapping[str, Any], *, holds_model: bool) ->
     )
 
 
-def _pack_pairs(pairs: Eigenpairs, arrays: Arrays) -> dict[str, Any]:
-    arrays["eigenpairs/values"] = pairs.values
-    arrays["eigenpairs/residual_norms"] = pairs.residual_norms
-    names = ("trace", "smallest", "products", "converged", "n_lowest")
-    left_out = None if pairs.left_out is None else asdict(pairs.left_out)
-    return {name: getattr(pairs, name) for name in names} | {"left_out": left_out}
-
-
-def _unpack_pairs(facts: dict[str, Any], arrays: Arrays) -> Eigenpairs:
-    left_out = facts.pop("left_out")
-    return Eigenpairs(
-        values=arrays["eigenpairs/values"],
-        vectors=arrays[_VECTORS],
-        residual_norms=arrays["eigenpairs/residual_norms"],
-        left_out=None if left_out is None else NormBound(**left_out),
-        **facts,
-    )
-
-
-def _pack_covariance(covariance: ParameterCovariance, arrays: Arrays) -> dict[str, Any]:
-    spectra = {"middle": covariance.spectrum}
-    if covariance.bounds is not None:
-        spectra["low"], spectra["high"] = covariance.bounds
-    for name, spectrum in spectra.items():
-        arrays[f"covariance/{name}"] = spectrum.weights
-    return {
-        "tails": {name: spectrum.tail for name, spectrum in spectra.items()},
-        "n_examples": covariance.n_examples,
-        "certified": covariance.certified,
-        "noise": None if covariance.noise is None else _noise_facts(covariance.noise),
-    }
-
-
-def _noise_facts(noise: NoiseRange) -> dict[str, Any]:
-    """JSON has no infinity."""
-    return asdict(noise) | {"high": noise.high if np.isfinite(noise.high) else None}
-
-
-def _noise_of(facts: Mapping[str, Any] | None) -> NoiseRange | None:
-    if facts is None:
-        return None
-    return NoiseRange(**dict(facts) | {"high": np.inf if facts["high"] is None else facts["high"]})
-
-
-def _unpack_covariance(
-    facts: Mapping[str, Any], arrays: Arrays, scale: Array
-) -> ParameterCovariance:
-    spectra = {
-        name: LowRank(arrays[f"covariance/{name}"], tail) for name, tail in facts["tails"].items()
-    }
-    return ParameterCovariance(
-        arrays.get(_OWN_VECTORS, arrays[_VECTORS]),
-        spectra["middle"],
-        scale,
-        facts["n_examples"],
-        (spectra["low"], spectra["high"]) if "low" in spectra else None,
-        facts["certified"],
-        _noise_of(facts.get("noise")),
-    )
-
-
 def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
     """What is remembered of the training data, and rows like its first ones as a probe."""
-    data, probe = fitted.problem.record, fitted.problem.per_example.probe
-    leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(probe)]
-    for k, leaf in enumerate(leaves):
-        if leaf.dtype.kind == "O":  # text, for which the format of the arrays has no dtype
-            text = tf.io.serialize_tensor(leaf).numpy()
-            arrays[f"probe text/{k}"] = np.frombuffer(text, np.uint8)
-        else:
-            arrays[f"probe/{k}"] = leaf
+    data = fitted.problem.record
+    probe = pack_nest(fitted.problem.per_example.probe, arrays, "probe")
     named = data.columns is not None and all(isinstance(name, str) for name in data.columns)
     return {
         "n_rows": data.n_rows,
@@ -349,16 +280,8 @@ def _pack_data(fitted: Fitted, arrays: Arrays) -> dict[str, Any]:
         "weighting": data.weighting,
         "columns": list(data.columns or ()) if named else None,
         "sums": data.sums,
-        "x": tf.nest.pack_sequence_as(probe, list(range(len(leaves)))),
+        "x": probe,
     }
-
-
-def _probe_input(arrays: Arrays, k: int) -> tf.Tensor:
-    """The rows of one input of the probe."""
-    text = arrays.get(f"probe text/{k}")
-    if text is None:
-        return tf.constant(arrays[f"probe/{k}"])
-    return tf.io.parse_tensor(text.tobytes(), tf.string)
 
 
 def _unpack_data(facts: Mapping[str, Any], probe: Any) -> DataRecord:

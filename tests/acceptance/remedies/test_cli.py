@@ -15,6 +15,7 @@ from ways import stumble
 from deltauq import DeltaMethod
 from deltauq.cli import app
 from deltauq.cli.encoding import encoded, encoded_like
+from deltauq.cli.fitting import _check_route
 from deltauq.cli.opening import Opened, open_artifact
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import Examples, read_examples
@@ -75,6 +76,19 @@ def test_a_place_that_cannot_be_written(tmp_path):
     with stumble("cli/output.py:check_output", "or name another"):
         check_output(tmp_path / "a" / "m.deltauq" / "n.deltauq")
     assert check_output(tmp_path / "n.deltauq").name == "n.deltauq"
+
+
+def test_training_data_beside_a_route_that_keeps_none(tmp_path):
+    network(l2=0.1).save(tmp_path / "own.keras")
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    options = ("--model", tmp_path / "own.keras", "-o", tmp_path / "m", "--likelihood")
+    asked = ("fit", tmp_path / "d.npz", *options, "categorical")
+    with stumble("cli/fitting.py:_check_route", "say --route gram too"):
+        _check_route("auto", training_data=True)
+    run(*asked, "--training-data", "--route", "gram")
+    found = DeltaMethod.load(tmp_path / "m").predict(X).std
+    run(*asked)
+    np.testing.assert_allclose(DeltaMethod.load(tmp_path / "m").predict(X).std, found)
 
 
 def test_values_that_are_missing_or_new():

@@ -15,10 +15,10 @@ from ways import stumble
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN
 from deltauq.delta import exact
-from deltauq.delta.files import artifact
+from deltauq.delta.files import artifact, kept_rows
 from deltauq.delta.memory_plan import AskedPairs, plan_memory
 from deltauq.delta.routes import Work, choose_route
-from deltauq.likelihoods import Categorical, Gaussian
+from deltauq.likelihoods import Categorical, CustomLoss, Gaussian
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
@@ -78,12 +78,11 @@ def test_a_copy_that_is_damaged(tmp_path):
 
 
 def test_a_file_of_a_newer_version(tmp_path, monkeypatch):
-    with monkeypatch.context() as newer:
-        newer.setattr(artifact, "FORMAT", artifact.FORMAT + 1)
-        fitted().save(tmp_path / "m")
-    with stumble("delta/files/artifact.py:_check_format", "upgrade deltauq"):
-        DeltaMethod.load(tmp_path / "m")
-    monkeypatch.setattr(artifact, "FORMAT", artifact.FORMAT + 1)
+    fitted().save(tmp_path / "m")
+    with monkeypatch.context() as older:
+        older.setattr(artifact, "FORMAT", 1)
+        with stumble("delta/files/artifact.py:_check_format", "upgrade deltauq"):
+            DeltaMethod.load(tmp_path / "m")
     same(DeltaMethod.load(tmp_path / "m"), fitted())
 
 
@@ -152,6 +151,113 @@ def test_vectors_in_fewer_bits_of_a_singular_covariance(tmp_path):
         found.save(tmp_path / "m", vectors_dtype="float32")
     found.save(tmp_path / "m")
     same(DeltaMethod.load(tmp_path / "m"), found)
+
+
+BY_ROWS = {"rank": "auto", "route": "gram"}
+
+
+def exactly(dm, path, **options):
+    """What was loaded, which must be exact and predict as what was saved."""
+    dm.save(path, **options)
+    loaded = DeltaMethod.load(path)
+    assert loaded.is_exact
+    same(loaded, dm)
+
+
+def test_training_data_are_kept_of_a_fit_by_rows(tmp_path):
+    by_pairs = fit(rank=3, route="sketch")
+    with stumble("delta/files/kept_rows.py:_inverse_of", "or fit OPG or GGN with route='gram'"):
+        by_pairs.save(tmp_path / "m", training_data=True)
+    by_pairs.save(tmp_path / "m")
+    same(DeltaMethod.load(tmp_path / "m"), by_pairs)
+    exactly(fit(**BY_ROWS), tmp_path / "m", training_data=True)
+
+
+def test_training_data_are_kept_where_the_noise_is_given(tmp_path):
+    one = network(n_outputs=1)
+    estimated = fit(one, y=VALUES, likelihood="gaussian", **BY_ROWS)
+    with stumble("delta/files/kept_rows.py:_inverse_of", "a noise is estimated from eigenpairs"):
+        estimated.save(tmp_path / "m", training_data=True)
+    estimated.save(tmp_path / "m")
+    same(DeltaMethod.load(tmp_path / "m"), estimated)
+    given = fit(one, y=VALUES, likelihood=Gaussian(noise=1.0), **BY_ROWS)
+    exactly(given, tmp_path / "m", training_data=True)
+
+
+def test_a_dense_inverse_is_kept_without_the_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(exact, "EIGEN_LIMIT", 0)
+    dense = fit(rank="auto", route="dense")
+    with stumble("delta/files/kept_rows.py:_inverse_of", "all eigenpairs are kept"):
+        dense.save(tmp_path / "m", training_data=True)
+    exactly(dense, tmp_path / "m")
+
+
+def test_training_data_that_no_file_holds(tmp_path):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)
+    own = CustomLoss(lambda z, y: tf.nn.sparse_softmax_cross_entropy_with_logits(y, z))
+    streamed, by_loss = fit(x=data, y=None, **BY_ROWS), fit(likelihood=own, **BY_ROWS)
+    with stumble("delta/files/kept_rows.py:_as_given", "or fit with arrays: fit(x, y)"):
+        streamed.save(tmp_path / "m", training_data=True)
+    with stumble("delta/files/kept_rows.py:_as_given", "predictions need no loss"):
+        by_loss.save(tmp_path / "m", training_data=True)
+    for dm in (streamed, by_loss):
+        dm.save(tmp_path / "m")
+        loaded = DeltaMethod.load(tmp_path / "m")
+        np.testing.assert_allclose(loaded.predict(X).std, dm.predict(X).std, rtol=2e-3)
+    exactly(fit(**BY_ROWS), tmp_path / "m", training_data=True)
+
+
+def test_vectors_in_fewer_bits_beside_training_data(tmp_path):
+    dm = fit(**BY_ROWS)
+    with stumble("delta/files/fits.py:save_fit", "leave one of them out"):
+        dm.save(tmp_path / "m", training_data=True, vectors_dtype="float32")
+    exactly(dm, tmp_path / "m", training_data=True)
+    dm.save(tmp_path / "m", vectors_dtype="float32")
+    assert DeltaMethod.load(tmp_path / "m").predict(X).std.shape == (N, 3)
+
+
+def test_training_data_whose_rows_do_not_fit_where_they_are_loaded(tmp_path, monkeypatch):
+    dm = fit(**BY_ROWS)
+    dm.save(tmp_path / "m", training_data=True)
+    with monkeypatch.context() as small:
+        small.setattr(kept_rows, "free_memory", lambda limit: 100)
+        with stumble("delta/files/kept_rows.py:unpack_rows", "load it where more memory is free"):
+            DeltaMethod.load(tmp_path / "m")
+        dm.save(tmp_path / "pairs")
+        assert DeltaMethod.load(tmp_path / "pairs").predict(X).std.shape == (N, 3)
+    same(DeltaMethod.load(tmp_path / "m"), dm)
+
+
+class Times(layers.Layer):
+    """A layer whose code is not in the file, only its name."""
+
+    factor = 1.0
+
+    def call(self, x):
+        return self.factor * x
+
+
+def test_a_layer_whose_code_was_changed(tmp_path, monkeypatch):
+    dm = fit(network(Times(dtype="float64")), **BY_ROWS)
+    dm.save(tmp_path / "m", training_data=True, with_model=False)
+    with monkeypatch.context() as changed:
+        changed.setattr(Times, "factor", 1.5)
+        other = network(Times(dtype="float64"))
+        with stumble("delta/files/kept_rows.py:unpack_rows", "import the code of the model"):
+            DeltaMethod.load(tmp_path / "m", other)
+    same(DeltaMethod.load(tmp_path / "m", network(Times(dtype="float64"))), dm)
+
+
+def test_training_data_that_are_fewer_than_the_file_says(tmp_path):
+    dm = fit(**BY_ROWS)
+    dm.save(tmp_path / "m", training_data=True)
+    arrays, facts = artifact.read(tmp_path / "m")
+    arrays["training data/labels"] = arrays["training data/labels"][:-1]
+    artifact.write(tmp_path / "other", arrays, facts)
+    with stumble("delta/files/kept_rows.py:_check_sizes", "copy it again"):
+        DeltaMethod.load(tmp_path / "other")
+    shutil.copy(tmp_path / "m", tmp_path / "other")
+    same(DeltaMethod.load(tmp_path / "other"), dm)
 
 
 def test_a_loaded_method_without_its_data(tmp_path):
