@@ -20,7 +20,7 @@ from deltauq.delta.calibration import calibration_inputs
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.known import KnownByInverse, KnownByPairs
 from deltauq.delta.problem import Problem
-from deltauq.delta.routes import Route, Work, choose_route
+from deltauq.delta.routes import ROUTE_RANK, Route, Work, choose_route
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import make_operator, needs_meat
 from deltauq.errors import InvalidInputError, MemoryLimitError
@@ -42,9 +42,6 @@ _PROBED = 8
 
 #: Square matrices in float64 that an exact route holds at a time.
 _MATRICES = 3
-
-#: Eigenpairs that a Lanczos solver is measured by.
-_RANK = 600
 
 
 def route_of(problem: Problem, settings: Settings) -> Route:
@@ -165,7 +162,7 @@ def work_of(operator: CurvatureOperator, n_examples: int, n_outputs: int) -> Wor
     n_params = operator.network.n_params
     each = solver_of(operator).products_per_pair
     if not isinstance(operator, Gram):
-        products = None if each is None else each * _RANK
+        products = None if each is None else each * ROUTE_RANK
         return Work(n_examples, n_examples, n_params, n_outputs, 0, 0, False, products)
     found = row_work(next(operator.row_factors()), n_examples)
     return Work(n_examples, found.n_rows, n_params, n_outputs, found.inner, found.held)

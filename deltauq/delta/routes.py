@@ -15,7 +15,16 @@ from deltauq.curvature.eigenpairs import EIGEN_LIMIT
 from deltauq.errors import MemoryLimitError
 from deltauq.runtime.memory import gib
 
-__all__ = ["ROUTES", "Route", "RouteCost", "RouteName", "Work", "choose_route", "route_costs"]
+__all__ = [
+    "ROUTES",
+    "ROUTE_RANK",
+    "Route",
+    "RouteCost",
+    "RouteName",
+    "Work",
+    "choose_route",
+    "route_costs",
+]
 
 RouteName = Literal["auto", "dense", "gram", "sketch", "lanczos"]
 
@@ -36,9 +45,11 @@ _AT_ONCE = 3.0
 #: What is not counted, as a share of what is.
 _OVERHEAD = 1.25
 
-#: Eigenpairs of the sketch that exact routes are measured by, and how many times its cost they may
-#: take: they leave nothing out.
-_RANK, _WORTH = 600, 3.0
+#: Eigenpairs of the sketch, or of Lanczos, that exact routes are measured by.
+ROUTE_RANK = 600
+
+#: How many times the cost of those exact routes may take: they leave nothing out.
+_WORTH = 3.0
 
 #: Columns of a sketch for each eigenpair.
 _OVERSAMPLED = 1.083
@@ -119,7 +130,7 @@ def route_costs(work: Work) -> dict[str, RouteCost]:
     """
     n, p, c = float(work.n_rows), float(work.n_params), work.n_outputs
     formed = n * p * _FORMED
-    width = min(_OVERSAMPLED * _RANK, p)
+    width = min(_OVERSAMPLED * ROUTE_RANK, p)
     factor = p**3 / _EIGEN if work.n_params <= EIGEN_LIMIT else p**3 / (3 * _CHOLESKY)
     matrices = 24 if work.n_params <= EIGEN_LIMIT else 16
     costs = {
@@ -132,13 +143,13 @@ def route_costs(work: Work) -> dict[str, RouteCost]:
         products = p * formed / _AT_ONCE
         costs["dense"] = _cost("dense", products + p**3 / _EIGEN, c * p**2 / _DOUBLE, 24 * p**2)
         costs["lanczos"] = _cost(
-            "lanczos", work.products * formed, 2 * c * p * _RANK / _COLUMNS, 12 * p * width
+            "lanczos", work.products * formed, 2 * c * p * ROUTE_RANK / _COLUMNS, 12 * p * width
         )
         return costs
     costs["sketch"] = _cost(
         "sketch",
         5 * formed + 8 * n * p * width / _COLUMNS + 24 * p * width**2 / _DOUBLE,
-        2 * c * p * _RANK / _COLUMNS,
+        2 * c * p * ROUTE_RANK / _COLUMNS,
         12 * p * width,
     )
     if work.has_rows:

@@ -350,9 +350,39 @@ def test_what_every_route_would_take_and_which_is_taken():
     assert [each.route for each in found.taken_routes] == ["dense"] * 3
     fit = DeltaMethod(trained(), "ggn", likelihood="categorical", progress=False).fit(X, Y)
     assert {each.why for each in found.taken_routes} == {fit.route.why}
-    assert {each.width for each in found.routes if each.is_exact} == {"exact"}
+    widths = {each.route: each.width for each in found.routes}
+    assert widths["dense"] == "exact to 1 in 1,000,000,000"  # the model is float64
+    assert widths["gram"] == "exact to 1 in 1,000,000,000; 0.1% beyond 256 inputs"
+    assert widths["sketch"] == "under 1% (an estimate)"  # 600 pairs of fewer parameters
+    assert widths["lanczos"] == "unknown before the fit"
     assert {each.route for each in found.routes if not each.is_exact} == {"sketch", "lanczos"}
     assert all(each.seconds >= 0 and each.n_bytes > 0 for each in found.routes)
+
+
+@pytest.mark.parametrize("rank", [10, 30])
+def test_bounds_of_a_sketch_are_no_wider_than_was_estimated(rank, monkeypatch):
+    """The estimate is of the most, from the trace alone: loose, and above what a fit finds."""
+    monkeypatch.setattr(route_estimates, "ROUTE_RANK", rank)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(40, "tanh"), layers.Dense(3)])
+    model.compile(loss=SPARSE(from_logits=True))
+    options = {"l2": 1e-2, "likelihood": "categorical"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # far from a minimum
+        for each in diagnose(model, X, Y, **options).routes:
+            if each.route == "sketch":
+                fit = DeltaMethod(model, each.curvature, rank=rank, progress=False, **options)
+                low, high = fit.fit(X, Y).predict(X).std_bounds
+                width = np.max(1 - low / high)
+                assert 0.0 < width <= each.std_width < 1.0
+                assert each.width == f"at most about {each.std_width:.0%} (an estimate)"
+
+
+def test_the_width_of_a_sketch_is_unknown_without_l2():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.compile(loss=SPARSE(from_logits=True))
+    found = diagnose(model, X, Y)
+    widths = {each.width for each in found.routes if not each.is_exact}
+    assert widths == {"unknown before the fit"}
 
 
 def test_routes_of_many_parameters_are_those_of_a_fit():
@@ -361,6 +391,7 @@ def test_routes_of_many_parameters_are_those_of_a_fit():
     model.compile(loss=SPARSE(from_logits=True))
     found = diagnose(model, X[:60], Y[:60])
     (opg,) = (each for each in found.taken_routes if each.curvature == "opg")
+    assert opg.width == "exact to 1 in 10,000; 0.1% beyond 256 inputs"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # far from a minimum
         fit = DeltaMethod(model, "opg", l2=0.1, progress=False).fit(X[:60], Y[:60])

@@ -299,7 +299,7 @@ def _diagnosis(n_variables=300):
     rates = tuple(VariableRate(f"layer_{i}/kernel", 0.02, "L2(0.01)") for i in range(n_variables))
     routes = (
         RouteEstimate("opg", "dense", 400.0, 40.0, 2**34, is_exact=True),
-        RouteEstimate("opg", "sketch", 60.2, 0.1, 2**29, is_exact=False),
+        RouteEstimate("opg", "sketch", 60.2, 0.1, 2**29, is_exact=False, std_width=0.4),
         RouteEstimate("opg", "gram", 9.7, 12.0, 2**30, is_exact=True, why="exact: it is small"),
     )
     costs = (CostEstimate("opg", 100, 2**30, 90.4),)
@@ -318,8 +318,9 @@ def test_a_diagnosis_is_a_page_with_the_gravest_first():
     assert "layer_0/kernel, layer_1/kernel, layer_2/kernel and 297 more 0.02 L2(0.01)" in text
     assert "What 100 eigenpairs would take" in text
     assert "OPG 1.00 GiB 90 s" in text
-    assert "OPG sketch 0.50 GiB 60 s under 1 s by the bounds of the fit" in text
-    assert "OPG gram 1.00 GiB 10 s 12 s exact" in text
+    assert "OPG sketch 0.50 GiB 60 s under 1 s at most about 40% (an estimate)" in text
+    assert "OPG dense 16.00 GiB 400 s 40 s exact " in text
+    assert "OPG gram 1.00 GiB 10 s 12 s exact; 0.1% beyond 256 inputs" in text
     assert "OPG: gram (exact: it is small)." in text
     assert html.count('class="marked"') == 3
 
