@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import scipy.linalg
 
 from deltauq.linalg import factor_positive
 
-__all__ = ["MatrixPlusL2", "PlusL2", "RootPlusL2"]
+__all__ = ["FactoredInverse", "MatrixPlusL2", "PlusL2", "RootPlusL2"]
 
 Array = npt.NDArray[Any]
 
@@ -129,3 +130,30 @@ class RootPlusL2(PlusL2):
             matrix[here, here] = below + np.tril(below, -1).T
         matrix[np.diag_indices_from(matrix)] -= self.l2
         return matrix
+
+
+@dataclass(frozen=True)
+class FactoredInverse:
+    """What every exact inverse says of the curvature by its matrix alone.
+
+    Attributes:
+        plus_l2: the matrix that is factored.
+        n_examples: N.
+    """
+
+    plus_l2: PlusL2 = field(repr=False)
+    n_examples: float
+
+    @property
+    def trace(self) -> float:
+        """Trace of the data's curvature A."""
+        return self.plus_l2.trace
+
+    @cached_property
+    def spectrum(self) -> Array:
+        """The eigenvalues of A that the matrix has, descending; all others are zero."""
+        return self.plus_l2.eigenvalues()
+
+    def at_rates_times(self, factor: float) -> Self:
+        """The inverse at all L2 rates times a factor, of the same matrix."""
+        return replace(self, plus_l2=self.plus_l2.at_rates_times(factor))

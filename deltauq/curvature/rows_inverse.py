@@ -13,7 +13,7 @@ any x: whatever rounding did to M, the two enclose the variance of the rows. The
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from deltauq.curvature.exact_inverse import Enclosure, rounding_of_rows
-from deltauq.curvature.plus_l2 import MatrixPlusL2, PlusL2
+from deltauq.curvature.plus_l2 import FactoredInverse, MatrixPlusL2
 from deltauq.curvature.training_rows import TrainingRows
 from deltauq.linalg import Eigenpairs, NormBound, Storage, row_products
 
@@ -51,13 +51,13 @@ _ALIKE = 1e-3
 
 
 @dataclass(frozen=True)
-class RowsInverse:
+class RowsInverse(FactoredInverse):
     """The covariance Sigma of the weights in the prior's metric, from all rows.
 
     Attributes:
-        rows: R, at the L2 rates that they were formed at.
         plus_l2: G = R R^T `[n, n]` and M.
         n_examples: N.
+        rows: R, at the L2 rates that they were formed at.
         precision: of the products that G is made of.
     """
 
@@ -68,19 +68,13 @@ class RowsInverse:
     copies: ClassVar[int] = 8
 
     rows: TrainingRows
-    plus_l2: PlusL2 = field(repr=False)
-    n_examples: float
     precision: str
 
     @classmethod
     def of(cls, rows: TrainingRows, n_examples: float, precision: str) -> RowsInverse:
         """Form the Gram matrix of rows by products in a precision, summed in float64."""
         gram = MatrixPlusL2(rows.gram(precision), n_examples)
-        return cls(rows, gram, n_examples, precision)
-
-    def at_rates_times(self, factor: float) -> RowsInverse:
-        """The inverse at all L2 rates times a factor, of the same rows."""
-        return replace(self, plus_l2=self.plus_l2.at_rates_times(factor))
+        return cls(gram, n_examples, rows, precision)
 
     def in_double(self) -> RowsInverse:
         """Form the Gram matrix again, by products in float64."""
@@ -92,11 +86,6 @@ class RowsInverse:
         """Number P of uncertain parameters."""
         return self.rows.n_params
 
-    @property
-    def trace(self) -> float:
-        """Trace of the data's curvature A."""
-        return self.plus_l2.trace
-
     @cached_property
     def spectrum(self) -> Array:
         """The n largest eigenvalues of A, descending; all others are zero."""
@@ -106,8 +95,8 @@ class RowsInverse:
     def is_of_rows(self) -> bool:
         """Whether the factor of M is that of the rows, as products with both say.
 
-        What is wrong with it no enclosure hides: both its ends are made of the rows, and hold for
-        any alpha. So this tells a factor of other rows at once, and not by how wide all bounds are.
+        A wrong factor makes bounds wide and never wrong, since both ends of an enclosure are made
+        of the rows and hold for any alpha. Here it is told at once, and for all inputs.
         """
         signs = np.random.default_rng(0).integers(0, 2, self.rows.n_rows) * 2.0 - 1.0
         root = self.plus_l2.root

@@ -175,8 +175,10 @@ class TrainingRows:
         self._n_examples = operator.data.n_rows
         itemsize = np.dtype(operator.network.dtype).itemsize
         self._layout = row_layout(factors, self._n_examples, itemsize, room)
-        self._factors: list[HeldFactors] | None = None
-        self._formed: FormedRows | None = None
+        # What is held from the first pass on, and what passes are still to copy and to form.
+        self._held: list[HeldRows] = []
+        self._to_copy = self._layout.as_factors
+        self._to_form = self._layout.groups or [[]]
         self.n_rows = self._n_examples * self._each
         self.passes = 0
 
@@ -237,27 +239,20 @@ class TrainingRows:
 
     def _parts(self) -> Iterator[HeldRows]:
         """Rows of some columns after the other; formed ones hold until the next are asked for."""
-        first, *others = self._layout.groups or [[]]
         memory = Workspace(self.dtype)
-        formed = self._formed
-        if self._factors is None:
-            self._factors, formed = self._read(self._layout.as_factors, first, memory)
-        elif formed is None and first:
-            formed = self._read([], first, memory)[1]
-        if not others:
-            self._formed = formed
-        yield from self._factors
-        if formed is not None:
-            yield formed
-        for group in others:
-            formed = self._read([], group, memory)[1]
-            assert formed is not None
-            yield formed
+        yield from self._held
+        for group in self._to_form:
+            copied, formed = self._read(self._to_copy, group, memory)
+            self._held, self._to_copy = [*self._held, *copied], []
+            if len(self._layout.groups) <= 1:  # they all fit
+                self._held, self._to_form = [*self._held, *formed], []
+            yield from copied
+            yield from formed
 
     def _read(
         self, as_factors: Sequence[int], group: Sequence[Columns], memory: Workspace
-    ) -> tuple[list[HeldFactors], FormedRows | None]:
-        """The rows of some columns from a pass over the data."""
+    ) -> tuple[list[HeldFactors], list[FormedRows]]:
+        """The rows of some columns from a pass over the data, as factors and as they are formed."""
         places = [self._place(some.variable, some.place) for some in group]
         widths = [place.stop - place.start for place in places]
         matrix = memory.take(self._n_examples, self._each, sum(widths))
@@ -276,7 +271,7 @@ class TrainingRows:
                 self._rescale(here, places)
         self.passes += 1
         flat = matrix.reshape(self.n_rows, -1)
-        return held, FormedRows(flat, places) if group else None
+        return held, [FormedRows(flat, places)] if group else []
 
     def _place(self, i: int, some: slice = slice(None)) -> slice:
         """Where some columns of a variable are among all parameters."""

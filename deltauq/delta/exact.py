@@ -181,7 +181,7 @@ def known_exactly(
         inverse = _by_rows(problem, settings)
     elif route == "dense" and _by_cholesky(problem, settings):
         operator = make_operator(problem, settings.kind.bread)
-        inverse = DenseInverse(operator.to_dense(), problem.data.n_examples)
+        inverse = DenseInverse.of(operator.to_dense(), problem.data.n_examples)
     else:
         return None
     known = KnownByInverse(inverse, problem.scale, storage)

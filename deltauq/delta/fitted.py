@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.cost import DataCost, Stationarity
@@ -126,7 +124,7 @@ class Fitted:
             return self.measured
         return self.problem.cost.measure(self.problem.network.params.numpy())
 
-    @cached_property
+    @property
     def vectors(self) -> npt.NDArray[Any]:
         """The covariance's vectors as predictions read them; as a rule not a copy."""
-        return np.ascontiguousarray(self.covariance.vectors, self.problem.network.dtype)
+        return self.known.by_pairs.vectors(self.problem.network.dtype)

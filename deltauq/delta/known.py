@@ -45,6 +45,10 @@ class Known(Protocol):
         """What all eigenvalues sum to, at most; None where that is not known."""
 
     @property
+    def by_pairs(self) -> KnownByPairs:
+        """What is known from the pairs alone."""
+
+    @property
     def is_exact(self) -> bool:
         """Whether standard errors are those of the whole curvature: none of it is left out."""
 
@@ -67,6 +71,11 @@ class KnownByPairs:
     tells_rounding = False
 
     @property
+    def by_pairs(self) -> KnownByPairs:
+        """What is known from the pairs alone, which is all there is here."""
+        return self
+
+    @property
     def learned(self) -> float | None:
         """The sum of the values that are positive, and the most that can be left."""
         pairs = self.pairs
@@ -82,16 +91,24 @@ class KnownByPairs:
         return self.pairs.rank == self.pairs.n_params
 
     @cached_property
-    def _vectors(self) -> dict[str, Array]:
-        """The covariance's vectors in C order, by the precision that a network reads them in."""
+    def _in_precision(self) -> dict[str, Array]:
+        """The covariance's vectors in C order, by the precision that networks read them in."""
         return {}
+
+    def vectors(self, dtype: str) -> Array:
+        """The covariance's vectors as predictions read them; as a rule not a copy.
+
+        Args:
+            dtype: the network's precision.
+        """
+        if dtype not in self._in_precision:
+            self._in_precision[dtype] = np.ascontiguousarray(self.covariance.vectors, dtype)
+        return self._in_precision[dtype]
 
     def form(self, linearization: Linearization, count: int | None) -> Form:
         """Ask the pairs, however many inputs there are."""
-        dtype = linearization.network.dtype
-        if dtype not in self._vectors:
-            self._vectors[dtype] = np.ascontiguousarray(self.covariance.vectors, dtype)
-        return FormByPairs(linearization, self.covariance, self._vectors[dtype])
+        vectors = self.vectors(linearization.network.dtype)
+        return FormByPairs(linearization, self.covariance, vectors)
 
 
 @dataclass(frozen=True)

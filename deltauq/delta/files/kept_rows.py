@@ -110,7 +110,7 @@ def unpack_rows(
         ) from error
     n_examples = problem.data.n_examples
     root = RootPlusL2(_unpacked(arrays.pop(_FACTOR), n_rows), n_examples)
-    inverse = RowsInverse(rows, root, n_examples, known["precision"])
+    inverse = RowsInverse(root, n_examples, rows, known["precision"])
     if rows.n_rows != n_rows or not inverse.is_of_rows():
         raise ArtifactError(
             "the rows of the training data in the artifact are not those of its factor",
