@@ -17,7 +17,7 @@ import numpy.typing as npt
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows, slices
 from deltauq.data.batches import Batches
-from deltauq.errors import MemoryLimitError, NumericalError
+from deltauq.errors import InvalidInputError, MemoryLimitError, NumericalError
 from deltauq.network.jacobians import Factor, OuterProducts, Workspace, outer_products
 from deltauq.runtime.memory import gib
 from deltauq.runtime.threads import side_by_side
@@ -29,6 +29,9 @@ Array = npt.NDArray[Any]
 #: Rows of a diagonal block of G that is made symmetric at a time.
 _BLOCK = 512
 
+
+#: How far marks of an example may differ from pass to pass, beside the largest of all.
+_SAME = 1e-4
 
 #: Passes over the data, at most, in which rows that do not fit are formed.
 _PASSES = 100
@@ -166,6 +169,7 @@ class TrainingRows:
 
     Raises:
         MemoryLimitError: there is not even room for a hundredth of the rows.
+        InvalidInputError: in a pass, a dataset in another order where the rows do not fit at once.
     """
 
     def __init__(self, operator: Gram, room: int) -> None:
@@ -175,6 +179,7 @@ class TrainingRows:
         self._n_examples = operator.data.n_rows
         itemsize = np.dtype(operator.network.dtype).itemsize
         self._layout = row_layout(factors, self._n_examples, itemsize, room)
+        self._marks: Array | None = None
         # What is held from the first pass on, and what passes are still to copy and to form.
         self._held: list[HeldRows] = []
         self._to_copy = self._layout.as_factors
@@ -257,6 +262,7 @@ class TrainingRows:
         widths = [place.stop - place.start for place in places]
         matrix = memory.take(self._n_examples, self._each, sum(widths))
         held: list[HeldFactors] = []
+        marks: list[Array] = []
         stop = 0
         for factors in self._operator.row_factors():
             start, stop = stop, stop + factors[0].shape[0]
@@ -269,9 +275,31 @@ class TrainingRows:
                 parts = np.split(here, np.cumsum(widths)[:-1], axis=2)
                 side_by_side(partial(_form, factors), group, parts)
                 self._rescale(here, places)
+            if self._may_be_shuffled:
+                marks.append(_mark(factors))
+        if marks:
+            self._check_order(np.concatenate(marks))
         self.passes += 1
         flat = matrix.reshape(self.n_rows, -1)
         return held, [FormedRows(flat, places)] if group else []
+
+    @property
+    def _may_be_shuffled(self) -> bool:
+        """Whether rows that belong together come from passes that may have them in any order."""
+        return self._operator.data.is_stream and len(self._layout.groups) > 1
+
+    def _check_order(self, marks: Array) -> None:
+        """Refuse a pass whose examples are not in the order of the first one."""
+        if self._marks is None or not np.all(np.isfinite(self._marks)):  # as `gram` will say
+            self._marks = marks
+        elif not np.all(np.abs(marks - self._marks) <= _SAME * np.max(np.abs(self._marks))):
+            raise InvalidInputError(
+                "the dataset yields its examples in another order in every pass",
+                expected="one order: the rows do not fit in memory at once, and are formed some "
+                "columns at a time",
+                received=f"{len(marks):,} examples in another order than in the first pass",
+                remedy="leave .shuffle(...) out of the dataset, or pass route='sketch'",
+            )
 
     def _place(self, i: int, some: slice = slice(None)) -> slice:
         """Where some columns of a variable are among all parameters."""
@@ -303,6 +331,15 @@ class TrainingRows:
         scale = self._operator.uneven_scale
         if scale is not None:
             rows *= np.concatenate([scale[place] for place in places])
+
+
+def _mark(factors: Sequence[Factor]) -> Array:
+    """A number for each example of a batch, of its rows of the smallest variable, `[B]`."""
+    smallest = min(factors, key=lambda factor: factor.shape[2])
+    rows = np.empty(smallest.shape)
+    smallest.rows(rows)
+    flat = rows.reshape(len(rows), -1)
+    return np.asarray(flat @ np.arange(1.0, flat.shape[1] + 1))
 
 
 def _form(factors: Sequence[Factor], some: Columns, out: Array) -> None:

@@ -194,6 +194,26 @@ def test_rows_without_room():
     assert np.all((low <= std) & (std <= high))
 
 
+def test_rows_that_are_formed_in_parts_from_a_dataset_in_another_order():
+    """What belongs together would come from different examples: no number would be right."""
+
+    def in_parts(data):
+        by_rows = fit(x=data, y=None, rank=3, route="sketch")
+        operator = make_operator(by_rows._fitted.problem, GGN, in_rows=True)
+        rows = TrainingRows(operator, 200)
+        assert len(rows._layout.groups) > 1
+        return by_rows, rows.gram("float64")
+
+    still = tf.data.Dataset.from_tensor_slices((X, Y))
+    with stumble("curvature/training_rows.py:TrainingRows._check_order", "or pass route='sketch'"):
+        in_parts(still.shuffle(N, seed=1).batch(5))
+    by_pairs, gram = in_parts(still.batch(5))
+    operator = make_operator(fitted()._fitted.problem, GGN, in_rows=True)
+    np.testing.assert_allclose(gram, TrainingRows(operator, 2**20).gram("float64"), atol=1e-9)
+    shuffled = fit(x=still.shuffle(N, seed=1).batch(5), y=None, rank=3, route="sketch")
+    np.testing.assert_allclose(shuffled.predict(X).std, by_pairs.predict(X).std, rtol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
 def test_rows_whose_squares_overflow():
     options = {"rank": "auto", "route": "gram", "curvature": "opg"}
