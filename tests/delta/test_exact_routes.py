@@ -311,12 +311,13 @@ def test_what_was_saved_predicts_by_eigenpairs_within_their_bounds(both, trained
 
 
 @pytest.mark.filterwarnings("ignore:The L2 rate is")
-def test_rates_are_chosen_from_the_same_rows(trained):
+@pytest.mark.parametrize("curvature", ["opg", wide("ggn")])
+def test_rates_are_chosen_from_the_same_rows(trained, curvature):
     """No second pass: the spectrum is that of the Gram matrix at any rate."""
     model, x, y, new = trained
     double = in_float64(model)
     found, expected = (
-        DeltaMethod(double, "opg", l2="tune", route=route, progress=False).fit(x, y)
+        DeltaMethod(double, curvature, l2="tune", route=route, progress=False).fit(x, y)
         for route in ("gram", "dense")
     )
     np.testing.assert_allclose(
