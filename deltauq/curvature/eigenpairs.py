@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.curvature.calibrated_tail import TailInputs
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.curvature.solver_kinds import solver_of
-from deltauq.curvature.solvers import bound_columns, make_solver, solver_columns
+from deltauq.curvature.solvers import bound_columns, make_solver, solver_columns, tail_columns
 from deltauq.errors import InvalidInputError, check_count
 from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
 
@@ -93,6 +94,7 @@ def eigenpairs(
     unit: Callable[[Eigenpairs], float] = own_unit,
     seed: int = 0,
     storage: Storage | None = None,
+    tail: TailInputs | None = None,
 ) -> Eigenpairs:
     """Compute the K leading eigenpairs of a curvature (all of them for "full").
 
@@ -114,6 +116,7 @@ def eigenpairs(
             unless it is chosen by the pairs.
         seed: of the random start.
         storage: where vectors of length P live; None for memory ("full" is always in memory).
+        tail: inputs to measure the tail on, with the bounds; None for none.
 
     Raises:
         InvalidInputError: another end than the largest of a semidefinite curvature.
@@ -126,7 +129,9 @@ def eigenpairs(
             expected="ends='largest' for OPG and GGN, whose smallest eigenvalues are zero",
             received=type(operator).__name__,
         )
-    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
+    solver = make_solver(
+        operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends, tail=tail
+    )
     pairs = solver.solve(rank)
     return solver.certified(pairs, unit=unit(pairs)) if bounds else pairs
 
@@ -141,6 +146,7 @@ def automatic_eigenpairs(
     unit: Callable[[Eigenpairs], float] = own_unit,
     seed: int = 0,
     storage: Storage | None = None,
+    tail: TailInputs | None = None,
 ) -> tuple[Eigenpairs, str | None]:
     """Compute eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
 
@@ -155,6 +161,7 @@ def automatic_eigenpairs(
         unit: as of `eigenpairs`.
         seed: of the random start.
         storage: where vectors of length P live; None for memory.
+        tail: as of `eigenpairs`.
 
     Returns:
         The last pairs, and why there are no more of them, with what to do: None where they were
@@ -168,7 +175,9 @@ def automatic_eigenpairs(
         affordable = min(affordable, largest)
     limit = min(size, max(_AUTO_START, affordable))
     rank = min(_AUTO_START, limit)
-    solver = make_solver(operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends)
+    solver = make_solver(
+        operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends, tail=tail
+    )
     for step in itertools.count(1):
         pairs = solver.solve(rank)
         # Fewer pairs than columns were sketched for: more columns would drown in rounding too.
@@ -232,14 +241,17 @@ def basis_columns(operator: type[CurvatureOperator], rank: Rank, n_params: int) 
     return solver_columns(operator, _first(rank), n_params)
 
 
-def certificate_columns(rank: Rank, n_params: int) -> int:
+def certificate_columns(rank: Rank, n_params: int, *, tail: bool = False) -> int:
     """Number of vectors of length P, at most, that a bound on what is left out takes beside them.
 
     Args:
         rank: K, "auto" or "full".
         n_params: P.
+        tail: the tail is measured too.
     """
-    return 0 if is_dense(rank, n_params) else bound_columns(_first(rank))
+    if is_dense(rank, n_params):
+        return 0
+    return bound_columns(_first(rank)) + (tail_columns(_first(rank)) if tail else 0)
 
 
 def _first(rank: Rank) -> int:

@@ -70,6 +70,10 @@ class MonteCarloGGN(GGN):
     def sampled(self, share: float, seed: Any) -> None:
         """No share of the examples estimates it: signs go by the order in which all are read."""
 
+    def apart(self, *data: Any) -> tuple[()]:
+        """Nor is it a sum over parts of them: none."""
+        return ()
+
     def row_factors(self) -> Iterator[list[Factor]]:
         """Rows of one batch after the other, mixed by the signs of the seed."""
         rng = np.random.default_rng(self.seed)

@@ -136,6 +136,13 @@ class CurvatureOperator(abc.ABC):
         """
         return None
 
+    def apart(self, *data: Batches) -> tuple[CurvatureOperator, ...]:
+        """The parts of A that are sums over parts of the data, as `Batches.apart` gives them.
+
+        Empty, as here, where a subclass has no such parts.
+        """
+        return ()
+
     def _over(self, data: Batches) -> Self:
         """The same curvature of other data, compiled already, of which nothing is known yet."""
         made = copy.copy(self)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.curvature.calibrated_tail import TailByShare, mean_share, tail_by_share
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError, NumericalError, check_choice
 from deltauq.linalg import Eigenpairs, LowRank
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-Tail = Literal["midpoint", "l2", "trace", "none"]
+Tail = Literal["auto", "calibrated", "midpoint", "l2", "trace", "none"]
 NegativeCurvature = Literal["project", "keep", "raise"]
 
 #: What to do where curvatures lie further apart than rounding resolves.
@@ -54,6 +55,8 @@ class ParameterCovariance:
         noise: how far the estimated noise of a regression is known, at which all this is; None
             where it was given, and of other likelihoods. `bounds` do not hold it: standard errors'
             bounds are widened by it.
+        by_share: how t goes with the share of an input's variance that is outside U, where it was
+            measured; None where it is the same for all.
     """
 
     vectors: Array
@@ -63,6 +66,7 @@ class ParameterCovariance:
     bounds: tuple[LowRank, LowRank] | None = None
     certified: bool = True
     noise: NoiseRange | None = None
+    by_share: TailByShare | None = None
 
     def with_noise(self, noise: NoiseRange | None) -> ParameterCovariance:
         """A copy whose noise is known to lie in a range."""
@@ -80,14 +84,37 @@ class ParameterCovariance:
                     remedy="scale the inputs, raise l2, or build the model in float64",
                 )
 
-    def project(self, along: Array, rest: Array) -> Array:
+    def share_outside(self, along: Array, rest: Array, left: Array) -> Array:
+        """Share of the variance of some means that lies outside U, were t one, their mean `[...]`.
+
+        NaN where no mean has any variance.
+
+        Args:
+            along: J D U `[..., C, K]`.
+            rest: Q Q^T `[..., C, C]` with Q = J D (I - U U^T).
+            left: how the means go with what moves along J, `[..., M, C]`.
+        """
+        inside = LowRank(self.spectrum.weights, 0.0).quadratic_form(along, np.zeros_like(rest))
+        inside, outside = (
+            np.einsum("...mc,...cd,...md->...m", left, form, left, optimize=True)
+            for form in (inside, rest)
+        )
+        return mean_share(np.maximum(inside, 0.0), np.maximum(outside, 0.0))
+
+    def project(self, along: Array, rest: Array, shares: Array | None = None) -> Array:
         """Covariance J Sigma J^T `[..., C, C]` of what moves along rows J.
 
         Args:
             along: J D U `[..., C, K]`, as `Linearization.sketch` gives it.
             rest: Q Q^T `[..., C, C]` with Q = J D (I - U U^T).
+            shares: `share_outside` of every input `[...]`, by which t goes; where it is NaN, and
+                for None, t is that of the spectrum.
         """
-        return self.spectrum.quadratic_form(along, rest) / self.n_examples
+        if self.by_share is None or shares is None:
+            return self.spectrum.quadratic_form(along, rest) / self.n_examples
+        tails = np.where(np.isfinite(shares), self.by_share.at(shares), self.spectrum.tail)
+        own = LowRank(self.spectrum.weights, 1.0)
+        return own.quadratic_form(along, tails[..., None, None] * rest) / self.n_examples
 
     def project_bounds(self, along: Array, rest: Array) -> tuple[Array, Array] | None:
         """Covariances of rows J from both `bounds`, the smaller one first; None without bounds.
@@ -101,7 +128,9 @@ class ParameterCovariance:
         low, high = (bound.quadratic_form(along, rest) for bound in self.bounds)
         return low / self.n_examples, high / self.n_examples
 
-    def project_between(self, along: Array, rest: Array) -> tuple[Array, tuple[Array, ...] | None]:
+    def project_between(
+        self, along: Array, rest: Array, shares: Array | None = None
+    ) -> tuple[Array, tuple[Array, ...] | None]:
         """Covariance J Sigma J^T, and matrices in whose range that from all eigenpairs lies.
 
         The matrix itself belongs to the range where the bounds are no proof. None where no range is
@@ -110,8 +139,9 @@ class ParameterCovariance:
         Args:
             along: J D U `[..., C, K]`.
             rest: Q Q^T `[..., C, C]` with Q = J D (I - U U^T).
+            shares: as of `project`.
         """
-        middle, outer = self.project(along, rest), self.project_bounds(along, rest)
+        middle, outer = self.project(along, rest, shares), self.project_bounds(along, rest)
         if outer is None or self.certified:
             return middle, outer
         return middle, (*outer, middle)
@@ -179,9 +209,10 @@ def low_rank_covariance(
         pairs: of M = L^-1/2 A L^-1/2.
         scale: lambda_j^-1/2, `[P]`.
         n_examples: N.
-        tail: what stands for the inverse eigenvalues that were not computed: "l2" 1 (that is
-            1/lambda, an upper bound), "midpoint" the middle of [1/(1 + rest), 1] with
-            rest = min(mu_K, trace - sum mu), "trace" 1/(1 + the mean of what is left of the trace),
+        tail: what stands for the inverse eigenvalues that were not computed: "calibrated" what was
+            measured (`Eigenpairs.tail`), where it was, and otherwise "midpoint", the middle of
+            [1/(1 + rest), 1] with rest = min(mu_K, trace - sum mu); "auto" the same; "l2" 1 (that
+            is 1/lambda, an upper bound), "trace" 1/(1 + the mean of what is left of the trace),
             "none" 0, for comparison only.
         negative_curvature: "project" sets negative eigenvalues to zero, "raise" refuses them,
             "keep" uses them (pairs of both ends needed, the tail then lies between the innermost).
@@ -207,7 +238,10 @@ def low_rank_covariance(
     # (M + I)^-1 = U diag(1 / (mu + 1)) U^T + t (I - U U^T), t for the inverses left out.
     spectrum = LowRank(1.0 / (values + 1.0), 0.0 if complete else _tail(pairs, tail))
     bounds = (spectrum, spectrum) if complete else _bounds(pairs, values, epsilon)
-    return ParameterCovariance(pairs.vectors[:, keep], spectrum, scale, n_examples, bounds)
+    by_share = None if complete else _by_share(pairs, tail)
+    return ParameterCovariance(
+        pairs.vectors[:, keep], spectrum, scale, n_examples, bounds, by_share=by_share
+    )
 
 
 def _indefinite_covariance(
@@ -346,6 +380,13 @@ def _bounds(pairs: Eigenpairs, values: Array, epsilon: float) -> tuple[LowRank, 
     )
 
 
+def _by_share(pairs: Eigenpairs, tail: Tail) -> TailByShare | None:
+    """How the tail goes with the share of a variance that is outside, where it was measured."""
+    if pairs.tail is None or tail not in ("auto", "calibrated"):
+        return None
+    return tail_by_share(pairs.tail.at_rate(1.0), tail_interval(pairs)[0])
+
+
 def _tail(pairs: Eigenpairs, tail: Tail) -> float:
     if tail == "trace":
         if pairs.remainder is None:
@@ -358,7 +399,10 @@ def _tail(pairs: Eigenpairs, tail: Tail) -> float:
         mean = pairs.remainder / (pairs.n_params - pairs.rank)
         return max(1.0 / (1.0 + mean), tail_interval(pairs)[0])
     low, high = tail_interval(pairs)
-    return {"midpoint": (low + high) / 2, "l2": high, "none": 0.0}[tail]
+    middle = (low + high) / 2
+    if pairs.tail is not None and tail in ("auto", "calibrated"):
+        return float(np.clip(pairs.tail.at_rate(1.0).tau, low, high))
+    return {"l2": high, "none": 0.0}.get(tail, middle)
 
 
 def is_positive(values: Array, epsilon: float) -> bool:

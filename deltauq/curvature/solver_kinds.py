@@ -80,13 +80,16 @@ class SolverKind:
             ends it.
         products_per_pair: products that an eigenpair takes, as a rule; None where all of them
             together take two products with a block.
+        measures_tail: `make` takes `tail`, the `TailInputs` that `certified` is to measure the tail
+            on, or None.
     """
 
-    make: MakeSolver
+    make: Callable[..., Solver]
     columns: Callable[[int, int], int]
     finds_low_end: bool = False
     largest_automatic_rank: int | None = None
     products_per_pair: float | None = None
+    measures_tail: bool = False
 
 
 #: Every solver, by the name that operators ask for.

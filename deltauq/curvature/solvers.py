@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.curvature.calibrated_tail import MAX_STEPS, PROBES, TailInputs, measuring_tail
 from deltauq.curvature.operator import CurvatureOperator
+from deltauq.curvature.parameter_covariance import tail_interval
 from deltauq.curvature.solver_kinds import Solver, register_solver, solver_of
 from deltauq.linalg import (
+    Asking,
     BlockLanczos,
     Eigenpairs,
     Ends,
+    MeasuredTail,
     NormBound,
     NystromSketch,
     RitzPairs,
     Storage,
-    bound_largest_eigenvalue,
+    bounding_largest_eigenvalue,
     combine,
     inner_products,
+    mapped,
     project_out,
+    together,
 )
 
 __all__ = [
@@ -34,6 +40,7 @@ __all__ = [
     "make_solver",
     "sketch_passes",
     "solver_columns",
+    "tail_columns",
 ]
 
 Array = npt.NDArray[Any]
@@ -72,6 +79,7 @@ def make_solver(
     seed: int,
     storage: Storage | None,
     ends: Ends = "largest",
+    tail: TailInputs | None = None,
 ) -> Solver:
     """Choose the solver of a curvature: a sketch if it is semidefinite, otherwise Lanczos.
 
@@ -82,14 +90,18 @@ def make_solver(
         seed: of the random start.
         storage: where vectors of length P live; None for memory.
         ends: of the spectrum, where the solver finds more than the largest.
+        tail: what the tail is to be measured on, where the solver does that; None for nothing.
     """
-    return solver_of(operator).make(
+    kind = solver_of(operator)
+    measuring = {"tail": tail} if kind.measures_tail else {}
+    return kind.make(
         operator,
         ends=ends,
         fresh=min(_bound_width(rank), operator.shape[0]) if bounds else 0,
         dtype=operator.network.dtype,
         seed=seed,
         storage=storage,
+        **measuring,
     )
 
 
@@ -102,6 +114,13 @@ def bound_columns(rank: int) -> int:
     """Number of vectors of length P, at most, that bounding what is left out takes beside."""
     # The basis; Z and A Z, twice in a sketch that holds them; three blocks on the way to the next.
     return (_BOUND_BLOCKS + 7) * _bound_width(rank)
+
+
+def tail_columns(rank: int) -> int:
+    """Number of vectors of length P, at most, that measuring the tail takes beside a sketch."""
+    # The image without the inputs that are held out, and its own eigenvectors; the bases of all
+    # probes, and what is on the way to the next step.
+    return 2 * rank + _oversampling(rank) + (MAX_STEPS + 6) * PROBES
 
 
 def sketch_passes(operator: CurvatureOperator, rank: int, n_examples: float) -> float:
@@ -132,11 +151,25 @@ class _Nystrom:
     of the examples will do: they are drawn, since data may come sorted, and anew for every block.
     """
 
-    def __init__(self, operator: CurvatureOperator, *, seed: int, **options: Any) -> None:
-        self._operator = operator
+    def __init__(
+        self,
+        operator: CurvatureOperator,
+        *,
+        seed: int,
+        tail: TailInputs | None = None,
+        **options: Any,
+    ) -> None:
+        self._operator, self._held_out = operator, None
         self._seed = seed
-        size = operator.shape[0]
-        self._sketch = NystromSketch(operator.matmat, size, passes=PASSES, seed=seed, **options)
+        self._tail = tail
+        if tail is not None and tail.held_out is not None:
+            apart = operator.apart(*tail.held_out)
+            if apart:  # Q and the tail must know nothing of the inputs that it is measured on
+                self._operator, self._held_out = apart
+            else:
+                self._tail = None
+        matmat, size = self._operator.matmat, operator.shape[0]
+        self._sketch = NystromSketch(matmat, size, passes=PASSES, seed=seed, **options)
         self._reach: Array = np.zeros(0)
 
     def solve(self, rank: int) -> Eigenpairs:
@@ -145,8 +178,11 @@ class _Nystrom:
         if some is not None and not _can_span(some, columns, some.data.n_weighted):
             some = None
         self._sketch.grow(columns, None if some is None else some.matmat)
-        trace = self._operator.trace()
-        values, vectors, self._reach = self._sketch.eigenpairs(rank)
+        trace, whole = self._operator.trace(), self._sketch
+        if self._held_out is not None:
+            whole = whole.plus(self._held_out.matmat)
+            trace += self._held_out.trace()
+        values, vectors, self._reach = whole.eigenpairs(rank)
         # ||A u - s u|| <= ||A - A^|| ||u - Q Q^T u||, the norm of a semidefinite rest its trace.
         left_out = max(0.0, trace - float(values.sum()))
         return Eigenpairs(
@@ -162,28 +198,47 @@ class _Nystrom:
     def certified(
         self, pairs: Eigenpairs, step: int | None = None, unit: float = 1.0
     ) -> Eigenpairs:
-        # E = A - U diag(mu) U^T, applied to vectors whose product with A is known or is made.
-        def less(vectors: Array, image: Array) -> Array:
-            inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
-            return image - combine(pairs.vectors, inside)
-
+        measuring = self._measuring(pairs, unit)
         start, image = self._sketch.fresh
+        if self._held_out is not None:
+            image = image + self._held_out.matmat(start)
         if step is None:  # no other rank follows
             self._sketch.forget()
-        left_out = _bound_left_out(
-            pairs,
-            lambda vectors: less(vectors, self._operator.matmat(vectors)),
-            start,
-            less(start, image),
-            step,
-            unit,
-        )
+        bounding = _bounding_left_out(pairs, start, self._left(pairs, start, image), step, unit)
+        bounding = mapped(bounding, lambda vectors: vectors, partial(self._left_of_all, pairs))
+        # Both ask for products with A: they share their passes over the data.
+        left_out, *measured = together(self._operator.matmat, bounding, *measuring)
+        tail: MeasuredTail | None = measured[0] if measured else None
+        spent = left_out.products - start.shape[1] + (PROBES * tail.steps if tail else 0)
         return replace(
             pairs,
             left_out=left_out,
             residual_norms=left_out.bound * self._reach,
-            products=pairs.products + left_out.products - start.shape[1],
+            products=pairs.products + spent,
+            tail=tail,
         )
+
+    def _left(self, pairs: Eigenpairs, vectors: Array, image: Array) -> Array:
+        """E V for E = A - U diag(mu) U^T, from V and A V."""
+        inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
+        return image - combine(pairs.vectors, inside)
+
+    def _left_of_all(self, pairs: Eigenpairs, vectors: Array, image: Array) -> Array:
+        """E V, from a product without the examples that are held out."""
+        if self._held_out is not None:
+            image = image + self._held_out.matmat(vectors)
+        return self._left(pairs, vectors, image)
+
+    def _measuring(self, pairs: Eigenpairs, unit: float) -> list[Asking[MeasuredTail | None]]:
+        """The iteration that measures the tail, where there is one that could be seen."""
+        least, _ = tail_interval(pairs.rescaled(1.0 / unit))
+        if self._tail is None or not least < (1.0 - _WIDTH_WON) ** 2:
+            return []
+        values, vectors = pairs.values, pairs.vectors
+        if self._held_out is not None:
+            values, vectors, _ = self._sketch.eigenpairs(pairs.rank)
+            values = values[: pairs.rank]
+        return [measuring_tail(self._tail, vectors, values, rate=unit, least=least)]
 
 
 class _Lanczos:
@@ -257,7 +312,8 @@ class _Lanczos:
 
         shape = (self._operator.shape[0], self._fresh)
         start = self._rng.standard_normal(shape).astype(pairs.vectors.dtype)
-        left_out = _bound_left_out(pairs, outside, start, outside(start), step, unit)
+        bounding = _bounding_left_out(pairs, start, outside(start), step, unit)
+        left_out: NormBound = together(outside, bounding)[0]
         return replace(pairs, left_out=left_out, products=pairs.products + left_out.products)
 
 
@@ -276,19 +332,13 @@ def _bound_width(rank: int) -> int:
     return int(np.clip(rank // 8, 4, 16))
 
 
-def _bound_left_out(
-    pairs: Eigenpairs,
-    matmat: Callable[[Array], Array],
-    start: Array,
-    image: Array,
-    step: int | None,
-    unit: float,
-) -> NormBound:
+def _bounding_left_out(
+    pairs: Eigenpairs, start: Array, image: Array, step: int | None, unit: float
+) -> Asking[NormBound]:
     """Bound what the pairs leave of A; a trace that is known bounds it with certainty."""
     largest = float(np.max(np.abs(pairs.values), initial=0.0))
     rounding = float(np.finfo(pairs.vectors.dtype).eps) * largest
-    found = bound_largest_eigenvalue(
-        matmat,
+    found = yield from bounding_largest_eigenvalue(
         start,
         image,
         failure=FAILURE if step is None else FAILURE / 2**step,
@@ -328,7 +378,7 @@ def _krylov_columns(rank: int, n_params: int) -> int:
     return min(_krylov_limit(rank), n_params) + 2 * rank
 
 
-@register_solver("nystrom", columns=_sketch_columns)
+@register_solver("nystrom", columns=_sketch_columns, measures_tail=True)
 def _nystrom(operator: CurvatureOperator, *, ends: Ends, **options: Any) -> Solver:
     del ends  # a sketch finds the largest alone
     return _Nystrom(operator, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ class Batches(BatchReader[Part, Batch]):
     """A fixed training set, re-iterable, with the sums that averages must be divided by.
 
     Nothing of it can be set; `with_listener` gives the same data that tell of their passes, and
-    `sampled` the same data of which a pass gives a share.
+    `sampled` the same data of which a pass gives a share, `apart` some of the rows.
 
     Args:
         x: inputs: an array, a pandas frame, or a nest of arrays `[N, ...]`; or a finite dataset
@@ -122,7 +122,7 @@ class Batches(BatchReader[Part, Batch]):
         super().__init__(rows, form.batch_size, listener)
         self._form = form
         self._columns = columns
-        self._drawn: npt.NDArray[np.int64] | None = None
+        self._drawn: _Drawn | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches, in order, the last partial one included.
@@ -227,8 +227,26 @@ class Batches(BatchReader[Part, Batch]):
 
         Not of the first ones: data may come sorted.
         """
-        chosen = np.linspace(0, self.n_weighted - 1, min(n, self.n_weighted)).astype(int)
+        chosen = self.spread_numbers(n)
         return _joined([_rows(*found) for found in _numbered(super()._arrays(), chosen)])
+
+    def spread_numbers(self, n: int) -> npt.NDArray[np.int64]:
+        """Numbers, among the rows of positive weight, of those that `spread` gives."""
+        return np.linspace(0, self.n_weighted - 1, min(n, self.n_weighted)).astype(np.int64)
+
+    def apart(self, n: int) -> tuple[Batches, Batches]:
+        """All rows but those of `spread`, and those, as training sets like this one.
+
+        N and all else that they say of themselves is of all rows, so that sums over the one and
+        over the other are together the sum over all. Those of `spread` are held in memory.
+        """
+        numbers = self.spread_numbers(n)
+        others = np.setdiff1d(np.arange(self.n_weighted), numbers, assume_unique=True)
+        x, y, count, importance = self.spread(n)
+        rows = Part(x, y, Weights(count, importance))
+        form, facts = replace(self._form, mask=None), replace(self._facts, reading="counts")
+        chosen = Batches._of(form, rows, self._columns, PassListener(), facts)
+        return self._of_rows(_Drawn(others, 1.0)), chosen
 
     def sample(self, n: int, batch_size: int = 64) -> Batches:
         """The rows of `spread` as a training set of their own, with the same weights."""
@@ -251,10 +269,21 @@ class Batches(BatchReader[Part, Batch]):
             share: of the rows, above 0 and at most 1; there is one row at least.
             seed: of the draw, as `numpy.random.default_rng` takes it.
         """
-        count = max(1, round(share * self.n_weighted))
+        drawn = self._drawn or _Drawn(np.arange(self.n_weighted), 1.0)
+        count = max(1, round(share * len(drawn.numbers)))
         rng = np.random.default_rng(seed)
+        places = np.sort(rng.choice(len(drawn.numbers), count, replace=False, shuffle=False))
+        each = drawn.each * len(drawn.numbers) / count
+        return self._of_rows(_Drawn(drawn.numbers[places], each))
+
+    @property
+    def n_given(self) -> int:
+        """Number of rows of positive weight that a pass gives: fewer where some were chosen."""
+        return self.n_weighted if self._drawn is None else len(self._drawn.numbers)
+
+    def _of_rows(self, drawn: _Drawn) -> Batches:
         made = self._remade(self._batch_size, self._listener)
-        made._drawn = np.sort(rng.choice(self.n_weighted, count, replace=False, shuffle=False))
+        made._drawn = drawn
         return made
 
     def _remade(self, batch_size: int, listener: PassListener) -> Batches:
@@ -305,21 +334,27 @@ class Batches(BatchReader[Part, Batch]):
                 remedy="take out augmentation and generators that run dry, or cache the dataset",
             )
 
-    def _of_drawn(self, parts: Iterable[Batch], drawn: npt.NDArray[np.int64]) -> Iterator[Batch]:
+    def _of_drawn(self, parts: Iterable[Batch], drawn: _Drawn) -> Iterator[Batch]:
         """The rows that were drawn, as many at a time as a batch has, each counted for others."""
-        each = self.n_weighted / len(drawn)
         held: list[Batch] = []
         room = self._batch_size
-        for part, places in _numbered(parts, drawn):
+        for part, places in _numbered(parts, drawn.numbers):
             while len(places):
                 some, places = places[:room], places[room:]
                 held.append(_rows(part, some))
                 room -= len(some)
                 if not room:
-                    yield _counted(_joined(held), each)
+                    yield _counted(_joined(held), drawn.each)
                     held, room = [], self._batch_size
         if held:
-            yield _counted(_joined(held), each)
+            yield _counted(_joined(held), drawn.each)
+
+
+class _Drawn(NamedTuple):
+    """Rows that a pass gives: their numbers, ascending, and how often each counts."""
+
+    numbers: npt.NDArray[np.int64]
+    each: float
 
 
 def _numbered(
@@ -351,4 +386,6 @@ def _joined(parts: list[Batch]) -> Batch:
 
 def _counted(batch: Batch, each: float) -> Batch:
     """Rows that count so many times as often."""
+    if each == 1.0:
+        return batch
     return batch._replace(count=batch.count * batch.count.dtype.type(each))

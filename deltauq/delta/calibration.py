@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.curvature.calibrated_tail import TailInputs
+from deltauq.data.batch_reader import cut
 from deltauq.delta.problem import Problem
+from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError
 from deltauq.prediction.directions import SomeClasses, most_probable
+from deltauq.prediction.forms import ROUNDING
 from deltauq.prediction.result_memory import prediction_batch
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["calibration_inputs", "calibration_rows"]
+__all__ = ["calibration_inputs", "calibration_rows", "tail_inputs"]
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
+
+#: Training inputs that the tail is measured on: one in so many, and no more than these.
+_ONE_IN, _HELD_OUT = 20, 32
 
 
 def calibration_rows(
@@ -28,16 +36,50 @@ def calibration_rows(
     Raises:
         InvalidInputError: inputs whose predictions are all masked.
     """
-    rows = problem.linearization.rows(*calibration_inputs(problem, memory_limit, x))
-    counted = ~rows.shown.masked
-    if not np.any(counted):
+    rows = _mean_rows(problem, *calibration_inputs(problem, memory_limit, x))
+    if not len(rows):
         raise InvalidInputError(
             "there is nothing to measure on: all predictions of these inputs are masked",
             expected="inputs that are not padding throughout",
-            received=f"{len(counted)} masked predictions",
+            received="masked predictions alone",
         )
+    return rows
+
+
+def _mean_rows(problem: Problem, x: Any, directions: SomeClasses | None) -> npt.NDArray[Any]:
+    """Jacobians `[B, C, P]` of the means of some inputs that are not masked."""
+    rows = problem.linearization.rows(x, directions)
+    counted = ~rows.shown.masked
     values = rows.values if np.all(counted) else rows.values[counted]
     return np.asarray(rows.shown.slope[counted].astype(values.dtype) @ values)
+
+
+def tail_inputs(problem: Problem, settings: Settings) -> TailInputs:
+    """The inputs that the tail is measured on: those that were given, else some of training.
+
+    Of the training inputs one in twenty, `_HELD_OUT` at most, from all over the data: their own
+    curvature is left out of the eigenvectors that are sought, and added at the end.
+    """
+    free = free_memory(settings.memory_limit)
+    some_classes = most_probable(problem.likelihood, problem.n_outputs)
+    n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
+    size = prediction_batch(problem.network, problem.input_spec, n_rows, free=free)
+    held_out, given = None, problem.calibration
+    if given is None:
+        data = problem.training_set
+        held_out = data.apart(max(1, min(_HELD_OUT, data.n_weighted // _ONE_IN)))
+
+    def inputs() -> Iterator[Any]:
+        if given is not None:
+            yield from given.with_batch_size(size)
+        elif held_out is not None:
+            for batch in held_out[1]:
+                yield from cut(batch.x, size)
+
+    def rows() -> Iterator[npt.NDArray[Any]]:
+        return (_mean_rows(problem, x, some_classes) for x in inputs())
+
+    return TailInputs(rows, held_out, ROUNDING[problem.network.dtype], settings.seed)
 
 
 def calibration_inputs(

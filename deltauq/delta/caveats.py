@@ -16,6 +16,7 @@ SUBJECTS: dict[str, type[Warning]] = {
     "data": CurvatureWarning,
     "precision": ConvergenceWarning,
     "rank": ConvergenceWarning,
+    "tail": ConvergenceWarning,
     "noise": ConvergenceWarning,
     "l2": TunedL2Warning,
 }
@@ -28,7 +29,8 @@ class Caveat:
     Attributes:
         subject: "minimum" (the weights are far from one), "loss" (it has little curvature), "data"
             (they say next to nothing), "precision" (L2 drowns in rounding), "rank" (eigenpairs that
-            were asked for are missing), "noise" (no upper bound) or "l2" (chosen after training).
+            were asked for are missing), "tail" (measuring it did not settle it), "noise" (no upper
+            bound) or "l2" (chosen after training).
         in_short: a clause with the figure that matters.
         text: what it means for the standard errors, and what to do.
     """

@@ -12,6 +12,7 @@ from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
 from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
 from deltauq.data.batch_reader import PassListener
+from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind
 from deltauq.delta.answers import Answers
@@ -19,10 +20,11 @@ from deltauq.delta.caveats import tell
 from deltauq.delta.files.fits import Saved, load_fit, save_fit
 from deltauq.delta.files.saved_model import export_fit
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.problem import attach_data, state_problem
+from deltauq.delta.problem import Problem, attach_data, state_problem
 from deltauq.delta.routes import RouteName
+from deltauq.delta.solving import needs_meat
 from deltauq.delta.steps import fit_problem
-from deltauq.errors import check_flag
+from deltauq.errors import InvalidInputError, check_flag
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2
 from deltauq.network.network import Layers, Network
@@ -62,8 +64,9 @@ class DeltaMethod(Answers):
         layers: which variables are uncertain: None (all trainable), names or glob patterns, "last"
             (the layer of the model's last variable, which must make its outputs), or a callable
             on variables.
-        tail: what stands for the inverse eigenvalues not computed: "midpoint", "l2", "trace" or
-            "none"; see `deltauq.curvature.parameter_covariance.low_rank_covariance`.
+        tail: what stands for the inverse eigenvalues not computed: "auto" ("calibrated" for OPG and
+            GGN with bounds: measured on a few inputs; else "midpoint"), "l2", "trace" or "none";
+            see `deltauq.curvature.parameter_covariance.low_rank_covariance`.
         rank_tol: relative width for rank="auto".
         negative_curvature: "project" (the Hessian's negative eigenvalues become zero), "raise"
             (refuse them) or "keep" (use them, from both ends of the spectrum).
@@ -129,7 +132,7 @@ class DeltaMethod(Answers):
         l2: L2 = "auto",
         likelihood: str | Likelihood = "auto",
         layers: Layers = None,
-        tail: Tail = "midpoint",
+        tail: Tail = "auto",
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
         meat: Meat = "opg",
@@ -187,7 +190,13 @@ class DeltaMethod(Answers):
         return f"DeltaMethod({name}, {self.curvature}: {fit})"
 
     def fit(
-        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        *,
+        calibration: Any = None,
     ) -> DeltaMethod:
         """Compute the curvature on the training data and the parameters' covariance.
 
@@ -203,6 +212,10 @@ class DeltaMethod(Answers):
                 the row out.
             class_weight: `{class number: weight}`, as Keras' `fit` takes it: multiplies the
                 importance of that class's examples; classes that are left out have one.
+            calibration: inputs such as will be predicted, without labels, that were not trained on:
+                what few eigenpairs leave out is measured on them (32 or more will do), and
+                `Prediction.std_range` promises its level for inputs like them. None takes one in
+                twenty of the training inputs, 32 at most. Not read where nothing is left out.
 
         Returns:
             self.
@@ -218,6 +231,8 @@ class DeltaMethod(Answers):
         settings, training = self.settings, TrainingData(x, y, sample_weight, class_weight)
         storage = settings.storage()
         problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
+        if calibration is not None:
+            problem = replace(problem, calibration=self._calibration(calibration, problem))
         name = settings.curvature
         with progress_bar(f"{name}: the cost", enabled=settings.progress) as shown:
             told = problem.with_listener(PassListener(on_batch=shown.advance))
@@ -231,6 +246,18 @@ class DeltaMethod(Answers):
         self._fitted = replace(fitted, problem=problem, seconds=time.monotonic() - started)
         tell(fitted.caveats)
         return self
+
+    def _calibration(self, x: Any, problem: Problem) -> InputBatches:
+        """Checked inputs that the tail is to be measured on."""
+        if not self.settings.measures_tail or needs_meat(problem, self.settings):
+            raise InvalidInputError(
+                "calibration inputs have no use here",
+                expected="curvature='opg' or 'ggn', with bounds and tail='auto'",
+                received=f"curvature={self.curvature!r}, bounds={self.settings.bounds}, "
+                f"tail={self.settings.tail!r}",
+                remedy="leave calibration=... out, or change what differs",
+            )
+        return self._inputs(x, problem)
 
     def save(
         self,

@@ -63,6 +63,7 @@ class AskedPairs:
         n_outputs: C.
         rank: how many; "auto" is taken at its start.
         bounds: what they leave out is bounded too.
+        tail: and the tail measured.
         in_files: tall matrices take no memory; dense ones do.
     """
 
@@ -71,6 +72,7 @@ class AskedPairs:
     n_outputs: int
     rank: Rank
     bounds: bool = False
+    tail: bool = False
     in_files: bool = False
 
     @property
@@ -87,7 +89,7 @@ class AskedPairs:
         """Vectors of length P that are in memory at a time, at most."""
         columns = max(operator.columns_per_product for operator in self.operators)
         if self.bounds:
-            columns += certificate_columns(self.rank, n_params)
+            columns += certificate_columns(self.rank, n_params, tail=self.tail)
         if self.are_mapped(n_params):
             return columns
         return columns + max(basis_columns(each, self.rank, n_params) for each in self.operators)

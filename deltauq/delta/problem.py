@@ -15,6 +15,7 @@ from deltauq.curvature.eigenpairs import DENSE_LIMIT, EIGEN_LIMIT, Rank, check_r
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches, spec_of
+from deltauq.data.inputs import InputBatches
 from deltauq.data.record import DataRecord
 from deltauq.data.training import TrainingData
 from deltauq.delta.memory_plan import AskedPairs, MemoryPlan, plan_memory
@@ -67,6 +68,8 @@ class Problem:
         head: the last dense layer where no other parameter is uncertain; sought where
             the curvature has a form of its own there.
         flatness: where the loss has no curvature; None where it is known to have some.
+        calibration: inputs such as will be predicted, which the tail is to be measured on; None
+            for some of training.
     """
 
     network: Network
@@ -80,6 +83,7 @@ class Problem:
     estimates_noise: bool = False
     head: LinearHead | None = None
     flatness: Flatness | None = None
+    calibration: InputBatches | None = None
 
     def require_data(self) -> tuple[Batches, MemoryPlan]:
         """The training set, and the memory that was planned for passes over it.
@@ -291,6 +295,7 @@ def _prepare_passes(
         model.n_outputs,
         "auto" if routed else settings.rank,
         bounds=settings.bounds,
+        tail=settings.measures_tail,
         in_files=settings.vectors_dir is not None,
     )
     free = free_memory(settings.memory_limit)

@@ -24,6 +24,7 @@ from deltauq.linalg import (
     combine,
     gauss_radau,
     inner_products,
+    inverse_root,
     project_out,
     relative_width,
     root_diagonal,
@@ -130,7 +131,7 @@ class _Certain:
     """
 
     def __init__(self, fitted: Fitted, operator: CurvatureOperator) -> None:
-        self._whiten = _inverse_root(fitted.prior_pairs.vectors, fitted.prior_pairs.values)
+        self._whiten = inverse_root(fitted.prior_pairs.vectors, fitted.prior_pairs.values)
         self._operator = operator
         self._rule = partial(gauss_radau, node=1.0 - _rounding(fitted))
 
@@ -228,17 +229,6 @@ def _rounding(fitted: Fitted) -> float:
     """How far rounding can bring eigenvalues of T under 1."""
     largest = float(np.max(fitted.prior_pairs.values, initial=0.0))
     return ROUNDING[fitted.problem.network.dtype] + fitted.problem.epsilon * largest
-
-
-def _inverse_root(vectors: Array, values: Array) -> Callable[[Array], Array]:
-    """(U diag(mu) U^T + I)^-1/2 as a function of `[P, m]`."""
-    # I + U diag((1 + mu)^-1/2 - 1) U^T: one outside U, where nothing is subtracted.
-    change = 1.0 / np.sqrt(1.0 + np.maximum(values, 0.0)) - 1.0
-
-    def apply(columns: Array) -> Array:
-        return columns + combine(vectors, change[:, None] * inner_products(vectors, columns))
-
-    return apply
 
 
 def _each_row(function: Callable[[Array], Array], rows: Array) -> Array:

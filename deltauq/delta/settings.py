@@ -14,7 +14,7 @@ from deltauq.curvature.sandwich import Meat
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.data.weights import WeightKind
 from deltauq.delta.routes import ROUTES, RouteName
-from deltauq.errors import check_choice, check_count, check_flag, check_share
+from deltauq.errors import InvalidInputError, check_choice, check_count, check_flag, check_share
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import Ends, Storage
 from deltauq.network.l2 import L2, check_l2, complete_l2
@@ -48,7 +48,7 @@ class Settings:
     l2: L2 = field(default="auto", metadata=_OF_METHOD)
     likelihood: str | Likelihood = field(default="auto", metadata=_OF_PROCESS)
     layers: Layers = field(default=None, metadata=_OF_METHOD)
-    tail: Tail = field(default="midpoint", metadata=_OF_COVARIANCE)
+    tail: Tail = field(default="auto", metadata=_OF_COVARIANCE)
     rank_tol: float = field(default=0.05, metadata=_OF_COVARIANCE)
     negative_curvature: NegativeCurvature = field(default="project", metadata=_OF_COVARIANCE)
     meat: Meat = field(default="opg", metadata=_OF_COVARIANCE)
@@ -74,10 +74,39 @@ class Settings:
         check_flag("bounds", self.bounds)
         check_flag("progress", self.progress)
         check_count("seed", self.seed, at_least=0)
+        if self.tail == "calibrated":
+            self._check_calibrated()
         if self.batch_size is not None:
             check_batch_size(self.batch_size)
         if self.memory_limit is not None:
             free_memory(self.memory_limit)
+
+    def _check_calibrated(self) -> None:
+        """Refuse a tail that cannot be measured."""
+        what, expected = "tail='calibrated' cannot be had", "curvature='opg' or 'ggn', with bounds"
+        if self.kind.is_sandwich or not self.kind.bread.positive_semidefinite:
+            raise InvalidInputError(
+                what,
+                expected=expected,
+                received=f"curvature={self.curvature!r}, of which no quadrature rule is known to "
+                "stay on one side",
+                remedy="pass tail='auto' or 'midpoint'; refine(x) estimates what the tail comes to "
+                "at some inputs",
+            )
+        if not self.bounds:
+            raise InvalidInputError(
+                what,
+                expected=expected,
+                received="bounds=False, without whose passes over the data there is nothing to "
+                "measure it with",
+                remedy="pass bounds=True (the default), or tail='midpoint'",
+            )
+
+    @property
+    def measures_tail(self) -> bool:
+        """Whether the tail of a sketch is measured, as far as the settings say."""
+        semidefinite = self.kind.bread.positive_semidefinite and not self.kind.is_sandwich
+        return self.tail in ("auto", "calibrated") and self.bounds and semidefinite
 
     @classmethod
     def among(cls, named: Mapping[str, Any]) -> Self:

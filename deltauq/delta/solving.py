@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from deltauq.curvature import CurvatureOperator
+from deltauq.curvature.calibrated_tail import TailInputs
 from deltauq.curvature.effective_parameters import Freedom
 from deltauq.curvature.eigenpairs import (
     Rank,
@@ -14,8 +17,9 @@ from deltauq.curvature.eigenpairs import (
     own_unit,
     resolving,
 )
+from deltauq.curvature.parameter_covariance import tail_interval
 from deltauq.curvature.rank_curve import TailWidth
-from deltauq.delta.calibration import calibration_rows
+from deltauq.delta.calibration import calibration_rows, tail_inputs
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.judging import beyond_precision
@@ -36,6 +40,9 @@ __all__ = [
 
 #: What is left of the trace, in L2 rates and of the whole, that rounding or nothing explains.
 _LEFT, _TRACE_ROUNDING = 0.01, 3e-6
+
+#: Ratio of a tail's ends above which nothing is gained by knowing where between them it lies.
+_OPEN = 0.98
 
 
 class Solution(NamedTuple):
@@ -95,7 +102,44 @@ def solve(
     """
     rank: Rank = "full" if dense else settings.rank
     kind = settings.kind.bread
-    return _eigenpairs(problem, settings, kind, storage, rank, factor_of or own_unit)
+    tail = tail_inputs(problem, settings) if _measures_tail(problem, settings, rank) else None
+    found = _eigenpairs(problem, settings, kind, storage, rank, factor_of or own_unit, tail)
+    if tail is None:
+        return found
+    caveat = _of_tail(_used(found.pairs, factor_of or own_unit), settings)
+    return found if caveat is None else found._replace(caveats=(*found.caveats, caveat))
+
+
+def _measures_tail(problem: Problem, settings: Settings, rank: Rank) -> bool:
+    """Whether what few pairs leave is measured; of a sandwich no rule says it from two sides."""
+    return rank != "full" and settings.measures_tail and not needs_meat(problem, settings)
+
+
+def _of_tail(pairs: Eigenpairs, settings: Settings) -> Caveat | None:
+    """What to know of the tail where measuring it did not come to an end."""
+    tail, (low, high) = pairs.tail, tail_interval(pairs)
+    if tail is None:
+        if not low < _OPEN * high:
+            return None
+        return Caveat(
+            "tail",
+            "the tail could not be measured",
+            "the tail could not be measured: the curvature's rounding is as large as the L2 rate, "
+            "or no mean of the calibration inputs has any variance. The middle of what is "
+            "possible stands in its place; std_bounds hold. Ask for a larger l2 or rank, or build "
+            "the model in float64.",
+        )
+    if tail.is_settled:
+        return None
+    least, most = (float(np.clip(end, low, high)) for end in (tail.low, tail.high))
+    return Caveat(
+        "tail",
+        f"the tail lies between {least:.2g} and {most:.2g}",
+        f"the {tail.steps} steps that measured the tail did not settle it: it is {least:.2g} at "
+        f"least and {most:.2g} at most of what L2 alone would allow, and standard errors that "
+        f"rest on it are off by {np.sqrt(most / least):.1f} times at most. Ask for a larger rank, "
+        f"or refine(x) for chosen inputs.",
+    )
 
 
 def bread_and_meat(problem: Problem, settings: Settings) -> list[CurvatureOperator]:
@@ -162,12 +206,13 @@ def _eigenpairs(
     storage: Storage,
     rank: Rank,
     factor_of: FactorOf,
+    tail: TailInputs | None = None,
 ) -> Solution:
     """So many pairs of a curvature, with the caveats where they are fewer or not enough."""
     operator = make_operator(problem, kind)
     ends = "largest" if operator.positive_semidefinite else settings.ends
     if rank == "auto":
-        return _automatic_eigenpairs(problem, settings, operator, ends, storage, factor_of)
+        return _automatic_eigenpairs(problem, settings, operator, ends, storage, factor_of, tail)
     pairs = eigenpairs(
         operator,
         rank,
@@ -176,6 +221,7 @@ def _eigenpairs(
         unit=factor_of,
         seed=settings.seed,
         storage=storage,
+        tail=tail,
     )
     caveats, used = [], _used(pairs, factor_of)
     if not pairs.converged:
@@ -226,6 +272,7 @@ def _automatic_eigenpairs(
     ends: Ends,
     storage: Storage,
     factor_of: FactorOf,
+    tail: TailInputs | None,
 ) -> Solution:
     """Grow the rank until the tail leaves less than `rank_tol` of the standard errors open."""
     rows = calibration_rows(problem, settings.memory_limit)
@@ -246,6 +293,7 @@ def _automatic_eigenpairs(
         unit=factor_of,
         seed=settings.seed,
         storage=storage,
+        tail=tail,
     )
     if why_no_more is None:
         return Solution(pairs, ())

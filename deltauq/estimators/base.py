@@ -109,7 +109,7 @@ class DeltaEstimator(BaseEstimator):
         curvature: Curvature = "opg",
         rank: Rank = "auto",
         *,
-        tail: Tail = "midpoint",
+        tail: Tail = "auto",
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
         meat: Meat = "opg",

@@ -70,7 +70,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         curvature: Curvature = "ggn",
         rank: Rank = "auto",
         *,
-        tail: Tail = "midpoint",
+        tail: Tail = "auto",
         rank_tol: float = 0.05,
         negative_curvature: NegativeCurvature = "project",
         meat: Meat = "opg",

@@ -6,8 +6,18 @@ Solvers take a function V -> A V and a size P, so what A stands for plays no par
 
 from deltauq.linalg.cholesky import factor_positive
 from deltauq.linalg.lanczos import BlockLanczos, Ends, RitzPairs
-from deltauq.linalg.largest import NormBound, bound_largest_eigenvalue
-from deltauq.linalg.lowrank import LowRank, quadratic_diagonals, relative_width, root_diagonal
+from deltauq.linalg.largest import (
+    NormBound,
+    bound_largest_eigenvalue,
+    bounding_largest_eigenvalue,
+)
+from deltauq.linalg.lowrank import (
+    LowRank,
+    inverse_root,
+    quadratic_diagonals,
+    relative_width,
+    root_diagonal,
+)
 from deltauq.linalg.nystrom import NystromSketch
 from deltauq.linalg.orthogonal import (
     add_gram_product,
@@ -18,18 +28,27 @@ from deltauq.linalg.orthogonal import (
     row_products,
     split,
 )
-from deltauq.linalg.pairs import Eigenpairs, Spectrum
+from deltauq.linalg.pairs import Eigenpairs, MeasuredTail, Spectrum
+from deltauq.linalg.passes import Asking, mapped, together
 from deltauq.linalg.precision import nearest_orthonormal, relative_range
-from deltauq.linalg.quadrature import Krylov, MatrixForms, bound_matrix_forms, gauss_radau
+from deltauq.linalg.quadrature import (
+    Krylov,
+    MatrixForms,
+    bound_matrix_forms,
+    bounding_matrix_forms,
+    gauss_radau,
+)
 from deltauq.linalg.storage import Storage
 
 __all__ = [
+    "Asking",
     "BlockLanczos",
     "Eigenpairs",
     "Ends",
     "Krylov",
     "LowRank",
     "MatrixForms",
+    "MeasuredTail",
     "NormBound",
     "NystromSketch",
     "RitzPairs",
@@ -38,10 +57,14 @@ __all__ = [
     "add_gram_product",
     "bound_largest_eigenvalue",
     "bound_matrix_forms",
+    "bounding_largest_eigenvalue",
+    "bounding_matrix_forms",
     "combine",
     "factor_positive",
     "gauss_radau",
     "inner_products",
+    "inverse_root",
+    "mapped",
     "nearest_orthonormal",
     "orthonormal_basis",
     "project_out",
@@ -51,4 +74,5 @@ __all__ = [
     "root_diagonal",
     "row_products",
     "split",
+    "together",
 ]

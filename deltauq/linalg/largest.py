@@ -12,9 +12,10 @@ import numpy.typing as npt
 import scipy.stats
 
 from deltauq.linalg.orthogonal import combine, inner_products, orthonormal_basis, project_out, split
+from deltauq.linalg.passes import Asking, alone
 from deltauq.linalg.projected import bordered
 
-__all__ = ["NormBound", "bound_largest_eigenvalue"]
+__all__ = ["NormBound", "bound_largest_eigenvalue", "bounding_largest_eigenvalue"]
 
 Array = npt.NDArray[Any]
 
@@ -57,7 +58,20 @@ class NormBound:
 
 
 def bound_largest_eigenvalue(
-    matmat: Callable[[Array], Array],
+    matmat: Callable[[Array], Array], start: Array, image: Array, **options: Any
+) -> NormBound:
+    """Bound the largest eigenvalue of a symmetric E, as `bounding_largest_eigenvalue`.
+
+    Args:
+        matmat: V `[P, b]` -> E V.
+        start: Z.
+        image: E Z.
+        **options: the other arguments of that.
+    """
+    return alone(matmat, bounding_largest_eigenvalue(start, image, **options))
+
+
+def bounding_largest_eigenvalue(
     start: Array,
     image: Array,
     *,
@@ -66,7 +80,7 @@ def bound_largest_eigenvalue(
     rounding: float = 0.0,
     limit: float = np.inf,
     is_enough: Callable[[float, float], bool] = lambda at_least, bound: False,
-) -> NormBound:
+) -> Asking[NormBound]:
     """A number that the largest eigenvalue of a symmetric E exceeds with a small probability only.
 
     A Ritz value from the Krylov space of a random block Z is always too small. But for a unit
@@ -86,8 +100,9 @@ def bound_largest_eigenvalue(
     Matrix Anal. Appl. 13, bound the same error before a run, for the worst spectrum; this bound
     reads the spectrum that the run has seen.
 
+    Asks for products with E as `passes` has them.
+
     Args:
-        matmat: V `[P, b]` -> E V.
         start: Z `[P, b]`, independent standard normal entries, independent of E.
         image: E Z, known already.
         failure: probability that the bound may be too small, over the draw of Z.
@@ -122,7 +137,7 @@ def bound_largest_eigenvalue(
         held = basis.shape[1] + following.shape[1]
         room[:, basis.shape[1] : held] = following
         basis = room[:, :held]
-        image = np.asarray(matmat(following), basis.dtype)
+        image = np.asarray((yield following), basis.dtype)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -105,6 +106,17 @@ class NystromSketch:
             self.fresh = block[:, count:].copy(), image[:, count:].copy()
         self._y = self._beside(self._y, image[:, :count])
         self._q = self._beside(self._q, block[:, :count])
+
+    def plus(self, matmat: Multiply) -> NystromSketch:
+        """The sketch of A + B with the same Q, where B is semidefinite too.
+
+        Args:
+            matmat: as for A, of B.
+        """
+        both = copy.copy(self)
+        both._y = self._image(matmat, self._q)
+        both._y += self._y
+        return both
 
     def forget(self) -> None:
         """Give back the memory of Q and Y, where neither eigenpairs nor columns are to follow."""

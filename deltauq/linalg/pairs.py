@@ -11,7 +11,57 @@ from jaxtyping import Float, jaxtyped
 from deltauq.errors import NumericalError
 from deltauq.linalg.largest import NormBound
 
-__all__ = ["Eigenpairs", "Spectrum"]
+__all__ = ["Eigenpairs", "MeasuredTail", "Spectrum"]
+
+
+@dataclass(frozen=True)
+class MeasuredTail:
+    """What (A + u I)^-1 comes to outside leading eigenvectors of A, measured on some inputs.
+
+    The form r (A + u I)^-1 r^T of a row r that is a along the vectors and b outside is taken for
+    sum_k a_k^2 / (mu_k + u) + tau |b|^2 / u: tau is one where nothing that was left out has any
+    curvature.
+
+    Attributes:
+        tau: measured on rows of all the inputs together.
+        low: by Gauss quadrature, which grows with every step.
+        high: by Gauss-Radau quadrature, which falls.
+        shares: of the form at tau = 1, what lies outside: of each input `[n]`.
+        rate: u.
+        steps: products with A.
+        exchangeable: the inputs were given, as such as will be predicted; otherwise they are
+            training inputs, whose own curvature was left out.
+    """
+
+    tau: float
+    low: float
+    high: float
+    shares: tuple[float, ...]
+    rate: float
+    steps: int
+    exchangeable: bool
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the steps sufficed: both rules come to about the same."""
+        return bool(self.high <= UNSETTLED * self.low)
+
+    def at_rate(self, rate: float) -> MeasuredTail:
+        """The tail at another u, as if all that was left out had one curvature.
+
+        tau = 1 / (1 + m / u) gives m, and m the new tau.
+        """
+        ratio = self.rate / rate
+        tau, low, high = (t / (t + ratio * (1.0 - t)) for t in (self.tau, self.low, self.high))
+        return replace(self, tau=tau, low=low, high=high, rate=rate)
+
+    def rescaled(self, unit: float) -> MeasuredTail:
+        """That of A times a number `unit` > 0, at u times that number."""
+        return replace(self, rate=self.rate * unit)
+
+
+#: Ratio of the two rules above which the steps did not suffice.
+UNSETTLED = 2.0
 
 
 @jaxtyped(typechecker=beartype)
@@ -34,6 +84,7 @@ class Eigenpairs:
             of A outside U. None where it was not computed.
         n_lowest: how many of the pairs, the last ones, are A's smallest; the others are its
             largest.
+        tail: what the inverse comes to outside the vectors; None where it was not measured.
     """
 
     values: Float[np.ndarray, " K"]
@@ -45,6 +96,7 @@ class Eigenpairs:
     converged: bool
     left_out: NormBound | None = None
     n_lowest: int = 0
+    tail: MeasuredTail | None = None
 
     def __post_init__(self) -> None:
         others = [number for number in (self.trace, self.smallest) if number is not None]
@@ -89,6 +141,7 @@ class Eigenpairs:
             trace=None if self.trace is None else self.trace * unit,
             smallest=None if self.smallest is None else self.smallest * unit,
             left_out=None if self.left_out is None else self.left_out.rescaled(unit),
+            tail=None if self.tail is None else self.tail.rescaled(unit),
         )
 
 

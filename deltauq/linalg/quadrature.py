@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.linalg.passes import Asking, alone
 from deltauq.linalg.projected import bordered
 
-__all__ = ["Krylov", "MatrixForms", "bound_matrix_forms", "gauss_radau"]
+__all__ = ["Krylov", "MatrixForms", "bound_matrix_forms", "bounding_matrix_forms", "gauss_radau"]
 
 Array = npt.NDArray[Any]
 
@@ -112,6 +113,18 @@ def bound_matrix_forms(
         is_enough: bounds `[b, C, C]` of some blocks, and their numbers `[b]` -> whether each is.
         max_steps: products with T, at most.
     """
+    iteration = bounding_matrix_forms(rows, rule, is_enough=is_enough, max_steps=max_steps)
+    return alone(matmat, iteration)
+
+
+def bounding_matrix_forms(
+    rows: Array,
+    rule: Callable[[Krylov], tuple[Array, Array]],
+    *,
+    is_enough: Callable[[Array, Array, Array], Array],
+    max_steps: int,
+) -> Asking[MatrixForms]:
+    """Bound forms as `bound_matrix_forms`, asking for products with T as `passes` has them."""
     count, width, _ = rows.shape
     low, high = np.zeros((2, count, width, width))
     steps, enough = np.zeros(count, int), np.zeros(count, bool)
@@ -122,7 +135,7 @@ def bound_matrix_forms(
     for step in range(1, max_steps + 1):
         # One step for all blocks that are not close enough yet: they share a product with T.
         basis.append(following)
-        image = _apply(matmat, following)
+        image = (yield _columns(following)).T.reshape(following.shape)
         coefficients, image = _split(basis, image)
         projected = bordered(projected, coefficients)
         left, following = _following(basis, image)
@@ -186,10 +199,9 @@ def _following(basis: list[Array], image: Array) -> tuple[Array, Array]:
     return left, following
 
 
-def _apply(matmat: Callable[[Array], Array], blocks: Array) -> Array:
-    """T applied to the rows of all blocks at once."""
-    flat = blocks.reshape(-1, blocks.shape[2])
-    return matmat(np.ascontiguousarray(flat.T)).T.reshape(blocks.shape)
+def _columns(blocks: Array) -> Array:
+    """The rows of all blocks as columns."""
+    return np.ascontiguousarray(blocks.reshape(-1, blocks.shape[2]).T)
 
 
 def _split(basis: list[Array], image: Array) -> tuple[Array, Array]:

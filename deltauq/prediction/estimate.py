@@ -59,6 +59,9 @@ class Estimate:
         masked: predictions that the mask on the model's output takes out `[N]`, as it did in
             training: padding. Their means and standard errors are what the model gives; their
             scores are NaN, and tables, plots, reports and comparisons leave them out.
+        unlike_calibration: inputs of whose variance another share lies outside the eigenvectors
+            than of any input that the tail was calibrated on `[N]`: what `std` takes for it is
+            extrapolated. False everywhere where nothing was calibrated.
     """
 
     #: The outcome of the likelihoods whose predictions have this form, by which a prediction finds
@@ -76,10 +79,14 @@ class Estimate:
     certified: bool = True
     data_passes: int = 0
     masked: Bool[np.ndarray, " N"] = field(default_factory=lambda: NONE_MASKED, kw_only=True)
+    unlike_calibration: Bool[np.ndarray, " N"] = field(
+        default_factory=lambda: NONE_MASKED, kw_only=True
+    )
 
     def __post_init__(self) -> None:
-        if self.masked is NONE_MASKED:
-            object.__setattr__(self, "masked", np.zeros(len(self.logits), bool))
+        for name in ("masked", "unlike_calibration"):
+            if getattr(self, name) is NONE_MASKED:
+                object.__setattr__(self, name, np.zeros(len(self.logits), bool))
 
     def __len__(self) -> int:
         return len(self.logits)

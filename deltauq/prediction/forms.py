@@ -39,6 +39,8 @@ class RowCovariances(NamedTuple):
         outer: matrices from the smallest to the largest of which it lies; None where not known.
         rounding: of a standard error, relative.
         slack: of the standard error of each row beside that `[B, R]`; None for none.
+        unlike: whether each input is unlike those that the tail was measured on `[B]`; None where
+            it was not measured.
     """
 
     shown: Shown
@@ -46,6 +48,7 @@ class RowCovariances(NamedTuple):
     outer: tuple[Array, ...] | None
     rounding: float
     slack: Array | None = None
+    unlike: Array | None = None
 
 
 class Form(Protocol):
@@ -127,8 +130,13 @@ class FormByPairs:
     ) -> RowCovariances:
         """The covariances of a batch, of which no row is held in full."""
         found = self.linearization.sketch(x, self.vectors, self._workspace, directions)
-        middle, outer = self.covariance.project_between(found.along, found.rest)
-        return RowCovariances(found.shown, middle, outer, ROUNDING[self.vectors.dtype.name])
+        covariance, shares, unlike = self.covariance, None, None
+        if covariance.by_share is not None:  # each input has a tail of its own
+            shares = covariance.share_outside(found.along, found.rest, found.shown.slope)
+            unlike = covariance.by_share.is_beyond(shares)
+        middle, outer = covariance.project_between(found.along, found.rest, shares)
+        rounding = ROUNDING[self.vectors.dtype.name]
+        return RowCovariances(found.shown, middle, outer, rounding, unlike=unlike)
 
     @property
     def largest_std(self) -> float:

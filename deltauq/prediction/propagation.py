@@ -13,7 +13,7 @@ from deltauq.linalg import root_diagonal
 from deltauq.prediction.classes import Prediction, SomeClassesPrediction
 from deltauq.prediction.counts import CountPrediction
 from deltauq.prediction.directions import SomeClasses
-from deltauq.prediction.estimate import Array, Estimate, Moments, join
+from deltauq.prediction.estimate import Array, Estimate, Kind, Moments, join
 from deltauq.prediction.forms import Form, RowCovariances
 from deltauq.prediction.labels import MultiLabelPrediction
 from deltauq.prediction.quantities import RegressionPrediction
@@ -82,15 +82,14 @@ def predict_some(form: Form, inputs: InputBatches, classes: SomeClasses) -> Some
     for x in inputs:
         found = form(x, classes)
         shown, of_log_odds = found.shown, slice(len(classes), None)
-        parts.append(
-            SomeClassesPrediction(
-                *_moments(found),
-                classes=np.asarray(shown.classes),
-                log_odds=np.asarray(shown.log_odds),
-                log_odds_std=root_diagonal(found.middle[:, of_log_odds, of_log_odds]),
-                masked=shown.masked,
-            )
+        part = SomeClassesPrediction(
+            *_moments(found),
+            classes=np.asarray(shown.classes),
+            log_odds=np.asarray(shown.log_odds),
+            log_odds_std=root_diagonal(found.middle[:, of_log_odds, of_log_odds]),
+            masked=shown.masked,
         )
+        parts.append(_with_unlike(part, found))
     return replace(join(parts), certified=form.certified)
 
 
@@ -105,9 +104,15 @@ def assemble(
         noise: how far the estimated noise of a regression is known, which widens bounds too.
     """
     moments = _moments(found, noise)
-    return PREDICTIONS[likelihood.outcome].of_moments(
+    made = PREDICTIONS[likelihood.outcome].of_moments(
         likelihood, moments, found.shown.masked, noise
     )
+    return _with_unlike(made, found)
+
+
+def _with_unlike(made: Kind, found: RowCovariances) -> Kind:
+    """A prediction that says which of its inputs are unlike those of calibration."""
+    return made if found.unlike is None else replace(made, unlike_calibration=found.unlike)
 
 
 def _moments(found: RowCovariances, noise: NoiseRange | None = None) -> Moments:

@@ -17,7 +17,7 @@ from deltauq.curvature import solvers
 from deltauq.curvature.eigenpairs import automatic_eigenpairs, eigenpairs
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.networks import build_mlp
-from deltauq.linalg import bound_largest_eigenvalue
+from deltauq.linalg import bound_largest_eigenvalue, bounding_largest_eigenvalue
 
 SIZE = 300
 
@@ -107,9 +107,9 @@ def test_several_certificates_fail_together_at_most_as_often_as_the_last_one_say
 
     def recorded(*arguments, **options):
         chances.append(options["failure"])
-        return bound_largest_eigenvalue(*arguments, **options)
+        return bounding_largest_eigenvalue(*arguments, **options)
 
-    monkeypatch.setattr(solvers, "bound_largest_eigenvalue", recorded)
+    monkeypatch.setattr(solvers, "bounding_largest_eigenvalue", recorded)
     values = 5.0 / np.arange(1.0, 3102.0)
     pairs, told = automatic_eigenpairs(
         Diagonal(values, semidefinite),
@@ -130,9 +130,9 @@ def test_a_single_certificate_has_all_of_the_chance(monkeypatch):
 
     def recorded(*arguments, **options):
         taken.append(options["failure"])
-        return bound_largest_eigenvalue(*arguments, **options)
+        return bounding_largest_eigenvalue(*arguments, **options)
 
-    monkeypatch.setattr(solvers, "bound_largest_eigenvalue", recorded)
+    monkeypatch.setattr(solvers, "bounding_largest_eigenvalue", recorded)
     pairs = eigenpairs(Diagonal(1.0 / np.arange(1.0, 501.0), True), 20, bounds=True)
     assert taken == [pairs.left_out.failure] == [1e-6]
 

@@ -230,9 +230,9 @@ def test_low_rank_knows_noise_and_standard_errors_to_their_bounds(curvature, l2,
         assert np.all(high < 1.7 * low)
     assert found.noise_bounds[0][0, 0] < found.noise[0, 0] < found.noise_bounds[1][0, 0]
     # What stands for the tail has no say in how many parameters the data determine.
-    for tail in ("none", "l2"):
-        other = fit(curvature, rank, l2, tail=tail).fitted_likelihood.noise
-        np.testing.assert_allclose(other, dm.fitted_likelihood.noise, rtol=1e-12)
+    none, most = (fit(curvature, rank, l2, tail=tail).fitted_likelihood for tail in ("none", "l2"))
+    np.testing.assert_allclose(none.noise, most.noise, rtol=1e-12)
+    np.testing.assert_allclose(none.noise, dm.fitted_likelihood.noise, rtol=1e-2)  # another sketch
 
 
 @pytest.mark.wide  # of more parameters: the test of the exact Hessian

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq import __version__
+from deltauq.curvature.calibrated_tail import TailByShare
 from deltauq.curvature.cost import Stationarity, per_parameter
 from deltauq.data.batches import spec_of
 from deltauq.data.record import DataRecord

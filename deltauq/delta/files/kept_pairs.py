@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.curvature.calibrated_tail import TailByShare
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.delta.files.rounding import restored, round_covariance, round_pairs, rounded
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.known import KnownByPairs
-from deltauq.linalg import Eigenpairs, LowRank, NormBound
+from deltauq.linalg import Eigenpairs, LowRank, MeasuredTail, NormBound
 
 __all__ = ["VECTORS", "pack_pairs", "round_vectors", "unpack_pairs"]
 
@@ -80,16 +81,18 @@ def _pack_pairs(pairs: Eigenpairs, arrays: Arrays) -> dict[str, Any]:
     arrays["eigenpairs/residual_norms"] = pairs.residual_norms
     names = ("trace", "smallest", "products", "converged", "n_lowest")
     left_out = None if pairs.left_out is None else asdict(pairs.left_out)
-    return {name: getattr(pairs, name) for name in names} | {"left_out": left_out}
+    tail = None if pairs.tail is None else asdict(pairs.tail)
+    return {name: getattr(pairs, name) for name in names} | {"left_out": left_out, "tail": tail}
 
 
 def _unpack_pairs(facts: dict[str, Any], arrays: Arrays) -> Eigenpairs:
-    left_out = facts.pop("left_out")
+    left_out, tail = facts.pop("left_out"), facts.pop("tail", None)  # which earlier files had not
     return Eigenpairs(
         values=arrays["eigenpairs/values"],
         vectors=arrays[VECTORS],
         residual_norms=arrays["eigenpairs/residual_norms"],
         left_out=None if left_out is None else NormBound(**left_out),
+        tail=None if tail is None else MeasuredTail(**tail | {"shares": tuple(tail["shares"])}),
         **facts,
     )
 
@@ -104,6 +107,7 @@ def _pack_covariance(covariance: ParameterCovariance, arrays: Arrays) -> dict[st
         "tails": {name: spectrum.tail for name, spectrum in spectra.items()},
         "n_examples": covariance.n_examples,
         "certified": covariance.certified,
+        "by_share": None if covariance.by_share is None else asdict(covariance.by_share),
         "noise": None if covariance.noise is None else _noise_facts(covariance.noise),
     }
 
@@ -117,6 +121,12 @@ def _noise_of(facts: Mapping[str, Any] | None) -> NoiseRange | None:
     if facts is None:
         return None
     return NoiseRange(**dict(facts) | {"high": np.inf if facts["high"] is None else facts["high"]})
+
+
+def _by_share_of(facts: Mapping[str, Any] | None) -> TailByShare | None:
+    if facts is None:
+        return None
+    return TailByShare(**dict(facts) | {"shares": tuple(facts["shares"])})
 
 
 def _unpack_covariance(
@@ -133,4 +143,5 @@ def _unpack_covariance(
         (spectra["low"], spectra["high"]) if "low" in spectra else None,
         facts["certified"],
         _noise_of(facts.get("noise")),
+        _by_share_of(facts.get("by_share")),
     )

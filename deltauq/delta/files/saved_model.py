@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deltauq.curvature.calibrated_tail import LEAST_SHARE
+from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.delta.fitted import Fitted
 from deltauq.errors import InvalidInputError
@@ -87,7 +89,8 @@ class _Served(tf.Module):
         shown = self._directions.symbolic(logits)
         along, rest = self._sketch(pieces, x, logits)
         covariance = self._covariance
-        middle = _form(covariance.spectrum, along, rest) / covariance.n_examples
+        own = _with_own_tail(covariance, along, rest, shown.slope)
+        middle = _form(covariance.spectrum, along, own) / covariance.n_examples
         std = _roots(shown.slope, middle)
         masked = self._masked(pieces, x, shown)
         score = tf.sqrt(tf.reduce_sum(tf.square(std), axis=1))
@@ -206,6 +209,32 @@ def _form(spectrum: LowRank, along: tf.Tensor, rest: tf.Tensor) -> tf.Tensor:
     weights = tf.constant(spectrum.weights, tf.float64)
     weighted = along * weights if spectrum.weights.ndim == 1 else along @ weights
     return tf.matmul(weighted, along, transpose_b=True) + spectrum.tail * rest
+
+
+def _with_own_tail(
+    covariance: ParameterCovariance, along: tf.Tensor, rest: tf.Tensor, slope: tf.Tensor
+) -> tf.Tensor:
+    """What lies outside U, times the input's own tail over that of the spectrum.
+
+    As `ParameterCovariance.project` has it.
+    """
+    by_share, spectrum = covariance.by_share, covariance.spectrum
+    if by_share is None or not spectrum.tail > 0:
+        return rest
+    inside, outside = (
+        tf.maximum(tf.reduce_sum((slope @ form) * slope, axis=2), 0.0)
+        for form in (_form(LowRank(spectrum.weights, 0.0), along, rest), rest)
+    )
+    whole = inside + outside
+    counted = whole > 0
+    shares = tf.where(counted, outside / tf.where(counted, whole, 1.0), 0.0)
+    count = tf.reduce_sum(tf.cast(counted, rest.dtype), axis=1)
+    share = tf.reduce_sum(shares, axis=1) / tf.maximum(count, 1.0)
+    share = tf.clip_by_value(share, LEAST_SHARE, 1.0 - LEAST_SHARE)
+    logit = tf.math.log(share) - tf.math.log1p(-share)
+    tail = by_share.least + (1.0 - by_share.least) * tf.sigmoid(by_share.offset + logit / 2)
+    ratio = tf.where(count > 0, tail / spectrum.tail, tf.ones_like(tail))
+    return ratio[:, None, None] * rest
 
 
 def _roots(left: tf.Tensor, middle: tf.Tensor) -> tf.Tensor:
