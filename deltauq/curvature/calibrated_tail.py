@@ -34,11 +34,13 @@ from deltauq.linalg import (
 __all__ = [
     "LEAST_SHARE",
     "MAX_STEPS",
+    "MOST_ROUNDING",
     "PROBES",
     "TailByShare",
     "TailInputs",
     "mean_share",
     "measuring_tail",
+    "parts_of_form",
     "tail_by_share",
 ]
 
@@ -57,7 +59,7 @@ _SETTLED = 1.5
 _MOST_UNEVEN = 20.0
 
 #: Rounding, in units of the L2 rate, up to which the spectrum has a lower end that is worth using.
-_MOST_ROUNDING = 0.5
+MOST_ROUNDING = 0.5
 
 #: Shares are no nearer to 0 and 1 than this, and no offset is larger.
 LEAST_SHARE, _LARGEST_OFFSET = 1e-12, 60.0
@@ -98,11 +100,20 @@ class TailByShare:
     offset: float
     shares: tuple[float, float]
 
-    def at(self, share: Array) -> Array:
-        """The tail at some shares."""
-        share = np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE)
-        grown = scipy.special.expit(self.offset + scipy.special.logit(share) / 2)
+    def at(self, share: Array, residual: float = 0.0) -> Array:
+        """The tail at some shares, and at a residual from what they say."""
+        grown = scipy.special.expit(self.logit(share) + residual)
         return np.asarray(self.least + (1.0 - self.least) * grown)
+
+    def logit(self, share: Array) -> Array:
+        """What shares say, on the logistic scale."""
+        share = np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE)
+        return np.asarray(self.offset + scipy.special.logit(share) / 2)
+
+    def logit_of_tail(self, tail: Array) -> Array:
+        """Tails on the logistic scale, those outside the range at its ends."""
+        part = (tail - self.least) / (1.0 - self.least)
+        return np.asarray(scipy.special.logit(np.clip(part, LEAST_SHARE, 1.0 - LEAST_SHARE)))
 
     def is_beyond(self, share: Array) -> Array:
         """Whether shares lie outside the range of the inputs that the tail was measured on."""
@@ -154,7 +165,7 @@ def measuring_tail(
     """
     largest = float(np.max(values, initial=0.0))
     rounding = inputs.rounding + float(np.finfo(vectors.dtype).eps) * largest / rate
-    if not rounding <= _MOST_ROUNDING:
+    if not rounding <= MOST_ROUNDING:
         return None
     probes = _probes(inputs, vectors, values / rate)
     if probes is None:
@@ -192,13 +203,13 @@ def _probes(inputs: TailInputs, vectors: Array, values: Array) -> _Probes | None
     rng = np.random.default_rng([inputs.seed, 3])
     total, shares = np.zeros((len(vectors), PROBES), vectors.dtype), []
     for rows in inputs.rows():
-        inside, rest = _parts(vectors, values, rows.reshape(-1, rows.shape[2]).T)
+        inside, rest = parts_of_form(vectors, values, rows.reshape(-1, rows.shape[2]).T)
         whole = inside + rest
         scale = np.where(whole > 0, 1.0 / np.sqrt(np.where(whole > 0, whole, 1.0)), 0.0)
         weights = scale[:, None] * rng.standard_normal((len(scale), PROBES))
         total += rows.reshape(-1, rows.shape[2]).T @ weights.astype(rows.dtype)
         shares.append(mean_share(inside.reshape(rows.shape[:2]), rest.reshape(rows.shape[:2])))
-    along, outside = (float(part.sum()) for part in _parts(vectors, values, total))
+    along, outside = (float(part.sum()) for part in parts_of_form(vectors, values, total))
     seen = np.concatenate(shares)
     seen = seen[np.isfinite(seen)]
     if not (len(seen) and outside > LEAST_SHARE * along):
@@ -206,7 +217,7 @@ def _probes(inputs: TailInputs, vectors: Array, values: Array) -> _Probes | None
     return _Probes(total, along, outside, seen)
 
 
-def _parts(vectors: Array, values: Array, columns: Array) -> tuple[Array, Array]:
+def parts_of_form(vectors: Array, values: Array, columns: Array) -> tuple[Array, Array]:
     """The form of some columns at tau = 1: what is along the vectors `[m]`, and outside."""
     along, outside = split(vectors, np.ascontiguousarray(columns, vectors.dtype))
     inside = np.sum(along**2 / (1.0 + values[:, None]), axis=0)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.curvature.calibrated_tail import TailByShare, mean_share, tail_by_share
+from deltauq.curvature.calibrated_tail import TailByShare, tail_by_share
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.errors import InvalidInputError, NotPositiveDefiniteError, NumericalError, check_choice
 from deltauq.linalg import Eigenpairs, LowRank
@@ -84,10 +84,8 @@ class ParameterCovariance:
                     remedy="scale the inputs, raise l2, or build the model in float64",
                 )
 
-    def share_outside(self, along: Array, rest: Array, left: Array) -> Array:
-        """Share of the variance of some means that lies outside U, were t one, their mean `[...]`.
-
-        NaN where no mean has any variance.
+    def apart(self, along: Array, rest: Array, left: Array) -> tuple[Array, Array]:
+        """Variances of some means inside U, and outside were t one, `[..., M]` each.
 
         Args:
             along: J D U `[..., C, K]`.
@@ -99,7 +97,8 @@ class ParameterCovariance:
             np.einsum("...mc,...cd,...md->...m", left, form, left, optimize=True)
             for form in (inside, rest)
         )
-        return mean_share(np.maximum(inside, 0.0), np.maximum(outside, 0.0))
+        each = self.n_examples
+        return np.maximum(inside, 0.0) / each, np.maximum(outside, 0.0) / each
 
     def project(self, along: Array, rest: Array, shares: Array | None = None) -> Array:
         """Covariance J Sigma J^T `[..., C, C]` of what moves along rows J.
@@ -107,7 +106,7 @@ class ParameterCovariance:
         Args:
             along: J D U `[..., C, K]`, as `Linearization.sketch` gives it.
             rest: Q Q^T `[..., C, C]` with Q = J D (I - U U^T).
-            shares: `share_outside` of every input `[...]`, by which t goes; where it is NaN, and
+            shares: `mean_share` of every input `[...]`, by which t goes; where it is NaN, and
                 for None, t is that of the spectrum.
         """
         if self.by_share is None or shares is None:

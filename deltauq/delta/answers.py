@@ -22,6 +22,7 @@ from deltauq.delta.problem import Problem
 from deltauq.delta.refinement import check_refinable, refine, row_copies
 from deltauq.delta.settings import Settings
 from deltauq.delta.steps import tuned_fit
+from deltauq.delta.tail_band import band_of
 from deltauq.delta.tuned_l2 import TunedL2
 from deltauq.errors import check_share
 from deltauq.prediction import Estimate, predict, predict_some, prediction_memory
@@ -84,13 +85,15 @@ class Answers(FitFacts):
         chosen = some_classes(classes, problem.likelihood, problem.n_outputs)
         memory, n_rows = prediction_memory(len(chosen)), 2 * len(chosen)
         with self._batches(inputs, "predicting", memory, form.copies, n_rows=n_rows) as batches:
-            return predict_some(form, batches, chosen)
+            found = predict_some(form, batches, chosen)
+        return replace(found, band=band_of(fitted))
 
     def _predicted(self, inputs: InputBatches, form: Form, doing: str) -> Estimate:
         """Predictions of all outputs by one form."""
         fitted = self._require_fitted("predict")
         with self._batches(inputs, doing, _predictions(fitted.problem), form.copies) as batches:
-            return predict(form, batches, fitted.known.noise)
+            found = predict(form, batches, fitted.known.noise)
+        return replace(found, band=band_of(fitted))
 
     def predict_joint(self, x: Any) -> JointPrediction:
         """Predict with standard errors and with the covariances between the inputs too.

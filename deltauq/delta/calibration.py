@@ -54,16 +54,21 @@ def _mean_rows(problem: Problem, x: Any, directions: SomeClasses | None) -> npt.
     return np.asarray(rows.shown.slope[counted].astype(values.dtype) @ values)
 
 
-def tail_inputs(problem: Problem, settings: Settings) -> TailInputs:
+def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> TailInputs:
     """The inputs that the tail is measured on: those that were given, else some of training.
 
     Of the training inputs one in twenty, `_HELD_OUT` at most, from all over the data: their own
     curvature is left out of the eigenvectors that are sought, and added at the end.
+
+    Args:
+        problem: what is asked.
+        settings: how.
+        copies: how often the rows of a batch of them are in memory.
     """
     free = free_memory(settings.memory_limit)
     some_classes = most_probable(problem.likelihood, problem.n_outputs)
     n_rows = 2 * len(some_classes) if some_classes else problem.n_outputs
-    size = prediction_batch(problem.network, problem.input_spec, n_rows, free=free)
+    size = prediction_batch(problem.network, problem.input_spec, n_rows * copies, free=free)
     held_out, given = None, problem.calibration
     if given is None:
         data = problem.training_set

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from deltauq.curvature.calibrated_tail import TailByShare
 from deltauq.curvature.exact_inverse import ExactInverse
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance, low_rank_covariance
-from deltauq.linalg import Eigenpairs, Storage
+from deltauq.linalg import Eigenpairs, MeasuredTail, Storage
 from deltauq.prediction.forms import Form, FormByInverse, FormByPairs
 from deltauq.prediction.linearization import Linearization
 
@@ -39,6 +40,14 @@ class Known(Protocol):
     @property
     def tells_rounding(self) -> bool:
         """Whether every prediction's bounds tell what the rounding of large curvature costs it."""
+
+    @property
+    def tail(self) -> MeasuredTail | None:
+        """What was measured of what the eigenpairs leave out; None where nothing was."""
+
+    @property
+    def by_share(self) -> TailByShare | None:
+        """How the tail goes with an input's share outside the eigenvectors; None as above."""
 
     @property
     def learned(self) -> float | None:
@@ -74,6 +83,16 @@ class KnownByPairs:
     def by_pairs(self) -> KnownByPairs:
         """What is known from the pairs alone, which is all there is here."""
         return self
+
+    @property
+    def tail(self) -> MeasuredTail | None:
+        """As the eigenpairs have it."""
+        return self.pairs.tail
+
+    @property
+    def by_share(self) -> TailByShare | None:
+        """As the covariance has it."""
+        return self.covariance.by_share
 
     @property
     def learned(self) -> float | None:
@@ -125,7 +144,7 @@ class KnownByInverse:
     scale: Array
     storage: Storage
 
-    noise = None
+    noise = tail = by_share = None
     is_exact = True
     tells_rounding = True
 

@@ -178,6 +178,7 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
         known=known,
         stationarity=measured.beside(problem.rates)[0],
         measured=measured,
+        residuals=None,
     )
 
 

@@ -20,7 +20,7 @@ from deltauq.delta.noise import with_unbiased_noise
 from deltauq.delta.problem import Problem
 from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
-from deltauq.delta.solving import solve
+from deltauq.delta.solving import needs_meat, solve
 from deltauq.delta.tuned_l2 import TunedL2
 from deltauq.errors import NumericalError
 from deltauq.linalg import Eigenpairs, Storage
@@ -29,6 +29,15 @@ __all__ = ["fit_problem", "tuned_fit"]
 
 #: Subjects of caveats that depend on the L2 rates.
 _OF_RATES = ("minimum", "data", "precision", "l2")
+
+_TAIL_OF_OTHER_RATES = Caveat(
+    "tail",
+    "the tail was measured at other L2 rates",
+    "the tail was measured at the L2 rates of fit, and is carried over as if all that the "
+    "eigenpairs leave out had one curvature; where it could not be seen at those, the middle of "
+    "what is possible stands in its place. std_bounds hold. Fit again with l2=... the rate that "
+    "was chosen, or refine(x) for chosen inputs.",
+)
 
 
 def fit_problem(
@@ -59,7 +68,11 @@ def tuned_fit(
     fitted: Fitted, storage: Storage, held_out: Iterable[Batch] | None
 ) -> tuple[TunedL2, Fitted]:
     """Choose L2 rates for a fit by a criterion, as `tune_l2`, and judge the fit at those."""
+    measures = fitted.settings.measures_tail and not fitted.known.is_exact
     tuned, fitted = _tuned(fitted, held_out)
+    if measures and not needs_meat(fitted.problem, fitted.settings):
+        others = (each for each in fitted.caveats if each.subject != "tail")
+        fitted = replace(fitted, caveats=(*others, _TAIL_OF_OTHER_RATES))
     return tuned, judged(with_shift(with_meat(fitted, storage)))
 
 

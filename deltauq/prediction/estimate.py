@@ -15,9 +15,11 @@ from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 
 from deltauq.curvature.noise_interval import NoiseRange
+from deltauq.curvature.tail_band import TailBand
 from deltauq.errors import InvalidInputError, check_share, optional
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
+from deltauq.prediction.std_range import StdRange, half_width, range_of_std
 from deltauq.prediction.tables import notebook_table, terminal_table
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ NONE_MASKED = np.zeros(0, bool)
 #: Inputs that a table in a notebook or terminal shows, and the level of their intervals.
 _SHOWN, _LEVEL = 10, 0.95
 
+#: Relative distance to the ends of `std_bounds` up to which these are a range at any level.
+_KNOWN = 0.02
+
 
 @jaxtyped(typechecker=beartype)
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Estimate:
         masked: predictions that the mask on the model's output takes out `[N]`, as it did in
             training: padding. Their means and standard errors are what the model gives; their
             scores are NaN, and tables, plots, reports and comparisons leave them out.
+        shares_outside: of the variance of each input's means, what lies outside the eigenvectors
+            were nothing curved there `[N]`; None where no tail was calibrated, as the next two.
+        variance_outside: that of each mean `[N, C]`.
+        band: of the fit, for `std_range`.
         unlike_calibration: inputs of whose variance another share lies outside the eigenvectors
             than of any input that the tail was calibrated on `[N]`: what `std` takes for it is
             extrapolated. False everywhere where nothing was calibrated.
@@ -82,6 +91,11 @@ class Estimate:
     unlike_calibration: Bool[np.ndarray, " N"] = field(
         default_factory=lambda: NONE_MASKED, kw_only=True
     )
+    shares_outside: Float[np.ndarray, " N"] | None = field(default=None, kw_only=True, repr=False)
+    variance_outside: Float[np.ndarray, "N C"] | None = field(
+        default=None, kw_only=True, repr=False
+    )
+    band: TailBand | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("masked", "unlike_calibration"):
@@ -124,6 +138,39 @@ class Estimate:
             InvalidInputError: the curvature was computed without them.
         """
         return _unstacked(self.std_limits, "std_bounds")
+
+    def std_range(self, level: float = 0.9) -> StdRange:
+        """Between what `std` from all eigenpairs lies with a probability, inside `std_bounds`.
+
+        Where few eigenpairs were kept, `std` rests on a tail that was calibrated on some inputs.
+        How far single inputs lie from that is measured when it is first asked for, which takes as
+        many passes over the training data as `refine` does, on every calibration input.
+
+        Args:
+            level: the probability that the range holds for all means of an input. It is promised
+                for inputs that are exchangeable with those of `fit(..., calibration=x_new)`;
+                measured on training inputs that were held out it is empirical.
+
+        Raises:
+            InvalidInputError: a level that so few calibration inputs cannot promise; a fit whose
+                tail was not calibrated; a loaded method without its data (`attach`).
+            NumericalError: rounding as large as the L2 rate.
+        """
+        check_share("level", level, example=0.9)
+        low, high = self.std_bounds
+        shares, outside = self.shares_outside, self.variance_outside
+        if self.band is not None and shares is not None and outside is not None:
+            limits = np.stack([low, high], axis=-1)
+            return range_of_std(self.band, level, self.std, limits, shares, outside)
+        typical = half_width(self.std, low, high)
+        if self.certified and typical <= _KNOWN:
+            return StdRange(low, high, 1.0, 0, True, typical)
+        raise InvalidInputError(
+            "std_range needs a tail that was calibrated",
+            expected="curvature='opg' or 'ggn' with tail='auto', or a fit that is exact",
+            received=f"standard errors that are known to {100 * typical:.2g} %, typically",
+            remedy="use std_bounds, or refine(x)",
+        )
 
     @property
     def logit_std_bounds(self) -> tuple[Array, Array]:

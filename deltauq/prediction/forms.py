@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from deltauq.curvature.calibrated_tail import mean_share
 from deltauq.curvature.exact_inverse import ExactInverse
 from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.data.batch_reader import n_rows_of
@@ -30,6 +31,20 @@ _ROUNDING_OF_ROWS = {"float32": 1e-5, "float64": 1e-12}
 _BLOCK = 8192
 
 
+class Tails(NamedTuple):
+    """What the tails of a batch of inputs go by.
+
+    Attributes:
+        shares: of the variance of each input's means that lies outside the vectors `[B]`.
+        beyond: whether it lies outside the range of the calibration inputs' `[B]`.
+        outside: variance of each mean outside the vectors, were the tail one, `[B, M]`.
+    """
+
+    shares: Array
+    beyond: Array
+    outside: Array
+
+
 class RowCovariances(NamedTuple):
     """Covariances of the rows of a batch of inputs.
 
@@ -39,8 +54,7 @@ class RowCovariances(NamedTuple):
         outer: matrices from the smallest to the largest of which it lies; None where not known.
         rounding: of a standard error, relative.
         slack: of the standard error of each row beside that `[B, R]`; None for none.
-        unlike: whether each input is unlike those that the tail was measured on `[B]`; None where
-            it was not measured.
+        tails: what the tail of each input goes by; None where it was not measured.
     """
 
     shown: Shown
@@ -48,7 +62,7 @@ class RowCovariances(NamedTuple):
     outer: tuple[Array, ...] | None
     rounding: float
     slack: Array | None = None
-    unlike: Array | None = None
+    tails: Tails | None = None
 
 
 class Form(Protocol):
@@ -130,13 +144,15 @@ class FormByPairs:
     ) -> RowCovariances:
         """The covariances of a batch, of which no row is held in full."""
         found = self.linearization.sketch(x, self.vectors, self._workspace, directions)
-        covariance, shares, unlike = self.covariance, None, None
+        covariance, tails = self.covariance, None
         if covariance.by_share is not None:  # each input has a tail of its own
-            shares = covariance.share_outside(found.along, found.rest, found.shown.slope)
-            unlike = covariance.by_share.is_beyond(shares)
-        middle, outer = covariance.project_between(found.along, found.rest, shares)
+            inside, outside = covariance.apart(found.along, found.rest, found.shown.slope)
+            shares = mean_share(inside, outside)
+            tails = Tails(shares, covariance.by_share.is_beyond(shares), outside)
+        own = None if tails is None else tails.shares
+        middle, outer = covariance.project_between(found.along, found.rest, own)
         rounding = ROUNDING[self.vectors.dtype.name]
-        return RowCovariances(found.shown, middle, outer, rounding, unlike=unlike)
+        return RowCovariances(found.shown, middle, outer, rounding, tails=tails)
 
     @property
     def largest_std(self) -> float:

@@ -89,7 +89,7 @@ def predict_some(form: Form, inputs: InputBatches, classes: SomeClasses) -> Some
             log_odds_std=root_diagonal(found.middle[:, of_log_odds, of_log_odds]),
             masked=shown.masked,
         )
-        parts.append(_with_unlike(part, found))
+        parts.append(_with_tails(part, found))
     return replace(join(parts), certified=form.certified)
 
 
@@ -107,12 +107,15 @@ def assemble(
     made = PREDICTIONS[likelihood.outcome].of_moments(
         likelihood, moments, found.shown.masked, noise
     )
-    return _with_unlike(made, found)
+    return _with_tails(made, found)
 
 
-def _with_unlike(made: Kind, found: RowCovariances) -> Kind:
-    """A prediction that says which of its inputs are unlike those of calibration."""
-    return made if found.unlike is None else replace(made, unlike_calibration=found.unlike)
+def _with_tails(made: Kind, found: RowCovariances) -> Kind:
+    """A prediction that knows what the tails of its inputs go by."""
+    if found.tails is None:
+        return made
+    shares, beyond, outside = found.tails
+    return replace(made, unlike_calibration=beyond, shares_outside=shares, variance_outside=outside)
 
 
 def _moments(found: RowCovariances, noise: NoiseRange | None = None) -> Moments:

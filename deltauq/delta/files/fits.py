@@ -15,8 +15,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq import __version__
-from deltauq.curvature.calibrated_tail import TailByShare
 from deltauq.curvature.cost import Stationarity, per_parameter
+from deltauq.curvature.tail_band import Residuals
 from deltauq.data.batches import spec_of
 from deltauq.data.record import DataRecord
 from deltauq.delta.caveats import Caveat
@@ -128,6 +128,7 @@ def save_fit(
         "rounded": fitted.rounded,
         "caveats": [asdict(caveat) for caveat in fitted.caveats],
         "route": None if fitted.route is None else [str(fitted.route), fitted.route.why],
+        "residuals": None if fitted.residuals is None else [list(r) for r in fitted.residuals],
         "vectors_dtype": vectors_dtype,
         "data": _pack_data(fitted, arrays),
     }
@@ -175,6 +176,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
         caveats=tuple(Caveat(**caveat) for caveat in facts.get("caveats", ())),
         route=Route(*facts["route"]) if facts.get("route") else None,  # nor of this
         data_in_file=holds_data,
+        residuals=Residuals(*map(np.array, facts["residuals"])) if facts.get("residuals") else None,
     )
     return network.model, fitted, settings
 

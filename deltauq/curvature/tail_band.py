@@ -1,0 +1,206 @@
+"""A range for the standard errors that few eigenvectors give, from how far single inputs differ.
+
+The tail of every mean of every calibration input is measured by itself. How far it lies from what
+its share outside the eigenvectors says (`TailByShare`) is a residual on the logistic scale, and the
+residuals of inputs that are exchangeable with the next one rank that of the next one: split
+conformal prediction (Vovk, Gammerman, Shafer 2005, "Algorithmic learning in a random world").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deltauq.curvature.calibrated_tail import (
+    LEAST_SHARE,
+    MAX_STEPS,
+    MOST_ROUNDING,
+    TailByShare,
+    TailInputs,
+    mean_share,
+    parts_of_form,
+)
+from deltauq.errors import InvalidInputError, NumericalError, check_share
+from deltauq.linalg import bound_matrix_forms, gauss_radau, inverse_root
+
+__all__ = ["COPIES", "Residuals", "TailBand", "measure_residuals"]
+
+Array = npt.NDArray[Any]
+
+#: Times the rows of a batch of inputs are in memory while their tails are measured.
+COPIES = MAX_STEPS + 6
+
+#: Relative width of a mean's own tail under which no further step is taken.
+_NARROW = 0.02
+
+
+class Residuals(NamedTuple):
+    """Of each calibration input, the least and the largest residual of its means, `[n]` each."""
+
+    low: Array
+    high: Array
+
+
+class Ends(NamedTuple):
+    """Residuals between which that of another input lies.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        level: the probability that is promised for all means of an input together.
+    """
+
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True)
+class TailBand:
+    """How far the tails of single inputs lie from what was calibrated.
+
+    Attributes:
+        by_share: what was calibrated.
+        exchangeable: the inputs were given, as such as will be predicted.
+        measure: gives the residuals; it is called once, when they are first asked for.
+        noise_on_std: factors on standard errors between which the estimated noise of a regression
+            leaves them.
+    """
+
+    by_share: TailByShare
+    exchangeable: bool
+    measure: Callable[[], Residuals]
+    noise_on_std: tuple[float, float] = (1.0, 1.0)
+
+    @cached_property
+    def residuals(self) -> Residuals:
+        """Of every calibration input."""
+        return self.measure()
+
+    def ends(self, level: float) -> Ends:
+        """Between which residuals the next one lies with some probability at least.
+
+        Of n residuals and the next one, each is the k-th smallest or largest with the same
+        probability: with k / (n + 1) the next one is outside at either end.
+
+        Args:
+            level: the probability.
+
+        Raises:
+            InvalidInputError: so few inputs cannot promise that level.
+        """
+        check_share("level", level, example=0.9)
+        low, high = self.residuals
+        count = len(low)
+        k = int(np.floor((1.0 - level) * (count + 1) / 2 + 1e-9))
+        if k < 1:
+            largest = max(0.0, 1.0 - 2.0 / (count + 1))
+            wanted = int(np.ceil(2.0 / (1.0 - level) - 1e-9)) - 1
+            raise InvalidInputError(
+                f"{count} calibration inputs cannot promise level={level:g}",
+                expected=f"a level of {np.floor(1000 * largest) / 1000:g} at most",
+                received=f"{level:g}",
+                remedy=f"pass a smaller level, or fit(..., calibration=x_new) with {wanted} inputs "
+                "or more",
+            )
+        promised = 1.0 - 2.0 * k / (count + 1)
+        return Ends(float(np.sort(low)[k - 1]), float(np.sort(high)[-k]), promised)
+
+
+def measure_residuals(
+    inputs: TailInputs,
+    matmat: Callable[[Array], Array],
+    vectors: Array,
+    values: Array,
+    by_share: TailByShare,
+) -> Residuals:
+    """Measure the tail of every mean of some inputs, at the rate one.
+
+    Args:
+        inputs: whose rows `[B, C, P]` fit in memory `COPIES` times.
+        matmat: product with the curvature without these inputs.
+        vectors: its leading eigenvectors `[P, K]`.
+        values: mu.
+        by_share: from which residuals are taken.
+
+    Raises:
+        NumericalError: rounding as large as the L2 rate, or no mean that has anything outside.
+    """
+    rounding = inputs.rounding + float(np.finfo(vectors.dtype).eps) * float(np.max(values))
+    if not rounding <= MOST_ROUNDING:
+        raise NumericalError(
+            "the curvature is too large for std_range in this precision",
+            expected=f"rounding under {MOST_ROUNDING:g} of the L2 rate",
+            received=f"{rounding:.2g} of it",
+            remedy="scale the inputs, raise l2, or build the model in float64; std_bounds hold",
+        )
+    white = inverse_root(vectors, values)
+
+    def product(columns: Array) -> Array:
+        inner = white(columns)
+        return white(matmat(inner).astype(inner.dtype, copy=False) + inner)
+
+    rule = partial(gauss_radau, node=1.0 - rounding)
+    found = [
+        pair
+        for rows in inputs.rows()
+        for pair in _residuals(rows, product, rule, white, vectors, values, by_share)
+    ]
+    if not found:
+        raise NumericalError(
+            "std_range has nothing to measure on",
+            expected="calibration inputs whose means have some variance that the eigenpairs leave "
+            "open",
+            received="none",
+            remedy="std_bounds say how far the standard errors are known",
+        )
+    low, high = np.array(found).T
+    return Residuals(low, high)
+
+
+def _residuals(
+    rows: Array,
+    product: Callable[[Array], Array],
+    rule: Any,
+    white: Callable[[Array], Array],
+    vectors: Array,
+    values: Array,
+    by_share: TailByShare,
+) -> Iterator[tuple[float, float]]:
+    """The least and the largest residual of each input of a batch."""
+    columns = rows.reshape(-1, rows.shape[2]).T
+    inside, rest = parts_of_form(vectors, values, columns)
+    seen = rest > LEAST_SHARE * np.maximum(inside, np.max(inside + rest, initial=0.0))
+    if not np.any(seen):
+        return
+    # Between ends that are narrow for the form as a whole there is nothing to calibrate.
+    narrow = np.sqrt((inside + by_share.least * rest) / np.where(seen, inside + rest, 1.0)) > 0.99
+    seen &= ~narrow
+
+    def tails(forms: Array, some: Array) -> Array:
+        return (forms[:, 0, 0] - inside[some]) / rest[some]
+
+    numbers = np.flatnonzero(seen)
+    if not len(numbers):
+        return
+
+    def is_enough(low: Array, high: Array, some: Array) -> Array:
+        least, most = (tails(end, numbers[some]) for end in (low, high))
+        return np.asarray(most - least <= _NARROW * most)
+
+    start = np.ascontiguousarray(white(np.ascontiguousarray(columns[:, seen])).T)[:, None]
+    forms = bound_matrix_forms(product, start, rule, is_enough=is_enough, max_steps=MAX_STEPS)
+    shape = rows.shape[:2]
+    shares = mean_share(inside.reshape(shape), rest.reshape(shape))
+    low, high = np.full(seen.shape, np.inf), np.full(seen.shape, -np.inf)
+    centre = np.repeat(by_share.logit(shares), shape[1])
+    for ends, end in ((low, forms.low), (high, forms.high)):
+        ends[seen] = by_share.logit_of_tail(tails(end, numbers)) - centre[seen]
+    for least, most in zip(low.reshape(shape), high.reshape(shape), strict=True):
+        if np.any(np.isfinite(least)):
+            yield float(np.min(least)), float(np.max(most))

@@ -1,0 +1,46 @@
+"""The band of a fit's tail, measured when it is first asked for."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from deltauq.curvature.eigenpairs import eigenpairs
+from deltauq.curvature.tail_band import COPIES, Residuals, TailBand, measure_residuals
+from deltauq.delta.calibration import tail_inputs
+from deltauq.delta.fitted import Fitted
+from deltauq.delta.solving import make_operator
+
+__all__ = ["band_of"]
+
+
+def band_of(fitted: Fitted) -> TailBand | None:
+    """The band of a fit whose tail was calibrated; None of another one."""
+    by_share, tail = fitted.known.by_share, fitted.known.tail
+    if by_share is None or tail is None:
+        return None
+    noise = fitted.known.noise
+    return TailBand(
+        by_share,
+        tail.exchangeable,
+        partial(_residuals, fitted),
+        noise_on_std=(1.0, 1.0) if noise is None else noise.on_std,
+    )
+
+
+def _residuals(fitted: Fitted) -> Residuals:
+    """Measured once for a fit: inputs that were held out need a sketch without them first."""
+    if fitted.residuals is None:
+        object.__setattr__(fitted, "residuals", _measured(fitted))
+    assert fitted.residuals is not None
+    return fitted.residuals
+
+
+def _measured(fitted: Fitted) -> Residuals:
+    problem, settings, known = fitted.problem, fitted.settings, fitted.known
+    inputs = tail_inputs(problem, settings, copies=COPIES)
+    operator, pairs = make_operator(problem, settings.kind.bread), known.pairs
+    if inputs.held_out is not None:
+        operator, _ = operator.apart(*inputs.held_out)
+        pairs = eigenpairs(operator, pairs.rank, seed=settings.seed, storage=settings.storage())
+    assert known.by_share is not None
+    return measure_residuals(inputs, operator.matmat, pairs.vectors, pairs.values, known.by_share)
