@@ -73,6 +73,7 @@ def predict(
         "inputs": len(counted),
         "masked": len(prediction) - len(counted),
         "median_std": float(np.median(counted.std)),
+        "standard_errors": counted.certainty,
         "median_score": float(np.median(counted.score)),
         "table": str(output),
     }

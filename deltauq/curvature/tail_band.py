@@ -68,6 +68,7 @@ class TailBand:
         by_share: what was calibrated.
         exchangeable: the inputs were given, as such as will be predicted.
         measure: gives the residuals; it is called once, when they are first asked for.
+        known: the residuals, where they were asked for before.
         noise_on_std: factors on standard errors between which the estimated noise of a regression
             leaves them.
     """
@@ -75,12 +76,22 @@ class TailBand:
     by_share: TailByShare
     exchangeable: bool
     measure: Callable[[], Residuals]
+    known: Residuals | None = None
     noise_on_std: tuple[float, float] = (1.0, 1.0)
 
     @cached_property
     def residuals(self) -> Residuals:
         """Of every calibration input."""
-        return self.measure()
+        return self.measure() if self.known is None else self.known
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the residuals were asked for before, so that they are there at once."""
+        return self.known is not None or "residuals" in vars(self)
+
+    def largest_level(self) -> float:
+        """The largest level that so many inputs can promise."""
+        return max(0.0, 1.0 - 2.0 / (len(self.residuals.low) + 1))
 
     def ends(self, level: float) -> Ends:
         """Between which residuals the next one lies with some probability at least.
@@ -99,7 +110,7 @@ class TailBand:
         count = len(low)
         k = int(np.floor((1.0 - level) * (count + 1) / 2 + 1e-9))
         if k < 1:
-            largest = max(0.0, 1.0 - 2.0 / (count + 1))
+            largest = self.largest_level()
             wanted = int(np.ceil(2.0 / (1.0 - level) - 1e-9)) - 1
             raise InvalidInputError(
                 f"{count} calibration inputs cannot promise level={level:g}",

@@ -23,6 +23,7 @@ def band_of(fitted: Fitted) -> TailBand | None:
         by_share,
         tail.exchangeable,
         partial(_residuals, fitted),
+        fitted.residuals,
         noise_on_std=(1.0, 1.0) if noise is None else noise.on_std,
     )
 

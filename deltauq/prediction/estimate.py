@@ -44,6 +44,9 @@ _SHOWN, _LEVEL = 10, 0.95
 #: Relative distance to the ends of `std_bounds` up to which these are a range at any level.
 _KNOWN = 0.02
 
+#: The same, up to which nothing to speak of was left out; and the level of a range in words.
+_EXACT, _RANGE = 0.002, 0.9
+
 
 @jaxtyped(typechecker=beartype)
 @dataclass(frozen=True)
@@ -171,6 +174,26 @@ class Estimate:
             received=f"standard errors that are known to {100 * typical:.2g} %, typically",
             remedy="use std_bounds, or refine(x)",
         )
+
+    @property
+    def certainty(self) -> str:
+        """How far a typical standard error is known, in a few words.
+
+        "exact"; or what `std_range` says, where it was asked for before; or how far the certified
+        bounds lie.
+        """
+        if self.std_limits is None:
+            return "without bounds"
+        low, high = self.std_bounds
+        typical = half_width(self.std, low, high)
+        if self.certified and typical <= _EXACT:
+            return f"exact: within {100 * typical:.1g} %"
+        if self.band is not None and self.band.is_known:
+            return str(self.std_range(min(_RANGE, self.band.largest_level())))
+        some = self.std > 0
+        ends = [float(np.median(end[some] / self.std[some])) for end in (low, high)]
+        kind = "certified" if self.certified else "estimated"
+        return f"between {ends[0]:.2g} and {ends[1]:.2g} of what is shown, typically, {kind}"
 
     @property
     def logit_std_bounds(self) -> tuple[Array, Array]:

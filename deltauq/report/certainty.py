@@ -174,9 +174,27 @@ def _basis(study: ReportContents) -> str:
             sentences.append(
                 "More eigenpairs would narrow it; for chosen inputs `DeltaMethod.refine` does."
             )
-    if study.tail is not None:
-        sentences.append(_TAILS.get(study.tail, ""))
-    return " ".join(sentences)
+    sentences.append(_what_stands_for_the_rest(study))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _what_stands_for_the_rest(study: ReportContents) -> str:
+    """What stands for the directions left out, and how good that is where it was measured."""
+    pairs, asked = study.require_run().eigenpairs, study.tail
+    if asked is None:
+        return ""
+    tail = pairs.tail if isinstance(pairs, Eigenpairs) else None
+    if asked not in ("auto", "calibrated") or tail is None:
+        return _TAILS.get(asked, _TAILS["midpoint"])
+    those = "inputs that were given for it" if tail.exchangeable else "training inputs"
+    found = (
+        f"For the directions left out stands what was measured on {len(tail.shares)} {those}, of "
+        "whose own curvature nothing was used for it."
+    )
+    band = study.prediction.band
+    if band is None or not band.is_known:
+        return f"{found} `std_range` of a prediction says how well that does."
+    return f"{found} The standard errors are then known {study.prediction.certainty}."
 
 
 def _failure(pairs: Eigenpairs | Spectrum) -> float:
