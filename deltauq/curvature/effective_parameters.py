@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.noise_interval import NoiseRange, noise_range
-from deltauq.curvature.parameter_covariance import tail_interval
+from deltauq.curvature.tails import tail_interval
 from deltauq.linalg import Eigenpairs
 
 __all__ = ["Freedom", "effective_parameters"]

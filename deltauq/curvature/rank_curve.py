@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.effective_parameters import Freedom
-from deltauq.curvature.parameter_covariance import spectrum_interval
+from deltauq.curvature.tails import spectrum_interval
 from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, relative_width, root_diagonal
 from deltauq.runtime.showing import Shown

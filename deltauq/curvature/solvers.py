@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from deltauq.curvature.calibrated_tail import MAX_STEPS, PROBES, TailInputs, measuring_tail
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.curvature.parameter_covariance import tail_interval
 from deltauq.curvature.solver_kinds import Solver, register_solver, solver_of
+from deltauq.curvature.tails import tail_interval
 from deltauq.linalg import (
     Asking,
     BlockLanczos,

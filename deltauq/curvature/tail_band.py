@@ -40,7 +40,7 @@ _NARROW = 0.02
 
 
 class Residuals(NamedTuple):
-    """Of each calibration input, the least and the largest residual of its means, `[n]` each."""
+    """The least and the largest residual of the means of each calibration input, `[n]` each."""
 
     low: Array
     high: Array
@@ -81,7 +81,7 @@ class TailBand:
 
     @cached_property
     def residuals(self) -> Residuals:
-        """Of every calibration input."""
+        """Residuals of every calibration input, measured when they are first asked for."""
         return self.measure() if self.known is None else self.known
 
     @property

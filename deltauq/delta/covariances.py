@@ -11,11 +11,11 @@ import numpy.typing as npt
 from deltauq.curvature.parameter_covariance import (
     NegativeCurvature,
     ParameterCovariance,
-    Tail,
     dense_covariance,
     low_rank_covariance,
 )
 from deltauq.curvature.sandwich import sandwich_covariance
+from deltauq.curvature.tails import Tail
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import Problem, Rates, prior_scale
 from deltauq.delta.settings import Settings

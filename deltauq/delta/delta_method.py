@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from deltauq.curvature.eigenpairs import Rank
-from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.parameter_covariance import NegativeCurvature
 from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
+from deltauq.curvature.tails import Tail
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData

@@ -86,12 +86,12 @@ class KnownByPairs:
 
     @property
     def tail(self) -> MeasuredTail | None:
-        """As the eigenpairs have it."""
+        """What was measured of the tail, as the eigenpairs have it."""
         return self.pairs.tail
 
     @property
     def by_share(self) -> TailByShare | None:
-        """As the covariance has it."""
+        """How the tail goes with the share outside, as the covariance has it."""
         return self.covariance.by_share
 
     @property

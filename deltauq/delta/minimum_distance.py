@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.curvature.parameter_covariance import ParameterCovariance, tail_interval
+from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.curvature.tails import tail_interval
 from deltauq.delta.calibration import calibration_inputs
 from deltauq.delta.covariances import covariance_of
 from deltauq.delta.fitted import Fitted

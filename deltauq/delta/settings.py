@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from deltauq.curvature.eigenpairs import Rank, check_rank_alone
-from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.parameter_covariance import NegativeCurvature
 from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind
 from deltauq.curvature.sandwich import Meat
+from deltauq.curvature.tails import Tail
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.data.weights import WeightKind
 from deltauq.delta.routes import ROUTES, RouteName

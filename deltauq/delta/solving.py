@@ -17,8 +17,8 @@ from deltauq.curvature.eigenpairs import (
     own_unit,
     resolving,
 )
-from deltauq.curvature.parameter_covariance import tail_interval
 from deltauq.curvature.rank_curve import TailWidth
+from deltauq.curvature.tails import tail_interval
 from deltauq.delta.calibration import calibration_rows, tail_inputs
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.fitted import Fitted

@@ -18,9 +18,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from deltauq.curvature.cost import Cost, Stationarity, per_parameter
 from deltauq.curvature.eigenpairs import Rank
 from deltauq.curvature.minimization import Verdict, polish
-from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.parameter_covariance import NegativeCurvature
 from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
+from deltauq.curvature.tails import Tail
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches
 from deltauq.data.inputs import InputBatches

@@ -13,9 +13,10 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import validate_data
 
 from deltauq.curvature.eigenpairs import Rank
-from deltauq.curvature.parameter_covariance import NegativeCurvature, Tail
+from deltauq.curvature.parameter_covariance import NegativeCurvature
 from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
+from deltauq.curvature.tails import Tail
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
 from deltauq.delta.routes import RouteName

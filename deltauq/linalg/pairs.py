@@ -56,7 +56,7 @@ class MeasuredTail:
         return replace(self, tau=tau, low=low, high=high, rate=rate)
 
     def rescaled(self, unit: float) -> MeasuredTail:
-        """That of A times a number `unit` > 0, at u times that number."""
+        """Multiply A and u by a number `unit` > 0, which leaves the tail as it is."""
         return replace(self, rate=self.rate * unit)
 
 

@@ -53,7 +53,8 @@ def tuned(model, data):
     """The fit by the one call that the refusal names, and all the warnings of it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fitted = DeltaMethod(model, "ggn", rank=60, l2="tune", progress=False).fit(*data)
+        options = {"rank": 60, "l2": "tune", "tail": "midpoint", "progress": False}
+        fitted = DeltaMethod(model, "ggn", **options).fit(*data)
     return fitted, caught
 
 
@@ -87,7 +88,7 @@ def test_files_and_reports_have_them(tuned, data, tmp_path):
 def test_another_rate_has_caveats_of_its_own(tuned, model, data):
     """What was said of the weights at the rates before is not said of these."""
     far, _ = tuned
-    fitted = DeltaMethod(model, "ggn", rank=60, l2=1e3, progress=False)
+    fitted = DeltaMethod(model, "ggn", rank=60, l2=1e3, tail="midpoint", progress=False)
     with pytest.warns(ConvergenceWarning, match="far from a minimum"):
         fitted.fit(*data)
     before, nothing = fitted.caveats
