@@ -114,7 +114,9 @@ class TailBand:
             wanted = int(np.ceil(2.0 / (1.0 - level) - 1e-9)) - 1
             raise InvalidInputError(
                 f"{count} calibration inputs cannot promise level={level:g}",
-                expected=f"a level of {np.floor(1000 * largest) / 1000:g} at most",
+                expected=f"a level of {np.floor(1000 * largest) / 1000:g} at most"
+                if largest > 0
+                else "more than one of them",
                 received=f"{level:g}",
                 remedy=f"pass a smaller level, or fit(..., calibration=x_new) with {wanted} inputs "
                 "or more",

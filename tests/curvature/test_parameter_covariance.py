@@ -12,12 +12,11 @@ from deltauq.curvature.parameter_covariance import (
     ParameterCovariance,
     dense_covariance,
     low_rank_covariance,
-    spectrum_interval,
-    tail_interval,
 )
 from deltauq.curvature.posterior import RootOperator
 from deltauq.curvature.rank_curve import rank_curve
 from deltauq.curvature.sandwich import sandwich_covariance
+from deltauq.curvature.tails import spectrum_interval, tail_interval
 from deltauq.errors import NotPositiveDefiniteError
 from deltauq.linalg import Eigenpairs, LowRank, NormBound
 

@@ -86,7 +86,7 @@ def test_a_study_holds_what_the_method_says(classes):
     assert study.n_train == 60
     assert study.stationarity is classes.stationarity
     assert study.l2 == 0.02
-    assert study.tail == "midpoint"
+    assert study.tail == "auto"
     html = study.to_html({})
     assert "<h1>Mine</h1>" in html
     wrong = int(np.sum(expected.labels != Y[:20]))
@@ -363,7 +363,7 @@ def test_the_rate_is_the_users_and_the_settings_those_of_the_fit():
     dispersion = dm.fitted_likelihood.dispersion(2)
     assert study.spectrum_l2 == pytest.approx(0.02 / dispersion)
     assert abs(dispersion - 1) > 0.1
-    assert (study.tail, study.require_run().curvature) == ("midpoint", "ggn")
+    assert (study.tail, study.require_run().curvature) == ("auto", "ggn")
     assert "L2 rate 0.02 the cost holds" in _text(study.to_html({}))
 
 

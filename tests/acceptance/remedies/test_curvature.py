@@ -44,7 +44,7 @@ def test_more_eigenpairs_than_there_are():
 
 @pytest.mark.wide  # the bounds that it names: tests/curvature/test_bounds.py
 def test_a_trace_that_is_not_known():
-    with stumble("curvature/parameter_covariance.py:_tail", "pass tail='midpoint' or 'l2'"):
+    with stumble("curvature/tails.py:tail_of", "pass tail='midpoint' or 'l2'"):
         fit(curvature="hessian", rank=5, tail="trace")
     exact = fitted("hessian").predict(X).std
     below, above = fit(curvature="hessian", rank=5, tail="midpoint").predict(X).std_bounds

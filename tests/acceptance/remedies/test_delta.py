@@ -14,6 +14,8 @@ from ways import stumble
 
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import GGN
+from deltauq.curvature.calibrated_tail import TailByShare, TailInputs
+from deltauq.curvature.tail_band import measure_residuals
 from deltauq.delta import exact
 from deltauq.delta.files import artifact, kept_rows
 from deltauq.delta.memory_plan import AskedPairs, plan_memory
@@ -527,3 +529,60 @@ def test_nothing_left_out_without_room():
     assert choose_route(work, exact=True, free=2**35) in ("dense", "gram")
     fewer = replace(work, n_params=5_000, inner=5_000, held=50_000_000)
     assert choose_route(fewer, exact=True, free=2**31) in ("dense", "gram")
+
+
+# --- the tail -----------------------------------------------------------------------------------
+
+
+def test_a_tail_that_cannot_be_measured():
+    with stumble("delta/settings.py:Settings._check_calibrated", "pass tail='auto' or 'midpoint'"):
+        fit(curvature="hessian", rank=5, tail="calibrated")
+    model = network(layers.Dense(5, "tanh", dtype="float64"))
+    fit(model, curvature="hessian", rank=5, tail="auto").refine(X[:2], rtol=0.5)
+    with stumble("delta/settings.py:Settings._check_calibrated", "pass bounds=True"):
+        fit(rank=5, tail="calibrated", bounds=False)
+    calibrated = fit(rank=5, tail="calibrated")
+    assert calibrated.eigenpairs.tail is not None
+    assert fit(rank=5, tail="midpoint", bounds=False).eigenpairs.tail is None
+
+
+def test_calibration_inputs_that_nothing_is_measured_on():
+    model, options = network(), {"rank": 5, "l2": 0.05, "progress": False}
+    middle = DeltaMethod(model, "ggn", tail="midpoint", **options)
+    with stumble("delta/delta_method.py:DeltaMethod._calibration", "leave calibration=... out"):
+        middle.fit(X, Y, calibration=X[:4])
+    assert middle.fit(X, Y).eigenpairs.tail is None
+    middle.tail = "auto"  # what differs
+    assert middle.fit(X, Y, calibration=X[:4]).eigenpairs.tail.exchangeable
+
+
+def test_a_range_of_standard_errors():
+    options = {"rank": 5, "l2": 0.1, "progress": False}
+    few = DeltaMethod(network(), "ggn", **options).fit(X, Y, calibration=X[:9]).predict(X)
+    with stumble("curvature/tail_band.py:TailBand.ends", "pass a smaller level"):
+        few.std_range(0.9)
+    assert few.std_range(0.8).n_inputs == 9
+    more = np.random.default_rng(1).normal(size=(19, 4))  # as many as it names
+    enough = DeltaMethod(network(), "ggn", **options).fit(X, Y, calibration=more)
+    assert enough.predict(X).std_range(0.9).level == pytest.approx(0.9)
+    hessian = fit(curvature="hessian", rank=5, negative_curvature="keep")
+    with stumble("prediction/estimate.py:Estimate.std_range", "use std_bounds, or refine(x)"):
+        hessian.predict(X).std_range()
+    low, high = hessian.predict(X).std_bounds
+    assert np.all(low <= high)
+
+
+def test_a_range_beside_curvature_that_drowns_l2():
+    """Rounding beside L2 is what the model's precision and the rate make of it."""
+    rows = np.eye(4)[None]
+    inputs = TailInputs(lambda: [rows], None, 1e-4, 0)
+    by_share = TailByShare(0.1, 0.0, (0.1, 0.9))
+    vectors = np.eye(4)[:, :1].astype("float32")
+    site = "curvature/tail_band.py:measure_residuals"
+    with stumble(site, "scale the inputs"):
+        measure_residuals(inputs, lambda v: v, vectors, np.array([1e8]), by_share)
+    nothing = TailInputs(list, None, 1e-4, 0)
+    with stumble(site, "std_bounds say how far"):
+        measure_residuals(nothing, lambda v: v, vectors, np.array([1.0]), by_share)
+    found = measure_residuals(inputs, lambda v: v, vectors.astype(float), np.array([1e8]), by_share)
+    assert np.all(found.low <= found.high)
