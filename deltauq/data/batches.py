@@ -238,8 +238,10 @@ class Batches(BatchReader[Part, Batch]):
         """All rows but those of `spread`, and those, as training sets like this one.
 
         N and all else that they say of themselves is of all rows, so that sums over the one and
-        over the other are together the sum over all. Those of `spread` are held in memory.
+        over the other are together the sum over all. Those of `spread` are held in memory. Of
+        arrays only: a dataset may have another order in the next pass.
         """
+        assert not self.is_stream, "callers look before they hold rows out"
         numbers = self.spread_numbers(n)
         others = np.setdiff1d(np.arange(self.n_weighted), numbers, assume_unique=True)
         x, y, count, importance = self.spread(n)

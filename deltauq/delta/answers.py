@@ -66,7 +66,8 @@ class Answers(FitFacts):
         Args:
             x: inputs as in `fit`: arrays, or a dataset that yields inputs without labels.
             classes: of many classes, those whose covariance is wanted: "top5" (any number: the most
-                probable ones of each input) or class numbers. Exact for those, and far cheaper.
+                probable ones of each input) or class numbers. Exact for those, and far cheaper;
+                where a tail was calibrated, it goes by the share outside of these classes alone.
 
         Returns:
             A `Prediction`; of a regression a `RegressionPrediction`, of counts a `CountPrediction`,

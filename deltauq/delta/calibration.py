@@ -19,7 +19,7 @@ from deltauq.prediction.forms import ROUNDING
 from deltauq.prediction.result_memory import prediction_batch
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["calibration_inputs", "calibration_rows", "tail_inputs"]
+__all__ = ["calibration_inputs", "calibration_rows", "has_tail_inputs", "tail_inputs"]
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
 _CALIBRATION = 64
@@ -64,6 +64,9 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
         problem: what is asked.
         settings: how.
         copies: how often the rows of a batch of them are in memory.
+
+    Raises:
+        InvalidInputError: training inputs that come as a dataset.
     """
     free = free_memory(settings.memory_limit)
     some_classes = most_probable(problem.likelihood, problem.n_outputs)
@@ -72,6 +75,14 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
     held_out, given = None, problem.calibration
     if given is None:
         data = problem.training_set
+        if not has_tail_inputs(problem):
+            raise InvalidInputError(
+                "the tail cannot be calibrated on training inputs of a dataset",
+                expected="arrays, of which the same rows can be left out in every pass",
+                received="a dataset, whose order may change from pass to pass",
+                remedy="pass calibration=x_new, inputs such as will be predicted; or arrays; or "
+                "tail='auto', which takes the middle of what is possible then",
+            )
         held_out = data.apart(max(1, min(_HELD_OUT, data.n_weighted // _ONE_IN)))
 
     def inputs() -> Iterator[Any]:
@@ -85,6 +96,11 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
         return (_mean_rows(problem, x, some_classes) for x in inputs())
 
     return TailInputs(rows, held_out, ROUNDING[problem.network.dtype], settings.seed)
+
+
+def has_tail_inputs(problem: Problem) -> bool:
+    """Whether there are inputs to measure a tail on: given ones, or rows that can be held out."""
+    return problem.calibration is not None or not problem.training_set.is_stream
 
 
 def calibration_inputs(

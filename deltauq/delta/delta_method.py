@@ -216,7 +216,9 @@ class DeltaMethod(Answers):
             calibration: inputs such as will be predicted, without labels, that were not trained on:
                 what few eigenpairs leave out is measured on them (32 or more will do), and
                 `Prediction.std_range` promises its level for inputs like them. None takes one in
-                twenty of the training inputs, 32 at most. Not read where nothing is left out.
+                twenty of the training inputs, 32 at most; of a dataset, whose order may change,
+                none, and the middle of what is possible stands for the tail. Not read where nothing
+                is left out.
 
         Returns:
             self.

@@ -19,7 +19,7 @@ from deltauq.curvature.eigenpairs import (
 )
 from deltauq.curvature.rank_curve import TailWidth
 from deltauq.curvature.tails import tail_interval
-from deltauq.delta.calibration import calibration_rows, tail_inputs
+from deltauq.delta.calibration import calibration_rows, has_tail_inputs, tail_inputs
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.judging import beyond_precision
@@ -112,7 +112,9 @@ def solve(
 
 def _measures_tail(problem: Problem, settings: Settings, rank: Rank) -> bool:
     """Whether what few pairs leave is measured; of a sandwich no rule says it from two sides."""
-    return rank != "full" and settings.measures_tail and not needs_meat(problem, settings)
+    if rank == "full" or not settings.measures_tail or needs_meat(problem, settings):
+        return False
+    return settings.tail == "calibrated" or has_tail_inputs(problem)
 
 
 def _of_tail(pairs: Eigenpairs, settings: Settings) -> Caveat | None:

@@ -9,6 +9,7 @@ from deltauq.curvature.tail_band import COPIES, Residuals, TailBand, measure_res
 from deltauq.delta.calibration import tail_inputs
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.solving import make_operator
+from deltauq.errors import InvalidInputError
 
 __all__ = ["band_of"]
 
@@ -38,6 +39,13 @@ def _residuals(fitted: Fitted) -> Residuals:
 
 def _measured(fitted: Fitted) -> Residuals:
     problem, settings, known = fitted.problem, fitted.settings, fitted.known
+    if known.tail is not None and known.tail.exchangeable and problem.calibration is None:
+        raise InvalidInputError(
+            "the inputs that the tail was calibrated on are not at hand",
+            expected="the fit that was given calibration=..., in the process that made it",
+            received="a loaded method, or one that was given its training data anew",
+            remedy="call std_range() of a prediction once before save, which keeps what it takes",
+        )
     inputs = tail_inputs(problem, settings, copies=COPIES)
     operator, pairs = make_operator(problem, settings.kind.bread), known.pairs
     if inputs.held_out is not None:

@@ -35,9 +35,6 @@ ALWAYS = 3
 #: computed on, and of the bound on what it leaves out beyond those.
 SKETCH, BOUND = 2, 2
 
-#: Reads for the tail beside those: the inputs that it is measured on, and a step more than BOUND.
-TAIL = 2
-
 
 def compiled(loss, units):
     keras.utils.set_random_seed(0)
@@ -87,13 +84,13 @@ def evaluations(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "options", "owed"),
     [
-        wide(softmax, {"curvature": "opg", "rank": 20}, ALWAYS + SKETCH + BOUND + TAIL),
+        wide(softmax, {"curvature": "opg", "rank": 20}, ALWAYS + SKETCH + BOUND),
         wide(softmax, {"curvature": "opg", "rank": 20, "bounds": False}, ALWAYS + SKETCH),
         wide(softmax, {"curvature": "ggn", "rank": "full"}, ALWAYS + 1),
         # and the mean squares of the residuals
         (regression, {"curvature": "ggn", "rank": "full"}, ALWAYS + 1 + 1),
         # the rate is chosen by the one sketch there is
-        (softmax, {"curvature": "opg", "rank": 20, "l2": "tune"}, ALWAYS + SKETCH + BOUND + TAIL),
+        (softmax, {"curvature": "opg", "rank": 20, "l2": "tune"}, ALWAYS + SKETCH + BOUND),
     ],
 )
 def test_a_fit_evaluates_the_cost_once_and_reads_what_it_owes(evaluations, make, options, owed):

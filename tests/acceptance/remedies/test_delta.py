@@ -586,3 +586,32 @@ def test_a_range_beside_curvature_that_drowns_l2():
         measure_residuals(nothing, lambda v: v, vectors, np.array([1.0]), by_share)
     found = measure_residuals(inputs, lambda v: v, vectors.astype(float), np.array([1e8]), by_share)
     assert np.all(found.low <= found.high)
+
+
+def test_a_tail_beside_a_dataset():
+    """Its order may change: what is left out in one pass need not be in the next."""
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(N, seed=1).batch(5)
+    options = {"rank": 5, "l2": 0.1, "progress": False}
+    site = "delta/calibration.py:tail_inputs"
+    with stumble(site, "pass calibration=x_new"):
+        DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(data)
+    given = DeltaMethod(network(), "ggn", tail="calibrated", **options)
+    assert given.fit(data, calibration=X[:9]).eigenpairs.tail.exchangeable
+    with stumble(site, "or arrays"):
+        DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(data)
+    assert DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(X, Y).eigenpairs.tail
+    with stumble(site, "tail='auto'"):
+        DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(data)
+    assert DeltaMethod(network(), "ggn", **options).fit(data).eigenpairs.tail is None
+
+
+def test_a_range_of_a_fit_whose_calibration_inputs_are_gone(tmp_path):
+    options = {"rank": 5, "l2": 0.1, "progress": False}
+    fitted = DeltaMethod(network(), "ggn", **options).fit(X, Y, calibration=X[:9])
+    fitted.save(tmp_path / "m.deltauq")
+    with stumble("delta/tail_band.py:_measured", "call std_range() of a prediction once before"):
+        DeltaMethod.load(tmp_path / "m.deltauq").predict(X).std_range(0.8)
+    low, _ = fitted.predict(X).std_range(0.8)
+    fitted.save(tmp_path / "m.deltauq")
+    loaded = DeltaMethod.load(tmp_path / "m.deltauq").predict(X)
+    np.testing.assert_allclose(loaded.std_range(0.8).low, low)
