@@ -19,7 +19,7 @@ from deltauq.curvature.tail_band import TailBand
 from deltauq.errors import InvalidInputError, check_share, optional
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
-from deltauq.prediction.std_range import StdRange, half_width, range_of_std
+from deltauq.prediction.std_range import StdRange, exact, half_width, range_of_std
 from deltauq.prediction.tables import notebook_table, terminal_table
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Estimate:
         low, high = self.std_bounds
         typical = half_width(self.std, low, high)
         if self.certified and typical <= _EXACT:
-            return f"exact: within {100 * typical:.1g} %"
+            return exact(typical)
         if self.band is not None and self.band.is_known:
             return str(self.std_range(min(_RANGE, self.band.largest_level())))
         some = self.std > 0

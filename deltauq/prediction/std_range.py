@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from deltauq.curvature.tail_band import TailBand
 
-__all__ = ["StdRange", "range_of_std"]
+__all__ = ["StdRange", "exact", "half_width", "range_of_std"]
 
 Array = npt.NDArray[Any]
+
+#: A relative distance that is rounding.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ class StdRange:
         return iter((self.low, self.high))
 
     def __str__(self) -> str:
-        within = f"within {100 * self.half_width:.2g} %"
         if not self.n_inputs:
-            return f"exact: {within}"
+            return exact(self.half_width)
+        within = f"within {100 * self.half_width:.2g} %"
         kind = "" if self.guaranteed else ", training inputs held out: empirical"
         return (
             f"{within}, typically, for {100 * self.level:.3g} % of the inputs (measured on "
@@ -84,6 +87,11 @@ def range_of_std(
         band.exchangeable,
         half_width(std, low, high),
     )
+
+
+def exact(typical: float) -> str:
+    """How far standard errors are known that nothing to speak of was left out of, in words."""
+    return "exact to rounding" if typical < _ROUNDING else f"exact: within {100 * typical:.1g} %"
 
 
 def half_width(std: Array, low: Array, high: Array) -> float:
