@@ -53,7 +53,7 @@ class PlusL2(abc.ABC):
 
     @cached_property
     def trace(self) -> float:
-        """Trace of the curvature."""
+        """Trace of the curvature at the present rates, the sum of its eigenvalues."""
         return float(np.trace(self.matrix)) / self.unit
 
     def eigenvalues(self, precision: str = "float64") -> Array:
@@ -91,7 +91,7 @@ class MatrixPlusL2(PlusL2):
 
     @cached_property
     def root(self) -> Array:
-        """Cholesky's factor L, formed once."""
+        """Cholesky's factor L of the matrix plus L2, formed when it is first asked for."""
         matrix = self._matrix / self.factor
         matrix[np.diag_indices_from(matrix)] += self.l2
         return factor_positive(matrix)

@@ -113,7 +113,7 @@ def _pack_covariance(covariance: ParameterCovariance, arrays: Arrays) -> dict[st
 
 
 def _noise_facts(noise: NoiseRange) -> dict[str, Any]:
-    """JSON has no infinity."""
+    """The range of a noise as an artifact keeps it: JSON has no infinity, None stands for it."""
     return asdict(noise) | {"high": noise.high if np.isfinite(noise.high) else None}
 
 
