@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,23 +23,19 @@ from deltauq.data.batches import Batches
 from deltauq.linalg import (
     Asking,
     MeasuredTail,
+    Whitening,
     bounding_matrix_forms,
-    gauss_radau,
-    inverse_root,
     mapped,
-    split,
 )
 
 __all__ = [
     "LEAST_SHARE",
     "MAX_STEPS",
-    "MOST_ROUNDING",
     "PROBES",
     "TailByShare",
     "TailInputs",
     "mean_share",
     "measuring_tail",
-    "parts_of_form",
     "tail_by_share",
 ]
 
@@ -57,9 +52,6 @@ _SETTLED = 1.5
 
 #: How much more one of the rules may count than the other.
 _MOST_UNEVEN = 20.0
-
-#: Rounding, in units of the L2 rate, up to which the spectrum has a lower end that is worth using.
-MOST_ROUNDING = 0.5
 
 #: Shares are no nearer to 0 and 1 than this, and no offset is larger.
 LEAST_SHARE, _LARGEST_OFFSET = 1e-12, 60.0
@@ -148,10 +140,8 @@ def measuring_tail(
 ) -> Asking[MeasuredTail | None]:
     """Measure the tail, asking for products with the curvature without these inputs.
 
-    With M = A^ + u I, A^ what the eigenpairs make, the spectrum of T = M^-1/2 (A + u I) M^-1/2 is
-    above one, and quadrature of r M^-1/2 T^-1 M^-1/2 r^T from both sides needs few steps: Gauss'
-    rule from below, Gauss-Radau's with the node one from above. Both are summed over random
-    combinations r of the rows of all inputs, each row brought to the variance one before.
+    The forms of random combinations of the rows of all inputs are enclosed (`Whitening`) and
+    summed, each row brought to the variance one before.
 
     Args:
         inputs: that it is measured on.
@@ -163,22 +153,20 @@ def measuring_tail(
     Returns:
         None where there is nothing to measure: rounding hides it, or no row has anything outside.
     """
-    largest = float(np.max(values, initial=0.0))
-    rounding = inputs.rounding + float(np.finfo(vectors.dtype).eps) * largest / rate
-    if not rounding <= MOST_ROUNDING:
+    whitening = Whitening(vectors, values, inputs.rounding, rate)
+    if not whitening.is_seen:
         return None
-    probes = _probes(inputs, vectors, values / rate)
+    probes = _probes(inputs, whitening)
     if probes is None:
         return None
     trail = _Trail(probes, least)
-    whiten = inverse_root(vectors, values / rate)
     iteration = bounding_matrix_forms(
-        np.ascontiguousarray(whiten(probes.rows).T)[:, None],
-        partial(gauss_radau, node=1.0 - rounding),
+        np.ascontiguousarray(whitening(probes.rows).T)[:, None],
+        whitening.bounds,
         is_enough=trail,
         max_steps=MAX_STEPS,
     )
-    yield from mapped(iteration, whiten, lambda inner, image: whiten(image / rate + inner))
+    yield from mapped(iteration, whitening, whitening.image)
     return trail.measured(rate, exchangeable=inputs.held_out is None)
 
 
@@ -198,30 +186,24 @@ class _Probes(NamedTuple):
     shares: Array
 
 
-def _probes(inputs: TailInputs, vectors: Array, values: Array) -> _Probes | None:
+def _probes(inputs: TailInputs, whitening: Whitening) -> _Probes | None:
     """Combine the rows of all inputs at random; None where nothing of them is outside."""
     rng = np.random.default_rng([inputs.seed, 3])
+    vectors = whitening.vectors
     total, shares = np.zeros((len(vectors), PROBES), vectors.dtype), []
     for rows in inputs.rows():
-        inside, rest = parts_of_form(vectors, values, rows.reshape(-1, rows.shape[2]).T)
+        inside, rest = whitening.parts(rows.reshape(-1, rows.shape[2]).T)
         whole = inside + rest
         scale = np.where(whole > 0, 1.0 / np.sqrt(np.where(whole > 0, whole, 1.0)), 0.0)
         weights = scale[:, None] * rng.standard_normal((len(scale), PROBES))
         total += rows.reshape(-1, rows.shape[2]).T @ weights.astype(rows.dtype)
         shares.append(mean_share(inside.reshape(rows.shape[:2]), rest.reshape(rows.shape[:2])))
-    along, outside = (float(part.sum()) for part in parts_of_form(vectors, values, total))
+    along, outside = (float(part.sum()) for part in whitening.parts(total))
     seen = np.concatenate(shares)
     seen = seen[np.isfinite(seen)]
     if not (len(seen) and outside > LEAST_SHARE * along):
         return None
     return _Probes(total, along, outside, seen)
-
-
-def parts_of_form(vectors: Array, values: Array, columns: Array) -> tuple[Array, Array]:
-    """The form of some columns at tau = 1: what is along the vectors `[m]`, and outside."""
-    along, outside = split(vectors, np.ascontiguousarray(columns, vectors.dtype))
-    inside = np.sum(along**2 / (1.0 + values[:, None]), axis=0)
-    return inside, np.einsum("pm,pm->m", outside, outside, dtype=np.float64)
 
 
 def mean_share(inside: Array, rest: Array) -> Array:

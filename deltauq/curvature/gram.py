@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.curvature.held_rows import slices
 from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.data.batches import Batch, Batches
@@ -25,6 +27,9 @@ Array = npt.NDArray[Any]
 
 #: Rows that are multiplied at a time, at most.
 _BLOCK_ROWS = 4096
+
+#: Rows that are brought to float64 at a time: fresh memory for more takes longer than products.
+_FINER_ROWS = 512
 
 
 class Gram(CurvatureOperator):
@@ -124,7 +129,17 @@ class Gram(CurvatureOperator):
     def _sum(self, vectors: Array, out: Array) -> None:
         out[:] = 0.0
         for rows in self._row_blocks():
-            add_gram_product(rows, vectors, out)
+            if rows.dtype == out.dtype:
+                add_gram_product(rows, vectors, out)
+                continue
+            for some in slices(len(rows), _FINER_ROWS):
+                add_gram_product(rows[some].astype(out.dtype), vectors, out)
+
+    def in_double(self) -> Self:
+        """The curvature of the same rows, rounded as they are, with products in float64."""
+        made = copy.copy(self)
+        made.precision = "float64"
+        return made
 
     def to_dense(self) -> Array:
         """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; one pass."""

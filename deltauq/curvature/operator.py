@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 class CurvatureOperator(abc.ABC):
     """A curvature A `[P, P]`, the mean of a per-example one over the data, as products A V.
 
-    Products run in the network's precision.
+    Products run in the network's precision, but for those of `Gram.in_double`.
 
     Args:
         network: the network; P is `network.n_params`.
@@ -40,6 +40,7 @@ class CurvatureOperator(abc.ABC):
     Attributes:
         shape: (P, P).
         dtype: of A as a `scipy.sparse.linalg.LinearOperator`, float64.
+        precision: of products.
     """
 
     #: No eigenvalue is negative, whatever the network.
@@ -80,6 +81,7 @@ class CurvatureOperator(abc.ABC):
             )
         self.shape = (network.n_params, network.n_params)
         self.dtype = np.dtype(np.float64)
+        self.precision = network.dtype
         self._per_example = per_example
         self._buffer_bytes = buffer_bytes
         self._trace: float | None = None
@@ -88,7 +90,7 @@ class CurvatureOperator(abc.ABC):
     def _sum(self, vectors: Array, out: Array) -> None:
         """Put the sum over the data of c_n w_n D A_n D V into `out`, D = diag(scale).
 
-        Both `[P, b]`, C-contiguous, in the network's precision.
+        Both `[P, b]`, C-contiguous, in the precision of products.
         """
 
     @staticmethod
@@ -163,7 +165,7 @@ class CurvatureOperator(abc.ABC):
 
         Args:
             vectors: V `[P, b]`.
-            out: where to put it, C-contiguous in the network's precision; None for a new array.
+            out: where to put it, C-contiguous in the precision of products; None for a new array.
 
         Returns:
             A V `[P, b]`, float64 unless V is float32.
@@ -180,7 +182,7 @@ class CurvatureOperator(abc.ABC):
                 received=str(list(vectors.shape)),
             )
         asked = np.float32 if vectors.dtype == np.float32 else np.float64
-        vectors = np.ascontiguousarray(vectors, self.network.dtype)
+        vectors = np.ascontiguousarray(vectors, self.precision)
         if out is None:
             out = np.empty_like(vectors)
         elif not (

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from deltauq.errors import NumericalError
 from deltauq.linalg import factor_positive
 
 __all__ = ["FactoredInverse", "MatrixPlusL2", "PlusL2", "RootPlusL2"]
@@ -91,10 +92,23 @@ class MatrixPlusL2(PlusL2):
 
     @cached_property
     def root(self) -> Array:
-        """Cholesky's factor L of the matrix plus L2, formed when it is first asked for."""
+        """Cholesky's factor L of the matrix plus L2, formed when it is first asked for.
+
+        Raises:
+            NumericalError: the sum is not positive definite, which rounding alone can make of it.
+        """
         matrix = self._matrix / self.factor
         matrix[np.diag_indices_from(matrix)] += self.l2
-        return factor_positive(matrix)
+        try:
+            return factor_positive(matrix)
+        except np.linalg.LinAlgError as error:
+            raise NumericalError(
+                "L2 drowns in the rounding of the largest curvature",
+                expected="eigenvalues of the curvature that float64 tells from L2, up to some "
+                "1e15 times its rate",
+                received=f"eigenvalues that sum to {self.trace:.2g} times the L2 rate",
+                remedy="scale the inputs, raise l2, or pass route='sketch'",
+            ) from error
 
 
 class RootPlusL2(PlusL2):

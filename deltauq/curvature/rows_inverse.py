@@ -24,6 +24,7 @@ import scipy.linalg
 from deltauq.curvature.exact_inverse import Enclosure, rounding_of_rows
 from deltauq.curvature.plus_l2 import FactoredInverse, MatrixPlusL2
 from deltauq.curvature.training_rows import TrainingRows
+from deltauq.errors import NumericalError
 from deltauq.linalg import Eigenpairs, NormBound, Storage, row_products
 
 __all__ = ["THETA", "RowsInverse"]
@@ -147,7 +148,7 @@ class RowsInverse(FactoredInverse):
         """
         try:
             return bool(np.all(self.enclose(jacobians, lefts).is_exact(lefts)))
-        except np.linalg.LinAlgError:  # rounding of G outweighs N
+        except NumericalError:  # rounding of G outweighs N
             return False
 
     def _enclose(self, jacobians: Array, precision: str) -> Enclosure:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +19,12 @@ import numpy.typing as npt
 from deltauq.curvature.calibrated_tail import (
     LEAST_SHARE,
     MAX_STEPS,
-    MOST_ROUNDING,
     TailByShare,
     TailInputs,
     mean_share,
-    parts_of_form,
 )
 from deltauq.errors import InvalidInputError, NumericalError, check_share
-from deltauq.linalg import bound_matrix_forms, gauss_radau, inverse_root
+from deltauq.linalg import MOST_ROUNDING, Whitening, bound_matrix_forms
 
 __all__ = ["COPIES", "Residuals", "TailBand", "measure_residuals"]
 
@@ -144,25 +142,17 @@ def measure_residuals(
     Raises:
         NumericalError: rounding as large as the L2 rate, or no mean that has anything outside.
     """
-    rounding = inputs.rounding + float(np.finfo(vectors.dtype).eps) * float(np.max(values))
-    if not rounding <= MOST_ROUNDING:
+    whitening = Whitening(vectors, values, inputs.rounding)
+    if not whitening.is_seen:
         raise NumericalError(
             "the curvature is too large for std_range in this precision",
             expected=f"rounding under {MOST_ROUNDING:g} of the L2 rate",
-            received=f"{rounding:.2g} of it",
+            received=f"{whitening.rounding:.2g} of it",
             remedy="scale the inputs, raise l2, or build the model in float64; std_bounds hold",
         )
-    white = inverse_root(vectors, values)
-
-    def product(columns: Array) -> Array:
-        inner = white(columns)
-        return white(matmat(inner).astype(inner.dtype, copy=False) + inner)
-
-    rule = partial(gauss_radau, node=1.0 - rounding)
+    product = whitening.times(matmat)
     found = [
-        pair
-        for rows in inputs.rows()
-        for pair in _residuals(rows, product, rule, white, vectors, values, by_share)
+        pair for rows in inputs.rows() for pair in _residuals(rows, whitening, product, by_share)
     ]
     if not found:
         raise NumericalError(
@@ -177,17 +167,11 @@ def measure_residuals(
 
 
 def _residuals(
-    rows: Array,
-    product: Callable[[Array], Array],
-    rule: Any,
-    white: Callable[[Array], Array],
-    vectors: Array,
-    values: Array,
-    by_share: TailByShare,
+    rows: Array, whitening: Whitening, product: Callable[[Array], Array], by_share: TailByShare
 ) -> Iterator[tuple[float, float]]:
     """The least and the largest residual of each input of a batch."""
     columns = rows.reshape(-1, rows.shape[2]).T
-    inside, rest = parts_of_form(vectors, values, columns)
+    inside, rest = whitening.parts(columns)
     seen = rest > LEAST_SHARE * np.maximum(inside, np.max(inside + rest, initial=0.0))
     if not np.any(seen):
         return
@@ -206,8 +190,10 @@ def _residuals(
         least, most = (tails(end, numbers[some]) for end in (low, high))
         return np.asarray(most - least <= _NARROW * most)
 
-    start = np.ascontiguousarray(white(np.ascontiguousarray(columns[:, seen])).T)[:, None]
-    forms = bound_matrix_forms(product, start, rule, is_enough=is_enough, max_steps=MAX_STEPS)
+    start = np.ascontiguousarray(whitening(np.ascontiguousarray(columns[:, seen])).T)[:, None]
+    forms = bound_matrix_forms(
+        product, start, whitening.bounds, is_enough=is_enough, max_steps=MAX_STEPS
+    )
     shape = rows.shape[:2]
     shares = mean_share(inside.reshape(shape), rest.reshape(shape))
     low, high = np.full(seen.shape, np.inf), np.full(seen.shape, -np.inf)

@@ -37,12 +37,14 @@ class PassListener:
             into batches, to refuse too many.
         on_batch: called with the number of rows of each batch when it was dealt with, as a progress
             display wants to know.
+        on_step: called by work that takes long over one batch with what is going on, and why.
     """
 
     on_fetch: Callable[[], None] = _ignore
     on_fetched: Callable[[], None] = _ignore
     on_rows: Callable[[int], None] = _ignore
     on_batch: Callable[[int], None] = _ignore
+    on_step: Callable[[str, str], None] = _ignore
 
 
 class BatchReader(abc.ABC, Generic[PartT, BatchT]):

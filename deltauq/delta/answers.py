@@ -19,7 +19,7 @@ from deltauq.delta.facts import FitFacts
 from deltauq.delta.marginal_likelihood import Evidence, log_marginal_likelihood
 from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
-from deltauq.delta.refinement import check_refinable, refine, row_copies
+from deltauq.delta.refinement import refine, refinement
 from deltauq.delta.settings import Settings
 from deltauq.delta.steps import tuned_fit
 from deltauq.delta.tail_band import band_of
@@ -148,22 +148,30 @@ class Answers(FitFacts):
                 grouping.check_length(inputs.n_rows)
             return predict_mean(form, batches, grouping, fitted.known.noise)
 
-    def refine(self, x: Any, rtol: float = 0.01) -> Estimate:
+    def refine(self, x: Any, rtol: float = 0.01, max_passes: int | None = None) -> Estimate:
         """Predict with standard errors that are known to a relative width, for chosen inputs.
 
-        Takes up to six steps for every batch of inputs, as many of them as fit in memory. A step is
-        a pass over the training data, of a sandwich two; `Prediction.data_passes` says how many.
-        Bounds of OPG and GGN are certain; those of the exact Hessian and of the sandwich are an
-        estimate, what the last two steps changed (`Prediction.certified` is False).
+        Goes on for every batch of inputs, as many of them as fit in memory, until all are as narrow
+        or `max_passes` are spent. A step is a pass over the training data, of a sandwich two;
+        `Prediction.data_passes` says how many there were, and the progress display how long those
+        that may follow would take at most. `std` is the middle of what is possible, `std_bounds`
+        its ends. Bounds of OPG and GGN are certain; those of the exact Hessian and of the sandwich
+        are an estimate, what the last two steps changed (`Prediction.certified` is False).
+
+        Where the largest curvature hides the L2 rate from float32, rows are multiplied in float64:
+        one pass more, and each takes several times as long.
 
         Args:
             x: inputs as in `fit`, without labels.
             rtol: (high - low) / high of every standard error.
+            max_passes: over the training data for every batch of inputs, at most; None for 60. A
+                batch holds as many rows `[C, P]` of each of its inputs.
 
         Raises:
-            InvalidInputError: an rtol that is none, too few parameters for the steps, a loaded
-                method without its data (`attach`) or with eigenvectors in fewer bits.
-            NumericalError: rounding as large as the L2 rate.
+            InvalidInputError: an rtol or max_passes that is none, too few parameters for a step, a
+                loaded method without its data (`attach`) or with eigenvectors in fewer bits.
+            MemoryLimitError: the rows of so many steps of one input do not fit.
+            NumericalError: rounding as large as the L2 rate, of what has no rows in float64.
         """
         fitted = self._require_fitted("refine")
         check_share("rtol", rtol, example=0.01)
@@ -171,10 +179,10 @@ class Answers(FitFacts):
         inputs = self._inputs(x, fitted.problem, batch_size=1)
         if fitted.known.is_exact:  # nothing was left out
             return self._predicted(inputs, fitted.form(1), "refining")
-        check_refinable(fitted)
+        plan = refinement(fitted, max_passes)
         memory = _predictions(fitted.problem)
-        with self._batches(inputs, "refining", memory, row_copies(fitted)) as batches:
-            return refine(fitted, batches, rtol)
+        with self._batches(inputs, "refining", memory, plan.row_copies) as batches:
+            return refine(plan, batches, rtol)
 
     def rank_curve(self, x: Any = None) -> RankCurve:
         """Show how wide the standard errors' bounds would be with fewer eigenpairs.
@@ -278,7 +286,8 @@ class Answers(FitFacts):
             listener = replace(listener, on_rows=plan.check)
         with progress_bar(doing, total=inputs.n_rows, enabled=settings.progress) as shown:
             try:
-                yield inputs.with_listener(replace(listener, on_batch=shown.advance))
+                told = replace(listener, on_batch=shown.advance, on_step=shown.describe)
+                yield inputs.with_listener(told)
             finally:
                 stop()
 

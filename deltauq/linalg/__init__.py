@@ -13,7 +13,6 @@ from deltauq.linalg.largest import (
 )
 from deltauq.linalg.lowrank import (
     LowRank,
-    inverse_root,
     quadratic_diagonals,
     relative_width,
     root_diagonal,
@@ -39,8 +38,10 @@ from deltauq.linalg.quadrature import (
     gauss_radau,
 )
 from deltauq.linalg.storage import Storage
+from deltauq.linalg.whitening import MOST_ROUNDING, Whitening
 
 __all__ = [
+    "MOST_ROUNDING",
     "Asking",
     "BlockLanczos",
     "Eigenpairs",
@@ -54,6 +55,7 @@ __all__ = [
     "RitzPairs",
     "Spectrum",
     "Storage",
+    "Whitening",
     "add_gram_product",
     "bound_largest_eigenvalue",
     "bound_matrix_forms",
@@ -63,7 +65,6 @@ __all__ = [
     "factor_positive",
     "gauss_radau",
     "inner_products",
-    "inverse_root",
     "mapped",
     "nearest_orthonormal",
     "orthonormal_basis",

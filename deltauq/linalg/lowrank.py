@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.linalg.orthogonal import combine, inner_products
-
-__all__ = ["LowRank", "inverse_root", "quadratic_diagonals", "relative_width", "root_diagonal"]
+__all__ = ["LowRank", "quadratic_diagonals", "relative_width", "root_diagonal"]
 
 Array = npt.NDArray[Any]
 
@@ -59,22 +57,6 @@ class LowRank:
         result = result + np.swapaxes(result, -1, -2)
         result /= 2
         return np.asarray(result)
-
-
-def inverse_root(vectors: Array, values: Array) -> Callable[[Array], Array]:
-    """(U diag(mu) U^T + I)^-1/2 as a function of columns `[P, m]`.
-
-    Args:
-        vectors: U `[P, K]`, orthonormal.
-        values: mu `[K]`, negative ones taken for zero.
-    """
-    # I + U diag((1 + mu)^-1/2 - 1) U^T: one outside U, where nothing is subtracted.
-    change = 1.0 / np.sqrt(1.0 + np.maximum(values, 0.0)) - 1.0
-
-    def apply(columns: Array) -> Array:
-        return columns + combine(vectors, change[:, None] * inner_products(vectors, columns))
-
-    return apply
 
 
 def quadratic_diagonals(matrices: Sequence[LowRank], along: Array, rest: Array) -> Array:

@@ -74,6 +74,25 @@ class NystromSketch:
         self.products = 0
         self.fresh: tuple[Array, Array] = (self._q, self._y)
 
+    @classmethod
+    def along(
+        cls, matmat: Multiply, columns: Array, dtype: Any, storage: Storage | None = None
+    ) -> NystromSketch:
+        """Sketch an operator along columns that are given, by one call of `matmat`.
+
+        Args:
+            matmat: as for the class.
+            columns: `[P, m]`, almost orthonormal.
+            dtype: of Q, Y and the products.
+            storage: as for the class.
+        """
+        sketch = cls(matmat, len(columns), passes=1, dtype=dtype, storage=storage)
+        q = sketch._storage.empty(columns.shape, sketch._dtype)
+        q[:] = columns
+        sketch._q = orthonormal_basis(q, overwrite=True)
+        sketch._y = sketch._multiply(sketch._q)
+        return sketch
+
     @property
     def columns(self) -> int:
         """Number of columns of the sketch so far, an upper limit of its rank."""

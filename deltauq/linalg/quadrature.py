@@ -145,8 +145,13 @@ def bounding_matrix_forms(
         going = ~enough[active]
         if not np.any(going):
             break
+        if np.all(going):
+            continue
         active, first, following = active[going], first[going], following[going]
-        basis, projected = [block[going] for block in basis], projected[going]
+        for k, block in enumerate(basis):  # one by one: all of them twice may not fit
+            basis[k] = block[going]
+        del block
+        projected = projected[going]
     return MatrixForms(low, high, steps, enough)
 
 

@@ -17,14 +17,14 @@ from deltauq.prediction.directions import Directions, Shown
 from deltauq.prediction.estimate import Array
 from deltauq.prediction.linearization import Linearization
 
-__all__ = ["ROUNDING", "Form", "FormByInverse", "FormByPairs", "RowCovariances"]
+__all__ = ["ROUNDING", "ROUNDING_OF_ROWS", "Form", "FormByInverse", "FormByPairs", "RowCovariances"]
 
 #: Relative rounding of a standard error in the network's precision, by which bounds are widened.
 ROUNDING = {"float32": 1e-4, "float64": 1e-9}
 
 #: The same where nothing but the rows themselves is rounded: where a sum of theirs cancels, that is
 #: told apart (`Enclosure.slack`).
-_ROUNDING_OF_ROWS = {"float32": 1e-5, "float64": 1e-12}
+ROUNDING_OF_ROWS = {"float32": 1e-5, "float64": 1e-12}
 
 
 #: Parameters of a block that is projected in memory of its own, at most.
@@ -223,7 +223,7 @@ class FormByInverse:
         shown = found.shown
         lefts = np.concatenate([shown.back, shown.slope], axis=1)[:, : 0 if roughly else None]
         ends = self.inverse.enclose(found.values, lefts)
-        rounding = _ROUNDING_OF_ROWS[found.values.dtype.name]
+        rounding = ROUNDING_OF_ROWS[found.values.dtype.name]
         return RowCovariances(shown, ends.high, (ends.low, ends.high), rounding, ends.slack)
 
     @property

@@ -40,14 +40,19 @@ class ProgressDisplay:
     def advance(self, steps: float) -> None:
         """Tell of so many examples that were done since the last call."""
         self._bar.advance(self._task, steps)
-        late = time.monotonic() - self._started > _PATIENCE
-        if late and not self._bar.disable and not self._bar.live.is_started:
-            self._bar.start()
+        self._show_if_late()
 
     def describe(self, description: str, why: str = "") -> None:
         """Tell what is going on now, and why, on a line of its own."""
         self._bar.why = why
         self._bar.update(self._task, description=description)
+        self._show_if_late()
+
+    def _show_if_late(self) -> None:
+        """Begin to show work that has lasted a while."""
+        late = time.monotonic() - self._started > _PATIENCE
+        if late and not self._bar.disable and not self._bar.live.is_started:
+            self._bar.start()
 
 
 @contextmanager

@@ -111,21 +111,37 @@ def test_inputs_that_found_the_eigenvectors_would_be_far_off():
 
 
 @pytest.mark.parametrize(("how", "n", "promised"), [("given", 39, 0.8), ("held out", 12, 0.846)])
-def test_a_range_holds_for_about_as_many_inputs_as_it_says(how, n, promised):
+def test_a_range_says_what_it_was_measured_on_and_is_narrower(how, n, promised):
     found = fitted("ggn", how).predict(small().new[39:])
     within = found.std_range(0.8)
     low, high = within
     assert within.n_inputs == n
     assert within.level == pytest.approx(promised, abs=1e-3)
     assert within.guaranteed == (how == "given")
-    held = np.all((low <= truth("ggn")) & (truth("ggn") <= high), axis=1)
-    assert 0.75 < np.mean(held) < 1.0
+    assert np.mean(covered(within, truth("ggn"))) > 0.5  # of so few it is from 0.5 to 1 by chance
     certified = 1 - found.std_bounds[0] / found.std_bounds[1]
     assert np.median(1 - low / high) < 0.5 * np.median(certified)
     assert contains(found.std_bounds, low)
     assert contains(found.std_bounds, high)
     assert ("empirical" in str(within)) == (how == "held out")
     assert f"measured on {n}" in str(within)
+
+
+def test_a_range_holds_for_as_many_inputs_as_it_says():
+    """Over splits the coverage is Beta(32, 8): 0.8, with a standard deviation of 0.06 each."""
+    case, seen = small(), []
+    exact = fit(case, "ggn", RATE, "full").predict(case.new).std
+    for start in range(0, 240, 39):
+        some = np.arange(len(case.new)) // 39 == start // 39
+        dm = fit(case, "ggn", RATE, RANK, calibration=case.new[some])
+        within = dm.predict(case.new[~some]).std_range(0.8)
+        seen.append(np.mean(covered(within, exact[~some])))
+    assert 0.72 < np.mean(seen) < 0.88  # three of their mean's
+
+
+def covered(within, exact):
+    """Whether all standard errors of an input are in their ranges."""
+    return np.all((within.low <= exact) & (exact <= within.high), axis=1)
 
 
 def test_a_level_that_so_few_inputs_cannot_promise_is_refused():

@@ -457,22 +457,34 @@ def hidden(dtype="float64"):
     return network(layers.Dense(5, "tanh", dtype=dtype), dtype=dtype)
 
 
-@pytest.mark.wide  # refined in both precisions: tests/delta/test_refinement.py
 @pytest.mark.filterwarnings("ignore:the largest curvature is")
 def test_refining_beyond_the_precision():
-    with stumble("delta/refinement.py:check_refinable", "build the model in float64"):
-        fit(hidden("float32"), l2=1e-8, rank=20).refine(X[:2])
-    for dtype, l2 in (("float64", 1e-8), ("float32", 0.1)):
-        refined = fit(hidden(dtype), l2=l2, rank=20).refine(X[:2]).std
-        exact = fit(hidden(dtype), l2=l2).predict(X[:2]).std
-        np.testing.assert_allclose(refined, exact, rtol=0.02)
+    """Rows of a GGN are multiplied in float64 then; a Hessian has none."""
+    options = {"l2": 1e-8, "rank": 20, "curvature": "hessian"}
+    with stumble("delta/refinement.py:_too_large", "build the model in float64"):
+        fit(hidden("float32"), **options).refine(X[:2])
+    for dtype, l2, curvature in (("float64", 1e-8, "ggn"), ("float32", 3.0, "hessian")):
+        model, options = hidden(dtype), {"l2": l2, "curvature": curvature}
+        refined = fit(model, rank=20, **options).refine(X[:2]).std
+        np.testing.assert_allclose(refined, fit(model, **options).predict(X[:2]).std, rtol=0.02)
 
 
-def test_refining_fewer_parameters_than_the_steps_need():
-    with stumble("delta/refinement.py:check_refinable", "pass rank='full'"):
-        fitted(rank=3).refine(X)
-    low, high = fitted().refine(X).std_bounds
+def test_refining_fewer_parameters_than_a_step_needs():
+    with stumble("delta/refinement.py:refinement", "pass rank='full'"):
+        fit(rank=1, layers=["bias"]).refine(X)
+    low, high = fit(layers=["bias"]).refine(X).std_bounds
     np.testing.assert_allclose(low, high, rtol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:.* did not reach rtol")
+def test_refining_a_sandwich_in_one_pass():
+    model = hidden()
+    sandwich = fit(model, curvature="sandwich", rank=20)
+    with stumble("delta/refinement.py:refinement", ", or leave it out"):
+        sandwich.refine(X[:2], max_passes=1)
+    exact = fit(model, curvature="sandwich").predict(X[:2]).std
+    for passes in (60, None):
+        np.testing.assert_allclose(sandwich.refine(X[:2], max_passes=passes).std, exact, rtol=0.02)
 
 
 # --- routes -------------------------------------------------------------------------------------
