@@ -16,6 +16,7 @@ from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.delta.calibration import calibration_rows
 from deltauq.delta.facts import FitFacts
+from deltauq.delta.fitted import Fitted
 from deltauq.delta.marginal_likelihood import Evidence, log_marginal_likelihood
 from deltauq.delta.noise import before_noise
 from deltauq.delta.problem import Problem
@@ -179,8 +180,8 @@ class Answers(FitFacts):
         inputs = self._inputs(x, fitted.problem, batch_size=1)
         if fitted.known.is_exact:  # nothing was left out
             return self._predicted(inputs, fitted.form(1), "refining")
-        plan = refinement(fitted, max_passes)
-        memory = _predictions(fitted.problem)
+        plan = refinement(self._within_limit(fitted), max_passes)
+        memory = replace(_predictions(fitted.problem), by_steps=True)
         with self._batches(inputs, "refining", memory, plan.row_copies) as batches:
             return refine(plan, batches, rtol)
 
@@ -240,9 +241,7 @@ class Answers(FitFacts):
                 without its data.
             NumericalError: a criterion without a maximum.
         """
-        fitted = self._require_fitted("tune_l2")
-        limit = self.settings.memory_limit
-        fitted = replace(fitted, settings=replace(fitted.settings, memory_limit=limit))
+        fitted = self._within_limit(self._require_fitted("tune_l2"))
         held_out = None
         if x is not None:
             problem, inputs = fitted.problem, self._inputs(x, fitted.problem)
@@ -256,6 +255,11 @@ class Answers(FitFacts):
             )
         tuned, self._fitted = tuned_fit(fitted, fitted.settings.storage(), held_out)
         return tuned
+
+    def _within_limit(self, fitted: Fitted) -> Fitted:
+        """A fit whose settings have the memory limit that counts now."""
+        limit = self.settings.memory_limit
+        return replace(fitted, settings=replace(fitted.settings, memory_limit=limit))
 
     @contextmanager
     def _batches(

@@ -20,9 +20,10 @@ MOST_ROUNDING = 0.5
 
 
 class Whitening:
-    """T = M^-1/2 (A / u + I) M^-1/2 with M = A^ / u + I, where A^ = U diag(mu) U^T is below A.
+    """Multiplies A / u + I from both sides by the inverse root of what is known of it.
 
-    The spectrum of T is above one, and mostly close to it. So a few steps of Lanczos from the rows
+    T = M^-1/2 (A / u + I) M^-1/2 with M = A^ / u + I, where A^ = U diag(mu) U^T is below A. The
+    spectrum of T is above one, and mostly close to it. So a few steps of Lanczos from the rows
     X M^-1/2 enclose X (A / u + I)^-1 X^T from both sides, without a bound on what A^ leaves out and
     without any chance: Gauss' rule from below, Gauss-Radau's with a node at one from above.
 

@@ -38,6 +38,7 @@ class ResultMemory:
         each: bytes an input.
         square: bytes for each pair of inputs.
         unit: what is counted.
+        by_steps: the rows of an input are held for every step of a refinement.
     """
 
     what: str
@@ -45,6 +46,7 @@ class ResultMemory:
     each: int = 0
     square: int = 0
     unit: str = "inputs"
+    by_steps: bool = False
 
     def n_bytes(self, count: int) -> int:
         """Bytes that the result of so many inputs, or groups, takes."""
@@ -140,7 +142,7 @@ def plan_prediction(
         MemoryLimitError: not even the Jacobian of one input fits; the result of so many, or of
             one, does not fit beside batches that are not slow, or half of the memory.
     """
-    one = _jacobian_bytes(network, spec, n_outputs, copies, free)
+    one = _jacobian_bytes(network, spec, n_outputs, copies, free, by_steps=result.by_steps)
     usual = batch_size or comfortable_batch(network, spec, n_outputs)
     room = max(one, min(2 * usual * one, free // 2))
     found = PredictionPlan(usual, result, max(0, free - room))
@@ -154,7 +156,9 @@ def plan_prediction(
     return found
 
 
-def _jacobian_bytes(network: Network, spec: Any, n_outputs: int, copies: int, free: int) -> int:
+def _jacobian_bytes(
+    network: Network, spec: Any, n_outputs: int, copies: int, free: int, *, by_steps: bool = False
+) -> int:
     """Bytes that one input takes while its rows are formed, refused where that is too much."""
     row = network.n_params * np.dtype(network.dtype).itemsize
     each = int(copies * n_outputs * row + (2 + n_outputs) * network.activation_bytes(spec))
@@ -163,7 +167,8 @@ def _jacobian_bytes(network: Network, spec: Any, n_outputs: int, copies: int, fr
             "the Jacobian of one input does not fit in memory",
             expected=f"at most {gib(free)}, what the limit or the machine leaves",
             received=f"{gib(each)} for {n_outputs} outputs and {network.n_params:,} parameters",
-            remedy="select fewer layers with layers=..., or pass a larger memory_limit",
+            remedy=("pass a smaller max_passes, " if by_steps else "")
+            + "select fewer layers with layers=..., or pass a larger memory_limit",
         )
     return each
 

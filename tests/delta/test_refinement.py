@@ -11,13 +11,8 @@ import pytest
 from marks import slow, wide
 
 from deltauq import ConvergenceWarning, DeltaMethod
-from deltauq.delta.refinement import (
-    MAX_PASSES,
-    _around,
-    _Certain,
-    _Narrow,
-    refinement,
-)
+from deltauq.delta.enclosing import Certain, _around
+from deltauq.delta.refinement import MAX_PASSES, _Narrow, refinement
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.linalg import Whitening, bound_matrix_forms, gauss_radau
 from deltauq.runtime.progress import ProgressDisplay
@@ -94,7 +89,7 @@ def test_refined_bounds_hold_where_rounding_made_the_eigenpairs_too_large(excess
     vectors, values = np.ascontiguousarray(q[:, :2]), np.array([30.0, excess * epsilon * 30.0])
     whitening = Whitening(vectors, values, rounding=epsilon * 30.0)
     operator = SimpleNamespace(matmat=lambda v: curvature @ v)
-    certain = _Certain(operator, whitening, rounding=0.0, slack=lambda rows: None)
+    certain = Certain(operator, whitening, rounding=0.0, slack=lambda rows: None)
     rows = (rng.normal(size=(6, 1, size)) * np.r_[0.0, 2.0, np.ones(size - 2)]) @ q.T
     truth = (rows @ np.linalg.solve(curvature + np.eye(size), np.swapaxes(rows, 1, 2))).ravel()
     forms = certain(rows, lambda low, high, some: np.ones(len(some), bool), max_steps=6)

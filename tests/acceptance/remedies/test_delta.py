@@ -461,12 +461,33 @@ def hidden(dtype="float64"):
 def test_refining_beyond_the_precision():
     """Rows of a GGN are multiplied in float64 then; a Hessian has none."""
     options = {"l2": 1e-8, "rank": 20, "curvature": "hessian"}
-    with stumble("delta/refinement.py:_too_large", "build the model in float64"):
+    with stumble("delta/enclosing.py:_too_large", "build the model in float64"):
         fit(hidden("float32"), **options).refine(X[:2])
     for dtype, l2, curvature in (("float64", 1e-8, "ggn"), ("float32", 3.0, "hessian")):
         model, options = hidden(dtype), {"l2": l2, "curvature": curvature}
         refined = fit(model, rank=20, **options).refine(X[:2]).std
         np.testing.assert_allclose(refined, fit(model, **options).predict(X[:2]).std, rtol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:the largest curvature is")
+@pytest.mark.filterwarnings("ignore:1 of 1 inputs did not reach rtol")
+def test_refining_in_float64_without_room(tmp_path, monkeypatch):
+    model = network(layers.Dense(40, "tanh"), dtype="float32")  # P = 323
+    truth = fit(model, l2=1e-7).predict(X[:1]).std
+
+    def refined(max_passes=6, rank=20, **more):
+        return fit(model, l2=1e-7, rank=rank, **more).refine(X[:1], max_passes=max_passes).std
+
+    for module in ("answers", "enclosing"):
+        free = f"deltauq.delta.{module}.free_memory"
+        monkeypatch.setattr(free, lambda limit: 2**30 if limit else 200_000)
+
+    with stumble("prediction/result_memory.py:_jacobian_bytes", "pass a smaller max_passes"):
+        refined(max_passes=60)
+    with stumble("delta/enclosing.py:by_rows", "with vectors_dir=... on a disk"):
+        refined()
+    for way in ({"rank": 8}, {"vectors_dir": tmp_path}, {"memory_limit": "99GiB"}):
+        np.testing.assert_allclose(refined(**way), truth, rtol=0.05)
 
 
 def test_refining_fewer_parameters_than_a_step_needs():
