@@ -14,7 +14,7 @@ import tensorflow as tf
 from deltauq.curvature.held_rows import slices
 from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.data.batches import Batch, Batches
+from deltauq.data.batches import Batch
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
 from deltauq.network.graph import Compiled
@@ -152,10 +152,6 @@ class Gram(CurvatureOperator):
     def sampled(self, share: float, seed: Any) -> Self | None:
         """Estimate the curvature from a random share of the examples, which count for all."""
         return self._over(self.data.sampled(share, seed))
-
-    def apart(self, *data: Batches) -> tuple[Self, ...]:
-        """The parts of A that are sums over parts of the data."""
-        return tuple(self._over(part) for part in data)
 
     def trace(self) -> float:
         """Trace of A, exact: the sum of the rows' squared lengths, weighted, over N.

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.data.batches import Batches
 from deltauq.likelihoods import Likelihood
 from deltauq.network.jacobians import LinearHead, find_linear_head
 
@@ -119,10 +118,6 @@ class LinearHeadGGN(CurvatureOperator):
     def sampled(self, share: float, seed: Any) -> Self | None:
         """Estimate the curvature from a random share of the examples, which count for all."""
         return self._over(self.data.sampled(share, seed))
-
-    def apart(self, *data: Batches) -> tuple[Self, ...]:
-        """The parts of A that are sums over parts of the data."""
-        return tuple(self._over(part) for part in data)
 
     def trace(self) -> float:
         """Trace of A, exact; known after any pass over the data, otherwise one pass."""

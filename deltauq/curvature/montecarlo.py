@@ -38,6 +38,8 @@ class MonteCarloGGN(GGN):
         **options: as for `GGN`.
     """
 
+    has_parts = False
+
     def __init__(self, *arguments: Any, draws: int = 1, seed: int = 0, **options: Any) -> None:
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InvalidInputError(
@@ -69,10 +71,6 @@ class MonteCarloGGN(GGN):
 
     def sampled(self, share: float, seed: Any) -> None:
         """No share of the examples estimates it: signs go by the order in which all are read."""
-
-    def apart(self, *data: Any) -> tuple[()]:
-        """Nor is it a sum over parts of them: none."""
-        return ()
 
     def row_factors(self) -> Iterator[list[Factor]]:
         """Rows of one batch after the other, mixed by the signs of the seed."""

@@ -52,6 +52,8 @@ class CurvatureOperator(abc.ABC):
     made_of_scores: ClassVar[bool] = False
     #: It takes the loss for convex in the logits, and is refused where an example shows otherwise.
     needs_convex_loss: ClassVar[bool] = False
+    #: It is a sum over parts of the data, whatever the order of the examples.
+    has_parts: ClassVar[bool] = True
     #: Vectors of length P that a product takes beside V and A V, however many columns they have.
     columns_per_product: ClassVar[int] = 0
     #: The solver of its eigenpairs, a name in `deltauq.curvature.solver_kinds.SOLVERS`; None takes
@@ -141,9 +143,9 @@ class CurvatureOperator(abc.ABC):
     def apart(self, *data: Batches) -> tuple[CurvatureOperator, ...]:
         """The parts of A that are sums over parts of the data, as `Batches.apart` gives them.
 
-        Empty, as here, where a subclass has no such parts.
+        Only where `has_parts`.
         """
-        return ()
+        return tuple(self._over(part) for part in data)
 
     def _over(self, data: Batches) -> Self:
         """The same curvature of other data, compiled already, of which nothing is known yet."""

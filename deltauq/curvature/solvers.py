@@ -159,15 +159,13 @@ class _Nystrom:
         tail: TailInputs | None = None,
         **options: Any,
     ) -> None:
-        self._operator, self._held_out = operator, None
+        self._operator: CurvatureOperator = operator
+        self._held_out: CurvatureOperator | None = None
         self._seed = seed
         self._tail = tail
         if tail is not None and tail.held_out is not None:
-            apart = operator.apart(*tail.held_out)
-            if apart:  # Q and the tail must know nothing of the inputs that it is measured on
-                self._operator, self._held_out = apart
-            else:
-                self._tail = None
+            # Q and the tail must know nothing of the inputs that it is measured on.
+            self._operator, self._held_out = operator.apart(*tail.held_out)
         matmat, size = self._operator.matmat, operator.shape[0]
         self._sketch = NystromSketch(matmat, size, passes=PASSES, seed=seed, **options)
         self._reach: Array = np.zeros(0)

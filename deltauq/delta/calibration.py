@@ -66,7 +66,7 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
         copies: how often the rows of a batch of them are in memory.
 
     Raises:
-        InvalidInputError: training inputs that come as a dataset.
+        InvalidInputError: training inputs that cannot be left out of the curvature.
     """
     free = free_memory(settings.memory_limit)
     some_classes = most_probable(problem.likelihood, problem.n_outputs)
@@ -75,13 +75,16 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
     held_out, given = None, problem.calibration
     if given is None:
         data = problem.training_set
-        if not has_tail_inputs(problem):
+        if not has_tail_inputs(problem, settings):
             raise InvalidInputError(
-                "the tail cannot be calibrated on training inputs of a dataset",
-                expected="arrays, of which the same rows can be left out in every pass",
-                received="a dataset, whose order may change from pass to pass",
-                remedy="pass calibration=x_new, inputs such as will be predicted; or arrays; or "
-                "tail='auto', which takes the middle of what is possible then",
+                "the tail cannot be calibrated on these training inputs",
+                expected="arrays, of which the same rows can be left out in every pass, and a "
+                "curvature that is a sum over them",
+                received="a dataset, whose order may change from pass to pass"
+                if data.is_stream
+                else f"curvature={settings.curvature!r}, whose draws go by the order of all rows",
+                remedy="pass calibration=x_new, inputs such as will be predicted; or tail='auto', "
+                "which takes the middle of what is possible then",
             )
         held_out = data.apart(max(1, min(_HELD_OUT, data.n_weighted // _ONE_IN)))
 
@@ -98,9 +101,10 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
     return TailInputs(rows, held_out, ROUNDING[problem.network.dtype], settings.seed)
 
 
-def has_tail_inputs(problem: Problem) -> bool:
+def has_tail_inputs(problem: Problem, settings: Settings) -> bool:
     """Whether there are inputs to measure a tail on: given ones, or rows that can be held out."""
-    return problem.calibration is not None or not problem.training_set.is_stream
+    apart = settings.kind.bread.has_parts and not problem.training_set.is_stream
+    return problem.calibration is not None or apart
 
 
 def calibration_inputs(

@@ -114,7 +114,7 @@ def _measures_tail(problem: Problem, settings: Settings, rank: Rank) -> bool:
     """Whether what few pairs leave is measured; of a sandwich no rule says it from two sides."""
     if rank == "full" or not settings.measures_tail or needs_meat(problem, settings):
         return False
-    return settings.tail == "calibrated" or has_tail_inputs(problem)
+    return settings.tail == "calibrated" or has_tail_inputs(problem, settings)
 
 
 def _of_tail(pairs: Eigenpairs, settings: Settings) -> Caveat | None:

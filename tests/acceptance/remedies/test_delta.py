@@ -630,12 +630,24 @@ def test_a_tail_beside_a_dataset():
         DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(data)
     given = DeltaMethod(network(), "ggn", tail="calibrated", **options)
     assert given.fit(data, calibration=X[:9]).eigenpairs.tail.exchangeable
-    with stumble(site, "or arrays"):
-        DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(data)
     assert DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(X, Y).eigenpairs.tail
     with stumble(site, "tail='auto'"):
         DeltaMethod(network(), "ggn", tail="calibrated", **options).fit(data)
     assert DeltaMethod(network(), "ggn", **options).fit(data).eigenpairs.tail is None
+
+
+def test_a_tail_of_a_curvature_that_is_no_sum_over_examples(monkeypatch):
+    """One that is drawn, as `MonteCarloGGN` is, goes by the order of all rows."""
+    monkeypatch.setattr(GGN, "has_parts", False)
+    options = {"rank": 5, "l2": 0.1, "progress": False}
+    drawn = DeltaMethod(network(), "ggn", tail="calibrated", **options)
+    with stumble("delta/calibration.py:tail_inputs", "pass calibration=x_new") as caught:
+        drawn.fit(X, Y)
+    assert "draws go by the order" in str(caught.error)
+    assert drawn.fit(X, Y, calibration=X[:9]).eigenpairs.tail.exchangeable
+    automatic = DeltaMethod(network(), "ggn", **options).fit(X, Y)
+    assert automatic.eigenpairs.tail is None
+    assert not any(caveat.subject == "tail" for caveat in automatic.caveats)
 
 
 def test_a_range_of_a_fit_whose_calibration_inputs_are_gone(tmp_path):
