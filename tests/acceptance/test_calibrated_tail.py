@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation"),
     pytest.mark.filterwarnings("ignore:the .* steps that measured the tail did not settle it"),
     pytest.mark.filterwarnings("ignore:.* eigenpairs of the .* are kept of the"),
+    pytest.mark.filterwarnings("ignore:the largest curvature is"),
 ]
 
 small = functools.cache(tail_cases.small)
