@@ -13,6 +13,8 @@ import reprlib
 import sys
 import textwrap
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -34,6 +36,7 @@ __all__ = [
     "check_count",
     "check_flag",
     "check_share",
+    "lying_in",
     "optional",
     "warn",
     "what_it_says",
@@ -90,17 +93,26 @@ class DeltaUQError(Exception):
             received,
             remedy,
         )
-        parts = [_sentence(problem)]
+        super().__init__(self._in_words())
+
+    def lies_in(self, argument: str) -> None:
+        """Say in which of several arguments the problem lies."""
+        self.problem = f"in {argument}, {self.problem}"
+        self.args = (self._in_words(),)
+
+    def _in_words(self) -> str:
+        """The error as it reads: the problem, and all that there is to say of it."""
+        parts = [_sentence(self.problem)]
         parts += [
             f"{label}: {_sentence(text)}"
             for label, text in (
-                ("Expected", expected),
-                ("Received", received),
-                ("What to do", remedy),
+                ("Expected", self.expected),
+                ("Received", self.received),
+                ("What to do", self.remedy),
             )
             if text is not None
         ]
-        super().__init__(" ".join(parts))
+        return " ".join(parts)
 
 
 def _sentence(text: str) -> str:
@@ -142,6 +154,16 @@ class ForkedProcessError(DeltaUQError, RuntimeError):
 
 class MissingDependencyError(DeltaUQError, ImportError):
     """An optional package is not installed."""
+
+
+@contextmanager
+def lying_in(argument: str) -> Iterator[None]:
+    """Errors that are raised inside say in which argument they lie, such as "calibration=..."."""
+    try:
+        yield
+    except DeltaUQError as error:
+        error.lies_in(argument)
+        raise
 
 
 def optional(module: str, *, needed_by: str, extra: str | None = None) -> Any:

@@ -13,7 +13,7 @@ from deltauq.curvature.calibrated_tail import TailInputs
 from deltauq.data.batch_reader import cut
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, lying_in
 from deltauq.prediction.directions import SomeClasses, most_probable
 from deltauq.prediction.forms import ROUNDING
 from deltauq.prediction.result_memory import prediction_batch
@@ -90,7 +90,8 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
 
     def inputs() -> Iterator[Any]:
         if given is not None:
-            yield from given.with_batch_size(size)
+            with lying_in("calibration=..."):
+                yield from given.with_batch_size(size)
         elif held_out is not None:
             for batch in held_out[1]:
                 yield from cut(batch.x, size)

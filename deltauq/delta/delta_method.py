@@ -25,7 +25,7 @@ from deltauq.delta.problem import Problem, attach_data, state_problem
 from deltauq.delta.routes import RouteName
 from deltauq.delta.solving import needs_meat
 from deltauq.delta.steps import fit_problem
-from deltauq.errors import InvalidInputError, check_flag
+from deltauq.errors import InvalidInputError, check_flag, lying_in
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2
 from deltauq.network.network import Layers, Network
@@ -232,6 +232,8 @@ class DeltaMethod(Answers):
         started = time.monotonic()
         self._fitted = None
         settings, training = self.settings, TrainingData(x, y, sample_weight, class_weight)
+        if calibration is not None:
+            settings.check_calibration()
         storage = settings.storage()
         problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
         if calibration is not None:
@@ -252,15 +254,17 @@ class DeltaMethod(Answers):
 
     def _calibration(self, x: Any, problem: Problem) -> InputBatches:
         """Checked inputs that the tail is to be measured on."""
-        if not self.settings.measures_tail or needs_meat(problem, self.settings):
+        if needs_meat(problem, self.settings):
             raise InvalidInputError(
-                "calibration inputs have no use here",
-                expected="curvature='opg' or 'ggn', with bounds and tail='auto'",
-                received=f"curvature={self.curvature!r}, bounds={self.settings.bounds}, "
-                f"tail={self.settings.tail!r}",
-                remedy="leave calibration=... out, or change what differs",
+                "calibration inputs have no use for this loss: no tail is measured on them",
+                expected="a loss that is the log-likelihood of its labels",
+                received=f"{problem.likelihood!r}, whose covariance is a sandwich, of which no "
+                "quadrature rule is known to stay on one side",
+                remedy="leave calibration=... out; refine(x) estimates what the tail comes to at "
+                "some inputs",
             )
-        return self._inputs(x, problem)
+        with lying_in("calibration=..."):
+            return self._inputs(x, problem)
 
     def save(
         self,

@@ -9,7 +9,7 @@ from typing import Any, Self, get_args
 
 from deltauq.curvature.eigenpairs import Rank, check_rank_alone
 from deltauq.curvature.parameter_covariance import NegativeCurvature
-from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind
+from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind, names_where
 from deltauq.curvature.sandwich import Meat
 from deltauq.curvature.tails import Tail
 from deltauq.data.batch_reader import check_batch_size
@@ -30,6 +30,9 @@ __all__ = ["Settings"]
 _OF_COVARIANCE, _OF_METHOD, _OF_PROCESS = (
     {"whose": whose} for whose in ("covariance", "method", "process")
 )
+
+#: Tails that are measured, where they can be.
+_MEASURED = ("auto", "calibrated")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Settings:
     def _check_calibrated(self) -> None:
         """Refuse a tail that cannot be measured."""
         what, expected = "tail='calibrated' cannot be had", "curvature='opg' or 'ggn', with bounds"
-        if self.kind.is_sandwich or not self.kind.bread.positive_semidefinite:
+        if not self.kind.semidefinite:
             raise InvalidInputError(
                 what,
                 expected=expected,
@@ -103,11 +106,31 @@ class Settings:
                 remedy="pass bounds=True (the default), or tail='midpoint'",
             )
 
+    def check_calibration(self) -> None:
+        """Refuse calibration inputs where no tail is measured on them, and say why.
+
+        Raises:
+            InvalidInputError: another curvature than OPG and GGN, no bounds, or another tail.
+        """
+        measured = f"curvature={names_where(lambda kind: kind.semidefinite, 'or')}"
+        wanted = (
+            (self.kind.semidefinite, measured, f"curvature={self.curvature!r}"),
+            (self.bounds, "bounds=True", f"bounds={self.bounds}"),
+            (self.tail in _MEASURED, "tail='auto'", f"tail={self.tail!r}"),
+        )
+        differs = [(expected, received) for is_so, expected, received in wanted if not is_so]
+        if differs:
+            raise InvalidInputError(
+                "calibration inputs have no use here: no tail is measured on them",
+                expected=" and ".join(expected for expected, _ in differs),
+                received=" and ".join(received for _, received in differs),
+                remedy="leave calibration=... out, or change what differs",
+            )
+
     @property
     def measures_tail(self) -> bool:
         """Whether the tail of a sketch is measured, as far as the settings say."""
-        semidefinite = self.kind.bread.positive_semidefinite and not self.kind.is_sandwich
-        return self.tail in ("auto", "calibrated") and self.bounds and semidefinite
+        return self.tail in _MEASURED and self.bounds and self.kind.semidefinite
 
     @classmethod
     def among(cls, named: Mapping[str, Any]) -> Self:

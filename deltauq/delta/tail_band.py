@@ -44,7 +44,8 @@ def _measured(fitted: Fitted) -> Residuals:
             "the inputs that the tail was calibrated on are not at hand",
             expected="the fit that was given calibration=..., in the process that made it",
             received="a loaded method, or one that was given its training data anew",
-            remedy="call std_range() of a prediction once before save, which keeps what it takes",
+            remedy="call std_range() of a prediction once before save, or before an estimator is "
+            "pickled: the file keeps what it takes",
         )
     inputs = tail_inputs(problem, settings, copies=COPIES)
     operator, pairs = make_operator(problem, settings.kind.bread), known.pairs

@@ -582,11 +582,24 @@ def test_a_tail_that_cannot_be_measured():
 def test_calibration_inputs_that_nothing_is_measured_on():
     model, options = network(), {"rank": 5, "l2": 0.05, "progress": False}
     middle = DeltaMethod(model, "ggn", tail="midpoint", **options)
-    with stumble("delta/delta_method.py:DeltaMethod._calibration", "leave calibration=... out"):
+    with stumble("delta/settings.py:Settings.check_calibration", "leave calibration=... out"):
         middle.fit(X, Y, calibration=X[:4])
     assert middle.fit(X, Y).eigenpairs.tail is None
     middle.tail = "auto"  # what differs
     assert middle.fit(X, Y, calibration=X[:4]).eigenpairs.tail.exchangeable
+
+
+@pytest.mark.filterwarnings("ignore:the estimated noise leaves")
+def test_calibration_inputs_of_a_loss_that_makes_a_sandwich():
+    """Mean squares of outputs of unequal noise: the tail is estimated for chosen inputs."""
+    model, y = network(n_outputs=2), np.random.default_rng(0).normal(size=(N, 2))
+    model.compile(loss="mse")
+    dm = DeltaMethod(model, "ggn", rank=5, l2=0.1, progress=False)
+    with stumble("delta/delta_method.py:DeltaMethod._calibration", "leave calibration=... out"):
+        dm.fit(X, y, calibration=X[:9])
+    assert dm.fit(X, y).eigenpairs.tail is None
+    refined, exact = dm.refine(X[:2]), DeltaMethod(model, "ggn", rank="full", l2=0.1).fit(X, y)
+    np.testing.assert_allclose(refined.std, exact.predict(X[:2]).std, rtol=0.05)
 
 
 def test_a_range_of_standard_errors():
