@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float, jaxtyped
 
 from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.tail_band import TailBand
-from deltauq.errors import InvalidInputError, check_share, optional
+from deltauq.errors import InvalidInputError, NumericalError, check_share, optional
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.prediction.std_range import StdRange, exact, half_width, range_of_std
@@ -188,12 +189,28 @@ class Estimate:
         typical = half_width(self.std, low, high)
         if self.certified and typical <= _EXACT:
             return exact(typical)
-        if self.band is not None and self.band.is_known:
-            return str(self.std_range(min(_RANGE, self.band.largest_level())))
+        if self.band is not None and self.band.is_known and (most := self.band.largest_level()):
+            return str(self.std_range(min(_RANGE, most)))
         some = self.std > 0
         ends = [float(np.median(end[some] / self.std[some])) for end in (low, high)]
         kind = "certified" if self.certified else "estimated"
         return f"between {ends[0]:.2g} and {ends[1]:.2g} of what is shown, typically, {kind}"
+
+    def measure_certainty(self) -> str:
+        """Measure what `std_range` rests on, where a tail was calibrated, and say `certainty`.
+
+        It takes the passes over the training data that `std_range` takes, once for all predictions
+        of a fit, and `save` keeps what it found. Unlike `std_range` it asks for no level: of few
+        calibration inputs it says the largest that they can promise, and where they can promise
+        none, or leave nothing to measure, what the bounds say.
+
+        Raises:
+            InvalidInputError: a loaded method without what the tail was calibrated on.
+        """
+        if self.band is not None:
+            with suppress(NumericalError):
+                self.band.largest_level()  # which measures
+        return self.certainty
 
     @property
     def logit_std_bounds(self) -> tuple[Array, Array]:

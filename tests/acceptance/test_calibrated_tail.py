@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 import tail_cases
+import tensorflow as tf
 from marks import wide
 from tail_cases import contains, error, fit
 
 from deltauq import DeltaMethod
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, NumericalError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
@@ -174,6 +176,41 @@ def test_a_level_that_so_few_inputs_cannot_promise_is_refused():
     assert found.std_range(0.95).level == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize(
+    ("n", "said"), [(1, "certified"), (9, "for 80 % of the inputs (measured on 9)")]
+)
+def test_few_inputs_promise_what_they_can(n, said):
+    """One of them promises no level, and the bounds are all that there is to say."""
+    case = small()
+    found = fit(case, "ggn", RATE, RANK, calibration=case.new[:n]).predict(case.new[39:])
+    assert found.certainty.endswith("certified")
+    assert said in found.measure_certainty()
+    assert found.certainty == found.measure_certainty()
+
+
+def test_what_cannot_be_measured_leaves_the_bounds_to_say_how_certain_it_is():
+    def fail():
+        raise NumericalError("std_range has nothing to measure on")
+
+    found = fitted("ggn", "given").predict(small().new[39:])
+    found = dataclasses.replace(
+        found, band=dataclasses.replace(found.band, measure=fail, known=None)
+    )
+    assert found.measure_certainty().endswith("certified")
+    with pytest.raises(NumericalError, match="nothing to measure"):
+        found.std_range()
+
+
+def test_inputs_of_another_shape_are_said_to_be_those_of_calibration():
+    case = small()
+    with pytest.raises(InvalidInputError, match=r"^in calibration=\.\.\., x has another shape"):
+        fit(case, "ggn", RATE, RANK, calibration=case.new[:, :3])
+    spoilt = np.where(np.arange(300)[:, None] == 7, np.nan, case.new)
+    dataset = tf.data.Dataset.from_tensor_slices(spoilt).batch(5)
+    with pytest.raises(InvalidInputError, match=r"^in calibration=\.\.\., .*finite"):
+        fit(case, "ggn", RATE, RANK, calibration=dataset)
+
+
 def test_it_is_kept_in_files_and_parts(tmp_path):
     """A range that was asked for is kept too, and needs no training data then."""
     case, dm = small(), fitted("ggn", "given")
@@ -202,6 +239,12 @@ def test_inputs_far_from_those_of_calibration_are_said_to_be():
         ({"curvature": "hessian", "tail": "calibrated"}, None, "no quadrature rule"),
         ({"curvature": "ggn", "tail": "calibrated", "bounds": False}, None, "bounds=False"),
         ({"curvature": "ggn", "tail": "midpoint"}, "new", "calibration inputs have no use"),
+        (
+            {"curvature": "hessian", "tail": "midpoint"},
+            "new",
+            r"calibration inputs have no use.*Expected: curvature='opg' or 'ggn' and tail='auto'\. "
+            r"Received: curvature='hessian' and tail='midpoint'\.",
+        ),
         ({"curvature": "sandwich"}, "new", "calibration inputs have no use"),
     ],
 )
