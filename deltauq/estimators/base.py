@@ -264,6 +264,23 @@ class DeltaEstimator(BaseEstimator):
         self.verdict_ = polished.verdict
         self.n_iter_ = polished.iterations
 
+    def _validate_calibration(self, calibration: Any) -> Array | None:
+        """Inputs that a tail is to be measured on, refused before a training that is for nothing.
+
+        The features of training must be known.
+        """
+        if calibration is None:
+            return None
+        self._settings_of_curvature().check_calibration()
+        try:
+            return np.asarray(validate_data(self, calibration, reset=False, dtype=self.dtype))
+        except ValueError as error:
+            raise InvalidInputError(
+                "calibration cannot be used",
+                expected="rows of the features that X has",
+                received=f"calibration, of which scikit-learn says: {error}",
+            ) from error
+
     def _compute_curvature(
         self,
         likelihood: str | Likelihood,
@@ -271,6 +288,7 @@ class DeltaEstimator(BaseEstimator):
         *,
         l2: float,
         seed: int,
+        calibration: Array | None = None,
     ) -> None:
         """The Delta method of the trained `model_`.
 
@@ -285,7 +303,8 @@ class DeltaEstimator(BaseEstimator):
                 ConvergenceWarning,
             )
         settings = self._settings_of_curvature(l2=l2, likelihood=likelihood, seed=seed)
-        self.delta_ = DeltaMethod(self.model_, **settings.as_arguments()).fit(*training)
+        delta = DeltaMethod(self.model_, **settings.as_arguments())
+        self.delta_ = delta.fit(*training, calibration=calibration)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state with the file of `DeltaMethod.save` in place of TensorFlow's objects."""

@@ -38,6 +38,8 @@ class DeltaUncertainty(keras.callbacks.Callback):
         y: their labels; None beside a dataset.
         sample_weight: their weights, or None; the option `weights` says what they are.
         class_weight: class number -> weight, or None.
+        calibration: inputs such as will be predicted, without labels, that are not in x, as
+            `DeltaMethod.fit` takes them; None takes some of x.
         x_val: validation inputs as `DeltaMethod.predict` takes them, without labels (of a dataset
             of pairs `dataset.map(lambda x, y: x)`); None logs nothing.
         verbose: 0 is silent, 1 shows a progress bar and a line, 2 a line; None takes that of `fit`.
@@ -69,12 +71,14 @@ class DeltaUncertainty(keras.callbacks.Callback):
         sample_weight: Any = None,
         class_weight: Any = None,
         *,
+        calibration: Any = None,
         x_val: Any = None,
         verbose: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         self.training = TrainingData(x, y, sample_weight, class_weight)
+        self.calibration = calibration
         self.x_val = x_val
         self.verbose = verbose
         self.options = options
@@ -94,7 +98,7 @@ class DeltaUncertainty(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Compute the curvature, and predict the validation inputs."""
         delta = self._delta_method()
-        self.delta_ = delta.fit(*self.training)
+        self.delta_ = delta.fit(*self.training, calibration=self.calibration)
         found = {} if self.x_val is None else _figures(delta.predict(self.x_val))
         if logs is not None:
             logs.update(found)
@@ -108,6 +112,8 @@ class DeltaUncertainty(keras.callbacks.Callback):
         if self._checked:
             return
         settings = self._delta_method().settings
+        if self.calibration is not None:
+            settings.check_calibration()
         self._checked = bool(self.model.built)
         if self._checked:
             check_before_training(Network(self.model, layers=settings.layers), settings)

@@ -36,19 +36,28 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
     (5, 3)
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DeltaClassifier:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, calibration: Any = None
+    ) -> DeltaClassifier:
         """Train the network and compute the curvature.
 
         Args:
             X: features `[N, n_features]`.
             y: labels `[N]` of any kind scikit-learn takes.
             sample_weight: `[N]`, not negative; counts or importance, as `weights` says.
+            calibration: features of inputs such as will be predicted, that are not in X, prepared
+                as X is (a pipeline does not do it); without labels. As in `DeltaMethod.fit`: what
+                few eigenpairs leave out is measured on them.
 
         Returns:
             self.
+
+        Raises:
+            InvalidInputError: data or settings that cannot be used, before any training.
         """
         seed = self._check_settings()
         X, y = validate_data(self, X, y, dtype=self.dtype)
+        calibration = self._validate_calibration(calibration)
         check_classification_targets(y)
         encoder = LabelEncoder().fit(y)
         self.classes_ = encoder.classes_
@@ -62,7 +71,9 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
         self.model_ = self._build(len(self.classes_), l2=self.l2, seed=seed)
         self._train_adam(self.model_, Categorical(), training, seed=seed)
         self._polish(self.model_, Categorical(), training, l2=self.l2)
-        self._compute_curvature("categorical", training, l2=self.l2, seed=seed)
+        self._compute_curvature(
+            "categorical", training, l2=self.l2, seed=seed, calibration=calibration
+        )
         return self
 
     def predict(self, X: Any) -> Array:

@@ -114,16 +114,24 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             progress=progress,
         )
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DeltaRegressor:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, calibration: Any = None
+    ) -> DeltaRegressor:
         """Train the network and compute the curvature.
 
         Args:
             X: features `[N, n_features]`.
             y: numbers `[N]` or `[N, C]`.
             sample_weight: `[N]`, not negative; counts or importance, as `weights` says.
+            calibration: features of inputs such as will be predicted, that are not in X, prepared
+                as X is (a pipeline does not do it); without labels. As in `DeltaMethod.fit`: what
+                few eigenpairs leave out is measured on them.
 
         Returns:
             self.
+
+        Raises:
+            InvalidInputError: data or settings that cannot be used, before any training.
         """
         seed = self._check_settings()
         X, y = validate_data(
@@ -135,6 +143,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             y_numeric=True,
             ensure_min_samples=2,
         )
+        calibration = self._validate_calibration(calibration)
         weight = loss_factors(sample_weight, len(X), self.weights)
         y = np.asarray(y, np.float64).reshape(len(X), -1)
         self.n_outputs_ = y.shape[1]
@@ -154,7 +163,9 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
         model.add(keras.layers.Rescaling(unit, mean, dtype=self.dtype, name="rescaling"))
         self.model_ = model
         training = replace(training, y=y)  # in its own unit, as the whole network predicts it
-        self._compute_curvature(Gaussian(pooled=False), training, l2=l2, seed=seed)
+        self._compute_curvature(
+            Gaussian(pooled=False), training, l2=l2, seed=seed, calibration=calibration
+        )
         return self
 
     def predict(self, X: Any) -> Array:

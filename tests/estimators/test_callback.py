@@ -81,6 +81,18 @@ def test_it_is_the_delta_method_of_the_trained_model(data):
     assert figures[1][-1] == pytest.approx(np.median((high - low) / high), rel=1e-3, abs=1e-6)
 
 
+def test_calibration_inputs_are_those_of_the_delta_method(data):
+    x, y, x_val = data
+    options = {"curvature": "ggn", "rank": 3, "route": "sketch"}
+    model, callback = build(), DeltaUncertainty(x, y, calibration=x_val, **options)
+    train(model, data, callback)
+    dm = DeltaMethod(model, progress=False, **options).fit(x, y, calibration=x_val)
+    found, expected = (each.predict(x_val) for each in (callback.delta_, dm))
+    np.testing.assert_allclose(found.std, expected.std, rtol=1e-6)
+    assert found.std_range().guaranteed
+    assert str(found.std_range()) == str(expected.std_range())
+
+
 @pytest.mark.wide  # the figures: the first test
 def test_later_callbacks_find_the_figures_in_the_logs(data):
     seen = {}
@@ -176,8 +188,13 @@ def test_without_validation_inputs_there_is_nothing_to_log(data, capsys):
         ({"l2": {"*bias": 0.0}}, InvalidInputError, "no L2 rate.*hidden/bias"),
         ({"rank": 1000}, InvalidInputError, "rank is larger.*P = 31"),
         ({"layers": "output"}, InvalidInputError, "'output'"),
+        (
+            {"calibration": np.ones((2, 3)), "curvature": "hessian"},
+            InvalidInputError,
+            r"leave calibration=\.\.\. out",
+        ),
     ],
-    ids=["misspelt", "not known", "missing L2", "rank", "layers"],
+    ids=["misspelt", "not known", "missing L2", "rank", "layers", "calibration"],
 )
 def test_what_the_end_would_refuse_is_refused_before_training(data, options, error, text):
     model = build()

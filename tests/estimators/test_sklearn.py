@@ -22,6 +22,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_estimators import classifier, regressor
 
+from deltauq import DeltaMethod
+from deltauq.errors import InvalidInputError
+
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own, on saving
 
 
@@ -98,6 +101,38 @@ def test_a_clone_has_the_settings_and_nothing_else(estimator):
     assert twin.get_params() == estimator.get_params()
     assert vars(twin) == vars(estimator)
     assert "l2=0.3" in repr(twin)
+
+
+@pytest.mark.parametrize("build", [classifier, regressor])
+def test_calibration_inputs_are_those_of_the_delta_method(build, iris):
+    """The fit says of them what `DeltaMethod` does, and refuses them before any training."""
+    X, new = iris[0].iloc[::2], iris[0].iloc[1::2]
+    y = iris[1].iloc[::2] if build is classifier else X.iloc[:, :2]
+    few = {"rank": 3, "route": "sketch", "bounds": True}
+    fitted = build(**few).fit(X, y, calibration=new)
+    dm, labels = fitted.delta_, y.to_numpy()
+    labels = np.searchsorted(fitted.classes_, labels) if build is classifier else labels
+    alone = DeltaMethod(dm.model, **dm.settings.as_arguments())
+    expected = alone.fit(X, labels, calibration=new).predict(new)
+    found = fitted.predict_uncertainty(new)
+    np.testing.assert_allclose(found.std, expected.std, rtol=1e-10)
+    assert str(found.std_range()) == str(expected.std_range())
+    assert "measured on 25)" in str(found.std_range())
+
+
+@pytest.mark.parametrize("build", [classifier, wide(regressor)])
+@pytest.mark.parametrize(
+    ("options", "columns", "said"),
+    [
+        ({"bounds": False}, 4, r"no use here.*leave calibration=\.\.\. out"),
+        ({"bounds": True}, 3, r"calibration cannot be used.*3 features.*expecting 4"),
+    ],
+)
+def test_calibration_inputs_are_refused_before_any_training(build, options, columns, said, iris):
+    X, estimator = iris[0].to_numpy(), build(**options)
+    estimator._train_adam = None  # a call would be a TypeError
+    with pytest.raises(InvalidInputError, match=said):
+        estimator.fit(X, np.arange(len(X)) % 3, calibration=X[:5, :columns])
 
 
 def test_columns_of_frames_are_known_by_name(iris):
