@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.curvature.registry import CURVATURES, Curvature
+from deltauq.curvature.registry import CURVATURES, Curvature, names_where
 from deltauq.data.arrays import as_labels
 from deltauq.data.training import TrainingData
 from deltauq.delta.delta_method import DeltaMethod
 from deltauq.delta.routes import Route
+from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError, optional
 from deltauq.evaluation.metrics import Agreement, agreement, error_auroc
 from deltauq.linalg import Eigenpairs, Spectrum
@@ -23,7 +24,7 @@ from deltauq.runtime.showing import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
-    import rich.table
+    import rich.console
     from matplotlib.axes import Axes
 
 __all__ = ["Comparison", "Run", "compare", "labels_of", "unit_of"]
@@ -64,6 +65,11 @@ class Run:
     def is_exact(self) -> bool:
         """Whether nothing of the curvature was left out."""
         return self.eigenpairs.rank == self.eigenpairs.n_params
+
+    @property
+    def certainty(self) -> str:
+        """How far a typical standard error is known, in a few words, as `Estimate.certainty`."""
+        return self.prediction.unmasked.certainty
 
     @property
     def kept_bytes(self) -> int | None:
@@ -144,6 +150,7 @@ class Comparison(Shown):
                     "seconds": run.fit_seconds,
                     "kept_megabytes": None if kept is None else kept / 2**20,
                     "route": None if run.route is None else str(run.route),
+                    "certainty": run.certainty,
                 }
             )
         return table
@@ -157,11 +164,16 @@ class Comparison(Shown):
         """The table in a notebook; the text without pandas."""
         return notebook_table(self._caption, self.to_frame)
 
-    def __rich__(self) -> rich.table.Table:
-        """The table for a terminal: `rich.print(comparison)`."""
+    def __rich__(self) -> rich.console.Group:
+        """The table for a terminal, and a line on each curvature: `rich.print(comparison)`."""
+        from rich.console import Group
+        from rich.text import Text
+
         rows = self.rows()
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        return terminal_table(self._caption, columns)
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "certainty"}
+        lines = [f"{row['curvature']}: {row['certainty']}" for row in rows]
+        known = "\n  ".join(["How far the standard errors are known:", *lines])
+        return Group(terminal_table(self._caption, columns), Text(known))
 
     @property
     def _caption(self) -> str:
@@ -200,6 +212,7 @@ def compare(
     *,
     sample_weight: Any = None,
     class_weight: Any = None,
+    calibration: Any = None,
     curvatures: Sequence[Curvature] = ("hessian", "opg"),
     **options: Any,
 ) -> Comparison:
@@ -213,11 +226,19 @@ def compare(
         y_eval: their class numbers, for the AUROC of the score for misclassification; or None.
         sample_weight: of the training inputs, as `DeltaMethod.fit` takes them.
         class_weight: as `DeltaMethod.fit` takes them.
+        calibration: inputs such as will be predicted, that were not trained on, as
+            `DeltaMethod.fit` takes them. The tails of those curvatures that can be measured are
+            measured on them (of OPG and GGN), and the table's `certainty` is promised for inputs
+            like them; that takes further passes over the data.
         curvatures: names, the reference first.
         **options: as for `DeltaMethod`: rank, l2, tail, ...
 
     Returns:
         A `Comparison`.
+
+    Raises:
+        InvalidInputError: curvatures that there are none of, or fewer than two; calibration inputs
+            that none of them has a use for; and what `DeltaMethod` refuses.
     """
     single = isinstance(curvatures, str) or not isinstance(curvatures, Iterable)
     names: list[Any] = [curvatures] if single else list(curvatures)
@@ -228,13 +249,33 @@ def compare(
             received=repr(names),
         )
     training = TrainingData(x, y, sample_weight, class_weight)
+    settings = {name: DeltaMethod(model, name, **options).settings for name in names}
+    measuring = [] if calibration is None else _measuring(settings)
+    given = dict.fromkeys(measuring, calibration)
     runs = []
     for name in names:
-        dm = DeltaMethod(model, name, **options).fit(*training)
+        dm = DeltaMethod(model, name, **options).fit(*training, calibration=given.get(name))
         prediction = dm.predict(x_eval)
+        if name in given:
+            prediction.measure_certainty()
         labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
         runs.append(Run.of(dm, prediction))
     return Comparison(tuple(runs), labels, unit_of(dm))
+
+
+def _measuring(settings: Mapping[str, Settings]) -> list[str]:
+    """Curvatures whose tail is measured on calibration inputs; refused where there is none."""
+    possible = {name: each for name, each in settings.items() if each.kind.semidefinite}
+    if not possible:
+        raise InvalidInputError(
+            "calibration inputs have no use here: no tail is measured on them",
+            expected=f"{names_where(lambda kind: kind.semidefinite, 'or')} among the curvatures",
+            received=repr(list(settings)),
+            remedy="leave calibration=... out, or compare one of them too",
+        )
+    for each in possible.values():
+        each.check_calibration()
+    return list(possible)
 
 
 def _auroc(prediction: Estimate, score: Array, wrong: Array) -> float | None:

@@ -6,7 +6,7 @@ from functools import partial
 
 from deltauq import plots
 from deltauq.evaluation.comparison import Comparison
-from deltauq.report.blocks import Block, Column, Picture, Section, Table, Text
+from deltauq.report.blocks import Block, Bullets, Column, Heading, Picture, Section, Table, Text
 from deltauq.report.words import MISSING, curvature_name, fixed, number
 
 __all__ = ["side_by_side"]
@@ -33,6 +33,7 @@ def side_by_side(comparison: Comparison) -> Section:
         "what it keeps."
     )
     blocks: list[Block] = [_table(comparison), Text(note, quiet=True)]
+    blocks += [Heading("How far the standard errors are known"), _certainty(comparison)]
     blocks += [_scatter(comparison, run.curvature) for run in comparison.runs[1:]]
     return Section("The curvatures side by side", blocks)
 
@@ -55,6 +56,13 @@ def _table(comparison: Comparison) -> Table:
         rows.append(cells)
     columns = [Column("Curvature", "names"), *(Column(title) for title in _COLUMNS)]
     return Table("Comparison of the curvatures", columns, rows)
+
+
+def _certainty(comparison: Comparison) -> Bullets:
+    """A sentence on each curvature: how far its standard errors are known."""
+    return Bullets(
+        [(f"{curvature_name(run.curvature)}:", f"{run.certainty}.") for run in comparison.runs]
+    )
 
 
 def _scatter(comparison: Comparison, curvature: str) -> Picture:

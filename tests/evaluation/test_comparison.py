@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import keras
 import numpy as np
@@ -12,13 +13,16 @@ import scipy.stats
 import sklearn.datasets
 import sklearn.linear_model
 import sklearn.metrics
+import tiny_methods
 from marks import wide
+from tiny_methods import X, Y
 
 from deltauq import DeltaClassifier, DeltaMethod, compare
 from deltauq.errors import InvalidInputError
 from deltauq.evaluation.metrics import agreement, error_auroc
 
 RNG = np.random.default_rng(0)
+NEW = np.random.default_rng(1).normal(size=(19, 4))
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,41 @@ def test_it_prints_as_a_table(fitted):
     text = console.export_text()
     assert "hessian" in text
     assert "median ratio" in text
+    known = text.partition("How far the standard errors are known:")[2]
+    assert re.findall(r"(\w+): exact", known) == ["hessian", "opg", "ggn"]
+
+
+def few(**options):
+    """A comparison of few eigenpairs, on as many inputs as they are calibrated on."""
+    options = {"curvatures": ("hessian", "ggn"), "rank": 5, "l2": 0.1, "progress": False} | options
+    return compare(tiny_methods.network(), X, Y, NEW, **options)
+
+
+def test_each_curvature_says_how_far_its_standard_errors_are_known():
+    """Calibration inputs are for the curvatures whose tail is measured, as in `DeltaMethod`."""
+    found = few(calibration=NEW)
+    alone = DeltaMethod(tiny_methods.network(), "ggn", rank=5, l2=0.1, progress=False)
+    expected = alone.fit(X, Y, calibration=NEW).predict(NEW)
+    np.testing.assert_allclose(found["ggn"].prediction.std, expected.std, rtol=1e-10)
+    hessian, ggn = found.to_frame()["certainty"]
+    assert ggn == str(expected.std_range())
+    assert re.fullmatch(r"within .* for 90 % of the inputs \(measured on 19\)", ggn)
+    assert re.fullmatch(r"between .* of what is shown, typically, certified", hessian)
+    assert few().rows()[1]["certainty"].endswith("certified")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"curvatures": ("hessian", "sandwich")}, r"'opg' or 'ggn' among the curvatures"),
+        ({"tail": "midpoint"}, r"Expected: tail='auto'\. Received: tail='midpoint'\."),
+        ({"bounds": False}, r"Expected: bounds=True\. Received: bounds=False\."),
+    ],
+)
+def test_calibration_inputs_without_a_use_are_refused_before_a_fit(options, said, monkeypatch):
+    monkeypatch.setattr(DeltaMethod, "fit", None)  # a call would be a TypeError
+    with pytest.raises(InvalidInputError, match=said):
+        few(calibration=NEW, **options)
 
 
 def test_it_plots(fitted):

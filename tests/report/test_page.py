@@ -369,6 +369,21 @@ def test_standard_errors_without_bounds_claim_none():
     assert "Kind of interval" not in text
 
 
+def test_each_curvature_says_how_far_its_standard_errors_are_known():
+    study = _study()
+    limits = np.repeat(_prediction().std[..., None], 2, axis=2)
+    runs = [
+        dataclasses.replace(run, prediction=dataclasses.replace(run.prediction, std_limits=found))
+        for run, found in zip(
+            study.comparison.runs, (limits, limits * [0.5, 2.0], None), strict=True
+        )
+    ]
+    study = _study(comparison=Comparison(tuple(runs), study.comparison.y))
+    told = _text(to_html(study, {})).partition("How far the standard errors are known")[2]
+    assert "exact Hessian: exact to rounding. OPG: between" in told
+    assert f"OPG: {runs[1].certainty}. GGN: without bounds." in told
+
+
 def test_all_eigenpairs_leave_nothing_out():
     study = _study()
     run = dataclasses.replace(study.run, eigenpairs=_pairs([3.0, 2.0, 1.0], n_params=3))

@@ -8,15 +8,16 @@ import multiprocessing
 import sys
 import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_methods import N, X, fit, fitted, network
+from tiny_methods import N, X, Y, fit, fitted, network
 from ways import argument, called, calls, modules, stumble
 
-from deltauq import plots
+from deltauq import compare, plots
 from deltauq.errors import optional
 from deltauq.likelihoods import Gaussian
 from deltauq.linalg import Storage
@@ -36,6 +37,16 @@ def test_choices_that_are_nearly_right():
         ((said, right),) = [caught.error.remedy.removeprefix("write ").split("=")]
         assert said == name
         assert np.all(fit(**{name: ast.literal_eval(right)}).predict(X).std > 0)
+
+
+def test_calibration_inputs_that_no_curvature_has_a_use_for():
+    options = {"rank": 5, "l2": 0.1, "progress": False}
+    asked = partial(compare, network(), X, Y, X, calibration=X, **options)
+    with stumble("evaluation/comparison.py:_measuring", "leave calibration=... out"):
+        asked(curvatures=("hessian", "sandwich"))
+    without = asked(curvatures=("hessian", "sandwich"), calibration=None)
+    assert without.rows()[0]["certainty"].startswith("between")
+    assert "measured on 12" in asked(curvatures=("hessian", "ggn"))["ggn"].certainty
 
 
 def test_packages_that_are_not_installed(monkeypatch):
