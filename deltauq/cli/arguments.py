@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "Artifact",
     "AsJson",
+    "Calibration",
     "Classes",
     "Data",
     "Ignore",
@@ -61,6 +62,15 @@ Classes = Annotated[
     typer.Option(
         help="Names of the classes in the order of the model's outputs, 'good,bad'; of one sigmoid "
         "those of 0 and of 1."
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        help="Inputs such as will be predicted, none of them trained on: columns or arrays as in "
+        "the training data, labels not needed. What few eigenpairs leave out is measured on them, "
+        "and how far standard errors are known is promised for inputs like them.",
     ),
 ]
 LikelihoodName = Annotated[

@@ -33,6 +33,7 @@ def compare(
     rank: takes.RankOption = "auto",
     route: takes.RouteOption = "auto",
     likelihood: takes.LikelihoodName = "auto",
+    calibration: takes.Calibration = None,
     l2: takes.L2Rate = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .csv or .html to write.")
@@ -57,13 +58,16 @@ def compare(
     if others.is_table and weight_column is not None:  # weights are no inputs there either
         others = replace(others, x=others.x.drop(columns=weight_column, errors="ignore"))
     names: Any = names_in(curvatures)
+    x = opened.inputs(training)
+    no_inputs = (target, weight_column, *names_in(ignore))
     comparison = deltauq.compare(
         opened.model,
-        opened.inputs(training),
+        x,
         opened.labels(training),
         opened.inputs(others),
         opened.labels(others),
         sample_weight=training.weight,
+        calibration=opened.calibration(calibration, x, inputs=inputs, others=no_inputs),
         curvatures=names,
         rank=chosen_rank,
         route=route,

@@ -105,7 +105,7 @@ def as_options(text: str) -> str:
     # Layers of a model have arguments too, some of which are called like an option.
     method = _arguments(deltauq.DeltaMethod)
     ours = method | _arguments(deltauq.diagnose) | _arguments(Categorical)
-    ours |= _arguments(deltauq.DeltaMethod.save)
+    ours |= _arguments(deltauq.DeltaMethod.fit) | _arguments(deltauq.DeltaMethod.save)
     options = {
         name: (option, is_flag)
         for command in _COMMANDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,7 @@ def fit(
     ignore: takes.Ignore = None,
     classes: takes.Classes = None,
     likelihood: takes.LikelihoodName = "auto",
+    calibration: takes.Calibration = None,
     curvature: Annotated[
         str, typer.Option(help="ggn (the Fisher information), opg (cheapest), hessian or sandwich.")
     ] = "ggn",
@@ -78,26 +80,35 @@ def fit(
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
     given: Any = {"curvature": curvature, "rank": chosen_rank, "route": route, "seed": seed}
     given |= {"progress": not quiet}
-    Settings.among(given | {"weights": weights})  # checked before a network is trained
+    settings = Settings.among(given | {"weights": weights})  # checked before a network is trained
+    if calibration is not None:
+        settings.check_calibration()
     rate = l2_rate(l2)
     examples = read_examples(
         data, target=target, needs_target=True, inputs=inputs, weights=weight_column, ignore=ignore
     )
+    read: Any = {"inputs": inputs, "others": (target, weight_column, *names_in(ignore))}
     facts: dict[str, Any] = {}
     if model is None:
-        settings: dict[str, Any] = {"hidden_units": _widths(hidden_units), "random_state": seed}
-        settings |= {"weights": weights} | ({"l2": rate} if isinstance(rate, float) else {})
-        opened, x = _trained(examples, likelihood, settings, facts)
+        opened, x = _to_be_trained(examples)
+        new = opened.calibration(calibration, x, **read)
+        training: dict[str, Any] = {"hidden_units": _widths(hidden_units), "random_state": seed}
+        training |= {"weights": weights} | ({"l2": rate} if isinstance(rate, float) else {})
+        opened = _trained(opened, x, examples, likelihood, training, facts)
         options = opened.asked(l2=rate if rate == "tune" else "auto", weights=weights)
     else:
         opened = open_model(model).with_classes(classes, likelihood)
         x = opened.inputs(examples)
+        new = opened.calibration(calibration, x, **read)
         asked = "auto" if classes else likelihood
         options = opened.asked(l2=rate, likelihood=asked, weights=weights)
     method = DeltaMethod(opened.model, **(options | given))
-    method.fit(x, opened.labels(examples), examples.weight)
+    method.fit(x, opened.labels(examples), examples.weight, calibration=new)
+    facts |= _facts(method)
+    if new is not None:  # before the fit is saved, which keeps what this measures
+        facts["standard_errors"] = method.predict(new).unmasked.measure_certainty()
     saved = method.save(output, training_data=training_data)
-    facts |= _facts(method) | {"artifact": str(saved.path), "megabytes": saved.bytes / 2**20}
+    facts |= {"artifact": str(saved.path), "megabytes": saved.bytes / 2**20}
     facts |= {"holds": saved.holds}
     say(facts, pairs_table("Fitted", facts), as_json=as_json)
 
@@ -113,21 +124,36 @@ def _check_route(route: str, *, training_data: bool) -> None:
         )
 
 
-def _trained(
-    examples: Examples, likelihood: str, settings: dict[str, Any], facts: dict[str, Any]
-) -> tuple[Opened, Any]:
-    """Train a network for the examples; return it, and the inputs as it takes them."""
-    from deltauq.cli.training import train
+def _to_be_trained(examples: Examples) -> tuple[Opened, Any]:
+    """What is known of a network for the examples before there is one, and its inputs."""
+    import tensorflow as tf
 
-    x, text = encoded(examples.x) if examples.is_table else (examples.x, [])
+    if not examples.is_table:
+        return Opened(None, {}), examples.x
+    x, text = encoded(examples.x)
     if text:
         note(f"columns of text, a column of 0 and 1 for each of their values: {', '.join(text)}")
+    spec = tf.TensorSpec([None, x.shape[1]], "float64")
+    return Opened(None, {}, columns=tuple(x.columns), spec=spec), x
+
+
+def _trained(
+    opened: Opened,
+    x: Any,
+    examples: Examples,
+    likelihood: str,
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+) -> Opened:
+    """Train a network for inputs, and the labels and weights of the examples they are of."""
+    from deltauq.cli.training import train
+
     assert examples.y is not None
     trained = train(x, examples.y, examples.weight, likelihood=likelihood, settings=settings)
     facts["training"] = trained.verdict
     facts["training_r2" if trained.classes is None else "training_accuracy"] = trained.score
     options = {"likelihood": trained.likelihood}
-    return Opened(trained.model, options, classes=trained.classes), x
+    return replace(opened, model=trained.model, options=options, classes=trained.classes)
 
 
 def _facts(method: DeltaMethod) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ import numpy.typing as npt
 
 from deltauq.cli.console import note
 from deltauq.cli.encoding import encoded_like
-from deltauq.cli.tables import Examples, names_in, numbers_as_floats, taken_from
-from deltauq.errors import InvalidInputError
+from deltauq.cli.tables import Examples, names_in, numbers_as_floats, read_inputs, taken_from
+from deltauq.errors import InvalidInputError, lying_in
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,7 +31,7 @@ class Opened:
     """A model from a file, with the settings and the table columns that the file knows.
 
     Attributes:
-        model: what `DeltaMethod` takes.
+        model: what `DeltaMethod` takes; None of one that is to be trained.
         options: arguments of `DeltaMethod` that the file gives.
         columns: of the table it was fitted to, or None.
         classes: names of the classes, or None.
@@ -97,10 +98,34 @@ class Opened:
             return numbers_as_floats(found), unused
         if self.columns is None:
             return numbers_as_floats(table), []
+        if self.spec is None:
+            found, unused = taken_from(table, self.columns)
+            return numbers_as_floats(found), unused
         if self.spec.dtype == "string":
             found, unused = taken_from(table, self.columns)
             return found.astype(str), unused
         return encoded_like(table, self.columns)
+
+    def calibration(
+        self, path: Path | None, x: Any, *, inputs: str, others: Iterable[str | None]
+    ) -> Any:
+        """Inputs of the file that --calibration names, as the model takes them.
+
+        Args:
+            path: of the file; None gives None.
+            x: the training inputs as the model takes them: of a table these columns are needed.
+            inputs: as for `read_inputs`.
+            others: as for `read_inputs`.
+
+        Raises:
+            InvalidInputError: a file that cannot be read, or that lacks columns.
+        """
+        if path is None:
+            return None
+        columns = self.columns or getattr(x, "columns", None)
+        known = self if columns is None else replace(self, columns=tuple(columns))
+        with lying_in("--calibration"):
+            return known.inputs(read_inputs(path, inputs=inputs, others=others))
 
     def labels(self, examples: Examples) -> Array | None:
         """Labels as the likelihood takes them: text where that names the classes, or unchanged."""

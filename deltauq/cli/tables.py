@@ -23,6 +23,7 @@ __all__ = [
     "names_in",
     "numbers_as_floats",
     "read_examples",
+    "read_inputs",
     "refuse_missing",
     "taken_from",
 ]
@@ -87,6 +88,34 @@ def read_examples(
         InvalidInputError: no such file, none that can be read, or names that are not in it.
         MissingDependencyError: pandas or pyarrow is not installed.
     """
+    content = _read(path)
+    if isinstance(content, dict):
+        return _of_arrays(content, path, target, inputs, weights, needs_target=needs_target)
+    return _of_columns(content, path, target, weights, names_in(ignore), needs_target=needs_target)
+
+
+def read_inputs(path: Path, *, inputs: str, others: Iterable[str | None]) -> Examples:
+    """Read inputs alone from a data file such as the training data are in.
+
+    Args:
+        path: `.csv`, `.parquet` or `.npz`.
+        inputs: names of the input arrays in `.npz`.
+        others: columns that are no inputs in the training data; they need not be there.
+
+    Raises:
+        InvalidInputError: no such file, or none that can be read.
+        MissingDependencyError: pandas or pyarrow is not installed.
+    """
+    content = _read(path)
+    if isinstance(content, dict):
+        arrays = _of_arrays(content, path, None, inputs, None, needs_target=False)
+        return Examples(arrays.x)
+    frame = content.rename(columns=str)
+    return Examples(frame.drop(columns=[name for name in others if name in frame]))
+
+
+def _read(path: Path) -> Any:
+    """A data file as a pandas frame, or as arrays by their names."""
     if not path.is_file():
         raise InvalidInputError(
             "the data file does not exist", expected="a .csv, .parquet or .npz", received=str(path)
@@ -98,10 +127,7 @@ def read_examples(
             expected=f"one of {sorted(readers)}",
             received=path.name,
         )
-    content = readers[path.suffix.lower()](path)
-    if isinstance(content, dict):
-        return _of_arrays(content, path, target, inputs, weights, needs_target=needs_target)
-    return _of_columns(content, path, target, weights, names_in(ignore), needs_target=needs_target)
+    return readers[path.suffix.lower()](path)
 
 
 def taken_from(frame: DataFrame, columns: Sequence[str]) -> tuple[DataFrame, list[str]]:
