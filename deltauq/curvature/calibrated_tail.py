@@ -31,6 +31,7 @@ from deltauq.linalg import (
 __all__ = [
     "LEAST_SHARE",
     "MAX_STEPS",
+    "NARROW",
     "PROBES",
     "TailByShare",
     "TailInputs",
@@ -52,6 +53,9 @@ _SETTLED = 1.5
 
 #: How much more one of the rules may count than the other.
 _MOST_UNEVEN = 20.0
+
+#: Relative width up to which a standard error keeps the interval that it certainly lies in.
+NARROW = 0.01
 
 #: Shares are no nearer to 0 and 1 than this, and no offset is larger.
 LEAST_SHARE, _LARGEST_OFFSET = 1e-12, 60.0
@@ -106,6 +110,16 @@ class TailByShare:
         """Tails on the logistic scale, those outside the range at its ends."""
         part = (tail - self.least) / (1.0 - self.least)
         return np.asarray(scipy.special.logit(np.clip(part, LEAST_SHARE, 1.0 - LEAST_SHARE)))
+
+    def is_narrow(self, inside: Array, rest: Array) -> Array:
+        """Whether standard errors are known to a percent whatever the tail is.
+
+        Args:
+            inside: variances along the eigenvectors.
+            rest: what is outside, were the tail one.
+        """
+        least = inside + self.least * rest
+        return np.asarray(least >= (1.0 - NARROW) ** 2 * (inside + rest))
 
     def is_beyond(self, share: Array) -> Array:
         """Whether shares lie outside the range of the inputs that the tail was measured on."""

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.calibrated_tail import (
-    LEAST_SHARE,
     MAX_STEPS,
     TailByShare,
     TailInputs,
@@ -38,7 +37,11 @@ _NARROW = 0.02
 
 
 class Residuals(NamedTuple):
-    """The least and the largest residual of the means of each calibration input, `[n]` each."""
+    """The least and the largest residual of the means of each calibration input, `[n]` each.
+
+    Infinite, and the wrong way around, of an input whose standard errors are known well enough
+    whatever the tail (`TailByShare.is_narrow`).
+    """
 
     low: Array
     high: Array
@@ -120,7 +123,10 @@ class TailBand:
                 "or more",
             )
         promised = 1.0 - 2.0 * k / (count + 1)
-        return Ends(float(np.sort(low)[k - 1]), float(np.sort(high)[-k]), promised)
+        least, most = float(np.sort(low)[k - 1]), float(np.sort(high)[-k])
+        if not least <= most:  # nearly all inputs are narrow, and say nothing of others
+            least, most = -np.inf, np.inf
+        return Ends(least, most, promised)
 
 
 def measure_residuals(
@@ -140,7 +146,7 @@ def measure_residuals(
         by_share: from which residuals are taken.
 
     Raises:
-        NumericalError: rounding as large as the L2 rate, or no mean that has anything outside.
+        NumericalError: rounding as large as the L2 rate.
     """
     whitening = Whitening(vectors, values, inputs.rounding)
     if not whitening.is_seen:
@@ -154,14 +160,6 @@ def measure_residuals(
     found = [
         pair for rows in inputs.rows() for pair in _residuals(rows, whitening, product, by_share)
     ]
-    if not found:
-        raise NumericalError(
-            "std_range has nothing to measure on",
-            expected="calibration inputs whose means have some variance that the eigenpairs leave "
-            "open",
-            received="none",
-            remedy="std_bounds say how far the standard errors are known",
-        )
     low, high = np.array(found).T
     return Residuals(low, high)
 
@@ -169,37 +167,29 @@ def measure_residuals(
 def _residuals(
     rows: Array, whitening: Whitening, product: Callable[[Array], Array], by_share: TailByShare
 ) -> Iterator[tuple[float, float]]:
-    """The least and the largest residual of each input of a batch."""
-    columns = rows.reshape(-1, rows.shape[2]).T
+    """The least and the largest residual of each input of a batch, of those that are not narrow.
+
+    Where all are, the ends are the wrong way around: no range has to reach for them.
+    """
+    shape, columns = rows.shape[:2], rows.reshape(-1, rows.shape[2]).T
     inside, rest = whitening.parts(columns)
-    seen = rest > LEAST_SHARE * np.maximum(inside, np.max(inside + rest, initial=0.0))
-    if not np.any(seen):
-        return
-    # Between ends that are narrow for the form as a whole there is nothing to calibrate.
-    narrow = np.sqrt((inside + by_share.least * rest) / np.where(seen, inside + rest, 1.0)) > 0.99
-    seen &= ~narrow
+    numbers = np.flatnonzero(~by_share.is_narrow(inside, rest))
+    low, high = np.full(len(inside), np.inf), np.full(len(inside), -np.inf)
+    if len(numbers):
 
-    def tails(forms: Array, some: Array) -> Array:
-        return (forms[:, 0, 0] - inside[some]) / rest[some]
+        def tails(forms: Array, some: Array) -> Array:
+            return (forms[:, 0, 0] - inside[some]) / rest[some]
 
-    numbers = np.flatnonzero(seen)
-    if not len(numbers):
-        return
+        def is_enough(low: Array, high: Array, some: Array) -> Array:
+            least, most = (tails(end, numbers[some]) for end in (low, high))
+            return np.asarray(most - least <= _NARROW * most)
 
-    def is_enough(low: Array, high: Array, some: Array) -> Array:
-        least, most = (tails(end, numbers[some]) for end in (low, high))
-        return np.asarray(most - least <= _NARROW * most)
-
-    start = np.ascontiguousarray(whitening(np.ascontiguousarray(columns[:, seen])).T)[:, None]
-    forms = bound_matrix_forms(
-        product, start, whitening.bounds, is_enough=is_enough, max_steps=MAX_STEPS
-    )
-    shape = rows.shape[:2]
-    shares = mean_share(inside.reshape(shape), rest.reshape(shape))
-    low, high = np.full(seen.shape, np.inf), np.full(seen.shape, -np.inf)
-    centre = np.repeat(by_share.logit(shares), shape[1])
-    for ends, end in ((low, forms.low), (high, forms.high)):
-        ends[seen] = by_share.logit_of_tail(tails(end, numbers)) - centre[seen]
-    for least, most in zip(low.reshape(shape), high.reshape(shape), strict=True):
-        if np.any(np.isfinite(least)):
-            yield float(np.min(least)), float(np.max(most))
+        start = np.ascontiguousarray(whitening(np.ascontiguousarray(columns[:, numbers])).T)
+        forms = bound_matrix_forms(
+            product, start[:, None], whitening.bounds, is_enough=is_enough, max_steps=MAX_STEPS
+        )
+        shares = mean_share(inside.reshape(shape), rest.reshape(shape))
+        centre = np.repeat(by_share.logit(shares), shape[1])[numbers]
+        low[numbers] = by_share.logit_of_tail(tails(forms.low, numbers)) - centre
+        high[numbers] = by_share.logit_of_tail(tails(forms.high, numbers)) - centre
+    yield from zip(low.reshape(shape).min(axis=1), high.reshape(shape).max(axis=1), strict=True)

@@ -13,7 +13,6 @@ from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
 from deltauq.curvature.tails import Tail
 from deltauq.data.batch_reader import PassListener
-from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind
 from deltauq.delta.answers import Answers
@@ -23,6 +22,7 @@ from deltauq.delta.files.saved_model import export_fit
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.problem import Problem, attach_data, state_problem
 from deltauq.delta.routes import RouteName
+from deltauq.delta.settings import Settings
 from deltauq.delta.solving import needs_meat
 from deltauq.delta.steps import fit_problem
 from deltauq.errors import InvalidInputError, check_flag, lying_in
@@ -236,8 +236,11 @@ class DeltaMethod(Answers):
             settings.check_calibration()
         storage = settings.storage()
         problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
+        if calibration is not None or settings.tail == "calibrated":
+            _check_measurable(problem, settings)
         if calibration is not None:
-            problem = replace(problem, calibration=self._calibration(calibration, problem))
+            with lying_in("calibration=..."):
+                problem = replace(problem, calibration=self._inputs(calibration, problem))
         name = settings.curvature
         with progress_bar(f"{name}: the cost", enabled=settings.progress) as shown:
             told = problem.with_listener(PassListener(on_batch=shown.advance))
@@ -251,20 +254,6 @@ class DeltaMethod(Answers):
         self._fitted = replace(fitted, problem=problem, seconds=time.monotonic() - started)
         tell(fitted.caveats)
         return self
-
-    def _calibration(self, x: Any, problem: Problem) -> InputBatches:
-        """Checked inputs that the tail is to be measured on."""
-        if needs_meat(problem, self.settings):
-            raise InvalidInputError(
-                "calibration inputs have no use for this loss: no tail is measured on them",
-                expected="a loss that is the log-likelihood of its labels",
-                received=f"{problem.likelihood!r}, whose covariance is a sandwich, of which no "
-                "quadrature rule is known to stay on one side",
-                remedy="leave calibration=... out; refine(x) estimates what the tail comes to at "
-                "some inputs",
-            )
-        with lying_in("calibration=..."):
-            return self._inputs(x, problem)
 
     def save(
         self,
@@ -384,3 +373,16 @@ class DeltaMethod(Answers):
         settings = replace(self.settings, **fitted.settings.of_covariance())
         self._fitted = replace(fitted, problem=attach_data(fitted.problem, training, settings))
         return self
+
+
+def _check_measurable(problem: Problem, settings: Settings) -> None:
+    """Refuse a tail that is to be measured where the loss makes a sandwich of the covariance."""
+    if needs_meat(problem, settings):
+        raise InvalidInputError(
+            "no tail can be measured for this loss",
+            expected="a loss that is the log-likelihood of its labels",
+            received=f"{problem.likelihood!r}, whose covariance is a sandwich, of which no "
+            "quadrature rule is known to stay on one side",
+            remedy="leave calibration=... out, and tail='auto' as it is; refine(x) estimates what "
+            "the tail comes to at some inputs",
+        )

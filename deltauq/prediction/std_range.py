@@ -73,11 +73,13 @@ def range_of_std(
     ends, by_share = band.ends(level), band.by_share
     known = np.where(np.isfinite(shares), shares, 0.5)
     middle = by_share.at(known)
+    narrow = by_share.is_narrow(np.maximum(std**2 - middle[:, None] * outside, 0.0), outside)
     found = []
-    for residual, factor in zip((ends.low, ends.high), band.noise_on_std, strict=True):
+    for i, residual, factor in zip((0, 1), (ends.low, ends.high), band.noise_on_std, strict=True):
         moved = (by_share.at(known, residual) - middle)[:, None] * outside
         variance = np.maximum(std**2 + moved, 0.0)
-        found.append(np.clip(factor * np.sqrt(variance), limits[..., 0], limits[..., 1]))
+        end = np.clip(factor * np.sqrt(variance), limits[..., 0], limits[..., 1])
+        found.append(np.where(narrow, limits[..., i], end))
     low, high = found
     return StdRange(
         low,

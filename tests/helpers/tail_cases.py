@@ -140,13 +140,13 @@ def lenet(seed):
     model = keras.Sequential(
         [
             layers.Input((28, 28, 1)),
-            layers.Conv2D(6, 5, padding="same", activation="tanh", **l2),
-            layers.AveragePooling2D(2),
-            layers.Conv2D(16, 5, activation="tanh", **l2),
-            layers.AveragePooling2D(2),
+            layers.Conv2D(6, 5, padding="same", activation="relu", **l2),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(16, 5, activation="relu", **l2),
+            layers.MaxPooling2D(2),
             layers.Flatten(),
-            layers.Dense(120, "tanh", **l2),
-            layers.Dense(84, "tanh", **l2),
+            layers.Dense(120, "relu", **l2),
+            layers.Dense(84, "relu", **l2),
             layers.Dense(10, **l2),
         ]
     )
