@@ -316,6 +316,15 @@ def _of_columns(
         )
     others = [name for name in (target, weights) if name is not None]
     _check_there([*others, *ignore], frame.columns, path, "columns")
+    if not set(frame.columns) - {*others, *ignore}:
+        raise InvalidInputError(
+            "the table has no column of inputs",
+            expected="a column at least beside the labels, the weights and those that are ignored",
+            received=f"{path.name} with columns {list(frame.columns)}",
+            remedy="leave a column that says something of the labels out of --ignore; of free text "
+            "save numbers (lengths, counts, an embedding) as columns of the table, or pass a Keras "
+            "model that takes the text itself as --model",
+        )
     if target is not None:
         refuse_missing(frame[[target]])
     return Examples(

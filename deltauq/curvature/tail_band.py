@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.calibrated_tail import (
-    MAX_STEPS,
     TailByShare,
     TailInputs,
     mean_share,
@@ -29,8 +28,11 @@ __all__ = ["COPIES", "Residuals", "TailBand", "measure_residuals"]
 
 Array = npt.NDArray[Any]
 
+#: Products with the curvature, at most, by which the tail of a mean is measured.
+_MAX_STEPS = 24
+
 #: Times the rows of a batch of inputs are in memory while their tails are measured.
-COPIES = MAX_STEPS + 6
+COPIES = _MAX_STEPS + 6
 
 #: Relative width of a mean's own tail under which no further step is taken.
 _NARROW = 0.02
@@ -185,8 +187,9 @@ def _residuals(
             return np.asarray(most - least <= _NARROW * most)
 
         start = np.ascontiguousarray(whitening(np.ascontiguousarray(columns[:, numbers])).T)
+        max_steps = min(_MAX_STEPS, len(columns) - 1)  # a basis of P - 1 rows has room for one more
         forms = bound_matrix_forms(
-            product, start[:, None], whitening.bounds, is_enough=is_enough, max_steps=MAX_STEPS
+            product, start[:, None], whitening.bounds, is_enough=is_enough, max_steps=max_steps
         )
         shares = mean_share(inside.reshape(shape), rest.reshape(shape))
         centre = np.repeat(by_share.logit(shares), shape[1])[numbers]

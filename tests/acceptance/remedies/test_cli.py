@@ -145,3 +145,18 @@ def test_labels_that_look_like_numbers():
     assert len(trained(x, y, "categorical").classes) == 60
     names = np.char.add("kind ", y.astype(str))
     np.testing.assert_array_equal(_class_names(names, "auto"), names)
+
+
+def test_a_table_of_free_text_alone(tmp_path):
+    """Numbers that say something of the text are inputs where the text itself cannot be one."""
+    reviews = pd.DataFrame(
+        {"review": [f"film {i} is good" for i in range(30)], "liked": 15 * [0, 1]}
+    )
+    reviews.to_csv(tmp_path / "a.csv", index=False)
+    asked = {"target": "liked", "needs_target": True, "inputs": "x", "weights": None}
+    with stumble("cli/tables.py:_of_columns", "as columns of the table"):
+        read_examples(tmp_path / "a.csv", ignore="review", **asked)
+    longer = reviews.assign(length=reviews["review"].str.len(), words=4)
+    longer.to_csv(tmp_path / "b.csv", index=False)
+    found = read_examples(tmp_path / "b.csv", ignore="review", **asked)
+    assert list(encoded(found.x)[0].columns) == ["length", "words"]
