@@ -32,6 +32,7 @@ __all__ = [
     "NumericalError",
     "TunedL2Warning",
     "UnsupportedModelError",
+    "WriteError",
     "check_choice",
     "check_count",
     "check_flag",
@@ -146,6 +147,10 @@ class NumericalError(DeltaUQError, ArithmeticError):
 
 class MemoryLimitError(DeltaUQError, MemoryError):
     """The work needs more memory than the machine or `memory_limit` leaves."""
+
+
+class WriteError(DeltaUQError, OSError):
+    """A file cannot be written: the disk is full, or the place refuses it."""
 
 
 class ForkedProcessError(DeltaUQError, RuntimeError):
