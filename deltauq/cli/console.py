@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 from typer.models import OptionInfo
 
+from deltauq.errors import DeltaUQError, WriteError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["as_options", "in_words", "note", "pairs_table", "say"]
+__all__ = ["as_options", "in_words", "note", "out", "pairs_table", "say"]
 
 P = ParamSpec("P")
 
@@ -46,8 +48,6 @@ def in_words(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def spoken(*args: P.args, **kwargs: P.kwargs) -> None:
-        from deltauq.errors import DeltaUQError
-
         _start_tensorflow()
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
@@ -69,10 +69,27 @@ def say(summary: Mapping[str, Any], text: Any, *, as_json: bool) -> None:
         text: what `rich` prints otherwise.
         as_json: which of the two.
     """
-    if as_json:
-        typer.echo(json.dumps(summary, indent=2))
-    else:
-        Console().print(text)
+    out(json.dumps(summary, indent=2) + "\n" if as_json else text)
+
+
+def out(content: Any) -> None:
+    """Print on standard output: text as it is, anything else as `rich` prints it.
+
+    Raises:
+        WriteError: what standard output leads to takes no more.
+    """
+    try:
+        if isinstance(content, str):
+            typer.echo(content, nl=False)
+        else:
+            Console().print(content)
+    except OSError as error:
+        raise WriteError(
+            "the result could not be written to standard output",
+            expected="room for it where standard output leads to",
+            received=error.strerror or str(error),
+            remedy="make room there, or let it lead to another place",
+        ) from error
 
 
 def pairs_table(title: str, facts: Mapping[str, Any]) -> Table:

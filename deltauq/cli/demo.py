@@ -13,9 +13,11 @@ import sklearn.datasets
 import sklearn.model_selection
 
 from deltauq import report
+from deltauq.cli.output import write_whole
 from deltauq.estimators.classifier import DeltaClassifier
 from deltauq.evaluation.comparison import Comparison, compare
 from deltauq.prediction import Prediction
+from deltauq.runtime.whole_files import written_whole
 
 __all__ = ["run_demo"]
 
@@ -100,10 +102,11 @@ def _write(
     directory.mkdir(parents=True, exist_ok=True)
     figures = study.figures()
     for name, figure in figures.items():
-        figure.savefig(directory / f"{name}.png", dpi=150, bbox_inches="tight")
-    (directory / "report.html").write_text(study.to_html(figures), encoding="utf-8")
+        with written_whole(directory / f"{name}.png") as beside:
+            figure.savefig(beside, dpi=150, bbox_inches="tight")
+    write_whole(directory / "report.html", study.to_html(figures))
     frame = study.prediction.to_frame()
     frame.insert(0, "digit", rows)
     frame.insert(1, "true", study.y)
-    frame.to_csv(directory / "predictions.csv", index=False)
-    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_whole(directory / "predictions.csv", frame.to_csv(index=False))
+    write_whole(directory / "summary.json", json.dumps(summary, indent=2) + "\n")

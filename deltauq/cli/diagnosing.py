@@ -13,6 +13,7 @@ from deltauq.cli.console import as_options, in_words, note, say
 from deltauq.cli.opening import l2_rate, open_model
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import read_examples
+from deltauq.runtime.whole_files import written_whole
 
 if TYPE_CHECKING:
     from deltauq.evaluation.checks import Finding
@@ -82,5 +83,6 @@ def _told(finding: Finding) -> Finding:
 def _write_polished(found: Diagnosis, path: Path) -> None:
     """Save the model whose cost was minimised further, and say where it is."""
     model = found.apply_polished()
-    model.save(path)
+    with written_whole(path) as beside:
+        model.save(beside)
     note(f"the polished model is in {path}")

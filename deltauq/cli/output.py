@@ -40,5 +40,6 @@ def check_output(path: Path, *suffixes: str) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Write text to a file, beside its place first, so that it is there whole or not at all."""
-    with written_whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    content = text.encode()
+    with written_whole(path, size=len(content)) as beside:
+        beside.write_bytes(content)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import typer
 
 from deltauq.cli import arguments as takes
-from deltauq.cli.console import in_words, pairs_table, say
+from deltauq.cli.console import in_words, out, pairs_table, say
 from deltauq.cli.opening import open_artifact
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import read_examples
@@ -64,7 +64,7 @@ def predict(
     if truth is not None and len(truth) == len(prediction) and truth.ndim == 1:
         columns = {"true": truth[~prediction.masked]} | columns
     if output is None:
-        typer.echo(_as_json(columns) if as_json else _as_csv(columns), nl=as_json)
+        out(_as_json(columns) if as_json else _as_csv(columns))
         return
     with written_whole(output) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         _write_csv(columns, file)
@@ -92,7 +92,10 @@ def _named(columns: Columns, classes: tuple[str, ...] | None) -> Columns:
 
 def _as_json(columns: Columns) -> str:
     """Rows of a table as a JSON list of objects."""
-    return json.dumps([dict(zip(columns, row, strict=True)) for row in _rows(columns)], indent=2)
+    return (
+        json.dumps([dict(zip(columns, row, strict=True)) for row in _rows(columns)], indent=2)
+        + "\n"
+    )
 
 
 def _as_csv(columns: Columns) -> str:

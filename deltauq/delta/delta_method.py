@@ -291,7 +291,8 @@ class DeltaMethod(Answers):
             NotFittedError: before `fit`.
             InvalidInputError: a model that Keras cannot save, or whose weights have changed;
                 `training_data=True` of a fit that is not by rows, of a dataset or a custom loss.
-            OSError: a place that cannot be written to.
+            WriteError: the disk is full, or the place cannot be written to. What stood there before
+                is as it was.
         """
         fitted = self._require_fitted("save")
         check_flag("training_data", training_data)
@@ -345,6 +346,7 @@ class DeltaMethod(Answers):
         Raises:
             NotFittedError: before `fit`.
             InvalidInputError: a directory that exists, a level outside (0, 1).
+            WriteError: the disk is full, or the place cannot be written to; nothing is left there.
         """
         fitted = self._require_fitted("export")
         export_fit(fitted, Path(path), level=level, batch_size=batch_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction import Estimate
 from deltauq.runtime.progress import progress_bar
 from deltauq.runtime.threads import refuse_lost_runtime
+from deltauq.runtime.whole_files import temporary_folder
 
 __all__ = ["Array", "DeltaEstimator"]
 
@@ -311,8 +311,8 @@ class DeltaEstimator(BaseEstimator):
         state = dict(super().__getstate__())
         if "delta_" in state:
             del state["model_"]
-            with tempfile.TemporaryDirectory() as directory:
-                path = Path(directory, "fitted.deltauq")
+            with temporary_folder() as folder:
+                path = folder / "fitted.deltauq"
                 state["delta_"].save(path)
                 state["delta_"] = path.read_bytes()
         return state
@@ -324,8 +324,8 @@ class DeltaEstimator(BaseEstimator):
         """
         super().__setstate__(state)
         if "delta_" in state:
-            with tempfile.TemporaryDirectory() as directory:
-                path = Path(directory, "fitted.deltauq")
+            with temporary_folder() as folder:
+                path = folder / "fitted.deltauq"
                 path.write_bytes(state["delta_"])
                 self.delta_ = DeltaMethod.load(path)
             self.delta_.memory_limit = state.get("memory_limit")

@@ -53,7 +53,7 @@ def write(
 
     Raises:
         ArtifactError: there is no such directory.
-        OSError: the place cannot be written to.
+        WriteError: the disk is full, or the place cannot be written to.
     """
     if not path.parent.is_dir():
         raise ArtifactError(
@@ -68,14 +68,12 @@ def write(
         "deltauq.sha256": _BLANK.decode(),
     }
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with written_whole(path) as beside:
-        beside.touch()
-        mode = (path if path.exists() else beside).stat().st_mode
+    size = len(metadata["deltauq.facts"]) + sum(array.nbytes for array in whole.values())
+    with written_whole(path, size=size) as beside:
         try:
             safetensors.numpy.save_file(whole, beside, metadata)
         except safetensors.SafetensorError as error:
-            raise OSError(f"{path} could not be written: {error}") from error
-        beside.chmod(mode)  # the library's files are readable by their owner alone
+            raise OSError(str(error)) from error
         with beside.open("rb+") as file:
             place = _checksum_place(file.read(_header_end(file)))
             if place is None:
@@ -83,8 +81,6 @@ def write(
             digest = _digest(file, place)
             file.seek(place)
             file.write(digest)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from deltauq.likelihoods import likelihood_facts, likelihood_of
 from deltauq.network.adapters import adapt
 from deltauq.network.adapters.files import open_model, tf_keras
 from deltauq.network.network import Network
+from deltauq.runtime.whole_files import temporary_folder
 
 __all__ = ["Saved", "load_fit", "save_fit"]
 
@@ -209,8 +209,8 @@ def _model_bytes(model: Any, fingerprint: str, network: Network) -> Array:
             received="a model that was trained further, or changed",
             remedy="call fit again, or save the artifact before training on",
         )
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / _MODEL  # that name makes both write their newest format
+    with temporary_folder() as folder:
+        path = folder / _MODEL  # that name makes both write their newest format
         try:
             package.saving.save_model(model, path)
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -232,8 +232,8 @@ def _embedded(arrays: Arrays, path: Path) -> Any:
             received=f"{path.name}, saved with with_model=False",
         )
     package = keras if names == [_MODEL] else tf_keras("the artifact holds a model of tf_keras")
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / _MODEL
+    with temporary_folder() as folder:
+        file = folder / _MODEL
         arrays[names[0]].tofile(file)
         return open_model(file, package).model
 

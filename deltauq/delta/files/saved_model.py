@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from deltauq.curvature.calibrated_tail import LEAST_SHARE
 from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.data.batch_reader import check_batch_size
 from deltauq.delta.fitted import Fitted
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, what_it_says
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import LowRank
 from deltauq.network.graph import traced
 from deltauq.network.jacobians import rows_by_example
 from deltauq.prediction import PREDICTIONS, ROUNDING, normal_quantile
 from deltauq.prediction.directions import AllOutputs, Shown
+from deltauq.runtime.whole_files import folder_written_whole
 
 __all__ = ["export_fit"]
 
@@ -54,10 +54,12 @@ def export_fit(fitted: Fitted, path: Path, *, level: float, batch_size: int | No
         "mean": _signature(served.mean_alone, names, specs),
     }
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
-        beside = Path(directory) / "model"
-        tf.saved_model.save(served, str(beside), signatures, options)
-        shutil.move(beside, path)
+    size = sum(variable.dtype.size * math.prod(variable.shape) for variable in served.variables)
+    with folder_written_whole(path, size=size) as beside:
+        try:
+            tf.saved_model.save(served, str(beside), signatures, options)
+        except tf.errors.OpError as error:
+            raise OSError(what_it_says(error)) from error
 
 
 class _Served(tf.Module):

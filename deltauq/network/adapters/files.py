@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import keras
 from deltauq.errors import InvalidInputError, optional, what_it_says
 from deltauq.network.adapters.adapter import WeightDecay, with_explicit_reduction
 from deltauq.network.adapters.file_contents import FileContent, as_compile_config, read_content
+from deltauq.runtime.whole_files import temporary_folder
 
 __all__ = ["Compilation", "ModelFile", "open_model", "tf_keras"]
 
@@ -121,8 +121,8 @@ def _named(path: Path, suffix: str | None) -> Iterator[Path]:
     if suffix is None or path.suffix == suffix:
         yield path
         return
-    with tempfile.TemporaryDirectory() as directory:
-        beside = Path(directory) / f"model{suffix}"
+    with temporary_folder() as folder:
+        beside = folder / f"model{suffix}"
         try:
             beside.symlink_to(path.absolute())
         except OSError:  # not everyone may make one on Windows

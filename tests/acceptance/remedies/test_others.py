@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import concurrent.futures
+import contextlib
 import multiprocessing
 import sys
+import tempfile
 import tomllib
 from dataclasses import replace
 from functools import partial
@@ -14,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from full_disk import full_disk
 from tiny_methods import N, X, Y, fit, fitted, network
 from ways import argument, called, calls, modules, stumble
 
 from deltauq import compare, plots
+from deltauq.cli.console import out
 from deltauq.errors import optional
 from deltauq.likelihoods import Gaussian
 from deltauq.linalg import Storage
@@ -27,7 +31,10 @@ from deltauq.runtime import threads
 from deltauq.runtime.memory import free_memory
 from deltauq.runtime.threads import refuse_lost_runtime
 
-pytestmark = pytest.mark.filterwarnings("ignore:the weights are far from a minimum")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),  # Keras' `save`
+]
 
 
 def test_choices_that_are_nearly_right():
@@ -105,10 +112,52 @@ def test_a_disk_without_the_directory_or_the_room(tmp_path, monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=1e-9)
     with monkeypatch.context() as full:
         full.setattr(Storage, "free", 2000)
-        with stumble("linalg/storage.py:Storage._take", "ask for a smaller rank"):
+        with stumble("linalg/storage.py:Storage.empty", "ask for a smaller rank"):
             fit(rank=12, vectors_dir=absent)
         assert fit(rank=1, bounds=False, vectors_dir=absent).eigenpairs.rank == 1
     assert fit(rank=12, vectors_dir=absent).eigenpairs.rank > 1  # a larger one
+
+
+def test_places_that_cannot_be_written(tmp_path, monkeypatch):
+    """A disk without room, and a name that is taken by something else than a file."""
+    full, other = tmp_path / "full", tmp_path / "other"
+    for folder in (full, other):
+        folder.mkdir()
+    here, there = full / "m.deltauq", other / "m.deltauq"
+    site = "runtime/whole_files.py:_refused"
+    here.write_bytes(b"old")
+    alone = {"with_model": False}
+    for path in (here, there):
+        with stumble(site, "make room there, or name a place on a larger disk"), full_disk(100):
+            fitted().save(here, **alone)
+        assert here.read_bytes() == b"old"  # as it was
+        assert fitted().save(path, **alone).bytes > 100
+        here.write_bytes(b"old")
+    with stumble(site, "name another place, or change who may write there"):
+        fitted().save(full, **alone)
+    assert fitted().save(there, **alone).path == there
+    for folder in (full, other):
+        monkeypatch.setattr(tempfile, "tempdir", str(full))
+        with stumble("runtime/whole_files.py:temporary_folder", "TMPDIR"), full_disk(100):
+            fitted().save(there)
+        monkeypatch.setattr(tempfile, "tempdir", None)  # another process
+        monkeypatch.setenv("TMPDIR", str(folder))
+        fitted().save(there)
+        assert tempfile.gettempdir() == str(folder)
+
+
+def test_standard_output_that_takes_no_more(monkeypatch, capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("only Linux has a file that is always full")
+    full = open("/dev/full", "w")  # noqa: SIM115, closing it raises too
+    with monkeypatch.context() as without:
+        without.setattr("sys.stdout", full)
+        with stumble("cli/console.py:out", "let it lead to another place"):
+            out("a table")
+    with contextlib.suppress(OSError):
+        full.close()
+    out("a table")
+    assert capsys.readouterr().out == "a table"
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
