@@ -66,8 +66,9 @@ _OF_TENSORFLOW = (
     (re.compile(r"\[\[.*\]\]", re.DOTALL), "[...]"),
 )
 
-#: Packages whose lines say nothing to a user: this one, and those that call it for the user.
-_PASSED_OVER = frozenset({"deltauq", "keras", "tf_keras", "sklearn", "joblib"})
+#: Packages whose lines say nothing to a user: this one, those that call it for the user, and the
+#: one that calls what is decorated.
+_PASSED_OVER = frozenset({"deltauq", "keras", "tf_keras", "sklearn", "joblib", "contextlib"})
 
 
 class DeltaUQError(Exception):
@@ -99,6 +100,11 @@ class DeltaUQError(Exception):
     def lies_in(self, argument: str) -> None:
         """Say in which of several arguments the problem lies."""
         self.problem = f"in {argument}, {self.problem}"
+        self.args = (self._in_words(),)
+
+    def add_received(self, more: str) -> None:
+        """Say more of what came, as only somebody knows through whom the error passes."""
+        self.received = more if self.received is None else f"{self.received}; {more}"
         self.args = (self._in_words(),)
 
     def _in_words(self) -> str:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.data.batches import Batch, Batches
+from deltauq.data.faulty_rows import first_faulty
 from deltauq.errors import NumericalError
 from deltauq.likelihoods import Likelihood
 from deltauq.network.graph import Compiled
@@ -207,16 +208,28 @@ class Cost:
             raise NumericalError(
                 "the loss is not finite on the training data",
                 expected="a finite cost and gradient at the model's weights",
-                received=f"cost {found.cost}, gradient norm {found.gradient_norm}",
+                received=f"cost {found.cost}, gradient norm {found.gradient_norm}"
+                + self._first_fault(measured.params),
                 remedy="look for overflow in the model: unscaled inputs, exp or log layers, "
                 "diverged weights",
             )
         return measured
 
-    def _measured(self, params: Array) -> DataCost:
+    def _first_fault(self, params: Array) -> str:
+        """Where the loss or its gradient is not finite, as the end of a sentence."""
+
+        def is_finite(rows: Batches) -> bool:
+            part = self._measured(params, rows)
+            return bool(np.isfinite(part.loss) and np.all(np.isfinite(part.gradient)))
+
+        where = first_faulty(self._data, is_finite)
+        return f"; first at {where}" if where else ""
+
+    def _measured(self, params: Array, data: Batches | None = None) -> DataCost:
+        """The data's part of the cost; of some of the data, divided by the N of all."""
         point = tf.constant(np.asarray(params, self._dtype))
         loss, weight, gradient = 0.0, 0.0, np.zeros(len(self._rates))
-        for batch in self._data:
+        for batch in self._data if data is None else data:
             batch_loss, batch_gradient = self._batch_sum(point, batch)
             loss += float(batch_loss)
             weight += float(np.sum(batch.weight.numpy(), dtype=np.float64))

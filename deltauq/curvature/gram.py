@@ -14,11 +14,11 @@ import tensorflow as tf
 from deltauq.curvature.held_rows import slices
 from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.operator import CurvatureOperator
-from deltauq.data.batches import Batch
+from deltauq.data.batches import Batch, Batches
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
 from deltauq.network.graph import Compiled
-from deltauq.network.jacobians import Cotangents, Factor, PerExample, assemble, evaluated
+from deltauq.network.jacobians import Cotangents, Factor, PerExample, assemble, evaluated, stacked
 from deltauq.network.probe_rows import POOL, probe_rows
 
 __all__ = ["GGN", "OPG", "Gram", "SandwichMeat"]
@@ -148,6 +148,16 @@ class Gram(CurvatureOperator):
             wide = rows.astype(np.float64)
             total += wide.T @ wide
         return (total + total.T) / (2 * self.data.n_examples)
+
+    def _is_finite_on(self, data: Batches) -> bool:
+        """Whether the rows of some of the data are finite, and squares of them."""
+        for factors in self._over(data).row_factors():
+            rows = stacked(factors)
+            if self._uneven_scale is not None:
+                rows *= self._uneven_scale
+            if not np.all(np.isfinite(np.vecdot(rows, rows))):
+                return False
+        return True
 
     def sampled(self, share: float, seed: Any) -> Self | None:
         """Estimate the curvature from a random share of the examples, which count for all."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
+from deltauq.data.batches import Batches
 from deltauq.likelihoods import Likelihood
 from deltauq.network.hessian_product import hessian_product
 
@@ -67,6 +68,17 @@ class Hessian(CurvatureOperator):
     def rows_per_example(likelihood: Likelihood, n_outputs: int) -> int:
         """Always 0, because the products are sums over the batch and no row is formed."""
         return 0
+
+    def _over(self, data: Batches) -> Self:
+        """The Hessian of other data, whose activations are formed."""
+        made = super()._over(data)
+        made._kept = None
+        return made
+
+    def _is_finite_on(self, data: Batches) -> bool:
+        """Whether a product with ones has a finite part from some of the data."""
+        ones = tf.ones([1, self.shape[0]], self.network.dtype)
+        return bool(np.all(np.isfinite(self._over(data)._totals([ones])[0])))
 
     def _sum(self, vectors: Array, out: Array) -> None:
         scaled = vectors.T * self.scale.astype(vectors.dtype)

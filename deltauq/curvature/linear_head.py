@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.curvature.operator import CurvatureOperator
+from deltauq.data.batches import Batches
 from deltauq.likelihoods import Likelihood
 from deltauq.network.jacobians import LinearHead, find_linear_head
 
@@ -114,6 +115,11 @@ class LinearHeadGGN(CurvatureOperator):
             lengths += np.square(self.scale[bias.start : bias.stop])
         diagonal = self.likelihood.hessian_diagonal(batch.logits, batch.y)
         return float(batch.weight @ np.sum(diagonal * lengths, axis=1))
+
+    def _is_finite_on(self, data: Batches) -> bool:
+        """Whether some of the data have a finite part of the trace."""
+        part = self._over(data)
+        return all(np.isfinite(part._trace_of(batch)) for batch in part._batches(1))
 
     def sampled(self, share: float, seed: Any) -> Self | None:
         """Estimate the curvature from a random share of the examples, which count for all."""

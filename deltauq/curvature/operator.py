@@ -11,6 +11,7 @@ import numpy.typing as npt
 import scipy.sparse.linalg
 
 from deltauq.data.batches import Batches
+from deltauq.data.faulty_rows import first_faulty
 from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network.jacobians import PerExample
@@ -205,15 +206,24 @@ class CurvatureOperator(abc.ABC):
         """Refuse numbers of which one is not finite: NaN would pass for no curvature."""
         if np.isfinite(np.sum(values, dtype=np.float64)):
             return
+        where = first_faulty(self.data, self._is_finite_on)
         raise NumericalError(
             "the curvature is not finite on the training data",
             expected=f"derivatives of the loss, and squares of them, that {self.network.dtype} "
             "holds, at every example",
-            received=f"NaN or infinity in the {what} of the {type(self).__name__}",
+            received=f"NaN or infinity in the {what} of the {type(self).__name__}"
+            + (f"; first at {where}" if where else ""),
             remedy="scale the inputs or the labels; keep exponentials and powers in the loss and "
             "the model from overflowing, and roots away from zero, where their derivatives are "
             "infinite; or build the model in float64",
         )
+
+    def _is_finite_on(self, data: Batches) -> bool:
+        """Whether products and trace have a finite part from some of the data; True as a rule.
+
+        A subclass that can tell says in this way where something is not finite.
+        """
+        return True
 
     def to_dense(self) -> Array:
         """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; P products."""

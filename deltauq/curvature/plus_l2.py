@@ -95,7 +95,7 @@ class MatrixPlusL2(PlusL2):
         """Cholesky's factor L of the matrix plus L2, formed when it is first asked for.
 
         Raises:
-            NumericalError: the sum is not positive definite, which rounding alone can make of it.
+            NumericalError: the rounding of S is larger than what L2 adds to it.
         """
         matrix = self._matrix / self.factor
         matrix[np.diag_indices_from(matrix)] += self.l2
@@ -103,11 +103,11 @@ class MatrixPlusL2(PlusL2):
             return factor_positive(matrix)
         except np.linalg.LinAlgError as error:
             raise NumericalError(
-                "L2 drowns in the rounding of the largest curvature",
-                expected="eigenvalues of the curvature that float64 tells from L2, up to some "
-                "1e15 times its rate",
-                received=f"eigenvalues that sum to {self.trace:.2g} times the L2 rate",
-                remedy="scale the inputs, raise l2, or pass route='sketch'",
+                "the L2 rate drowns in the rounding of the curvature",
+                expected="a curvature that float64 tells from its sum with L2",
+                received=f"a trace of {self.trace:.2g} L2 rates, and a sum that is not positive "
+                "definite",
+                remedy="scale the inputs as for training, raise l2, or pass route='sketch'",
             ) from error
 
 

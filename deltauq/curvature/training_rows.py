@@ -218,12 +218,14 @@ class TrainingRows:
             below = np.tril(total[here, here])
             total[here, here] = below + np.tril(below, -1).T
             total[: here.start, here] = total[here, : here.start].T
-        if not np.all(np.isfinite(np.diag(total))):
+        finite = np.isfinite(np.diag(total))
+        if not np.all(finite):
             raise NumericalError(
                 "the rows of the training data are not finite",
                 expected="gradients of the logits and of the loss that are finite, and squares of "
                 "them that the model's precision holds",
-                received=f"{np.count_nonzero(~np.isfinite(np.diag(total)))} rows that are not",
+                received=f"{np.count_nonzero(~finite)} that are not; first at row "
+                f"{np.argmin(finite) // self._each} of the data (counted from 0)",
                 remedy="scale the inputs or the labels, or build the model in float64",
             )
         return total

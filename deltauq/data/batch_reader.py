@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from deltauq.data.arrays import empty_error
-from deltauq.data.streams import Stream
+from deltauq.data.streams import Stream, next_element
 from deltauq.errors import check_count
+from deltauq.runtime.faults import Place
 
 __all__ = ["BatchReader", "PassListener", "check_batch_size", "cut", "first_rows", "n_rows_of"]
 
@@ -35,6 +36,8 @@ class PassListener:
         on_fetched: called when there are some, and when there are no more.
         on_rows: called with the number of rows so far, those included that are about to be cut
             into batches, to refuse too many.
+        on_given: called with the place of each batch before it is dealt with, and with None at the
+            end of a pass.
         on_batch: called with the number of rows of each batch when it was dealt with, as a progress
             display wants to know.
         on_step: called by work that takes long over one batch with what is going on, and why.
@@ -43,6 +46,7 @@ class PassListener:
     on_fetch: Callable[[], None] = _ignore
     on_fetched: Callable[[], None] = _ignore
     on_rows: Callable[[int], None] = _ignore
+    on_given: Callable[[Place | None], None] = _ignore
     on_batch: Callable[[int], None] = _ignore
     on_step: Callable[[str, str], None] = _ignore
 
@@ -104,10 +108,13 @@ class BatchReader(abc.ABC, Generic[PartT, BatchT]):
         if not isinstance(self._rows, Stream):
             yield self._rows
             return
-        n_rows = 0
-        for x, *beside in self._elements(self._rows):
+        n_elements, n_rows = 0, 0
+        elements = self._elements(self._rows)
+        while (element := next_element(elements, n_elements, n_rows)) is not None:
+            x, *beside = element
             nest = self._rows.nest(x)
             yield self._checked(nest, *beside, first_row=n_rows)
+            n_elements += 1
             n_rows += n_rows_of(nest)
 
     def _arrays(self) -> Iterator[BatchT]:
@@ -116,17 +123,21 @@ class BatchReader(abc.ABC, Generic[PartT, BatchT]):
 
     def _batches(self) -> Iterator[BatchT]:
         """Tensors of one batch after the other, in order, the last partial one included."""
-        listener, n_rows = self._listener, 0
+        listener, n_batches, n_rows = self._listener, 0, 0
         listener.on_fetch()
         for arrays in self._arrays():
             listener.on_rows(n_rows + n_rows_of(arrays))
             for batch in cut(arrays, self._batch_size):
                 tensors = tf.nest.map_structure(tf.constant, batch)
                 listener.on_fetched()
+                place = Place(n_batches, n_rows, n_rows_of(batch))
+                listener.on_given(place)
                 yield tensors
+                listener.on_given(None)
                 listener.on_fetch()
-                n_rows += n_rows_of(batch)
-                listener.on_batch(n_rows_of(batch))
+                n_batches += 1
+                n_rows += place.n_rows
+                listener.on_batch(place.n_rows)
         listener.on_fetched()
 
 

@@ -25,6 +25,7 @@ from deltauq.data.examples import (
     ExampleForm,
     Facts,
     Part,
+    known_again,
     measure,
     spec_of,
     weighted_rows,
@@ -33,8 +34,9 @@ from deltauq.data.inputs import InputForm
 from deltauq.data.streams import Stream
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import Reading, Weighting, WeightKind, Weights, class_factors
-from deltauq.errors import InvalidInputError, check_choice
+from deltauq.errors import check_choice
 from deltauq.likelihoods import Likelihood
+from deltauq.runtime.faults import Place
 
 __all__ = ["Batch", "Batches", "Part", "spec_of"]
 
@@ -228,7 +230,7 @@ class Batches(BatchReader[Part, Batch]):
         Not of the first ones: data may come sorted.
         """
         chosen = self.spread_numbers(n)
-        return _joined([_rows(*found) for found in _numbered(super()._arrays(), chosen)])
+        return _joined([_rows(*found) for found in _numbered(self._of_all(), chosen)])
 
     def spread_numbers(self, n: int) -> npt.NDArray[np.int64]:
         """Numbers, among the rows of positive weight, of those that `spread` gives."""
@@ -244,11 +246,21 @@ class Batches(BatchReader[Part, Batch]):
         assert not self.is_stream, "callers look before they hold rows out"
         numbers = self.spread_numbers(n)
         others = np.setdiff1d(np.arange(self.n_weighted), numbers, assume_unique=True)
-        x, y, count, importance = self.spread(n)
-        rows = Part(x, y, Weights(count, importance))
+        return self._of_rows(_Drawn(others, 1.0)), self._holding(self.spread(n))
+
+    def pieces(self, n_rows: int) -> Iterator[tuple[Place, Batches]]:
+        """Training sets of at most so many rows, of the same N, and where those stand in a pass."""
+        number, first_row = 0, 0
+        for arrays in self._arrays():
+            for piece in map(Batch._make, cut(tuple(arrays), n_rows)):
+                yield Place(number, first_row, len(piece.y)), self._holding(piece)
+                number, first_row = number + 1, first_row + len(piece.y)
+
+    def _holding(self, rows: Batch) -> Batches:
+        """Some rows, held in memory, that say of themselves what all say but for their number."""
+        part = Part(rows.x, rows.y, Weights(rows.count, rows.importance))
         form, facts = replace(self._form, mask=None), replace(self._facts, reading="counts")
-        chosen = Batches._of(form, rows, self._columns, PassListener(), facts)
-        return self._of_rows(_Drawn(others, 1.0)), chosen
+        return Batches._of(form, part, self._columns, PassListener(), facts)
 
     def sample(self, n: int, batch_size: int = 64) -> Batches:
         """The rows of `spread` as a training set of their own, with the same weights."""
@@ -319,22 +331,13 @@ class Batches(BatchReader[Part, Batch]):
         return part.read_as(self._facts.reading)
 
     def _arrays(self) -> Iterator[Batch]:
-        parts = self._known_again() if self.is_stream else super()._arrays()
+        parts = self._of_all()
         return parts if self._drawn is None else self._of_drawn(parts, self._drawn)
 
-    def _known_again(self) -> Iterator[Batch]:
-        """The parts of a dataset, which is refused at its end where they are not what they were."""
-        sums: Any = 0.0
-        for part in super()._arrays():
-            sums = sums + self._form.sums_of(part)
-            yield part
-        if not self.has(sums):
-            raise InvalidInputError(
-                "the dataset changes from one pass to the next",
-                expected="the same examples in every pass; their order does not matter",
-                received=f"{sums[0]:.0f} rows after {self.sums[0]:.0f}, or other values in them",
-                remedy="take out augmentation and generators that run dry, or cache the dataset",
-            )
+    def _of_all(self) -> Iterator[Batch]:
+        """The parts of all rows; those of a dataset are held against what they were."""
+        parts = super()._arrays()
+        return known_again(parts, self._form, self._facts) if self.is_stream else parts
 
     def _of_drawn(self, parts: Iterable[Batch], drawn: _Drawn) -> Iterator[Batch]:
         """The rows that were drawn, as many at a time as a batch has, each counted for others."""

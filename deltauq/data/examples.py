@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from deltauq.data.arrays import as_labels, check_length
 from deltauq.data.batch_reader import cut, n_rows_of
-from deltauq.data.checksums import checksum
+from deltauq.data.checksums import N_SUMS, alike, checksum
 from deltauq.data.inputs import InputForm
 from deltauq.data.weights import (
     Reading,
@@ -24,7 +24,16 @@ from deltauq.data.weights import (
 )
 from deltauq.errors import InvalidInputError
 
-__all__ = ["Batch", "ExampleForm", "Facts", "Part", "measure", "spec_of", "weighted_rows"]
+__all__ = [
+    "Batch",
+    "ExampleForm",
+    "Facts",
+    "Part",
+    "known_again",
+    "measure",
+    "spec_of",
+    "weighted_rows",
+]
 
 
 class Batch(NamedTuple):
@@ -183,7 +192,7 @@ def measure(parts: Iterable[Part], asked: WeightKind, form: ExampleForm, *, sums
                 n_examples[reading] += float(np.sum(batch.count, dtype=np.float64))
             checksums[reading] += form.sums_of(batch) if sums else 0.0
             spec = spec or spec_of(batch)
-            _check_alike(spec_of(batch), spec)
+            _check_alike(spec_of(batch), spec, n_rows - len(part.y))
         total_weight += part.weights.total
     if spec is None or not 0 < total_weight < np.inf:
         raise InvalidInputError(
@@ -207,13 +216,42 @@ def measure(parts: Iterable[Part], asked: WeightKind, form: ExampleForm, *, sums
     )
 
 
-def _check_alike(received: Batch, expected: Batch) -> None:
+def known_again(parts: Iterable[Batch], form: ExampleForm, facts: Facts) -> Iterator[Batch]:
+    """Parts of a dataset in a further pass, refused once they show not to be what they were.
+
+    Raises:
+        InvalidInputError: other rows, more of them or fewer, or rows of another shape.
+    """
+    sums, n_rows = np.zeros(N_SUMS), 0
+    for part in parts:
+        _check_alike(spec_of(part), facts.spec, n_rows)
+        n_rows += len(part.y)
+        if n_rows > facts.n_rows:  # there may be no room for them
+            raise _changed(f"{n_rows} rows or more after {facts.n_rows}")
+        sums += form.sums_of(part)
+        yield part
+    first = facts.sums
+    assert first is not None, "sums of arrays are taken when they are asked for"
+    if not alike(sums, first, whole_labels=facts.spec.y.dtype.is_integer):
+        raise _changed(f"{n_rows} rows after {facts.n_rows}, or other values in them")
+
+
+def _changed(received: str) -> InvalidInputError:
+    return InvalidInputError(
+        "the dataset changes from one pass to the next",
+        expected="the same examples in every pass; their order does not matter",
+        received=received,
+        remedy="take out augmentation and generators that run dry, or cache the dataset",
+    )
+
+
+def _check_alike(received: Batch, expected: Batch, first_row: int) -> None:
     """Refuse a batch whose rows are of another shape or dtype than those of the first one."""
     if received != expected:
         raise InvalidInputError(
             "the batches of the dataset do not have rows of one shape and dtype",
             expected=f"inputs and labels as in the first batch: {_shown(expected)}",
-            received=_shown(received),
+            received=f"{_shown(received)} from row {first_row} on (counted from 0)",
             remedy="pad all of them to one shape, .padded_batch(256, padded_shapes=...), and give "
             "them one dtype",
         )

@@ -15,9 +15,9 @@ from deltauq.data.arrays import (
 )
 from deltauq.data.frames import columns_named
 from deltauq.data.model_inputs import ModelInputs
-from deltauq.errors import InvalidInputError, what_it_says
+from deltauq.errors import DeltaUQError, InvalidInputError, what_it_says
 
-__all__ = ["Stream", "as_inputs", "as_source"]
+__all__ = ["Stream", "as_inputs", "as_source", "next_element"]
 
 _ENDLESS = "the dataset never ends"
 _ONE_PASS = "a finite dataset: one pass over the training set"
@@ -92,10 +92,7 @@ class Stream:
             yield from (self._source[k] for k in range(_length(self._source) or 0))
             return
         single = is_single(self._shapes(), self._taken.rank)
-        try:
-            yield from self._source.batch(batch_size) if single else self._source
-        except tf.errors.OpError as error:
-            raise _failure(error) from error
+        yield from self._source.batch(batch_size) if single else self._source
 
     def _shapes(self) -> Any:
         """Shapes of an element's parts, looked up in the first one where they are not declared."""
@@ -207,8 +204,30 @@ def _check_dataset(dataset: tf.data.Dataset) -> None:
             )
 
 
-def _failure(error: tf.errors.OpError) -> InvalidInputError:
-    """The error for a dataset of TensorFlow that fails while it is read."""
+def next_element(elements: Iterator[Any], n_elements: int, n_rows: int) -> Any:
+    """Read the next element of a dataset, None at its end, or say at which one it fails.
+
+    Args:
+        elements: of a pass.
+        n_elements: how many were read before.
+        n_rows: how many rows those had.
+
+    Raises:
+        InvalidInputError: whatever the dataset raises, but where it is interrupted or memory runs
+            out.
+    """
+    try:
+        return next(elements, None)
+    except (DeltaUQError, MemoryError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:  # code of the user's own is called, and may raise anything
+        raise _failure(
+            error, f"batch {n_elements}, from row {n_rows} on (both counted from 0)"
+        ) from error
+
+
+def _failure(error: Exception, where: str) -> InvalidInputError:
+    """The error for a dataset that fails while it is read."""
     said = what_it_says(error)
     if said.startswith(("Cannot batch tensor", "Cannot add tensor to the batch")):
         return InvalidInputError(
@@ -217,11 +236,15 @@ def _failure(error: tf.errors.OpError) -> InvalidInputError:
             received=said,
             remedy="pad them to one shape, as for training: .padded_batch(256, padded_shapes=...)",
         )
+    by_tensorflow = isinstance(error, tf.errors.OpError)
     return InvalidInputError(
         "the dataset fails while it is read",
         expected="a dataset that can be read to its end, in every pass",
-        received=f"one of which TensorFlow says: {said}",
-        remedy="mend the generator or the function that it maps: for _ in dataset: pass fails too",
+        received=f"{'TensorFlow' if by_tensorflow else type(error).__name__} says at {where}: "
+        f"{said}",
+        remedy="mend the generator or the function that it maps: for _ in dataset: pass fails too"
+        if by_tensorflow
+        else "mend its __getitem__: dataset[k] of that batch fails too, in that pass",
     )
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from deltauq.curvature.posterior import posterior
 from deltauq.curvature.rank_curve import RankCurve, rank_curve
-from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches
 from deltauq.data.grouping import group_inputs
 from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
+from deltauq.data.work import at_work
 from deltauq.delta.calibration import calibration_rows
 from deltauq.delta.facts import FitFacts
 from deltauq.delta.fitted import Fitted
@@ -33,8 +33,8 @@ from deltauq.prediction.forms import Form
 from deltauq.prediction.group_means import GroupMean
 from deltauq.prediction.joint import JointPrediction, joint_memory, predict_joint
 from deltauq.prediction.result_memory import ResultMemory, plan_prediction, prediction_batch
+from deltauq.runtime.faults import faults_told
 from deltauq.runtime.memory import free_memory
-from deltauq.runtime.progress import progress_bar
 from deltauq.runtime.threads import start, stop
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Answers(FitFacts):
         """
         return Settings.among(vars(self))
 
+    @faults_told("predicting")
     def predict(self, x: Any, classes: str | Sequence[int] | None = None) -> Estimate:
         """Predict with standard errors.
 
@@ -97,6 +98,7 @@ class Answers(FitFacts):
             found = predict(form, batches, fitted.known.noise)
         return replace(found, band=band_of(fitted))
 
+    @faults_told("predicting")
     def predict_joint(self, x: Any) -> JointPrediction:
         """Predict with standard errors and with the covariances between the inputs too.
 
@@ -115,6 +117,7 @@ class Answers(FitFacts):
         with self._batches(inputs, "predicting", memory, copies=2) as batches:
             return predict_joint(form, batches)
 
+    @faults_told("predicting")
     def predict_mean(self, x: Any, groups: Any = None, weights: Any = None) -> GroupMean:
         """Means of the predictions over groups of inputs, or other sums of them, in one pass.
 
@@ -149,6 +152,7 @@ class Answers(FitFacts):
                 grouping.check_length(inputs.n_rows)
             return predict_mean(form, batches, grouping, fitted.known.noise)
 
+    @faults_told("refining")
     def refine(self, x: Any, rtol: float = 0.01, max_passes: int | None = None) -> Estimate:
         """Predict with standard errors that are known to a relative width, for chosen inputs.
 
@@ -185,6 +189,7 @@ class Answers(FitFacts):
         with self._batches(inputs, "refining", memory, plan.row_copies) as batches:
             return refine(plan, batches, rtol)
 
+    @faults_told("the rank curve")
     def rank_curve(self, x: Any = None) -> RankCurve:
         """Show how wide the standard errors' bounds would be with fewer eigenpairs.
 
@@ -202,6 +207,7 @@ class Answers(FitFacts):
         pairs, freedom = before_noise(fitted)
         return rank_curve(pairs, rows, fitted.problem.epsilon, freedom)
 
+    @faults_told("the posterior")
     def posterior(self) -> Distribution:
         """Laplace's normal distribution of the flat parameters, a `tfp.distributions` object.
 
@@ -214,6 +220,7 @@ class Answers(FitFacts):
         fitted = self._require_fitted("posterior")
         return posterior(fitted.problem.network.params, fitted.covariance)
 
+    @faults_told("the marginal likelihood")
     def log_marginal_likelihood(self) -> Evidence:
         """Log of p(y | x) in nats by Laplace's approximation, with its bounds.
 
@@ -223,6 +230,7 @@ class Answers(FitFacts):
         """
         return log_marginal_likelihood(self._require_fitted("log_marginal_likelihood"))
 
+    @faults_told("choosing the L2 rate")
     def tune_l2(self, x: Any = None, y: Any = None, sample_weight: Any = None) -> TunedL2:
         """Multiply all L2 rates by the factor that a criterion prefers, without training.
 
@@ -285,13 +293,12 @@ class Answers(FitFacts):
             copies=copies,
         )
         inputs = inputs.with_batch_size(plan.batch_size)
-        listener = PassListener(on_fetch=stop, on_fetched=start)
-        if n_groups is None:
-            listener = replace(listener, on_rows=plan.check)
-        with progress_bar(doing, total=inputs.n_rows, enabled=settings.progress) as shown:
+        with at_work(doing, total=inputs.n_rows, enabled=settings.progress) as (_, listener):
+            listener = replace(listener, on_fetch=stop, on_fetched=start)
+            if n_groups is None:
+                listener = replace(listener, on_rows=plan.check)
             try:
-                told = replace(listener, on_batch=shown.advance, on_step=shown.describe)
-                yield inputs.with_listener(told)
+                yield inputs.with_listener(listener)
             finally:
                 stop()
 

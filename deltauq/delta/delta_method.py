@@ -15,6 +15,7 @@ from deltauq.curvature.tails import Tail
 from deltauq.data.batch_reader import PassListener
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind
+from deltauq.data.work import at_work
 from deltauq.delta.answers import Answers
 from deltauq.delta.caveats import tell
 from deltauq.delta.files.fits import Saved, load_fit, save_fit
@@ -29,7 +30,7 @@ from deltauq.errors import InvalidInputError, check_flag, lying_in
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2
 from deltauq.network.network import Layers, Network
-from deltauq.runtime.progress import progress_bar
+from deltauq.runtime.faults import faults_told
 from deltauq.runtime.threads import refuse_lost_runtime
 
 __all__ = ["DeltaMethod"]
@@ -190,6 +191,7 @@ class DeltaMethod(Answers):
                 fit += f"; caveats: {', '.join(each.subject for each in self.caveats)}"
         return f"DeltaMethod({name}, {self.curvature}: {fit})"
 
+    @faults_told("fitting")
     def fit(
         self,
         x: Any,
@@ -242,10 +244,9 @@ class DeltaMethod(Answers):
             with lying_in("calibration=..."):
                 problem = replace(problem, calibration=self._inputs(calibration, problem))
         name = settings.curvature
-        with progress_bar(f"{name}: the cost", enabled=settings.progress) as shown:
-            told = problem.with_listener(PassListener(on_batch=shown.advance))
+        with at_work(f"{name}: the cost", enabled=settings.progress) as (shown, listener):
             fitted = fit_problem(
-                told,
+                problem.with_listener(listener),
                 settings,
                 storage,
                 tell_route=lambda route: shown.describe(f"{name} by {route}", route.why),
@@ -255,6 +256,7 @@ class DeltaMethod(Answers):
         tell(fitted.caveats)
         return self
 
+    @faults_told("saving")
     def save(
         self,
         path: str | Path,
@@ -306,6 +308,7 @@ class DeltaMethod(Answers):
         )
 
     @classmethod
+    @faults_told("loading")
     def load(cls, path: str | Path, model: Any = None) -> Self:
         """Load what `save` wrote, ready to predict.
 
@@ -325,6 +328,7 @@ class DeltaMethod(Answers):
         method._fitted = fitted
         return method
 
+    @faults_told("exporting")
     def export(
         self, path: str | Path, *, level: float = 0.95, batch_size: int | None = None
     ) -> None:
@@ -351,6 +355,7 @@ class DeltaMethod(Answers):
         fitted = self._require_fitted("export")
         export_fit(fitted, Path(path), level=level, batch_size=batch_size)
 
+    @faults_told("attaching the data")
     def attach(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None
     ) -> Self:

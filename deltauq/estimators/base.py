@@ -21,11 +21,11 @@ from deltauq.curvature.parameter_covariance import NegativeCurvature
 from deltauq.curvature.registry import Curvature
 from deltauq.curvature.sandwich import Meat
 from deltauq.curvature.tails import Tail
-from deltauq.data.batch_reader import PassListener
 from deltauq.data.batches import Batches
 from deltauq.data.inputs import InputBatches
 from deltauq.data.training import TrainingData
 from deltauq.data.weights import WeightKind, loss_factors
+from deltauq.data.work import at_work
 from deltauq.delta.delta_method import DeltaMethod
 from deltauq.delta.routes import RouteName
 from deltauq.delta.settings import Settings
@@ -36,7 +36,6 @@ from deltauq.network.l2 import l2_rates
 from deltauq.network.network import Network
 from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction import Estimate
-from deltauq.runtime.progress import progress_bar
 from deltauq.runtime.threads import refuse_lost_runtime
 from deltauq.runtime.whole_files import temporary_folder
 
@@ -214,7 +213,7 @@ class DeltaEstimator(BaseEstimator):
     ) -> None:
         """Train a network by Adam on features, labels and weights."""
         total = self.epochs * len(training.x)
-        with progress_bar("training: Adam", total=total, enabled=self.progress) as shown:
+        with at_work("training: Adam", total=total, enabled=self.progress) as (shown, _):
             train_adam(
                 model,
                 likelihood,
@@ -248,10 +247,9 @@ class DeltaEstimator(BaseEstimator):
         )
         rates = per_parameter(network.parameters, l2_rates(network.variables, l2))
         inspection = network.inspect(probe_rows(network, training.x))
-        with progress_bar("training: L-BFGS", enabled=self.progress) as shown:
-            told = data.with_listener(PassListener(on_batch=shown.advance))
+        with at_work("training: L-BFGS", enabled=self.progress) as (_, listener):
             polished = polish(
-                Cost(network, likelihood, told, rates),
+                Cost(network, likelihood, data.with_listener(listener), rates),
                 network.params.numpy(),
                 tolerance=self.tol,
                 max_iterations=self.max_iter,

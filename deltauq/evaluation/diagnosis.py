@@ -59,6 +59,7 @@ from deltauq.network.l2 import L2, VariableRate, l2_sources, refuse_other_terms
 from deltauq.network.network import Layers, Network
 from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction.tables import notebook_table
+from deltauq.runtime.faults import faults_told
 from deltauq.runtime.showing import Shown
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ class Diagnosis(Shown):
         return Group(*tables, self.advice)
 
 
+@faults_told("diagnosing")
 def diagnose(
     model: Any,
     x: Any,

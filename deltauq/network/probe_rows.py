@@ -12,7 +12,7 @@ import tensorflow as tf
 from deltauq.data.arrays import empty_error
 from deltauq.data.batch_reader import cut, first_rows, n_rows_of
 from deltauq.data.inputs import checked_inputs
-from deltauq.data.streams import Stream, as_inputs
+from deltauq.data.streams import Stream, as_inputs, next_element
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network.adapters import state_use
 from deltauq.network.graph import traced
@@ -179,10 +179,12 @@ def _head(x: Any, dtype: str) -> Any:
 
 def _checked_parts(source: Stream, dtype: str) -> Iterator[Any]:
     """The inputs of a dataset, batch by batch; an error counts its row from the first one."""
-    first_row = 0
-    for part in source.examples(POOL):
+    n_parts, first_row = 0, 0
+    parts = source.examples(POOL)
+    while (part := next_element(parts, n_parts, first_row)) is not None:
         rows = checked_inputs(source.nest(part[0]), dtype, first_row)
         yield rows
+        n_parts += 1
         first_row += n_rows_of(rows)
 
 

@@ -552,7 +552,7 @@ DATASETS = {
         lambda: tf.data.Dataset.from_generator(
             failing, output_signature=(tf.TensorSpec([3]), tf.TensorSpec([], tf.int32))
         ),
-        r"fails while it is read.*says: ValueError: row 1 is torn\. What to do",
+        r"fails while it is read.*says.*: ValueError: row 1 is torn\. What to do",
     ),
     "endless": (lambda: Endless(X, Y), "never ends.*num_batches is None"),
     "inputs alone": (lambda: Arrays(X), r"something else than \(x, y\).*ndarray"),

@@ -10,7 +10,8 @@ import pytest
 from tiny_methods import X, Y, fit, fitted, network
 
 from deltauq import DeltaClassifier, DeltaMethod, DeltaUncertainty, compare
-from deltauq.delta import delta_method, exact
+from deltauq.data import work
+from deltauq.delta import exact
 from deltauq.delta import fitted as fits
 from deltauq.delta.files import artifact
 from deltauq.linalg import Eigenpairs, Spectrum
@@ -143,7 +144,7 @@ def test_the_display_is_told_the_route_before_it_is_gone(monkeypatch, l2):
         told.append(description)
         yield Shown()
 
-    monkeypatch.setattr(delta_method, "progress_bar", bar)
+    monkeypatch.setattr(work, "progress_bar", bar)
     monkeypatch.setattr(exact, "AUTO_DENSE_LIMIT", 0)
     found = fit(rank="auto", route="auto", l2=l2)
     described = [told.index(each) for each in told if isinstance(each, tuple)]

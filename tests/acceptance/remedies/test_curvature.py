@@ -11,6 +11,7 @@ from ways import stumble
 
 from deltauq.curvature import GGN
 from deltauq.curvature.training_rows import TrainingRows
+from deltauq.delta import exact
 from deltauq.delta.solving import make_operator
 from deltauq.likelihoods import CustomLoss, Gaussian
 
@@ -221,11 +222,21 @@ def test_rows_whose_squares_overflow():
     with stumble("curvature/training_rows.py:TrainingRows.gram", "scale the inputs"):
         fit(single, X * factor, **options)
     assert np.all(fit(single, X, **options).predict(X).std > 0)
-    # In float64 the squares are there, and L2 is not: of rows that are there twice, half of the
-    # eigenvalues are rounding.
-    twice = np.concatenate([X, X])
+    some, y = X[:3] * factor, Y[:3]  # of more, the curvature drowns L2 where the data determine all
+    assert np.all(fit(network(), some, y, **options).predict(some).logit_std > 0)
+
+
+@pytest.mark.parametrize("route", ["gram", "dense"])
+def test_an_l2_rate_that_drowns_in_the_curvature(route, monkeypatch):
+    """Every row is there twice, and all are 1e44 times as long as the L2 rate lets them be."""
+    monkeypatch.setattr(exact, "EIGEN_LIMIT", 1)  # as for many parameters
+    options = {"rank": "auto", "route": route, "curvature": "opg"}
+    huge, y = np.tile(X, (2, 1)) * 1e22, np.tile(Y, 2)
+    with stumble("curvature/plus_l2.py:MatrixPlusL2.root", "scale the inputs as for training"):
+        fit(network(), huge, y, **options).predict(X)
+    for x, l2 in ((huge / 1e22, 0.1), (huge, 1e44)):
+        assert np.all(fit(network(), x, y, l2=l2, **options).predict(x).logit_std > 0)
+    options |= {"rank": 5, "route": "sketch"}
     with stumble("curvature/plus_l2.py:MatrixPlusL2.root", "pass route='sketch'"):
-        fit(network(), twice * factor, np.concatenate([Y, Y]), **options)
-    large = {"curvature": "opg", "rank": 5, "route": "sketch"}
-    found = fit(network(), X * factor, **large).predict(X * factor)
-    assert np.all(found.logit_std > 0)
+        fit(network(), huge, y, rank="auto", route=route, curvature="opg").predict(X)
+    assert np.all(fit(network(), huge, y, **options).predict(huge).logit_std > 0)

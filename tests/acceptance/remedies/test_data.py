@@ -414,12 +414,12 @@ def test_a_dataset_that_changes():
     def noisy(x, y):
         return x + noise.normal([4], dtype=tf.float64), y
 
-    with stumble("data/batches.py:Batches._known_again", "or cache the dataset"):
+    with stumble("data/examples.py:_changed", "or cache the dataset"):
         fit(slices(X, Y).map(noisy).batch(5))
     kept = slices(X, Y).map(noisy).cache().batch(5)
     arrays = [np.concatenate(part) for part in zip(*kept.as_numpy_iterator(), strict=True)]
     fit(*arrays).attach(kept)
-    with stumble("data/batches.py:Batches._known_again", "take out augmentation"):
+    with stumble("data/examples.py:_changed", "take out augmentation"):
         fit(slices(X, Y).map(noisy).batch(5))
     assert agrees(slices(X, Y).batch(5))
 
@@ -497,6 +497,28 @@ def test_datasets_that_fail_while_they_are_read():
     with pytest.raises(tf.errors.OpError, match="row 3 is torn"):
         list(failing)
     assert agrees(read_by(lambda x: x))
+
+
+class Torn(Batches):
+    """A batch of it cannot be read in the second pass."""
+
+    passes = 0
+
+    def __getitem__(self, k):
+        self.passes += k == 0
+        if k == 1 and self.passes > 1:
+            raise OSError("row 5 is torn")
+        return super().__getitem__(k)
+
+
+def test_datasets_of_python_that_fail_while_they_are_read():
+    torn = Torn(X, Y)
+    with stumble("data/streams.py:_failure", "mend its __getitem__") as caught:
+        fit(torn)
+    assert "OSError says at batch 1, from row" in caught.error.received
+    with pytest.raises(OSError, match="row 5 is torn"):
+        torn[1]
+    assert agrees(Batches(X, Y))
 
 
 @pytest.mark.wide

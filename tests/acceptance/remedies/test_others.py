@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,9 +23,10 @@ from ways import argument, called, calls, modules, stumble
 
 from deltauq import compare, plots
 from deltauq.cli.console import out
-from deltauq.errors import optional
+from deltauq.errors import MemoryLimitError, optional
 from deltauq.likelihoods import Gaussian
 from deltauq.linalg import Storage
+from deltauq.network.graph import Compiled
 from deltauq.report import Study
 from deltauq.report.page import story_of
 from deltauq.runtime import threads
@@ -144,6 +146,48 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
         monkeypatch.setenv("TMPDIR", str(folder))
         fitted().save(there)
         assert tempfile.gettempdir() == str(folder)
+
+
+def test_memory_that_runs_out(monkeypatch):
+    """Here it holds less than a hundred rows at a time."""
+    rows, y, called = np.tile(X, (10, 1)), np.arange(10 * N) % 3, Compiled.__call__
+
+    def hungry(compiled, *arguments):
+        if any(leaf.shape == (10 * N, 4) for leaf in tf.nest.flatten(arguments)):
+            raise MemoryError
+        return called(compiled, *arguments)
+
+    expected = fit(x=rows, y=y).predict(X).std
+    with monkeypatch.context() as little:
+        little.setattr(Compiled, "__call__", hungry)
+        with stumble("runtime/faults.py:faults_told", "pass a smaller batch_size or rank"):
+            fit(x=rows, y=y)
+        found = fit(x=rows, y=y, batch_size=50).predict(X)
+    np.testing.assert_allclose(found.std, expected, rtol=1e-9)
+    with pytest.raises(MemoryLimitError, match="do not fit in memory"):  # before any work
+        fit(rank=3, memory_limit="1 KB")
+
+
+class Positive(keras.layers.Layer):
+    """A layer that takes no negative numbers."""
+
+    def call(self, x):
+        tf.debugging.assert_non_negative(x)
+        return tf.identity(x)
+
+
+def test_a_row_at_which_the_model_fails():
+    rows = np.tile(np.abs(X) + 50.0, (10, 1))  # noise leaves rows like these positive
+    model, y = network(Positive(dtype="float64")), np.arange(10 * N) % 3
+    rows[95, 0] = -1.0
+    with stumble("runtime/faults.py:faults_told", "call the model on those rows") as caught:
+        fit(model, rows, y)
+    assert "rows 0 to 119" in caught.error.received
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        model(rows)
+    mended, kept = np.abs(rows), np.arange(len(rows)) != 95
+    assert np.all(fit(model, mended, y).predict(X[:3] ** 2).std > 0)
+    assert np.all(fit(model, rows[kept], y[kept]).predict(X[:3] ** 2).std > 0)
 
 
 def test_standard_output_that_takes_no_more(monkeypatch, capsys):
