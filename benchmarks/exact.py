@@ -107,13 +107,13 @@ def mlp() -> keras.Model:
 
 
 @functools.cache
-def trained(make: Callable[[], keras.Model], n: int) -> Problem:
-    """A network after a short training in float32."""
+def trained(make: Callable[[], keras.Model], n: int, epochs: int = EPOCHS) -> Problem:
+    """A network after a training in float32, a short one as a rule."""
     keras.utils.set_random_seed(0)
     x, y = images(n + NEW)
     model = make()
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(x[:n], y[:n], epochs=EPOCHS, verbose=0)
+    model.fit(x[:n], y[:n], epochs=epochs, verbose=0)
     return Problem(model, x[:n], y[:n], x[n:])
 
 
@@ -258,7 +258,7 @@ def lenet_new_inputs() -> Iterator[Figure]:
 
 def lenet_ggn() -> Iterator[Figure]:
     """The algebra alone, beside the same rows multiplied in float64."""
-    problem = trained(lenet, 400)
+    problem = trained(lenet, 400, epochs=30)  # few epochs leave logits a large common error
     dm, x = fit(problem, "ggn", l2=1e-4, route="gram"), problem.x[:NEW]
     batches = [stacked(factors) for factors in operator_of(dm).row_factors()]
     rows = np.concatenate(batches).astype("float64")
@@ -282,11 +282,11 @@ def mlp_gram() -> Iterator[Figure]:
 
 def columns_of_rows() -> Iterator[Figure]:
     """Rows that are formed again, some columns at a time, beside those that are held."""
-    problem, what = trained(convolutions, 2_000), "convolutions, a quarter of columns at a time"
+    problem, what = trained(convolutions, 2_000), "convolutions, a third of columns at a time"
     operator = operator_of(fit(problem, l2=1e-3, route="gram"))
     formed = TrainingRows(operator, ROOM)._layout.groups[0]
     columns = sum(some.place.stop - some.place.start for some in formed)
-    room = len(problem.x) * 4 * columns // 4
+    room = len(problem.x) * 4 * -(-columns // 3)
 
     def gram(room: int) -> Array:
         return TrainingRows(operator, room).gram("float32")
