@@ -25,7 +25,7 @@ __all__ = ["GGN", "OPG", "Gram", "SandwichMeat"]
 
 Array = npt.NDArray[Any]
 
-#: Rows that are multiplied at a time, at most.
+#: Rows, and columns of A, that are multiplied at a time, at most.
 _BLOCK_ROWS = 4096
 
 #: Rows that are brought to float64 at a time: fresh memory for more takes longer than products.
@@ -144,10 +144,17 @@ class Gram(CurvatureOperator):
     def to_dense(self) -> Array:
         """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; one pass."""
         total = np.zeros(self.shape)
+        columns = list(slices(len(total), _BLOCK_ROWS))
         for rows in self._row_blocks():
             wide = rows.astype(np.float64)
-            total += wide.T @ wide
-        return (total + total.T) / (2 * self.data.n_examples)
+            for here in columns:  # OpenBLAS' `syrk`, for all at once, crashes at 16,000 columns
+                total[here, : here.stop] += wide[:, here].T @ wide[:, : here.stop]
+        for here in columns:
+            below = total[here, here]
+            total[here, here] = (below + below.T) / 2
+            total[: here.start, here] = total[here, : here.start].T
+        total /= self.data.n_examples
+        return total
 
     def _is_finite_on(self, data: Batches) -> bool:
         """Whether the rows of some of the data are finite, and squares of them."""

@@ -129,6 +129,15 @@ def test_hessian_of_a_linear_network_is_the_ggn(get_case):
 
 
 @pytest.mark.quick
+def test_a_dense_matrix_is_added_up_by_blocks_of_columns(get_case, monkeypatch):
+    """Of many columns one product crashes OpenBLAS; it is symmetric to the bit."""
+    whole = build(get_case("tanh"), "opg").to_dense()
+    monkeypatch.setattr("deltauq.curvature.gram._BLOCK_ROWS", 7)
+    blocks = build(get_case("tanh"), "opg").to_dense()
+    np.testing.assert_allclose(blocks, whole, rtol=1e-12, atol=1e-15 * np.max(whole))
+    np.testing.assert_array_equal(blocks, blocks.T)
+
+
 def test_opg_is_uncentred(get_case):
     """Away from a stationary point centring would change it: the mean gradient is not zero."""
     case = get_case("tanh")
