@@ -8,13 +8,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import numbers
+import os
 import re
 import reprlib
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -33,10 +35,13 @@ __all__ = [
     "TunedL2Warning",
     "UnsupportedModelError",
     "WriteError",
+    "as_list",
     "check_choice",
     "check_count",
     "check_flag",
+    "check_path",
     "check_share",
+    "is_number",
     "lying_in",
     "optional",
     "warn",
@@ -299,7 +304,7 @@ def check_count(argument: str, value: Any, *, at_least: int = 1, or_else: str = 
     Raises:
         InvalidInputError: it is no such number.
     """
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    is_whole = isinstance(value, numbers.Integral) and is_number(value)
     if not is_whole or value < at_least:
         raise InvalidInputError(
             f"{argument} is not a whole number >= {at_least}",
@@ -307,6 +312,45 @@ def check_count(argument: str, value: Any, *, at_least: int = 1, or_else: str = 
             received=reprlib.repr(value),
         )
     return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one real number, which neither True is nor what NumPy has for times."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and kind in "fiu"
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """Give the items of a list, tuple or array; None of text, a dict, or what has no items.
+
+    Arrays and tensors of one number have the methods of those that have items, and no items.
+    """
+    if isinstance(value, (str, bytes, Mapping)):
+        return None
+    try:
+        return list(value)
+    except TypeError:
+        return None
+
+
+def check_path(argument: str, value: Any) -> Path:
+    """Check that a value can be the name of a file or folder, and give it as a path.
+
+    Args:
+        argument: its name.
+        value: text, or a `pathlib.Path`.
+
+    Raises:
+        InvalidInputError: something else, or text that no name can hold.
+    """
+    name = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InvalidInputError(
+            f"{argument} is no path",
+            expected="the name of a file or folder: text, or a pathlib.Path",
+            received=reprlib.repr(value),
+        )
+    return Path(name)
 
 
 def check_share(argument: str, value: Any, *, example: float) -> float:
@@ -320,7 +364,7 @@ def check_share(argument: str, value: Any, *, example: float) -> float:
     Raises:
         InvalidInputError: it is no such number.
     """
-    if not isinstance(value, numbers.Real) or not 0 < float(value) < 1:
+    if not is_number(value) or not 0 < float(value) < 1:
         raise InvalidInputError(
             f"{argument} is not between 0 and 1",
             expected=f"a number between 0 and 1, such as {example:g}",

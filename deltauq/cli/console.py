@@ -53,12 +53,20 @@ def in_words(command: Callable[P, None]) -> Callable[P, None]:
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show
             try:
-                command(*args, **kwargs)
+                _called(command, *args, **kwargs)
             except (DeltaUQError, OSError) as error:
                 _paragraph("[bold red]Error:[/]", as_options(str(error)))
                 raise typer.Exit(1) from error
 
     return spoken
+
+
+def _called(command: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call a command, and tell where memory runs out in it."""
+    from deltauq.runtime.faults import faults_told  # TensorFlow comes with it
+
+    with faults_told(command.__name__):
+        command(*args, **kwargs)
 
 
 def say(summary: Mapping[str, Any], text: Any, *, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,16 +252,17 @@ def _read_parquet(path: Path) -> DataFrame:
     optional("pyarrow", needed_by=".parquet files need pyarrow", extra="parquet")
     try:
         return pandas.read_parquet(path)
-    except (ValueError, OSError) as error:
+    except Exception as error:  # a damaged file makes its readers raise nearly anything
         raise _unreadable(path, error) from error
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file by their names."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # Opened here: of a damaged file NumPy leaves it open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes its readers raise nearly anything
         raise _unreadable(path, error) from error
 
 
@@ -288,7 +288,14 @@ def _of_arrays(
     """The examples of a data file that holds named arrays, as NumPy's .npz does."""
     label = target or ("y" if "y" in arrays or needs_target else None)
     names = names_in(inputs)
-    _check_there([*names, *filter(None, (label, weights))], arrays, path, "arrays")
+    if not names:
+        raise InvalidInputError(
+            "--inputs names no array",
+            expected="names of arrays with commas between them",
+            received=f"{inputs!r}, beside arrays {list(arrays)}",
+        )
+    beside = [name for name in (label, weights) if name is not None]
+    _check_there([*names, *beside], arrays, path, "arrays")
     x = {name: arrays[name] for name in names}
     return Examples(
         x if len(names) > 1 else arrays[names[0]],

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deltauq.cli.encoding import numbers_as_text
 from deltauq.cli.opening import as_names
+from deltauq.data.arrays import as_numbers, check_finite, empty_error
 from deltauq.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -145,7 +146,11 @@ def _features(x: Any) -> Array:
             received="several inputs" if isinstance(x, dict) else f"shape {list(np.shape(x))}",
             remedy="train your own model and pass --model",
         )
-    return np.asarray(x, np.float64)
+    rows = as_numbers(x).astype(np.float64)
+    check_finite("x", rows)
+    if not len(rows):
+        raise empty_error("no row")
+    return rows
 
 
 def _numbers(y: Array) -> Array:

@@ -11,9 +11,12 @@ import numpy.typing as npt
 from deltauq.data.arrays import as_labels, as_numbers, check_finite, check_length
 from deltauq.errors import InvalidInputError
 
-__all__ = ["Grouping", "group_inputs"]
+__all__ = ["Grouping", "as_factors", "group_inputs"]
 
 Array = npt.NDArray[Any]
+
+#: Factors from one over this to this have squares, and sums of those, that float64 holds.
+_LARGE = 1e100
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,32 @@ def group_inputs(groups: Any, weights: Any, positions: int) -> Grouping:
         names, flat = np.unique(labels, return_inverse=True)
         codes = flat.reshape(labels.shape)
     if weights is not None:
-        weights = as_numbers(weights, "weights").astype(np.float64)
-        check_finite("weights", weights)
-        weights = _shaped("weights", weights, positions)
+        weights = _shaped("weights", as_factors(weights, "weights"), positions)
     return Grouping(names, codes, weights, positions)
+
+
+def as_factors(values: Any, name: str) -> Array:
+    """Finite factors of any sign whose squares float64 holds, in float64.
+
+    Args:
+        values: an array, tensor, pandas object or list of numbers.
+        name: of the argument, for the errors.
+
+    Raises:
+        InvalidInputError: they hold something else, or their squares overflow or vanish.
+    """
+    factors = as_numbers(values, name).astype(np.float64)
+    check_finite(name, factors)
+    sizes = np.abs(factors[factors != 0])
+    if sizes.size and not (sizes.min() >= 1.0 / _LARGE and sizes.max() <= _LARGE):
+        raise InvalidInputError(
+            f"{name} are too small or too large",
+            expected=f"numbers that are zero, or from {1.0 / _LARGE:g} to {_LARGE:g} in size: "
+            "variances hold their squares",
+            received=f"sizes from {sizes.min():g} to {sizes.max():g}",
+            remedy="multiply all of them by one number, and divide the results by it",
+        )
+    return factors
 
 
 def _shaped(name: str, values: Array, positions: int) -> Array:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deltauq.data.arrays import in_dtype, refuse_text
+from deltauq.errors import InvalidInputError
 
 __all__ = ["ModelInputs"]
 
@@ -55,6 +56,14 @@ class ModelInputs:
         Raises:
             InvalidInputError: text for numbers or the reverse, or numbers that are not whole.
         """
+        count = len(tf.nest.flatten(nest))
+        if isinstance(nest, list) and self.dtypes and count != len(self.dtypes):
+            raise InvalidInputError(
+                "x has another number of inputs than the model",
+                expected=f"the model's inputs, {list(self.dtypes)}",
+                received=f"a list of {count} arrays",
+                remedy="pass a list of one array for each, or one array x[0] for a single one",
+            )
         declared = self._like(nest)
         if declared is None:
             if self.dtypes and tf.string not in self.dtypes.values():

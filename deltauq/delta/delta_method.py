@@ -26,7 +26,7 @@ from deltauq.delta.routes import RouteName
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import needs_meat
 from deltauq.delta.steps import fit_problem
-from deltauq.errors import InvalidInputError, check_flag, lying_in
+from deltauq.errors import InvalidInputError, check_flag, check_path, lying_in
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2
 from deltauq.network.network import Layers, Network
@@ -298,9 +298,10 @@ class DeltaMethod(Answers):
         """
         fitted = self._require_fitted("save")
         check_flag("training_data", training_data)
+        check_flag("with_model", with_model)
         return save_fit(
             fitted,
-            Path(path),
+            check_path("path", path),
             self.settings,
             with_model=with_model,
             vectors_dtype=vectors_dtype,
@@ -323,7 +324,7 @@ class DeltaMethod(Answers):
             MemoryLimitError: training data in the file whose rows do not fit.
         """
         refuse_lost_runtime()
-        model, fitted, settings = load_fit(Path(path), model)
+        model, fitted, settings = load_fit(check_path("path", path), model)
         method = cls(model, **settings.as_arguments())
         method._fitted = fitted
         return method
@@ -353,7 +354,7 @@ class DeltaMethod(Answers):
             WriteError: the disk is full, or the place cannot be written to; nothing is left there.
         """
         fitted = self._require_fitted("export")
-        export_fit(fitted, Path(path), level=level, batch_size=batch_size)
+        export_fit(fitted, check_path("path", path), level=level, batch_size=batch_size)
 
     @faults_told("attaching the data")
     def attach(

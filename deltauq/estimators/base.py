@@ -29,7 +29,14 @@ from deltauq.data.work import at_work
 from deltauq.delta.delta_method import DeltaMethod
 from deltauq.delta.routes import RouteName
 from deltauq.delta.settings import Settings
-from deltauq.errors import ConvergenceWarning, InvalidInputError, check_choice, check_count, warn
+from deltauq.errors import (
+    ConvergenceWarning,
+    InvalidInputError,
+    check_choice,
+    check_count,
+    is_number,
+    warn,
+)
 from deltauq.estimators.networks import build_mlp, train_adam
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import l2_rates
@@ -163,13 +170,14 @@ class DeltaEstimator(BaseEstimator):
         units = settings["hidden_units"]
         _check("hidden_units", units, isinstance(units, (tuple, list)), "a tuple of widths")
         for width in units:
-            check_count("hidden_units", width)
+            fits = check_count("hidden_units", width) < 2**31
+            _check("hidden_units", units, fits, "widths that a layer can have, below 2^31")
         for name in ("batch_size", "max_iter"):
             check_count(name, settings[name])
         check_count("epochs", settings["epochs"], at_least=0)
         for name in ("l2", "tol", "learning_rate"):
             value = settings[name]
-            number = isinstance(value, numbers.Real) and 0 <= float(value) < np.inf
+            number = is_number(value) and 0 <= float(value) < np.inf
             _check(name, value, number, "a finite number >= 0")
         state = settings["random_state"]
         is_seed = isinstance(state, numbers.Integral)

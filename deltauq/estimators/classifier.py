@@ -16,6 +16,7 @@ from deltauq.errors import InvalidInputError
 from deltauq.estimators.base import Array, DeltaEstimator
 from deltauq.likelihoods import Categorical
 from deltauq.prediction import Prediction
+from deltauq.runtime.faults import faults_told
 
 __all__ = ["DeltaClassifier"]
 
@@ -36,6 +37,7 @@ class DeltaClassifier(ClassifierMixin, DeltaEstimator):
     (5, 3)
     """
 
+    @faults_told("training")
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, calibration: Any = None
     ) -> DeltaClassifier:

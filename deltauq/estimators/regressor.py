@@ -24,6 +24,7 @@ from deltauq.errors import InvalidInputError
 from deltauq.estimators.base import Array, DeltaEstimator
 from deltauq.likelihoods import CustomLoss, Gaussian
 from deltauq.prediction import RegressionPrediction
+from deltauq.runtime.faults import faults_told
 
 __all__ = ["DeltaRegressor"]
 
@@ -114,6 +115,7 @@ class DeltaRegressor(RegressorMixin, MultiOutputMixin, DeltaEstimator):
             progress=progress,
         )
 
+    @faults_told("training")
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, calibration: Any = None
     ) -> DeltaRegressor:

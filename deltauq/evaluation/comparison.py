@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +100,12 @@ class Comparison(Shown):
     def __getitem__(self, curvature: str) -> Run:
         """The run of one curvature."""
         for run in self.runs:
-            if run.curvature == curvature:
+            if isinstance(curvature, str) and run.curvature == curvature:
                 return run
         raise InvalidInputError(
-            f"{curvature!r} was not compared",
+            f"{reprlib.repr(curvature)} was not compared",
             expected=f"one of {[run.curvature for run in self.runs]}",
-            received=repr(curvature),
+            received=reprlib.repr(curvature),
         )
 
     @property
@@ -186,7 +187,8 @@ class Comparison(Shown):
             curvature: its name; None takes the last one.
             ax: matplotlib axes; None makes a figure.
         """
-        return self._draw("comparison", curvature or self.runs[-1].curvature, ax=ax)
+        last = self.runs[-1].curvature
+        return self._draw("comparison", last if curvature is None else curvature, ax=ax)
 
     def to_html(self, title: str = "Curvatures compared", **parts: Any) -> str:
         """A report on the reference's predictions and on the comparison, as one HTML page.
@@ -240,23 +242,27 @@ def compare(
         InvalidInputError: curvatures that there are none of, or fewer than two; calibration inputs
             that none of them has a use for; and what `DeltaMethod` refuses.
     """
-    single = isinstance(curvatures, str) or not isinstance(curvatures, Iterable)
-    names: list[Any] = [curvatures] if single else list(curvatures)
-    if len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(CURVATURES):
+    given: Any = curvatures
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    names: list[Any] = list(given) if listed else []
+    known = all(isinstance(name, str) and name in CURVATURES for name in names)
+    if not known or len(names) < 2 or len(set(names)) < len(names):
         raise InvalidInputError(
             "curvatures cannot be compared",
             expected=f"two or more different names out of {list(CURVATURES)}",
-            received=repr(names),
+            received=reprlib.repr(curvatures),
         )
     training = TrainingData(x, y, sample_weight, class_weight)
     settings = {name: DeltaMethod(model, name, **options).settings for name in names}
     measuring = [] if calibration is None else _measuring(settings)
-    given = dict.fromkeys(measuring, calibration)
+    inputs = dict.fromkeys(measuring, calibration)
     runs = []
     for name in names:
-        dm = DeltaMethod(model, name, **options).fit(*training, calibration=given.get(name))
+        dm = DeltaMethod(model, name, **options).fit(*training, calibration=inputs.get(name))
         prediction = dm.predict(x_eval)
-        if name in given:
+        if name in inputs:
             prediction.measure_certainty()
         labels = None if y_eval is None else labels_of(y_eval, prediction, dm)
         runs.append(Run.of(dm, prediction))

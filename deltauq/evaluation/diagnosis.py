@@ -55,7 +55,13 @@ from deltauq.evaluation.sample_estimates import (
 from deltauq.likelihoods import Likelihood, read_likelihood
 from deltauq.network.derivative_audit import obstacles_to_second_derivatives, refuse_false_gradients
 from deltauq.network.interpretation import InterpretedModel, interpret
-from deltauq.network.l2 import L2, VariableRate, l2_sources, refuse_other_terms
+from deltauq.network.l2 import (
+    L2,
+    VariableRate,
+    check_l2,
+    l2_sources,
+    refuse_other_terms,
+)
 from deltauq.network.network import Layers, Network
 from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction.tables import notebook_table
@@ -223,6 +229,7 @@ def diagnose(
         found.facts["_network"] = network
         if network.model is not model:  # it came out of a file
             found.add(*origin(network), *_of_layers(network.model))
+        found.attempt("l2", lambda: check_l2(l2))
         found.add(*weight_decay(network))
         found.add(Finding("precision", "ok", f"{network.dtype} throughout"))
         found.attempt("l2", lambda: found.add(rates_seen(l2_sources(network.variables, l2), tunes)))

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import scipy.stats
 import sklearn.metrics
 
-from deltauq.errors import InvalidInputError
+from deltauq.data.arrays import as_numbers, check_finite
+from deltauq.errors import InvalidInputError, check_count
 
 __all__ = [
     "Agreement",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+
+#: Bins of a reliability curve, at most: each of them is a point that somebody looks at.
+_MOST_BINS = 100_000
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,22 @@ def agreement(reference: Array, other: Array) -> Agreement:
     >>> agreement(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])).slope
     2.0
     """
-    if np.shape(reference) != np.shape(other):
+    first, second = _numbers("reference", reference), _numbers("other", other)
+    if first.shape != second.shape or not first.size:
         raise InvalidInputError(
-            "the standard errors to compare have different shapes",
-            expected=str(np.shape(reference)),
-            received=str(np.shape(other)),
+            "the standard errors to compare have different shapes, or there are none",
+            expected=str(first.shape),
+            received=str(second.shape),
         )
-    a, b = np.ravel(reference), np.ravel(other)
+    a, b = np.ravel(first), np.ravel(second)
+    with np.errstate(over="ignore"):
+        squares = np.array([a @ a, a @ b, b @ b])
+    if not np.all(np.isfinite(squares)):
+        raise InvalidInputError(
+            "the standard errors to compare are too large",
+            expected="numbers whose squares float64 holds",
+            received=f"{np.max(np.abs([a, b])):g}, the largest of them",
+        )
     slope = float(a @ b / (a @ a))
     return Agreement(
         slope=slope,
@@ -79,10 +92,10 @@ def error_auroc(score: Array, wrong: Array) -> float | None:
         AUROC in [0, 1]; None where all inputs are right, or all wrong.
 
     Raises:
-        InvalidInputError: a score that is NaN, as of masked predictions.
+        InvalidInputError: shapes that differ, no input, or a score that is NaN, as of masked
+            predictions.
     """
-    _refuse_nan(score)
-    wrong = np.asarray(wrong, bool)
+    score, wrong = _same_shape("score", score, "wrong", wrong)
     if wrong.all() or not wrong.any():
         return None
     return float(sklearn.metrics.roc_auc_score(wrong, score))
@@ -125,7 +138,6 @@ def risk_coverage(score: Array, wrong: Array) -> RiskCoverage:
     [0.0, 0.0, 0.3333333333333333, 0.5]
     """
     score, wrong = _same_shape("score", score, "wrong", wrong)
-    _refuse_nan(score)
     _, group, count = np.unique(score, return_inverse=True, return_counts=True)
     shared = np.bincount(group, wrong) / count
     kept = np.arange(1, len(score) + 1)
@@ -174,9 +186,15 @@ def reliability(probability: Array, came_true: Array, n_bins: int = 10) -> Relia
     [1, 2]
     """
     probability, came_true = _same_shape("probability", probability, "came_true", came_true)
-    if n_bins < 1:
+    if not np.all((probability >= 0) & (probability <= 1)):
         raise InvalidInputError(
-            "there are no bins", expected="n_bins of at least 1", received=str(n_bins)
+            "probability holds other numbers than probabilities",
+            expected="numbers from 0 to 1",
+            received=f"values from {probability.min():g} to {probability.max():g}",
+        )
+    if check_count("n_bins", n_bins) > _MOST_BINS:
+        raise InvalidInputError(
+            "n_bins is too large", expected=f"at most {_MOST_BINS:,} bins", received=f"{n_bins:,}"
         )
     place = np.searchsorted(np.linspace(0, 1, n_bins + 1)[1:-1], probability)
     counts = np.bincount(place, minlength=n_bins)
@@ -205,12 +223,28 @@ def _refuse_nan(score: Array) -> None:
 
 
 def _same_shape(name: str, first: Array, other: str, second: Array) -> tuple[Array, Array]:
-    """Two arrays `[N]` of the same N > 0, as floats."""
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    """Finite numbers `[N]`, and which of as many N > 0 are so, as 0 and 1."""
+    a, b = as_numbers(first, name).astype(np.float64), _numbers(other, second)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise InvalidInputError(
             f"{name} and {other} do not fit each other",
             expected="two arrays of one shape [N], N > 0",
             received=f"{list(a.shape)} and {list(b.shape)}",
         )
+    if name == "score":
+        _refuse_nan(a)
+    check_finite(name, a)
+    if not np.all((b == 0) | (b == 1)):
+        raise InvalidInputError(
+            f"{other} does not say yes or no",
+            expected="True or False, or 1 or 0, for every one",
+            received=f"values from {b.min():g} to {b.max():g}",
+        )
     return a, b
+
+
+def _numbers(name: str, values: Any) -> Array:
+    """Finite numbers as floats."""
+    found = as_numbers(values, name).astype(np.float64)
+    check_finite(name, found)
+    return found

@@ -10,7 +10,13 @@ import scipy.special
 import tensorflow as tf
 
 from deltauq.errors import InvalidInputError
-from deltauq.likelihoods.class_numbers import check_smoothing, numbers_of_names, yes_or_no
+from deltauq.likelihoods.class_numbers import (
+    check_names,
+    check_number_of_names,
+    check_smoothing,
+    numbers_of_names,
+    yes_or_no,
+)
 from deltauq.likelihoods.likelihood import Array, Likelihood, Outcome
 
 __all__ = ["Bernoulli", "Binary"]
@@ -115,7 +121,7 @@ class Binary(Bernoulli):
         self, *, label_smoothing: float = 0.0, classes: Sequence[str] | None = None
     ) -> None:
         super().__init__(label_smoothing=label_smoothing)
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = check_names(classes)
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
         """Labels as numbers from 0 (the first class) to 1 (the second), `[N, 1]`."""
@@ -126,7 +132,7 @@ class Binary(Bernoulli):
         """Refuse a model with more than one output, and say which likelihood fits it.
 
         Raises:
-            InvalidInputError: the model has several outputs.
+            InvalidInputError: the model has several outputs, or other than two names are given.
         """
         if n_outputs != 1:
             raise InvalidInputError(
@@ -136,6 +142,7 @@ class Binary(Bernoulli):
                 remedy="pass likelihood='multilabel' for a yes or no in each output, 'categorical' "
                 "for one of several classes",
             )
+        check_number_of_names(self.classes, 2)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """Probabilities of both classes, (1 - p, p) with p = sigmoid(z), `[B, 2]`."""

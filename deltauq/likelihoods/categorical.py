@@ -11,6 +11,8 @@ import tensorflow as tf
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods.class_numbers import (
     check_class_numbers,
+    check_names,
+    check_number_of_names,
     check_smoothing,
     class_numbers,
     numbers_of_names,
@@ -48,13 +50,13 @@ class Categorical(Likelihood):
         self, *, label_smoothing: float = 0.0, classes: Sequence[str] | None = None
     ) -> None:
         self.label_smoothing = check_smoothing(label_smoothing)
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = check_names(classes)
 
     def check_outputs(self, n_outputs: int) -> None:
         """Refuse a model with a single output, and say which likelihood fits it.
 
         Raises:
-            InvalidInputError: the model has one output.
+            InvalidInputError: the model has one output, or another number than there are names.
         """
         if n_outputs < 2:
             raise InvalidInputError(
@@ -64,6 +66,7 @@ class Categorical(Likelihood):
                 remedy="pass likelihood='binary', or a loss of your own as CustomLoss(f, "
                 "Binary()), for one sigmoid that tells two classes apart",
             )
+        check_number_of_names(self.classes, n_outputs)
 
     def check_labels(self, y: Array, n_outputs: int) -> Array:
         """Labels as class numbers `[N]`, int32, or as distributions `[N, C]` where soft."""

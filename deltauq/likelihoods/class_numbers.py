@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import numbers
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, as_list, is_number
 from deltauq.likelihoods.likelihood import Array
 
 __all__ = [
     "are_whole",
     "check_class_numbers",
+    "check_names",
+    "check_number_of_names",
     "check_smoothing",
     "class_numbers",
     "finite_numbers",
@@ -81,13 +83,8 @@ def numbers_of_names(y: Array, names: Sequence[str] | None, n_classes: int) -> A
     """
     if names is None or y.dtype.kind not in "OUST":
         return y
+    check_number_of_names(names, n_classes)
     different = set(names)
-    if len(names) != n_classes or len(different) < len(names):
-        raise InvalidInputError(
-            "classes do not fit the model",
-            expected=f"{n_classes} different names, in the order of the model's outputs",
-            received=f"{len(names)} names, {len(different)} of them different",
-        )
     texts = y.astype(str).ravel()
     unknown = sorted({str(label) for label in np.unique(texts)} - different)
     if unknown:
@@ -191,13 +188,46 @@ def check_smoothing(label_smoothing: Any) -> float:
     Raises:
         InvalidInputError: it does not, or it is no number.
     """
-    if not isinstance(label_smoothing, numbers.Real) or not 0 <= float(label_smoothing) < 1:
+    if not is_number(label_smoothing) or not 0 <= float(label_smoothing) < 1:
         raise InvalidInputError(
             "label_smoothing is no share",
             expected="0 <= label_smoothing < 1",
             received=repr(label_smoothing),
         )
     return float(label_smoothing)
+
+
+def check_names(classes: Any) -> tuple[str, ...] | None:
+    """Check that classes have names that are different texts, and give them as a tuple, or None.
+
+    Raises:
+        InvalidInputError: they are none.
+    """
+    if classes is None:
+        return None
+    names = as_list(classes)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InvalidInputError(
+            "classes are no names",
+            expected="a text for each class, in the order of the model's outputs",
+            received=reprlib.repr(classes),
+            remedy="write classes=['good', 'bad']; labels that are numbers need none",
+        )
+    return tuple(map(str, names))
+
+
+def check_number_of_names(names: Sequence[str] | None, n_classes: int) -> None:
+    """Refuse names of classes that are not as many different ones as there are classes.
+
+    Raises:
+        InvalidInputError: they are not.
+    """
+    if names is not None and not len(names) == len(set(names)) == n_classes:
+        raise InvalidInputError(
+            "classes do not fit the model",
+            expected=f"{n_classes} different names, in the order of the model's outputs",
+            received=f"{len(names)} names, {len(set(names))} of them different",
+        )
 
 
 def are_whole(y: Array) -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from deltauq.errors import InvalidInputError, NotPositiveDefiniteError
+from deltauq.errors import (
+    DeltaUQError,
+    InvalidInputError,
+    NotPositiveDefiniteError,
+    what_it_says,
+)
 from deltauq.likelihoods.categorical import Categorical
 from deltauq.likelihoods.likelihood import Array, Likelihood
 from deltauq.likelihoods.loss_names import function_in_words
@@ -57,6 +63,12 @@ class CustomLoss(Wrapped):
         *,
         dispersion: float = 1.0,
     ) -> None:
+        if not callable(function):
+            raise InvalidInputError(
+                "the custom loss is no function",
+                expected="a function of logits [B, C] and labels, in TensorFlow",
+                received=reprlib.repr(function),
+            )
         super().__init__(Categorical() if like is None else like)
         self.function = function
         self.convex = self.curved = False  # as far as is known
@@ -68,7 +80,16 @@ class CustomLoss(Wrapped):
         Raises:
             InvalidInputError: the function does not give one number an example.
         """
-        values = tf.convert_to_tensor(self.function(logits, y))
+        try:
+            values = tf.convert_to_tensor(self.function(logits, y))
+        except (DeltaUQError, MemoryError):
+            raise
+        except Exception as error:  # it is the user's, and may raise anything
+            raise InvalidInputError(
+                "the custom loss fails",
+                expected=f"a function of logits [B, {logits.shape[1]}] and labels, in TensorFlow",
+                received=f"{type(error).__name__}, which says: {what_it_says(error)}",
+            ) from error
         if values.shape.rank != 1 or values.dtype != logits.dtype:
             raise InvalidInputError(
                 "the custom loss does not give one number an example",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -47,13 +49,7 @@ class Gaussian(Likelihood):
         self.noise: Array | None = None
         self.pooled = noise is None if pooled is None else pooled
         if noise is not None:
-            self.noise = np.atleast_1d(np.asarray(noise, np.float64))
-            if self.noise.ndim != 1 or not np.all(np.isfinite(self.noise) & (self.noise > 0)):
-                raise InvalidInputError(
-                    "noise is not a variance",
-                    expected="positive numbers, one for every output, or None to estimate them",
-                    received=repr(noise),
-                )
+            self.noise = _variances(noise)
         self._cost_variance = self.noise
         if self.noise is not None and self.pooled:
             self._cost_variance = np.full_like(self.noise, np.mean(self.noise))
@@ -187,3 +183,20 @@ class Gaussian(Likelihood):
             return "Gaussian()" if self.pooled else "Gaussian(pooled=False)"
         pooled = ", pooled=True" if self.pooled and len(self.noise) > 1 else ""
         return f"Gaussian(noise={self.noise.tolist()}{pooled})"
+
+
+def _variances(noise: Any) -> Array:
+    """Check that variances are positive numbers, and give them as an array, float64."""
+    try:
+        given = np.atleast_1d(np.asarray(noise))
+    except (ValueError, TypeError):  # rows of different lengths
+        given = np.empty(0)
+    is_whole = given.dtype.kind in "fiu" and not np.ma.is_masked(noise)
+    values = given.astype(np.float64) if is_whole else np.empty(0)
+    if not values.size or values.ndim != 1 or not np.all(np.isfinite(values) & (values > 0)):
+        raise InvalidInputError(
+            "noise is not a variance",
+            expected="positive numbers, one for every output, or None to estimate them",
+            received=reprlib.repr(noise),
+        )
+    return values

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.errors import InvalidInputError, MemoryLimitError
+from deltauq.errors import InvalidInputError, MemoryLimitError, check_path
 from deltauq.runtime.whole_files import shown_bytes, shown_room
 
 __all__ = ["Storage"]
@@ -43,7 +43,7 @@ class Storage:
     def __init__(self, directory: str | Path | None = None, *, argument: str = "directory") -> None:
         self.directory = directory
         self._argument = argument
-        if directory is not None and not Path(directory).is_dir():
+        if directory is not None and not os.path.isdir(check_path(argument, directory)):
             raise InvalidInputError(
                 f"{argument} is not a directory",
                 expected="an existing directory on a disk with room for the eigenvectors",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.errors import InvalidInputError, UnsupportedModelError, is_number
 from deltauq.network.adapters.adapter import WeightDecay
 from deltauq.network.parameters import matches
 
@@ -63,9 +63,16 @@ def check_l2(l2: Any) -> None:
     if isinstance(l2, str):
         if l2 not in ("auto", "tune"):
             raise _not_understood(l2)
-    else:
-        for rate in l2.values() if isinstance(l2, Mapping) else (l2,):
-            _rate(rate)
+        return
+    for pattern in l2 if isinstance(l2, Mapping) else ():
+        if not isinstance(pattern, str):
+            raise InvalidInputError(
+                "a pattern of l2 is no text",
+                expected="names or glob patterns of layers or variables, each with a rate",
+                received=reprlib.repr(pattern),
+            )
+    for rate in l2.values() if isinstance(l2, Mapping) else (l2,):
+        _rate(rate)
 
 
 def l2_rates(
@@ -124,7 +131,7 @@ def _source(variable: Any, l2: L2) -> tuple[str, bool]:
             if matches(variable.path, pattern):
                 return f"l2[{pattern!r}]", False
     elif not isinstance(l2, str):
-        return f"l2={l2:g}", False
+        return f"l2={float(l2):g}", False
     penalty = getattr(variable, "regularizer", None)
     if penalty is None:
         return "nothing", False
@@ -239,8 +246,7 @@ def _not_understood(l2: str) -> InvalidInputError:
 
 
 def _rate(value: Any) -> float:
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    rate = float(value) if is_number else float("nan")
+    rate = float(value) if is_number(value) else float("nan")
     if not np.isfinite(rate) or rate < 0:
         raise InvalidInputError(
             "an L2 rate is not a finite number >= 0",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, what_it_says
 
 __all__ = [
     "Layers",
@@ -48,19 +49,19 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
     if layers is None:
         chosen = trainable
     elif callable(layers):
-        chosen = [v for v in trainable if layers(getattr(v, "variable", v))]
+        chosen = [v for v in trainable if _is_chosen(layers, v)]
     elif is_last_keyword(trainable, layers):
         last = layer_of(trainable[-1])
         chosen = [variable for variable in trainable if layer_of(variable) == last]
     else:
-        single = isinstance(layers, str) or not isinstance(layers, Iterable)
-        patterns: list[Any] = [layers] if single else list(layers)
+        patterns: list[Any] = [layers] if isinstance(layers, str) else _listed(layers)
         for pattern in patterns:
             if not isinstance(pattern, str) or not any(
                 matches(variable.path, pattern) for variable in trainable
             ):
                 raise InvalidInputError(
-                    f"layers has the pattern {pattern!r}, which matches no trainable variable",
+                    f"layers has the pattern {reprlib.repr(pattern)}, which matches no trainable "
+                    "variable",
                     expected="names or glob patterns of layers or variables",
                     received=f"trainable variables {[variable.path for variable in trainable]}",
                 )
@@ -73,6 +74,26 @@ def select(trainable: list[Any], layers: Layers) -> list[Any]:
             remedy="select other layers, or set layer.trainable = True",
         )
     return chosen
+
+
+def _is_chosen(layers: Callable[[Any], bool], variable: Any) -> bool:
+    """What a function of the user's says of a variable."""
+    try:
+        return bool(layers(getattr(variable, "variable", variable)))
+    except Exception as error:  # it may raise anything
+        raise InvalidInputError(
+            "layers fails for a variable",
+            expected="a function of a variable that says whether it is uncertain",
+            received=f"{type(error).__name__} for {variable.path!r}: {what_it_says(error)}",
+        ) from error
+
+
+def _listed(layers: Any) -> list[Any]:
+    """The patterns that were given, or what was given in their place."""
+    try:
+        return list(layers)
+    except TypeError:
+        return [layers]
 
 
 def is_last_keyword(trainable: list[Any], layers: Layers) -> bool:

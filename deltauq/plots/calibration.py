@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.plots.canvas import BLACK, BLUE, GREY, VERMILION, new_axes, tidy
-from deltauq.plots.points import counted
+from deltauq.plots.points import counted, refuse_other
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +41,7 @@ def reliability(
     from deltauq.evaluation import metrics  # not at the top: TensorFlow comes with it
 
     prediction, y = counted(prediction, y)
+    refuse_other("prediction", prediction, "events", "is_wrong")
     ax, events = new_axes(ax, figsize=(4.9, 5.1)), prediction.events(y)
     curve = metrics.reliability(events.probability, np.asarray(events.happened), n_bins)
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", linewidth=1, label="calibrated")
@@ -97,6 +98,7 @@ def risk_coverage(
     from deltauq.evaluation import metrics
 
     prediction, y, score = counted(prediction, y, score)
+    refuse_other("prediction", prediction, "events", "is_wrong")
     ax = new_axes(ax)
     wrong = prediction.is_wrong(y)
     own = metrics.risk_coverage(prediction.score if score is None else np.asarray(score), wrong)

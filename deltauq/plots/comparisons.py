@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltauq.plots.canvas import BLACK, BLUE, MAX_POINTS, VERMILION, new_axes, tidy
+from deltauq.plots.points import refuse_other
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ def comparison(comparison: Comparison, curvature: str, *, ax: Axes | None = None
         curvature: the name of the one on the vertical axis.
         ax: where to draw; None makes a figure.
     """
+    refuse_other("comparison", comparison, "reference", "agreement")
     ax = new_axes(ax, figsize=(4.7, 4.7))
     reference, run = comparison.reference, comparison[curvature]
     fit = comparison.agreement(curvature)

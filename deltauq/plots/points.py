@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
+import reprlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, as_list, is_number
 
 if TYPE_CHECKING:
     from deltauq.prediction import Estimate
@@ -17,6 +19,7 @@ __all__ = [
     "checked_index",
     "counted",
     "output_names",
+    "refuse_other",
     "shortened",
 ]
 
@@ -30,7 +33,11 @@ def counted(prediction: Any, *columns: Any) -> tuple[Any, ...]:
     """A prediction without what is masked, and columns `[N, ...]` beside it, or None, likewise.
 
     A column of another length stays as it is: it may be about the others alone, or is refused.
+
+    Raises:
+        InvalidInputError: what is no prediction.
     """
+    refuse_other("prediction", prediction, "masked", "logits")
     kept = ~prediction.masked
     if np.all(kept):
         return prediction, *columns
@@ -47,14 +54,30 @@ def output_names(class_names: Sequence[Any] | None, n_outputs: int) -> list[str]
     Raises:
         InvalidInputError: another number of names than of outputs.
     """
-    names = range(n_outputs) if class_names is None else class_names
-    if len(names) != n_outputs:
+    if class_names is None:
+        return [str(number) for number in range(n_outputs)]
+    names = as_list(class_names) if hasattr(class_names, "__len__") else None
+    if names is None or len(names) != n_outputs:
         raise InvalidInputError(
             "class_names has the wrong length",
             expected=f"{n_outputs} names, one a class",
-            received=f"{len(names)}",
+            received=reprlib.repr(class_names) if names is None else f"{len(names)}",
         )
     return [str(name) for name in names]
+
+
+def refuse_other(argument: str, value: Any, *attributes: str) -> None:
+    """Refuse a value that is no object of the package's with some attributes.
+
+    Raises:
+        InvalidInputError: it lacks one of them.
+    """
+    if isinstance(value, type) or not all(hasattr(value, name) for name in attributes):
+        raise InvalidInputError(
+            f"{argument} is something else than what is drawn here",
+            expected=f"an object of deltauq that has {' and '.join(attributes)}",
+            received=f"a {type(value).__name__}: {reprlib.repr(value)}",
+        )
 
 
 def shortened(name: str) -> str:
@@ -72,8 +95,11 @@ def checked_index(index: int, prediction: Estimate) -> int:
         InvalidInputError: there is no such input.
     """
     n = len(prediction)
-    if not -n <= index < n:
+    is_whole = is_number(index) and isinstance(index, numbers.Integral)
+    if not is_whole or not -n <= index < n:
         raise InvalidInputError(
-            "index names no input", expected=f"a number from 0 to {n - 1}", received=str(index)
+            "index names no input",
+            expected=f"a number from 0 to {n - 1}",
+            received=reprlib.repr(index),
         )
     return int(index) % n

@@ -22,6 +22,7 @@ from deltauq.plots.points import (
     checked_index,
     counted,
     output_names,
+    refuse_other,
     shortened,
 )
 
@@ -59,6 +60,7 @@ def probability_against_error(
         ax: where to draw; None makes a figure.
     """
     prediction, y = counted(prediction, y)
+    refuse_other("prediction", prediction, "events", "is_wrong")
     ax = new_axes(ax)
     events = prediction.events(y)
     p, se, wrong = events.probability, events.std, events.wrong
@@ -103,6 +105,7 @@ def class_bars(
         y: class numbers `[N]`: marks the true class of the input.
         ax: where to draw; None makes a figure.
     """
+    refuse_other("prediction", prediction, "logits", "probabilities", "labels")
     names = output_names(class_names, prediction.logits.shape[1])
     index = checked_index(index, prediction)
     true = None if y is None else int(prediction.checked_truth(y)[index])
@@ -160,7 +163,9 @@ def gallery(
     Raises:
         InvalidInputError: images of another shape, no indices, or axes that are no subplot.
     """
-    numbers = [checked_index(index, prediction) for index in indices]
+    refuse_other("prediction", prediction, "logits", "probabilities", "labels")
+    listed: Any = indices if isinstance(indices, (Sequence, np.ndarray)) else [indices]
+    numbers = [checked_index(each, prediction) for each in listed]
     if not numbers:
         raise InvalidInputError(
             "there is nothing to show", expected="at least one index", received="none"
@@ -227,15 +232,18 @@ def _error(se: float, digits: int) -> str:
 
 def _pictures(images: Array, n: int) -> Array:
     """Images `[N, h, w]` or `[N, h, w, 3]` as matplotlib takes them; colours within [0, 1]."""
-    pictures = np.asarray(images)
+    from deltauq.data.arrays import as_numbers, check_finite  # TensorFlow comes with it
+
+    pictures = as_numbers(images, "images")
+    check_finite("images", pictures)
     if pictures.ndim == 4 and pictures.shape[3] == 1:
         pictures = pictures[..., 0]
     colour = pictures.ndim == 4 and pictures.shape[3] == 3
-    if len(pictures) != n or not (pictures.ndim == 3 or colour):
+    if not (pictures.ndim == 3 or colour) or len(pictures) != n or not pictures.size:
         raise InvalidInputError(
             "images do not fit the prediction",
             expected=f"shape [{n}, h, w], or [{n}, h, w, 3] for colours",
-            received=f"shape {list(np.shape(images))}",
+            received=f"shape {list(pictures.shape)}",
         )
     if colour and pictures.dtype != np.uint8:
         low, high = float(pictures.min()), float(pictures.max())

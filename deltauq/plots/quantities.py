@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deltauq.errors import InvalidInputError
+from deltauq.errors import InvalidInputError, is_number
 from deltauq.plots.canvas import BLACK, BLUE, MAX_POINTS, SKY, VERMILION, new_axes, tidy
-from deltauq.plots.points import counted
+from deltauq.plots.points import counted, refuse_other
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,11 @@ def regression_band(
         InvalidInputError: a feature or observations that do not fit the prediction.
     """
     prediction, feature, y = counted(prediction, feature, y)
-    values = np.asarray(feature, np.float64)
+    from deltauq.data.arrays import as_numbers, check_finite  # TensorFlow comes with it
+
+    refuse_other("prediction", prediction, "observation_std", "mean")
+    values = as_numbers(feature, "feature").astype(np.float64)
+    check_finite("feature", values)
     if values.shape != (len(prediction),):
         raise InvalidInputError(
             "feature does not fit the prediction",
@@ -108,6 +113,7 @@ def mean_against_error(
         ax: where to draw; None makes a figure.
     """
     prediction, y = counted(prediction, y)
+    refuse_other("prediction", prediction, "observation_std", "mean")
     column, ax = _checked_output(output, prediction), new_axes(ax)
     mean, se = prediction.mean[:, column], prediction.std[:, column]
     style: dict[str, Any] = {"rasterized": len(mean) > MAX_POINTS, "linewidths": 0.6}
@@ -134,10 +140,10 @@ def mean_against_error(
 def _checked_output(output: int, prediction: RegressionPrediction) -> int:
     """The number of an output, or `InvalidInputError` where the regression has none such."""
     n_outputs = prediction.mean.shape[1]
-    if not 0 <= output < n_outputs:
+    if not is_number(output) or int(output) != output or not 0 <= output < n_outputs:
         raise InvalidInputError(
             "output names no output of the regression",
             expected=f"a number from 0 to {n_outputs - 1}",
-            received=str(output),
+            received=reprlib.repr(output),
         )
-    return output
+    return int(output)

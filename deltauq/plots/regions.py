@@ -65,7 +65,10 @@ def decision_regions(
         InvalidInputError: points that are not `[N, 2]`, labels that are none of the classes, or a
             source that does not predict one of several classes.
     """
-    inputs = np.asarray(points)
+    from deltauq.data.arrays import as_numbers, check_finite  # TensorFlow comes with it
+
+    inputs = as_numbers(points, "points")
+    check_finite("points", inputs)
     if inputs.ndim != 2 or inputs.shape[1] != 2 or not len(inputs):
         raise InvalidInputError(
             "decision regions are of two features",
@@ -96,7 +99,9 @@ def _around(column: Array, resolution: int) -> Array:
 
 def _predict(source: Any, inputs: Array) -> Prediction:
     """Predictions of the source at some inputs; `InvalidInputError` if it is no classifier."""
-    predict = getattr(source, "predict_uncertainty", None) or getattr(source, "predict", None)
+    predict = None
+    if not isinstance(source, type):
+        predict = getattr(source, "predict_uncertainty", None) or getattr(source, "predict", None)
     prediction: Any = predict(inputs) if predict else None
     if getattr(prediction, "outcome", None) != "classes":
         raise InvalidInputError(
@@ -109,9 +114,10 @@ def _predict(source: Any, inputs: Array) -> Prediction:
 
 def _checked_classes(y: npt.ArrayLike, n: int, classes: Any, n_classes: int) -> Array:
     """The number of each point's class `[N]`; refused where one is none of the classes."""
-    from deltauq.likelihoods.class_numbers import class_numbers  # TensorFlow comes with it
+    from deltauq.data.arrays import as_labels  # TensorFlow comes with it
+    from deltauq.likelihoods.class_numbers import class_numbers
 
-    labels, known = np.asarray(y), np.arange(n_classes) if classes is None else np.asarray(classes)
+    labels, known = as_labels(y), np.arange(n_classes) if classes is None else np.asarray(classes)
     if labels.shape != (n,) or not np.isin(labels, known).all():
         raise InvalidInputError(
             "y does not fit the points",

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from deltauq.errors import InvalidInputError
 from deltauq.plots.canvas import BLACK, BLUE, GREEN, PURPLE, VERMILION, new_axes, tidy
+from deltauq.plots.points import refuse_other
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +53,7 @@ def spectrum(
         label: the curvature's name in the legend.
         ax: where to draw; None makes a figure.
     """
+    refuse_other("eigenpairs", eigenpairs, "values", "n_params")
     ax = new_axes(ax)
     earlier = sum(line.get_gid() == _SPECTRUM for line in ax.lines)
     colour, dashes, marker = _STYLES[earlier % len(_STYLES)]
@@ -98,6 +100,7 @@ def rank_curve(curve: RankCurve, *, width: float | None = 0.05, ax: Axes | None 
         width: a width to draw a line at, and to name the smallest rank that reaches it; or None.
         ax: where to draw; None makes a figure.
     """
+    refuse_other("curve", curve, "ranks", "widths", "smallest")
     ax = new_axes(ax)
     kind = "certified" if curve.certified else "by the interval of the tail"
     shown = curve.widths > 0

@@ -13,7 +13,7 @@ from deltauq.data.inputs import InputBatches
 from deltauq.errors import InvalidInputError
 from deltauq.prediction.forms import ROUNDING, Form
 from deltauq.prediction.group_means import CovarianceLimits, GroupMean
-from deltauq.prediction.linearization import FullJacobians
+from deltauq.prediction.linearization import FullJacobians, refuse_not_finite
 from deltauq.prediction.result_memory import ResultMemory
 
 __all__ = ["mean_memory", "predict_mean"]
@@ -83,6 +83,9 @@ def predict_mean(
         sums.divide()
     n_groups, n_outputs, n_params = sums.gradients.shape
     middle, outer = form.of_gradients(sums.gradients.reshape(-1, n_params))
+    refuse_not_finite(sums.norms, "gradients of the means")
+    for covariance in (middle, *(() if outer is None else outer)):
+        refuse_not_finite(covariance, "covariances of the means")
     shape = (n_groups, n_outputs, n_groups, n_outputs)
     limits = None
     if outer is not None:

@@ -14,9 +14,10 @@ from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
 from deltauq.errors import check_choice
-from deltauq.likelihoods.class_numbers import class_numbers
+from deltauq.likelihoods.class_numbers import check_class_numbers, class_numbers
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 from deltauq.prediction.events import Events
+from deltauq.prediction.given import refuse_unless, truth_of
 from deltauq.runtime.showing import Shown
 
 if TYPE_CHECKING:
@@ -98,9 +99,15 @@ class Prediction(Estimate, Shown):
     def checked_truth(self, y: npt.ArrayLike) -> Array:
         """Labels as class numbers `[N]`, as `Estimate.checked_truth`."""
         n, n_classes = self.logits.shape
-        fits = np.shape(y) in ((n,), (n, 1), (n, n_classes))
-        self._refuse_unless(fits, f"class numbers [{n}]", y)
-        return class_numbers(y)
+        truth = truth_of(y, self.masked)
+        fits = truth.shape in ((n,), (n, 1), (n, n_classes))
+        refuse_unless(fits, f"class numbers [{n}]", truth)
+        of_two = n_classes == 2 and bool(np.all((truth >= 0) & (truth <= 1)))
+        if truth.shape == (n, n_classes) and n_classes > 1:
+            refuse_unless(bool(np.all(truth >= 0)), "weights >= 0 of the classes", truth)
+        elif not of_two:  # where one number is the probability of the second
+            check_class_numbers(truth, n_classes)
+        return class_numbers(truth)
 
     @property
     def least_confidence(self) -> Array:

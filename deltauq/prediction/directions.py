@@ -13,6 +13,7 @@ import scipy.linalg
 import scipy.special
 import tensorflow as tf
 
+from deltauq.data.arrays import as_labels
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Likelihood
 
@@ -196,7 +197,7 @@ def some_classes(
         if match and 1 <= int(match[1]) <= n_outputs:
             return SomeClasses(int(match[1]))
     else:
-        numbers = np.asarray(classes)
+        numbers = as_labels(classes, name="classes")
         whole = numbers.ndim == 1 and len(numbers) > 0 and numbers.dtype.kind in "iu"
         if whole and len(np.unique(numbers)) == len(numbers):
             chosen = tuple(int(n) for n in numbers)

@@ -20,6 +20,7 @@ from deltauq.curvature.tail_band import TailBand
 from deltauq.errors import InvalidInputError, NumericalError, check_share, optional
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
+from deltauq.prediction.given import chosen_inputs, refuse_unless, truth_of
 from deltauq.prediction.std_range import StdRange, exact, half_width, range_of_std
 from deltauq.prediction.tables import notebook_table, terminal_table
 
@@ -110,9 +111,14 @@ class Estimate:
         return len(self.logits)
 
     def __getitem__(self, rows: slice | Array | list[int]) -> Self:
-        """The prediction of some of the inputs, chosen by a slice, numbers or a mask."""
+        """The prediction of some of the inputs, chosen by a slice, numbers or a mask.
+
+        Raises:
+            InvalidInputError: something else.
+            IndexError: numbers beyond the inputs.
+        """
         if not isinstance(rows, slice):
-            rows = np.atleast_1d(np.asarray(rows))
+            rows = chosen_inputs(rows, len(self))
         return _each_column(lambda columns: columns[0][rows], self)
 
     @property
@@ -305,9 +311,9 @@ class Estimate:
             InvalidInputError: they do not fit the prediction.
         """
         n, n_outputs = self.logits.shape
-        truth = np.asarray(y)
+        truth = truth_of(y, self.masked)
         truth = truth[:, None] if truth.shape == (n,) and n_outputs == 1 else truth
-        self._refuse_unless(truth.shape == (n, n_outputs), f"labels [{n}, {n_outputs}]", y)
+        refuse_unless(truth.shape == (n, n_outputs), f"labels [{n}, {n_outputs}]", truth)
         return truth
 
     def is_wrong(self, y: npt.ArrayLike) -> Array | None:
@@ -325,15 +331,6 @@ class Estimate:
         It is what a score from standard errors has to be better than.
         """
         return None
-
-    @staticmethod
-    def _refuse_unless(fits: bool, expected: str, y: npt.ArrayLike) -> None:
-        if not fits:
-            raise InvalidInputError(
-                "y does not fit the prediction",
-                expected=f"{expected}, one row an input",
-                received=f"shape {list(np.shape(y))}",
-            )
 
     def distribution(self) -> Distribution:
         """The normal distribution of the logits, `tfp.distributions`, batch `[N]`, event `[C]`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from beartype import beartype
 from jaxtyping import Float, Int, Shaped, jaxtyped
 
 from deltauq.curvature.noise_interval import NoiseRange
-from deltauq.errors import InvalidInputError, optional
+from deltauq.data.arrays import as_labels
+from deltauq.data.grouping import as_factors
+from deltauq.errors import InvalidInputError, is_number, optional
 from deltauq.linalg import root_diagonal
 from deltauq.prediction.estimate import normal_quantile
 from deltauq.prediction.tables import notebook_table, terminal_table
@@ -147,15 +150,22 @@ class GroupMean:
         Raises:
             InvalidInputError: coefficients of another shape, or not finite.
         """
-        matrix = np.atleast_2d(np.asarray(coefficients, np.float64))
-        if matrix.ndim != 2 or matrix.shape[1] != len(self) or not np.all(np.isfinite(matrix)):
+        given = as_factors(coefficients, "coefficients")
+        matrix = np.atleast_2d(given)
+        if matrix.ndim != 2 or matrix.shape[1] != len(self):
             raise InvalidInputError(
                 "coefficients of a contrast cannot be used",
                 expected=f"finite numbers [{len(self)}] or [H, {len(self)}], one for every group",
-                received=f"shape {list(np.shape(coefficients))}",
+                received=f"shape {list(given.shape)}",
             )
-        numbers = np.arange(len(matrix))
-        return self._combined(matrix, numbers if names is None else np.atleast_1d(names))
+        called = np.arange(len(matrix)) if names is None else as_labels(names, name="names")
+        if called.shape != (len(matrix),) or called.dtype.kind not in "fiubU":
+            raise InvalidInputError(
+                "names do not fit the contrast",
+                expected=f"{len(matrix)} numbers or texts, one for every combination",
+                received=f"dtype {called.dtype}, shape {list(called.shape)}",
+            )
+        return self._combined(matrix, called)
 
     def difference(self, first: Any, second: Any) -> GroupMean:
         """The mean of one group less that of another, by their names.
@@ -215,13 +225,14 @@ class GroupMean:
 
     def _number(self, name: Any) -> int:
         """Index of the group of a name, or `InvalidInputError` where no group has it."""
-        found = np.flatnonzero(self.groups == name)
+        is_one = isinstance(name, (str, bool, np.bool_)) or is_number(name)
+        found = np.flatnonzero(self.groups == name) if is_one else np.empty(0)
         if len(found) != 1:
             raise InvalidInputError(
                 "there is no such group",
                 expected=f"one of {self.groups[:_SHOWN].tolist()}"
                 + (f" and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""),
-                received=repr(name),
+                received=reprlib.repr(name),
             )
         return int(found[0])
 

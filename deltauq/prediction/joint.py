@@ -10,11 +10,13 @@ import numpy.typing as npt
 from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 
+from deltauq.data.grouping import as_factors
 from deltauq.data.inputs import InputBatches
 from deltauq.errors import InvalidInputError
 from deltauq.prediction.estimate import NONE_MASKED
 from deltauq.prediction.forms import Form
 from deltauq.prediction.group_means import GroupMean
+from deltauq.prediction.linearization import refuse_not_finite
 from deltauq.prediction.result_memory import ResultMemory
 
 __all__ = ["GroupMean", "JointPrediction", "joint_memory", "predict_joint"]
@@ -62,7 +64,8 @@ class JointPrediction:
             InvalidInputError: weights of another shape, negative ones, or a group without any.
         """
         n_inputs = len(self.logits)
-        shares = np.atleast_2d(np.ones(n_inputs) if weights is None else np.asarray(weights, float))
+        given = np.ones(n_inputs) if weights is None else as_factors(weights, "weights")
+        shares = np.atleast_2d(given)
         if shares.shape[1:] == (n_inputs,):
             shares = shares * ~self.masked
         totals = shares.sum(axis=1, keepdims=True)
@@ -114,6 +117,8 @@ def predict_joint(form: Form, inputs: InputBatches) -> JointPrediction:
     columns = (np.concatenate(column) for column in zip(*(each[:5] for each in parts), strict=True))
     logits, mean, back, slope, masked = columns
     covariances = _congruent(back, middle), _congruent(slope, middle)
+    for covariance in covariances:
+        refuse_not_finite(covariance, "covariances between inputs")
     return JointPrediction(logits, mean, *covariances, masked=masked)
 
 

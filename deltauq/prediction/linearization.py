@@ -19,7 +19,7 @@ from deltauq.network.masks import OutputMask
 from deltauq.network.network import Network
 from deltauq.prediction.directions import AllOutputs, Directions, Shown
 
-__all__ = ["FullJacobians", "Linearization", "RowFunctions", "Sketch"]
+__all__ = ["FullJacobians", "Linearization", "RowFunctions", "Sketch", "refuse_not_finite"]
 
 Array = npt.NDArray[Any]
 
@@ -52,7 +52,7 @@ class RowFunctions:
             )
         factors, logits = self._compiled[directions](self.network.params, x)
         logits = logits.numpy()
-        _check_finite(logits, "logits")
+        refuse_not_finite(logits, "logits")
         return evaluated(factors), logits
 
 
@@ -99,7 +99,7 @@ class Linearization:
         rows = stacked(factors)
         for parameter in self.network.parameters:
             rows[:, :, parameter.start : parameter.stop] *= float(self.scale[parameter.start])
-        _check_finite(np.asarray(rows.sum(axis=2, dtype=np.float64)), "logits' derivatives")
+        refuse_not_finite(np.asarray(rows.sum(axis=2, dtype=np.float64)), "logits' derivatives")
         shown = self._shown(directions, logits, x)
         return FullJacobians(shown, rows.reshape(len(shown.logits), -1, rows.shape[2]))
 
@@ -125,7 +125,7 @@ class Linearization:
         factors, logits = self.functions(x, directions)
         shown = self._shown(directions, logits, x)
         along, gram = self._contract(factors, vectors, workspace)
-        _check_finite(gram, "logits' derivatives")
+        refuse_not_finite(gram, "logits' derivatives")
         rest = gram - along @ np.swapaxes(along, 1, 2)
         epsilon = float(np.finfo(self.network.dtype).eps)
         cancelled = _cancels(_blocks(gram, positions), _blocks(rest, positions), shown, epsilon)
@@ -229,7 +229,16 @@ def _cancels(gram: Array, rest: Array, shown: Shown, epsilon: float) -> Array:
     return cancelled
 
 
-def _check_finite(values: Array, what: str) -> None:
+def refuse_not_finite(values: Array, what: str) -> None:
+    """Refuse numbers of predictions of which one is NaN or infinite.
+
+    Args:
+        values: the numbers.
+        what: they are, in the plural.
+
+    Raises:
+        NumericalError: not all are finite.
+    """
     if not np.all(np.isfinite(values)):
         raise NumericalError(
             f"the {what} are not finite",

@@ -15,7 +15,7 @@ from deltauq.data.weights import Weighting
 from deltauq.delta.caveats import Caveat
 from deltauq.errors import InvalidInputError
 from deltauq.evaluation.comparison import Comparison, Run
-from deltauq.plots.points import counted, output_names
+from deltauq.plots.points import counted, output_names, refuse_other
 
 if TYPE_CHECKING:
     from deltauq.evaluation.diagnosis import Diagnosis
@@ -25,6 +25,13 @@ __all__ = ["ReportContents"]
 Array = npt.NDArray[Any]
 
 TITLE = "Predictions with standard errors"
+
+#: What objects of other rooms are known by.
+_PARTS = {
+    "run": ("prediction", "eigenpairs"),
+    "diagnosis": ("findings", "advice"),
+    "comparison": ("runs", "reference"),
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,13 @@ class ReportContents:
     n_masked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.title, str):
+            raise InvalidInputError(
+                "title is no text", expected="the title of the page", received=repr(self.title)
+            )
+        for name, attributes in _PARTS.items():
+            if getattr(self, name) is not None:
+                refuse_other(name, getattr(self, name), *attributes)
         if self.run is None:
             return
         if np.all(self.prediction.masked):

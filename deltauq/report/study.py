@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -133,11 +134,12 @@ class Study(ReportContents):
             InvalidInputError: other figures, such as a path: the page is what is returned.
             MissingDependencyError: without jinja2 or matplotlib.
         """
-        if figures is not None and not isinstance(figures, Mapping):
+        drawn = figures.values() if isinstance(figures, Mapping) else [figures]
+        if figures is not None and not all(hasattr(each, "savefig") for each in drawn):
             raise InvalidInputError(
                 "to_html is given something else than figures",
                 expected="figures by name, as study.figures() draws them, or None",
-                received=repr(figures),
+                received=reprlib.repr(figures),
                 remedy="to write the page to a file, pathlib.Path(path).write_text("
                 "study.to_html(), encoding='utf-8')",
             )

@@ -167,10 +167,10 @@ def test_predictions_at_infinite_derivatives_are_refused():
     assert np.all(np.isfinite(dm.predict(X).std))
     for ask in (dm.predict, dm.predict_joint):
         with stumble(
-            "prediction/linearization.py:_check_finite", "inputs unlike those of training"
+            "prediction/linearization.py:refuse_not_finite", "inputs unlike those of training"
         ):
             ask(np.zeros((2, 3), "float32"))
     tiny = {"likelihood": "categorical", "model": model_of()}
-    with stumble("prediction/linearization.py:_check_finite", "and for an l2 near zero"):
+    with stumble("prediction/linearization.py:refuse_not_finite", "and for an l2 near zero"):
         fit("ggn", l2=1e-36, x=100 * X, **tiny)
     assert np.all(np.isfinite(fit("ggn", l2=1e-3, **tiny).predict(X).std))

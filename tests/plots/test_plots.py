@@ -248,7 +248,7 @@ def test_a_title_claims_no_error_of_zero_and_none_beyond_a_probability(scale, sa
         (lambda p: plots.gallery(p, np.ones((39, 2, 2)), [0]), r"images do not.*\[39, 2, 2\]"),
         (lambda p: plots.gallery(p, np.ones((40, 2, 2, 2)), [0]), r"or \[40, h, w, 3\]"),
         (lambda p: plots.reliability(p, [0, 1]), r"y does not fit.*class numbers \[40\]"),
-        (lambda p: plots.reliability(p, p.labels, n_bins=0), r"no bins.*at least 1"),
+        (lambda p: plots.reliability(p, p.labels, n_bins=0), r"n_bins is not a whole number >= 1"),
         (lambda p: plots.risk_coverage(p, p.labels, score=[1.0]), r"score and wrong.*\[1\]"),
         (
             lambda p: plots.regression_band(_regression(), [1.0]),
@@ -298,7 +298,7 @@ def test_plots_load_neither_matplotlib_at_import_nor_pyplot_when_drawing():
     code = (
         "import sys, types, numpy as np; from deltauq import plots;"
         "assert 'matplotlib' not in sys.modules;"
-        "plots.spectrum(types.SimpleNamespace(values=np.array([2.0, 1.0])));"
+        "plots.spectrum(types.SimpleNamespace(values=np.array([2.0, 1.0]), n_params=2));"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -327,7 +327,7 @@ def test_no_setting_of_matplotlib_changes():
     matplotlib = pytest.importorskip("matplotlib")
     before = dict(matplotlib.rcParams)
     plots.gallery(_prediction(), np.ones((40, 3, 3)), [0, 1]).figure.draw_without_rendering()
-    plots.spectrum(SimpleNamespace(values=np.array([2.0, -1.0])))
+    plots.spectrum(SimpleNamespace(values=np.array([2.0, -1.0]), n_params=2))
     assert dict(matplotlib.rcParams) == before
 
 

@@ -402,7 +402,7 @@ def test_contrasts_are_checked(narrow):
         found.difference("nobody", "other")
     with pytest.raises(InvalidInputError, match=r"coefficients of a contrast.*\[3\].*\[2\]"):
         found.contrast([1, -1])
-    with pytest.raises(InvalidInputError, match="coefficients of a contrast"):
+    with pytest.raises(InvalidInputError, match="coefficients holds NaN"):
         found.contrast([1, -1, np.nan])
     joint = narrow.predict_joint(NEW[:3].astype("float32"))
     with pytest.raises(InvalidInputError, match=r"std_bounds of a mean.*predict_mean"):

@@ -89,7 +89,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
     Raises:
         ArtifactError: no such file, no artifact, a damaged one, or one of a newer layout.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # which takes names that are too long for one of none
         raise ArtifactError(
             "the artifact does not exist",
             expected="the path of a file that save wrote",
@@ -121,7 +121,7 @@ def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
 def is_artifact(path: Path) -> bool:
     """Whether a file begins as one that `write` wrote; whether it is whole, `read` finds out."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     with path.open("rb") as file:
         return _checksum_place(file.read(_header_end(file))) is not None

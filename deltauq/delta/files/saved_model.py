@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def export_fit(fitted: Fitted, path: Path, *, level: float, batch_size: int | No
 
     It is written beside its place and moved there once it is whole.
     """
-    if path.exists():
+    if os.path.exists(path):  # which takes names that are too long for those of nothing
         raise InvalidInputError(
             "the directory to export to exists already",
             expected="a path where nothing is",

@@ -667,3 +667,17 @@ def test_what_no_way_leads_to_is_refused_still():
     """The check of these rows: `attach` takes no other data."""
     with pytest.raises(InvalidInputError, match="not the training data"):
         agrees(X[::-1], Y)
+
+
+def test_more_inputs_than_the_model_has():
+    """Keras takes the first, and leaves the others without a word."""
+    with stumble("data/model_inputs.py:ModelInputs.checked", "or one array x[0] for a single one"):
+        fit([X, X], Y)
+    assert agrees([X, X][0], Y)
+    two = [keras.Input((2,), dtype="float64", name=name) for name in "ab"]
+    model = keras.Model(
+        two, layers.Dense(3, dtype="float64")(layers.Concatenate(dtype="float64")(two))
+    )
+    with stumble("data/model_inputs.py:ModelInputs.checked", "pass a list of one array for each"):
+        fit([X[:, :2], X[:, 2:], X], Y, model=model)
+    assert np.all(fit([X[:, :2], X[:, 2:]], Y, model=model).predict([X[:, :2], X[:, 2:]]).std > 0)

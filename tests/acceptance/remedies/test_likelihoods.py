@@ -239,3 +239,15 @@ def test_a_loss_that_is_not_convex():
     for curvature in ("hessian", "opg"):
         found = fit(model, curvature=curvature, likelihood=focal, l2=1.0)
         assert np.all(found.predict(X).std > 0)
+
+
+def test_names_of_classes_that_are_no_texts():
+    model, words = dense(), WORDS[Y]
+    for kind in (Categorical, Binary):
+        with stumble("likelihoods/class_numbers.py:check_names", "write classes=['good', 'bad']"):
+            kind(classes=[0, 1])
+        with stumble("likelihoods/class_numbers.py:check_names", "labels that are numbers need"):
+            kind(classes="bird")
+    named = fit(model, words, likelihood=Categorical(classes=["bird", "cat", "dog"]))
+    numbered = fit(model, likelihood=Categorical())
+    np.testing.assert_array_equal(named.predict(X).std, numbered.predict(X).std)

@@ -66,3 +66,17 @@ def test_groups_and_scores_of_padding():
     counted = valid[some].ravel()
     same = risk_coverage(each.score[counted], wrong[counted])
     np.testing.assert_array_equal(curve.risk, same.risk)
+
+
+def test_weights_whose_squares_leave_float64():
+    """Of all of them times a number, the sums times it."""
+    tiny = np.linspace(1e-120, 2e-120, len(X))
+    site = "data/grouping.py:as_factors"
+    with stumble(site, "multiply all of them by one number, and divide the results by it"):
+        fitted().predict_mean(X, weights=tiny)
+    found, plain = (fitted().predict_mean(X, weights=w) for w in (tiny * 1e120, tiny * 1e121))
+    np.testing.assert_allclose(found.std, plain.std / 10, rtol=1e-9)
+    groups = fitted().predict_mean(X, groups=Y)
+    with stumble(site, "multiply all of them by one number"):
+        groups.contrast([1e130, -1e130, 0.0])
+    np.testing.assert_allclose(groups.contrast([1.0, -1.0, 0.0]).mean, groups.difference(0, 1).mean)
