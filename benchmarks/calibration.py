@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
-import datasets
 import keras
 import numpy as np
+from published_network import lenet, mnist
 from rich.console import Console
 from rich.table import Table
 from routes import digits, images
@@ -100,35 +100,20 @@ def cost() -> Iterator[Seen]:
 
 def published() -> Iterator[Seen]:
     """Errors of 600 eigenpairs beside standard errors that are refined to half a percent."""
-    arrays, weights = datasets.load("mnist.npz"), datasets.load("nilsen_mnist_lenet.npz")
-    x, new = (arrays[f"x_{part}"][..., None] / np.float32(255) for part in ("train", "test"))
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
-    names = ("conv1", "conv2", "conv3", "dense", "out")
-    model.set_weights([weights[f"{n}_{part}"] for n in names for part in ("kernel", "bias")])
+    (x, y), (new, _) = mnist("train"), mnist("test", 64)
+    model = lenet()
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     for rate in (0.01, 1e-4):
         dm = DeltaMethod(model, "opg", l2=rate, rank=600, route="sketch")
-        _, seconds = timed(lambda dm=dm: dm.fit(x, arrays["y_train"].astype(int)))
-        tail, found = dm.eigenpairs.tail, dm.predict(new[:64])
+        _, seconds = timed(lambda dm=dm: dm.fit(x, y))
+        tail, found = dm.eigenpairs.tail, dm.predict(new)
         at = f"published, L2 {rate:g}"
         yield Seen(f"{at}: s of a fit", seconds)
         if tail is not None:
             yield Seen(f"{at}: tau by Gauss", tail.low)
             yield Seen(f"{at}: tau by Gauss-Radau", tail.high)
             yield Seen(f"{at}: tau", tail.tau)
-        refined, seconds = timed(lambda dm=dm: dm.refine(new[:64], rtol=0.005, max_passes=20))
+        refined, seconds = timed(lambda dm=dm: dm.refine(new, rtol=0.005, max_passes=20))
         yield Seen(f"{at}: s of refining 64 images", seconds)
         yield Seen(f"{at}: passes of that", refined.data_passes)
         low, high = refined.std_bounds

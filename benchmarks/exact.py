@@ -258,9 +258,8 @@ def lenet_new_inputs() -> Iterator[Figure]:
 
 def lenet_ggn() -> Iterator[Figure]:
     """The algebra alone, beside the same rows multiplied in float64."""
-    problem = trained(
-        lenet, 400, epochs=30
-    )  # of 3 epochs G is so large that its rounding shows: 1e-5
+    # After 3 epochs G is so large that its rounding shows: 1e-5.
+    problem = trained(lenet, 400, epochs=30)
     dm, x = fit(problem, "ggn", l2=1e-4, route="gram"), problem.x[:NEW]
     batches = [stacked(factors) for factors in operator_of(dm).row_factors()]
     rows = np.concatenate(batches).astype("float64")

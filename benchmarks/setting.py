@@ -6,42 +6,11 @@ import time
 
 import keras
 import numpy as np
-from datasets import load
 
 from deltauq import Batches, Network
 from deltauq.likelihoods import Categorical
 
 layers = keras.layers
-
-
-def mnist(part, n):
-    """Images `[n, 28, 28, 1]` scaled to [0, 1], and their labels."""
-    arrays = load("mnist.npz")
-    return (
-        arrays[f"x_{part}"][:n, ..., None] / np.float32(255),
-        arrays[f"y_{part}"][:n].astype(int),
-    )
-
-
-def lenet():
-    """The published LeNet of arXiv 1912.00832 with its weights, P = 93,322, lambda = 0.01."""
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
-    weights = load("nilsen_mnist_lenet.npz")
-    names = ("conv1", "conv2", "conv3", "dense", "out")
-    model.set_weights([weights[f"{n}_{part}"] for n in names for part in ("kernel", "bias")])
-    return model
 
 
 def mlp(x, y, *, units=(256, 128), l2=1e-3, epochs=30):

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from plain_jax import PlainJax
 from published import Published
-from setting import beside, lenet, mlp, mnist, operator, ratio
+from published_network import lenet, mnist
+from setting import beside, mlp, operator, ratio
 
 from deltauq import DeltaMethod, Network
 from deltauq.curvature import Hessian

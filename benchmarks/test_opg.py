@@ -7,7 +7,8 @@ import pytest
 from peak_memory import peak_memory
 from plain_jax import PlainJax
 from published import Published
-from setting import beside, lenet, mnist, operator, ratio
+from published_network import lenet, mnist
+from setting import beside, operator, ratio
 
 from deltauq import Network
 from deltauq.curvature import OPG

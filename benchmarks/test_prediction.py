@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from published import Published
-from setting import beside, lenet, mnist, ratio
+from published_network import lenet, mnist
+from setting import beside, ratio
 
 from deltauq import DeltaMethod, Network
 from deltauq.likelihoods import Categorical

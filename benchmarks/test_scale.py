@@ -12,7 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from setting import layers, mnist, operator
+from published_network import mnist
+from setting import layers, operator
 
 from deltauq.curvature import OPG
 from deltauq.curvature.eigenpairs import eigenpairs
@@ -23,7 +24,7 @@ HEAD = f"""
 import json, sys, time
 sys.path[:0] = {PLACES!r}
 import keras, numpy as np, tensorflow as tf
-import setting
+import datasets, setting
 from deltauq import DeltaMethod
 from peak_memory import peak_memory
 
@@ -33,7 +34,7 @@ def report(started):
 """
 
 RESNET = """
-arrays = setting.load("cifar10.npz")
+arrays = datasets.load("cifar10.npz")
 x, y = arrays["x_train"][:2000] / np.float32(255), arrays["y_train"][:2000].astype(int)
 model = setting.resnet18()
 started = time.perf_counter()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from deltauq.curvature.calibrated_tail import (
 from deltauq.errors import InvalidInputError, NumericalError, check_share
 from deltauq.linalg import MOST_ROUNDING, Whitening, bound_matrix_forms
 
-__all__ = ["COPIES", "Residuals", "TailBand", "measure_residuals"]
+__all__ = ["COPIES", "Residuals", "ResidualsOnce", "TailBand", "measure_residuals"]
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +48,23 @@ class Residuals(NamedTuple):
     high: Array
 
 
+class ResidualsOnce:
+    """Residuals that are measured when they are first asked for; all who share this know them then.
+
+    Args:
+        found: those that were measured before; None for none.
+    """
+
+    def __init__(self, found: Residuals | None = None) -> None:
+        self.found = found
+
+    def get(self, measure: Callable[[], Residuals]) -> Residuals:
+        """The residuals, measured where nobody has asked for them before."""
+        if self.found is None:
+            self.found = measure()
+        return self.found
+
+
 class Ends(NamedTuple):
     """Residuals between which that of another input lies.
 
@@ -70,8 +86,8 @@ class TailBand:
     Attributes:
         by_share: what was calibrated.
         exchangeable: the inputs were given, as such as will be predicted.
-        measure: gives the residuals; it is called once, when they are first asked for.
-        known: the residuals, where they were asked for before.
+        measure: gives the residuals.
+        once: keeps them from when they are first asked for.
         noise_on_std: factors on standard errors between which the estimated noise of a regression
             leaves them.
     """
@@ -79,18 +95,18 @@ class TailBand:
     by_share: TailByShare
     exchangeable: bool
     measure: Callable[[], Residuals]
-    known: Residuals | None = None
+    once: ResidualsOnce
     noise_on_std: tuple[float, float] = (1.0, 1.0)
 
-    @cached_property
+    @property
     def residuals(self) -> Residuals:
         """Residuals of every calibration input, measured when they are first asked for."""
-        return self.measure() if self.known is None else self.known
+        return self.once.get(self.measure)
 
     @property
     def is_known(self) -> bool:
         """Whether the residuals were asked for before, so that they are there at once."""
-        return self.known is not None or "residuals" in vars(self)
+        return self.once.found is not None
 
     def largest_level(self) -> float:
         """The largest level that so many inputs can promise."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from deltauq.curvature.cost import DataCost, Stationarity
 from deltauq.curvature.eigenpairs import EIGEN_LIMIT
 from deltauq.curvature.parameter_covariance import ParameterCovariance
 from deltauq.curvature.rows_inverse import RowsInverse
-from deltauq.curvature.tail_band import Residuals
+from deltauq.curvature.tail_band import ResidualsOnce
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.known import Known, KnownByInverse, KnownByPairs
 from deltauq.delta.problem import Problem
@@ -42,7 +42,7 @@ class Fitted:
         route: how the curvature was reached; None in a fit from a file that does not say.
         caveats: what to know before the standard errors are believed, the gravest first.
         data_in_file: the file that the fit was loaded from holds the training data.
-        residuals: of the tails of single inputs; None until they are asked for.
+        residuals: of the tails of single inputs, from when they are asked for.
     """
 
     problem: Problem
@@ -56,7 +56,7 @@ class Fitted:
     caveats: tuple[Caveat, ...] = ()
     route: Route | None = None
     data_in_file: bool = False
-    residuals: Residuals | None = None
+    residuals: ResidualsOnce = field(default_factory=ResidualsOnce)
 
     @property
     def prior_pairs(self) -> Eigenpairs:
@@ -70,7 +70,7 @@ class Fitted:
 
     def with_pairs(self, pairs: Eigenpairs, covariance: ParameterCovariance) -> Fitted:
         """A fit that is known from eigenpairs, and the covariance that is made of them."""
-        return replace(self, known=KnownByPairs(pairs, covariance), residuals=None)
+        return replace(self, known=KnownByPairs(pairs, covariance), residuals=ResidualsOnce())
 
     def form(self, count: int | None = None) -> Form:
         """What gives J Sigma J^T of so many inputs, None of a number that is not known."""

@@ -16,6 +16,7 @@ from deltauq.curvature.noise_interval import NoiseRange
 from deltauq.curvature.parameter_covariance import ParameterCovariance, is_positive
 from deltauq.curvature.registry import names_where
 from deltauq.curvature.sandwich import common_basis
+from deltauq.curvature.tail_band import ResidualsOnce
 from deltauq.data.batches import Batch
 from deltauq.delta.covariances import covariance_of, weight_covariance
 from deltauq.delta.fitted import Fitted
@@ -178,7 +179,7 @@ def with_l2_times(fitted: Fitted, factor: float) -> Fitted:
         known=known,
         stationarity=measured.beside(problem.rates)[0],
         measured=measured,
-        residuals=None,
+        residuals=ResidualsOnce(),
     )
 
 

@@ -23,21 +23,14 @@ def band_of(fitted: Fitted) -> TailBand | None:
     return TailBand(
         by_share,
         tail.exchangeable,
-        partial(_residuals, fitted),
+        partial(_measured, fitted),
         fitted.residuals,
         noise_on_std=(1.0, 1.0) if noise is None else noise.on_std,
     )
 
 
-def _residuals(fitted: Fitted) -> Residuals:
-    """Measured once for a fit: inputs that were held out need a sketch without them first."""
-    if fitted.residuals is None:
-        object.__setattr__(fitted, "residuals", _measured(fitted))
-    assert fitted.residuals is not None
-    return fitted.residuals
-
-
 def _measured(fitted: Fitted) -> Residuals:
+    """Measure the residuals; inputs that were held out need a sketch without them first."""
     problem, settings, known = fitted.problem, fitted.settings, fitted.known
     if known.tail is not None and known.tail.exchangeable and problem.calibration is None:
         raise InvalidInputError(

@@ -244,7 +244,7 @@ def _same_shape(name: str, first: Array, other: str, second: Array) -> tuple[Arr
 
 
 def _numbers(name: str, values: Any) -> Array:
-    """Finite numbers as floats."""
+    """Take an array of finite numbers as float64; NaN, infinity and text are refused by name."""
     found = as_numbers(values, name).astype(np.float64)
     check_finite(name, found)
     return found

@@ -13,6 +13,7 @@ from marks import wide
 from tail_cases import contains, error, fit
 
 from deltauq import DeltaMethod
+from deltauq.curvature.tail_band import ResidualsOnce
 from deltauq.errors import InvalidInputError, NumericalError
 
 pytestmark = [
@@ -194,7 +195,7 @@ def test_what_cannot_be_measured_leaves_the_bounds_to_say_how_certain_it_is():
 
     found = fitted("ggn", "given").predict(small().new[39:])
     found = dataclasses.replace(
-        found, band=dataclasses.replace(found.band, measure=fail, known=None)
+        found, band=dataclasses.replace(found.band, measure=fail, once=ResidualsOnce())
     )
     assert found.measure_certainty().endswith("certified")
     with pytest.raises(NumericalError, match="too large for std_range"):

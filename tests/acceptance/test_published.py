@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import datasets
-import keras
 import numpy as np
+import published_network
 import pytest
+from published_network import LAMBDA
 
 from deltauq import DeltaMethod
 
 pytestmark = pytest.mark.slow
 
-LAMBDA = 0.01
-
 
 @pytest.fixture(scope="module")
 def lenet():
-    layers, rate = keras.layers, keras.regularizers.L2(LAMBDA / 2)
-    l2 = {"kernel_regularizer": rate, "bias_regularizer": rate}
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu", **l2),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu", **l2),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu", **l2),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu", **l2),
-            layers.Dense(10, **l2),
-        ]
-    )
-    weights = datasets.load("nilsen_mnist_lenet.npz")
-    names = ("conv1", "conv2", "conv3", "dense", "out")
-    model.set_weights([weights[f"{n}_{part}"] for n in names for part in ("kernel", "bias")])
-    return model
+    return published_network.lenet(regularized=True)
 
 
 @pytest.fixture(scope="module")
 def mnist():
-    arrays = datasets.load("mnist.npz")
-    images = {part: arrays[f"x_{part}"][..., None] / np.float32(255) for part in ("train", "test")}
-    return images, {part: arrays[f"y_{part}"].astype(int) for part in ("train", "test")}
+    parts = {part: published_network.mnist(part) for part in ("train", "test")}
+    images, labels = ({part: parts[part][place] for part in parts} for place in (0, 1))
+    return images, labels
 
 
 def test_opg_and_accuracy(lenet, mnist):

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from deltauq import __version__
 from deltauq.curvature.cost import Stationarity, per_parameter
-from deltauq.curvature.tail_band import Residuals
+from deltauq.curvature.tail_band import Residuals, ResidualsOnce
 from deltauq.data.batches import spec_of
 from deltauq.data.record import DataRecord
 from deltauq.delta.caveats import Caveat
@@ -97,7 +97,7 @@ def save_fit(
             received=f"both, vectors_dtype={vectors_dtype!r}",
             remedy="leave one of them out",
         )
-    network = fitted.problem.network
+    network, measured = fitted.problem.network, fitted.residuals.found
     fingerprint = network.fingerprint()
     arrays: Arrays = {}
     if with_model:
@@ -128,7 +128,7 @@ def save_fit(
         "rounded": fitted.rounded,
         "caveats": [asdict(caveat) for caveat in fitted.caveats],
         "route": None if fitted.route is None else [str(fitted.route), fitted.route.why],
-        "residuals": None if fitted.residuals is None else [list(r) for r in fitted.residuals],
+        "residuals": None if measured is None else [list(each) for each in measured],
         "vectors_dtype": vectors_dtype,
         "data": _pack_data(fitted, arrays),
     }
@@ -162,7 +162,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
     )
     settings = Settings(likelihood=likelihood, **_options(facts, network))
     of_covariance = replace(settings, **facts["settings"])
-    holds_data, known = "rows" in facts, None
+    holds_data, known, measured = "rows" in facts, None, facts.get("residuals")
     if holds_data:
         problem, known = unpack_rows(facts, arrays, problem, of_covariance)
     fitted = Fitted(
@@ -176,7 +176,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
         caveats=tuple(Caveat(**caveat) for caveat in facts.get("caveats", ())),
         route=Route(*facts["route"]) if facts.get("route") else None,  # nor of this
         data_in_file=holds_data,
-        residuals=Residuals(*map(np.array, facts["residuals"])) if facts.get("residuals") else None,
+        residuals=ResidualsOnce(None if measured is None else Residuals(*map(np.array, measured))),
     )
     return network.model, fitted, settings
 
