@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from deltauq.curvature.batch_rows import batch_rows, saves_products
 from deltauq.curvature.held_rows import slices
 from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.operator import CurvatureOperator
@@ -18,7 +20,15 @@ from deltauq.data.batches import Batch, Batches
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
 from deltauq.network.graph import Compiled
-from deltauq.network.jacobians import Cotangents, Factor, PerExample, assemble, evaluated, stacked
+from deltauq.network.jacobians import (
+    Cotangents,
+    Factor,
+    PerExample,
+    Workspace,
+    assemble,
+    evaluated,
+    stacked,
+)
 from deltauq.network.probe_rows import POOL, probe_rows
 
 __all__ = ["GGN", "OPG", "Gram", "SandwichMeat"]
@@ -94,7 +104,7 @@ class Gram(CurvatureOperator):
         """The scale `[P]` in the network's precision, where it is not the same for all."""
         return self._uneven_scale
 
-    def _row_blocks(self) -> Iterator[Array]:
+    def _row_blocks(self, row_factors: Iterator[list[Factor]] | None = None) -> Iterator[Array]:
         """All rows F_n^T J_n D, `[n, P]` at a time, in one buffer that is filled again and again.
 
         Blocks as large as this keep the products near the processor's peak; one buffer, because
@@ -105,7 +115,7 @@ class Gram(CurvatureOperator):
         capacity = int(np.clip(self._buffer_bytes // (n_params * itemsize), 1, _BLOCK_ROWS))
         buffer: Array = np.empty((0, n_params), self.network.dtype)
         filled, squares = 0, 0.0
-        for factors in self.row_factors():
+        for factors in self.row_factors() if row_factors is None else row_factors:
             n_examples, each, _ = factors[0].shape
             n_rows = n_examples * each
             if filled + n_rows > len(buffer):
@@ -122,13 +132,44 @@ class Gram(CurvatureOperator):
                 squares += float(np.vecdot(rows, rows).sum(dtype=np.float64))
             filled += n_rows
         yield buffer[:filled]
+        self._note_trace(squares)
+
+    def _note_trace(self, squares: float) -> None:
+        """Keep the trace, from the sum of the rows' squares, where it is not known yet."""
         if self._trace is None:
             self._check_finite(squares, "rows")
             self._trace = squares / self.data.n_examples
 
     def _sum(self, vectors: Array, out: Array) -> None:
         out[:] = 0.0
-        for rows in self._row_blocks():
+        row_factors = self.row_factors()
+        first = next(row_factors)
+        row_factors = itertools.chain([first], row_factors)
+        if saves_products(first) and self.precision == self.network.dtype:
+            self._sum_unformed(row_factors, vectors, out)
+        else:
+            self._sum_formed(row_factors, vectors, out)
+
+    def _sum_unformed(
+        self, row_factors: Iterator[list[Factor]], vectors: Array, out: Array
+    ) -> None:
+        """Add R^T (R V) batch by batch, rows of dense layers as their factors."""
+        memory, squares = Workspace(out.dtype), 0.0
+        for factors in row_factors:
+            parts = batch_rows(factors, self._uneven_scale, memory)
+            n_examples, each, _ = factors[0].shape
+            image = np.zeros((n_examples * each, vectors.shape[1]), vectors.dtype)
+            for part in parts:
+                part.add_product(vectors, image)
+            for part in parts:
+                part.add_transposed(image, out)
+            if self._trace is None:
+                squares += sum(part.squares() for part in parts)
+        self._note_trace(squares)
+
+    def _sum_formed(self, row_factors: Iterator[list[Factor]], vectors: Array, out: Array) -> None:
+        """Add R^T (R V) of blocks of rows, in float64 few at a time where they are float32."""
+        for rows in self._row_blocks(row_factors):
             if rows.dtype == out.dtype:
                 add_gram_product(rows, vectors, out)
                 continue

@@ -1,4 +1,4 @@
-"""The rows of some parameters, of all training examples, as products with them are fastest."""
+"""The rows of some parameters and examples, as products with them are fastest."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ _NUMBERS = 2**23
 
 
 class HeldRows(Protocol):
-    """Rows `[n, size]` of some of the parameters, of all training examples."""
+    """Rows `[n, size]` of some of the parameters, of all training examples or of a batch."""
 
     def add_gram(self, total: Array, dtype: Any) -> None:
         """Add R R^T to the lower blocks of a float64 `[n, n]`, products in a precision."""
 
     def add_product(self, columns: Array, total: Array) -> None:
-        """Add R V to a float64 `[n, m]`, V `[P, m]` of all parameters, in V's precision."""
+        """Add R V to a total `[n, m]`, V `[P, m]` of all parameters, in V's precision."""
 
     def add_transposed(self, coefficients: Array, total: Array) -> None:
         """Add R^T Y to the part of these parameters, `[P, m]`, in the precision of Y `[n, m]`."""
+
+    def squares(self) -> float:
+        """Sum of the squares of all entries."""
 
 
 class FormedRows(NamedTuple):
@@ -62,7 +65,8 @@ class FormedRows(NamedTuple):
 
     def add_product(self, columns: Array, total: Array) -> None:
         """Add products with blocks of columns."""
-        chosen = np.concatenate([columns[place] for place in self.places])
+        parts = [columns[place] for place in self.places]
+        chosen = parts[0] if len(parts) == 1 else np.concatenate(parts)
         for some in slices(self.matrix.shape[1], _COLUMNS):
             for rows in slices(len(total), self._terms(columns)):
                 block = self.matrix[rows, some].astype(columns.dtype, copy=False)
@@ -78,6 +82,10 @@ class FormedRows(NamedTuple):
                     block = self.matrix[rows, start + some.start : start + some.stop]
                     here += block.T.astype(coefficients.dtype, copy=False) @ coefficients[rows]
             start += place.stop - place.start
+
+    def squares(self) -> float:
+        """Add up the squares of the rows one by one, those sums in float64."""
+        return float(np.vecdot(self.matrix, self.matrix).sum(dtype=np.float64))
 
     def _terms(self, factor: Array) -> int:
         return _TERMS if factor.dtype == self.matrix.dtype else _CONVERTED
@@ -116,38 +124,53 @@ class HeldFactors(NamedTuple):
                 place = (_times(here, n_rows), _times(there, n_rows))
                 total[place] += block.reshape(block.shape[0] * n_rows, -1)
 
-    def _flat(self, some: slice, dtype: Any) -> tuple[Array, Array]:
-        """The factors of some examples, `[B T, I]` and `[B R T, O]`."""
-        a, delta = self.a[some], self.delta[some]
+    def _flat(self, some: slice, dtype: Any, outputs: slice = slice(None)) -> tuple[Array, Array]:
+        """The factors of some examples, `[B T, I]` and `[B R T, O]`, of some outputs."""
+        a, delta = self.a[some], self.delta[some, :, :, outputs]
         flat = (a.reshape(-1, a.shape[-1]), delta.reshape(-1, delta.shape[-1]))
         return flat[0].astype(dtype, copy=False), flat[1].astype(dtype, copy=False)
 
     def add_product(self, columns: Array, total: Array) -> None:
         """Add sum_t delta_rt^T (a_t^T V), some examples at a time."""
         n_inputs, n_rows = self.a.shape[2], self.delta.shape[1]
+        width = columns.shape[1]
         wide = columns[self.place].reshape(n_inputs, -1)
-        for some in self._chunks(wide.shape[1]):
-            a, delta = self._flat(some, columns.dtype)
+        for some, outputs in self._chunks(width):
+            a, delta = self._flat(some, columns.dtype, outputs)
             n_examples = some.stop - some.start
-            image = (a @ wide).reshape(n_examples, -1, columns.shape[1])
+            image = (a @ wide[:, _times(outputs, width)]).reshape(n_examples, -1, width)
             found = delta.reshape(n_examples, n_rows, -1) @ image
-            total[_times(some, n_rows)] += found.reshape(-1, columns.shape[1])
+            total[_times(some, n_rows)] += found.reshape(-1, width)
 
     def add_transposed(self, coefficients: Array, total: Array) -> None:
         """Add sum_t a_t (x) (sum_r y_r delta_rt), some examples at a time."""
         n_rows, width = self.delta.shape[1], coefficients.shape[1]
         here = total[self.place].reshape(self.a.shape[2], -1)
-        for some in self._chunks(self.delta.shape[3] * width):
-            a, delta = self._flat(some, coefficients.dtype)
+        for some, outputs in self._chunks(width):
+            a, delta = self._flat(some, coefficients.dtype, outputs)
             n_examples = some.stop - some.start
             y = coefficients[_times(some, n_rows)].reshape(n_examples, n_rows, width)
             of_cotangents = np.swapaxes(delta.reshape(n_examples, n_rows, -1), 1, 2) @ y
-            here += a.T @ of_cotangents.reshape(len(a), -1)
+            here[:, _times(outputs, width)] += a.T @ of_cotangents.reshape(len(a), -1)
 
-    def _chunks(self, width: int) -> Iterator[slice]:
-        """Slices of examples whose intermediate products `[B, T, width]` stay small."""
-        step = max(1, _NUMBERS // (self.a.shape[1] * width))
-        return slices(len(self.a), min(step, max(1, _TERMS // self.a.shape[1])))
+    def squares(self) -> float:
+        """Add up sum_ts (a_t . a_s) (delta_rt . delta_rs)."""
+        of_data = self.a @ np.swapaxes(self.a, 1, 2)
+        of_cotangents = self.delta @ np.swapaxes(self.delta, 2, 3)
+        found = np.einsum("nts,nrts->n", of_data, of_cotangents)
+        return float(found.sum(dtype=np.float64))
+
+    def _chunks(self, width: int) -> Iterator[tuple[slice, slice]]:
+        """Slices of examples and outputs whose products `[B, T, O, width]` stay small.
+
+        Of few examples at a time, all vectors would be read for little work.
+        """
+        n_examples, positions, _ = self.a.shape
+        most = _NUMBERS // (positions * width)  # examples times outputs
+        step = max(1, min(n_examples, _TERMS // positions, max(most, 1)))
+        for some in slices(n_examples, step):
+            for outputs in slices(self.delta.shape[3], max(1, most // step)):
+                yield some, outputs
 
 
 def slices(size: int, step: int) -> Iterator[slice]:

@@ -12,7 +12,10 @@ from marks import covering, slow, wide, wide_but
 from ways import stumble
 
 from deltauq import curvature
+from deltauq.curvature import gram
+from deltauq.curvature.batch_rows import batch_rows, saves_products
 from deltauq.curvature.cost import Cost
+from deltauq.curvature.held_rows import FormedRows, HeldFactors
 from deltauq.data import Batches
 from deltauq.data.batch_reader import PassListener
 from deltauq.errors import InvalidInputError
@@ -25,6 +28,7 @@ from deltauq.likelihoods import (
     Gaussian,
 )
 from deltauq.network import Network
+from deltauq.network.jacobians import Workspace
 
 KINDS = {"hessian": curvature.Hessian, "opg": curvature.OPG, "ggn": curvature.GGN}
 
@@ -94,6 +98,31 @@ def test_scale_enters_on_both_sides(get_case, rng, kind):
     assert relative(operator.to_dense(), expected) < 1e-10
     assert relative(operator.matmat(np.eye(len(scale))), expected) < 1e-10
     assert operator.trace() == pytest.approx(np.trace(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize("rates", ["one", "of each variable", "of each entry"])
+def test_rows_of_dense_layers_are_not_formed_for_products(get_case, rng, monkeypatch, rates):
+    """One factor a (x) delta for all classes: products and trace are those of the rows."""
+    case = get_case("tanh")
+    operator = build(case, "ggn")
+    scale = rng.uniform(0.5, 2.0, operator.shape[0])
+    for parameter in operator.network.parameters:
+        if rates != "of each entry":
+            place = slice(parameter.start, parameter.stop)
+            scale[place] = 2.0 if rates == "one" else scale[place.start]
+    v = rng.normal(size=(len(scale), 5))
+    unformed = build(case, "ggn", scale=scale)
+    assert saves_products(next(unformed.row_factors()))
+    products, trace = unformed.matmat(v), unformed.trace()
+    monkeypatch.setattr(gram, "saves_products", lambda factors: False)
+    formed = build(case, "ggn", scale=scale)
+    assert relative(products, formed.matmat(v)) < 1e-13
+    assert trace == pytest.approx(formed.trace(), rel=1e-13)
+    held = batch_rows(next(unformed.row_factors()), scale, Workspace("float64"))
+    kinds = {type(part) for part in held}
+    assert kinds == {HeldFactors, FormedRows} - (
+        {HeldFactors} if rates == "of each entry" else set()
+    )
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 3e-7)])

@@ -160,7 +160,7 @@ class OuterProducts(NamedTuple):
         """
         n_rows, positions = len(self.deltas), self.a.shape[1]
         n_inputs, n_outputs = self.a.shape[2], self.deltas[0].shape[2]
-        along = self._times(vectors, workspace) if 2 * positions <= n_rows else None
+        along = self._times(vectors, workspace) if self.saves_products else None
         gram = None
         if positions**2 * (n_inputs + n_rows**2 * n_outputs) < n_rows**2 * n_inputs * n_outputs:
             gram = self._gram()
@@ -169,6 +169,11 @@ class OuterProducts(NamedTuple):
             along = _times(rows, vectors) if along is None else along
             gram = _gram(rows) if gram is None else gram
         return along, gram
+
+    @property
+    def saves_products(self) -> bool:
+        """Whether products of the rows with vectors take much less work by the factors."""
+        return 2 * self.a.shape[1] <= len(self.deltas)
 
     def _times(self, vectors: Array, workspace: Workspace) -> Array:
         """Sum_t delta_rt^T (a_t^T V), as many examples at a time as take the memory of the rows."""
