@@ -18,6 +18,7 @@ from deltauq.likelihoods.class_numbers import (
     yes_or_no,
 )
 from deltauq.likelihoods.likelihood import Array, Likelihood, Outcome
+from deltauq.likelihoods.links import probit_logits
 
 __all__ = ["Bernoulli", "Binary"]
 
@@ -80,10 +81,9 @@ class Bernoulli(Likelihood):
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
         """Log-likelihood of the labels with normal logits integrated out, in nats, `[B]`.
 
-        E sigmoid(z) is approximated by sigmoid(z / sqrt(1 + (pi / 8) Var z)) (MacKay 1992, "The
-        evidence framework applied to classification networks"; Gibbs 1997). Labels are summed.
+        E sigmoid(z) is approximated by the sigmoid of `probit_logits`. Labels are summed.
         """
-        z = logits / np.sqrt(1.0 + np.pi / 8 * variance)
+        z = probit_logits(logits, variance)
         target = self._target(tf.constant(y), tf.constant(z)).numpy()
         log_p = target * scipy.special.log_expit(z) + (1 - target) * scipy.special.log_expit(-z)
         return np.asarray(log_p.sum(axis=1))

@@ -18,6 +18,7 @@ from deltauq.likelihoods.class_numbers import (
     numbers_of_names,
 )
 from deltauq.likelihoods.likelihood import Array, Likelihood
+from deltauq.likelihoods.links import probit_logits
 
 __all__ = ["Categorical"]
 
@@ -144,10 +145,9 @@ class Categorical(Likelihood):
     def log_predictive(self, logits: Array, variance: Array, y: Array) -> Array:
         """Log-likelihood of the labels in nats with normal logits integrated out, `[B]`.
 
-        E softmax(z) is approximated by softmax(z / sqrt(1 + (pi / 8) Var z)) (Gibbs 1997,
-        "Bayesian Gaussian processes for regression and classification").
+        E softmax(z) is approximated by the softmax of `probit_logits`.
         """
-        log_p = scipy.special.log_softmax(logits / np.sqrt(1.0 + np.pi / 8 * variance), axis=1)
+        log_p = scipy.special.log_softmax(probit_logits(logits, variance), axis=1)
         target = self._target(tf.constant(y), tf.constant(log_p)).numpy()
         return np.asarray(np.sum(target * log_p, axis=1))
 

@@ -12,6 +12,7 @@ from deltauq.prediction.estimate import Estimate, join, normal_quantile
 from deltauq.prediction.events import Events
 from deltauq.prediction.forms import ROUNDING
 from deltauq.prediction.labels import MultiLabelPrediction
+from deltauq.prediction.predictive import AveragedProbabilities, PredictiveMoments
 from deltauq.prediction.propagation import (
     PREDICTIONS,
     assemble,
@@ -24,12 +25,14 @@ from deltauq.prediction.quantities import RegressionPrediction
 __all__ = [
     "PREDICTIONS",
     "ROUNDING",
+    "AveragedProbabilities",
     "CountPrediction",
     "DifferenceTest",
     "Estimate",
     "Events",
     "MultiLabelPrediction",
     "Prediction",
+    "PredictiveMoments",
     "RegressionPrediction",
     "SomeClassesPrediction",
     "VarianceSplit",

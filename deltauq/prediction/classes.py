@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,12 @@ import scipy.stats
 from beartype import beartype
 from jaxtyping import Float, Int, jaxtyped
 
-from deltauq.errors import check_choice
+from deltauq.errors import InvalidInputError, check_choice
 from deltauq.likelihoods.class_numbers import check_class_numbers, class_numbers
 from deltauq.prediction.estimate import Array, Estimate, normal_quantile
 from deltauq.prediction.events import Events
 from deltauq.prediction.given import refuse_unless, truth_of
+from deltauq.prediction.predictive import SAMPLES, AveragedProbabilities, average_softmax
 from deltauq.runtime.showing import Shown
 
 if TYPE_CHECKING:
@@ -162,6 +163,38 @@ class Prediction(Estimate, Shown):
         mean = np.einsum("nc,ncd,nd->n", p, self.logit_covariance, p)
         return np.clip(0.5 * (centred - mean), 0.0, self.entropy)
 
+    def predictive(
+        self, method: str = "probit", *, samples: int = SAMPLES, seed: int = 0
+    ) -> AveragedProbabilities:
+        """Average the probabilities over the distribution of the logits, E softmax(z + e).
+
+        e is normal with the covariance `logit_covariance` = S as it stands: where eigenpairs were
+        left out, at the tail that `std` takes. `std_bounds` and `std_range` are not carried over.
+
+        Args:
+            method: "probit" is softmax(z_c / sqrt(1 + (pi / 8) S_cc)) (Gibbs 1997), of the
+                variances alone, though a number added to all logits changes it. "monte_carlo"
+                draws with the full covariance, and has no error but that of sampling. "bridge" is
+                the mean of the Dirichlet distribution that the Laplace bridge makes of the logits
+                less their mean, M z and M S M with M = I - 1 1^T / C (Hobbhahn, Kristiadi and
+                Hennig 2022, arXiv 2003.01227; the variance is not corrected): for three classes or
+                more. It does not tend to softmax(z) where S becomes small.
+            samples: of "monte_carlo", pairs of draws e and -e. The sampling error of 1,000 is at
+                most a thirtieth of a probability's standard deviation, and comes beside it.
+            seed: of "monte_carlo". All inputs share the draws: up to rounding an input's
+                probabilities are the same whichever others are predicted with it, and the sampling
+                errors of the inputs are not independent.
+
+        Returns:
+            Probabilities `[N, C]` whose rows sum to one. Time and memory of "monte_carlo" are
+            N samples C^2 and 8 MiB a few times beside the result.
+
+        Raises:
+            InvalidInputError: a method that is none, or "bridge" of two classes.
+            NumericalError: a covariance that is no covariance.
+        """
+        return average_softmax(self.logits, self.logit_covariance, method, samples, seed)
+
     def variance_split(self) -> VarianceSplit:
         """Divide the variance of each class's indicator by the law of total variance.
 
@@ -202,14 +235,15 @@ class Prediction(Estimate, Shown):
             z = np.where(difference == 0, 0.0, difference / std)
         return DifferenceTest(first, second, difference, std, z, 2 * scipy.stats.norm.sf(np.abs(z)))
 
-    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+    def to_frame(self, level: float = 0.95, predictive: str | None = None) -> pd.DataFrame:
         """A table with one row an input, in the manner of statsmodels' `summary_frame`.
 
         Columns: `label`, the most probable class, then its `probability`, `se`, `ci_lower` and
         `ci_upper`, `se_low` and `se_high` where there are `std_bounds`, `score`, `entropy`,
-        `mutual_information`, and `probability_c`, `se_c` of every class c.
+        `mutual_information`, and `probability_c`, `se_c` of every class c; with a method for
+        `predictive`, such as "probit", then `predictive_c`, its average over the weights.
         """
-        return super().to_frame(level)
+        return super().to_frame(level, predictive)
 
     def _columns(self, level: float) -> dict[str, Array]:
         n, top = np.arange(len(self)), self.labels
@@ -300,13 +334,27 @@ class SomeClassesPrediction(Estimate):
         """
         return interval_of(self, self.log_odds, self.log_odds_std, level, method)
 
-    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+    def predictive(self, method: str = "probit", **options: int) -> NoReturn:
+        """Refuse to average: a softmax takes the logits of all classes, and their covariance.
+
+        Raises:
+            InvalidInputError: always.
+        """
+        raise InvalidInputError(
+            "some classes of many cannot be averaged over the weights",
+            expected="the logits of all classes, with their covariance",
+            received=f"those of {self.logits.shape[1]} classes an input",
+            remedy="predict(x) without classes=... has all of them, of as many inputs as fit in "
+            "memory",
+        )
+
+    def to_frame(self, level: float = 0.95, predictive: str | None = None) -> pd.DataFrame:
         """A table with one row for each input and class.
 
         Columns: `input`, `class`, `probability`, `se`, `ci_lower`, `ci_upper`, and `se_low`,
-        `se_high` where there are `std_bounds`.
+        `se_high` where there are `std_bounds`. There is nothing for `predictive`.
         """
-        return super().to_frame(level)
+        return super().to_frame(level, predictive)
 
     def _columns(self, level: float) -> dict[str, Array]:
         n, k = self.logits.shape

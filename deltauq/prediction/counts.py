@@ -12,6 +12,7 @@ from jaxtyping import jaxtyped
 from deltauq.errors import check_choice, check_share
 from deltauq.likelihoods.lognormal_rates import count_quantile
 from deltauq.prediction.estimate import Array, normal_quantile
+from deltauq.prediction.predictive import PredictiveMoments, refuse_method
 from deltauq.prediction.quantities import RegressionPrediction
 
 __all__ = ["CountPrediction"]
@@ -59,3 +60,24 @@ class CountPrediction(RegressionPrediction):
         left = (1.0 - check_share("level", level, example=0.95)) / 2
         parts = self.logits, self.logit_std
         return count_quantile(left, *parts), count_quantile(1.0 - left, *parts)
+
+    def predictive(self, method: str = "exact") -> PredictiveMoments:
+        """Mean and variance of a new count whose log rate is normal, of mean z and variance v.
+
+        The mean is that of the rates, m = exp(z + v / 2), which is larger than the rate exp(z); the
+        variance is m + m^2 (exp(v) - 1). They belong to the distribution that
+        `interval(of="observation")` takes quantiles of, and are infinite where they overflow.
+
+        Args:
+            method: "exact", which there is no other than.
+
+        Raises:
+            InvalidInputError: another method.
+        """
+        refuse_method(method)
+        spread = np.square(self.logit_std)
+        with np.errstate(over="ignore"):  # so loosely determined a rate has no upper end
+            mean = np.exp(self.logits + spread / 2)
+            # m^2 (exp(v) - 1), without a product of infinity and zero
+            of_rates = np.where(spread > 0, mean**2 * np.expm1(spread), 0.0)
+        return PredictiveMoments(mean, mean + of_rates)

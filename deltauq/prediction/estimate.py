@@ -21,6 +21,7 @@ from deltauq.errors import InvalidInputError, NumericalError, check_share, optio
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import root_diagonal
 from deltauq.prediction.given import chosen_inputs, refuse_unless, truth_of
+from deltauq.prediction.predictive import Averaged
 from deltauq.prediction.std_range import StdRange, exact, half_width, range_of_std
 from deltauq.prediction.tables import notebook_table, terminal_table
 
@@ -231,18 +232,28 @@ class Estimate:
         """
         return self._unless_masked(np.sqrt(np.sum(self.std**2, axis=1)))
 
-    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+    def predictive(self, method: str) -> Averaged:
+        """Average the means over the distribution of the logits; every form says by what methods.
+
+        Args:
+            method: by which it is done.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what its averages are")
+
+    def to_frame(self, level: float = 0.95, predictive: str | None = None) -> pd.DataFrame:
         """A table with one row an input: the mean and the standard error of every output."""
         frames = optional("pandas", needed_by="to_frame() needs pandas", extra="report")
-        return frames.DataFrame(self.to_dict(level))
+        return frames.DataFrame(self.to_dict(level, predictive))
 
-    def to_dict(self, level: float = 0.95) -> dict[str, Array]:
+    def to_dict(self, level: float = 0.95, predictive: str | None = None) -> dict[str, Array]:
         """The columns of `to_frame` by name, without pandas.
 
         Masked predictions have no row; where there are some, a column `row` says which of the
         predictions each row is about.
         """
         columns = self._columns(level)
+        if predictive is not None:
+            columns |= self.predictive(predictive).columns()
         if not np.any(self.masked):
             return columns
         each = len(next(iter(columns.values()))) // len(self)

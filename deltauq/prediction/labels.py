@@ -15,6 +15,7 @@ from jaxtyping import jaxtyped
 from deltauq.prediction.classes import VarianceSplit, interval_of
 from deltauq.prediction.estimate import Array, Estimate
 from deltauq.prediction.events import Events
+from deltauq.prediction.predictive import SAMPLES, AveragedProbabilities, average_sigmoid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +94,29 @@ class MultiLabelPrediction(Estimate):
         second_order = 0.5 * spread * self.logit_std**2
         return self._unless_masked(np.sum(np.minimum(second_order, self._entropies), axis=1))
 
+    def predictive(
+        self, method: str = "probit", *, samples: int = SAMPLES, seed: int = 0
+    ) -> AveragedProbabilities:
+        """Average each label's probability over the distribution of the logits, E sigmoid(z + e).
+
+        e is normal with the covariance `logit_covariance` as it stands: where eigenpairs were left
+        out, at the tail that `std` takes. `std_bounds` and `std_range` are not carried over.
+
+        Args:
+            method: "probit" is sigmoid(z / sqrt(1 + (pi / 8) Var z)) (MacKay 1992); "monte_carlo"
+                draws.
+            samples: of "monte_carlo", pairs of draws, as for `Prediction.predictive`.
+            seed: of "monte_carlo".
+
+        Returns:
+            Probabilities `[N, C]`.
+
+        Raises:
+            InvalidInputError: a method that is none; "bridge", which is for one of several classes.
+            NumericalError: a covariance that is no covariance.
+        """
+        return average_sigmoid(self.logits, self.logit_covariance, method, samples, seed)
+
     def variance_split(self) -> VarianceSplit:
         """Divide the variance of each label's indicator as `Prediction.variance_split` does."""
         total = self.mean * scipy.special.expit(-self.logits)
@@ -109,14 +133,15 @@ class MultiLabelPrediction(Estimate):
         """
         return interval_of(self, self.logits, self.logit_std, level, method)
 
-    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+    def to_frame(self, level: float = 0.95, predictive: str | None = None) -> pd.DataFrame:
         """A table with one row an input.
 
         Columns: `score`, `entropy`, `mutual_information`, and `probability_c`, `se_c`,
         `ci_lower_c`, `ci_upper_c` of every label c, with `se_low_c` and `se_high_c` where there are
-        `std_bounds`.
+        `std_bounds`; with a method for `predictive`, such as "probit", then `predictive_c`, its
+        average over the weights.
         """
-        return super().to_frame(level)
+        return super().to_frame(level, predictive)
 
     def _columns(self, level: float) -> dict[str, Array]:
         lower, upper = self.interval(level)

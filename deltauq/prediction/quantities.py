@@ -14,6 +14,7 @@ from deltauq.errors import check_choice
 from deltauq.likelihoods import Likelihood
 from deltauq.prediction.classes import VarianceSplit
 from deltauq.prediction.estimate import Array, Estimate, Moments, normal_quantile
+from deltauq.prediction.predictive import PredictiveMoments, refuse_method
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +83,21 @@ class RegressionPrediction(Estimate):
         )
         return low, high
 
+    def predictive(self, method: str = "exact") -> PredictiveMoments:
+        """Mean and variance of a new observation, averaged over the distribution of the outputs.
+
+        The mean is `mean`, as nothing is curved between outputs and means; the variance is that of
+        the mean and the noise together, `std`^2 + `noise`.
+
+        Args:
+            method: "exact", which there is no other than.
+
+        Raises:
+            InvalidInputError: another method.
+        """
+        refuse_method(method)
+        return PredictiveMoments(self.mean, self.std**2 + self.noise)
+
     def variance_split(self) -> VarianceSplit:
         """Divide a new observation's variance: epistemic from the weights, aleatoric the noise."""
         return VarianceSplit(self.std**2 + self.noise, self.std**2, self.noise)
@@ -104,14 +120,15 @@ class RegressionPrediction(Estimate):
         std = self.std if of == "mean" else self.observation_std
         return self.mean - q * std, self.mean + q * std
 
-    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+    def to_frame(self, level: float = 0.95, predictive: str | None = None) -> pd.DataFrame:
         """A table with one row an input, in the manner of statsmodels' `summary_frame`.
 
         Columns of every output c: `mean_c`, `mean_se_c`, `mean_ci_lower_c`, `mean_ci_upper_c`,
         `obs_ci_lower_c`, `obs_ci_upper_c`, and `se_low_c`, `se_high_c` where there are
-        `std_bounds`; without `_c` where there is one output.
+        `std_bounds`; with predictive="exact" then `predictive_mean_c` and `predictive_variance_c`;
+        without `_c` where there is one output.
         """
-        return super().to_frame(level)
+        return super().to_frame(level, predictive)
 
     def _columns(self, level: float) -> dict[str, Array]:
         of_mean, of_observation = (self.interval(level, of) for of in ("mean", "observation"))

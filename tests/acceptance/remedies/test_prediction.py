@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import masked_models
 import numpy as np
 import pytest
@@ -80,3 +82,40 @@ def test_weights_whose_squares_leave_float64():
     with stumble(site, "multiply all of them by one number"):
         groups.contrast([1e130, -1e130, 0.0])
     np.testing.assert_allclose(groups.contrast([1.0, -1.0, 0.0]).mean, groups.difference(0, 1).mean)
+
+
+def test_averages_that_there_are_none_of():
+    chosen = fitted().predict(X, classes="top2")
+    with stumble("prediction/classes.py:SomeClassesPrediction.predictive", "without classes="):
+        chosen.predictive()
+    every = fitted().predict(X).predictive()
+    np.testing.assert_allclose(every.probabilities.sum(axis=1), 1.0)
+    of_two = fit(network(n_outputs=1), y=Y > 0, likelihood="binary").predict(X)
+    of_labels = fit(network(), y=np.eye(3)[Y], likelihood="multilabel").predict(X)
+    for prediction in (of_two, of_labels):
+        with stumble("prediction/predictive.py:_no_bridge", "method='monte_carlo'"):
+            prediction.predictive("bridge")
+        drawn, probit = (prediction.predictive(method) for method in ("monte_carlo", "probit"))
+        np.testing.assert_allclose(drawn.probabilities, probit.probabilities, atol=0.02)
+    numbers = fit(network(n_outputs=1), y=X[:, :1], likelihood="gaussian").predict(X)
+    with stumble("prediction/predictive.py:refuse_method", "write 'exact'"):
+        numbers.to_dict(predictive="probit")
+    assert np.all(numbers.to_dict(predictive="exact")["predictive_variance"] > 0)
+
+
+def test_covariances_that_cannot_be_averaged_over():
+    prediction = fitted().predict(X)
+
+    def with_covariance(matrix):
+        return replace(prediction, logit_covariance=np.tile(matrix, (len(X), 1, 1)))
+
+    indefinite = with_covariance([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    with stumble("prediction/predictive.py:_root", "method='probit'"):
+        indefinite.predictive("monte_carlo")
+    usual = with_covariance(np.eye(3)).predictive("probit").probabilities
+    np.testing.assert_allclose(indefinite.predictive("probit").probabilities, usual)
+    without_third = with_covariance([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    with stumble("prediction/predictive.py:_laplace_bridge", "method='monte_carlo'"):
+        without_third.predictive("bridge")
+    drawn = without_third.predictive("monte_carlo").probabilities
+    np.testing.assert_allclose(drawn.sum(axis=1), 1.0)
