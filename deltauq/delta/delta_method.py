@@ -337,7 +337,8 @@ class DeltaMethod(Answers):
 
         The signature "serving_default" gives `probabilities` `[B, C]` (of numbers and counts
         `mean`), `std`, `std_low`, `std_high`, `lower` and `upper` of the interval, and `score`
-        `[B]`, in float64; `masked` `[B]`, where the score is NaN; of a regression
+        `[B]`, in float64; `masked` `[B]`, where the score is NaN; of probabilities `predictive`,
+        their averages as `predictive("probit")` of the prediction has them; of a regression
         `observation_lower` and `observation_upper` too, of counts `observation_std` in their place:
         their quantiles are not TensorFlow's. The signature "mean" gives the first of them, at the
         cost of the model itself. The input is named `x`, several are named as in their dict, or

@@ -180,18 +180,27 @@ def _interval_of_counts(
 def _interval_of_labels(
     likelihood: Likelihood, shown: Shown, middle: tf.Tensor, std: tf.Tensor, q: float
 ) -> Tensors:
-    """Normal intervals of the logits, as probabilities."""
+    """Normal intervals of the logits, as probabilities, and those averaged over the logits."""
     del likelihood, std
-    return _of_logits(shown.logits, q * _roots(shown.back, middle))
+    of_logits = _roots(shown.back, middle)
+    averaged = {"predictive": tf.sigmoid(_probit_logits(shown.logits, of_logits))}
+    return _of_logits(shown.logits, q * of_logits) | averaged
 
 
 def _interval_of_classes(
     likelihood: Likelihood, shown: Shown, middle: tf.Tensor, std: tf.Tensor, q: float
 ) -> Tensors:
-    """Normal intervals of the log odds of each class against all others, as probabilities."""
+    """Intervals by the log odds of each class against all others, and averaged probabilities."""
     del likelihood, std
     centre, of_logits = _log_odds(shown.logits)
-    return _of_logits(centre, q * _roots(of_logits @ shown.back, middle))
+    shrunk = _probit_logits(shown.logits, _roots(shown.back, middle))
+    intervals = _of_logits(centre, q * _roots(of_logits @ shown.back, middle))
+    return intervals | {"predictive": tf.nn.softmax(shrunk)}
+
+
+def _probit_logits(logits: tf.Tensor, std: tf.Tensor) -> tf.Tensor:
+    """Logits as `deltauq.likelihoods.links.probit_logits` has them."""
+    return logits / tf.sqrt(1.0 + math.pi / 8 * tf.square(std))
 
 
 def _of_logits(centre: tf.Tensor, spread: tf.Tensor) -> Tensors:

@@ -81,6 +81,11 @@ def test_a_process_without_deltauq_predicts_the_same(served, name):
         lower, upper = expected.interval(0.9)
         np.testing.assert_allclose(found["lower"], lower, **close)
         np.testing.assert_allclose(found["upper"], upper, **close)
+        if mean == "probabilities":
+            averaged = expected.predictive("probit").probabilities
+            np.testing.assert_allclose(found["predictive"], averaged, **close)
+        else:
+            assert "predictive" not in found
         if expected.std_limits is None:
             assert "std_low" not in found
         else:
