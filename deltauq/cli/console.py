@@ -131,6 +131,7 @@ def as_options(text: str) -> str:
     method = _arguments(deltauq.DeltaMethod)
     ours = method | _arguments(deltauq.diagnose) | _arguments(Categorical)
     ours |= _arguments(deltauq.DeltaMethod.fit) | _arguments(deltauq.DeltaMethod.save)
+    ours |= _arguments(deltauq.Prediction.predictive)
     options = {
         name: (option, is_flag)
         for command in _COMMANDS

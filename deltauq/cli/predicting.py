@@ -28,7 +28,7 @@ Columns = dict[str, npt.NDArray[Any]]
 _ROWS = 8192
 
 #: What of a column's name is followed by the number of a class.
-_KINDS = ("probability", "se")
+_KINDS = ("probability", "se", "predictive")
 
 
 @in_words
@@ -43,6 +43,14 @@ def predict(
     inputs: takes.Inputs = "x",
     ignore: takes.Ignore = None,
     level: Annotated[float, typer.Option(help="Confidence level of the intervals.")] = 0.95,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--predictive",
+            help="Add averages over the weights, 'predictive_' columns: 'probit', 'monte_carlo' or "
+            "'bridge' of probabilities, 'exact' of a regression.",
+        ),
+    ] = None,
     as_json: takes.AsJson = False,
     quiet: takes.Quiet = False,
 ) -> None:
@@ -55,11 +63,11 @@ def predict(
     """
     if output is not None:
         check_output(output, ".csv")
-    method, opened = open_artifact(artifact)
-    method.progress = not quiet
+    fitted, opened = open_artifact(artifact)
+    fitted.progress = not quiet
     examples = read_examples(data, target=target, needs_target=False, inputs=inputs, ignore=ignore)
-    prediction = method.predict(opened.inputs(examples))
-    columns = _named(prediction.to_dict(level), opened.classes)
+    prediction = fitted.predict(opened.inputs(examples))
+    columns = _named(prediction.to_dict(level, method), opened.classes)
     truth = opened.labels(examples)
     if truth is not None and len(truth) == len(prediction) and truth.ndim == 1:
         columns = {"true": truth[~prediction.masked]} | columns

@@ -147,7 +147,7 @@ def refuse_method(method: str) -> None:
             "a regression is averaged exactly, not by a method for probabilities",
             expected="'exact'",
             received=repr(method),
-            remedy="leave the method out, or write 'exact'",
+            remedy="leave it out, or write method='exact'",
         )
 
 

@@ -12,6 +12,7 @@ from deltauq import plots
 from deltauq.report.blocks import Block, Column, Heading, Picture, Table
 from deltauq.report.stories import (
     Story,
+    averaged_sentence,
     beyond_sentences,
     reliability_blocks,
     score_blocks,
@@ -69,7 +70,7 @@ class OfClasses(Story):
             f"For {percent(float(np.mean(apart)))} of the inputs the predicted class is told from "
             "the second by more than the uncertainty of the weights (at the 5 % level)."
         )
-        return sentences + beyond_sentences(se)
+        return [*sentences, *beyond_sentences(se), averaged_sentence(self.prediction)]
 
     def pictures(self) -> list[Picture]:
         """Plot of probability against standard error."""
@@ -96,12 +97,14 @@ class OfClasses(Story):
         """Table of inputs: predicted class, truth, probability, standard error and interval."""
         some, y = self.prediction[chosen], self.study.y
         n, top = np.arange(len(chosen)), some.labels
+        averaged = some.predictive("probit").probabilities[n, top]
         lower, upper = (end[n, top] for end in some.interval(0.95))
         true = [] if y is None else [self.names[int(c)] for c in self.truth[chosen]]
         columns = [
             (Column("Predicted", "names"), [self.names[c] for c in top]),
             (Column("True", "names"), true),
             (Column("Probability"), [fixed(v, 3) for v in some.probabilities[n, top]]),
+            (Column("Averaged"), [fixed(v, 3) for v in averaged]),
             (Column("Standard error"), [number(float(v)) for v in some.std[n, top]]),
             (Column("which is between"), se_range(self.study, chosen, top)),
             (

@@ -11,6 +11,7 @@ from deltauq import plots
 from deltauq.report.blocks import Block, Column, Picture, Table
 from deltauq.report.stories import (
     Story,
+    averaged_sentence,
     beyond_sentences,
     reliability_blocks,
     score_blocks,
@@ -59,7 +60,7 @@ class OfLabels(Story):
                 f"Among the wrong labels the median is {number(float(np.median(se[wrong])))}, "
                 f"among the right ones {number(float(np.median(se[~wrong])))}."
             )
-        return sentences + beyond_sentences(se.ravel())
+        return [*sentences, *beyond_sentences(se.ravel()), averaged_sentence(self.prediction)]
 
     def pictures(self) -> list[Picture]:
         """Plot of probability against standard error."""
@@ -82,12 +83,14 @@ class OfLabels(Story):
         """Table of inputs, each with its least certain label."""
         some, y = self.prediction[chosen], self.study.y
         n, label = np.arange(len(chosen)), some.std.argmax(axis=1)
+        averaged = some.predictive("probit").probabilities[n, label]
         lower, upper = (end[n, label] for end in some.interval(0.95))
         there = [] if y is None else ["yes" if v > 0.5 else "no" for v in self.truth[chosen, label]]
         columns = [
             (Column("Least certain label", "names"), [self.names[c] for c in label]),
             (Column("There", "names"), there),
             (Column("Probability"), [fixed(v, 3) for v in some.probabilities[n, label]]),
+            (Column("Averaged"), [fixed(v, 3) for v in averaged]),
             (Column("Standard error"), [number(float(v)) for v in some.std[n, label]]),
             (Column("which is between"), se_range(self.study, chosen, label)),
             (

@@ -12,12 +12,14 @@ import numpy.typing as npt
 from deltauq import plots
 from deltauq.errors import InvalidInputError
 from deltauq.evaluation.metrics import error_auroc
+from deltauq.prediction import MultiLabelPrediction, Prediction
 from deltauq.report.blocks import Block, Column, Facts, Heading, Picture, Section, Table, Text
 from deltauq.report.contents import ReportContents
 from deltauq.report.words import fixed, number
 
 __all__ = [
     "Story",
+    "averaged_sentence",
     "beyond_sentences",
     "reliability_blocks",
     "score_blocks",
@@ -189,6 +191,17 @@ def beyond_sentences(se: Array) -> list[str]:
         'linear approximation leaves its range. Take it as "not determined by the data", and read '
         "the interval, which stays between 0 and 1."
     ]
+
+
+def averaged_sentence(prediction: Prediction | MultiLabelPrediction) -> str:
+    """A sentence on how far probabilities move when they are averaged over the weights."""
+    moved = np.abs(prediction.predictive("probit").probabilities - prediction.probabilities)
+    largest = moved.max(axis=1)
+    return (
+        "Averaged over what the data leave open of the weights (probit approximation) "
+        f"probabilities move by up to {number(float(np.median(largest)))} for a typical input, and "
+        f"by {number(float(largest.max()))} at most."
+    )
 
 
 def reliability_blocks(story: Story) -> list[Block]:

@@ -114,6 +114,18 @@ def test_a_network_for_a_table_is_trained_and_its_predictions_are_named(folder, 
     ).all()
 
 
+def test_averages_have_columns_with_the_names_of_the_classes(folder):
+    asked = ("predict", folder / "m.deltauq", folder / "test.csv", "--ignore", "kind")
+    frame = pd.read_csv(io.StringIO(run(*asked, "--predictive", "probit")))
+    plain, averaged = (
+        frame[[f"{kind}_{name}" for name in ("setosa", "versicolor", "virginica")]].to_numpy()
+        for kind in ("probability", "predictive")
+    )
+    np.testing.assert_allclose(averaged.sum(axis=1), 1.0)
+    assert averaged.max(axis=1).mean() < plain.max(axis=1).mean()  # less sure
+    assert frame.columns[:-3].tolist() == run(*asked).split("\n", 1)[0].split(",")
+
+
 def test_parquet_and_standard_output_give_the_same_table(folder):
     of_csv = run("predict", folder / "m.deltauq", folder / "test.csv", "--ignore", "kind")
     assert (
@@ -289,10 +301,21 @@ def test_a_regression(tmp_path):
     facts = json.loads(run("fit", tmp_path / "d.csv", "-o", artifact, *options, "--json"))
     assert facts["training_r2"] > 0.4
     frame = pd.read_json(
-        io.StringIO(run("predict", artifact, tmp_path / "d.csv", "--target", "target", "--json"))
+        io.StringIO(
+            run(
+                *("predict", artifact, tmp_path / "d.csv", "--target", "target"),
+                *("--predictive", "exact", "--json"),
+            )
+        )
     )
+    wrong = CliRunner().invoke(
+        app, ["predict", str(artifact), str(tmp_path / "d.csv"), "--predictive", "probit"]
+    )
+    assert "leave it out, or write --predictive exact" in words(wrong.stderr)
     inside = (frame["obs_ci_lower"] < frame["true"]) & (frame["true"] < frame["obs_ci_upper"])
     assert 0.9 < inside.mean() < 0.99
+    reach = (frame["obs_ci_upper"] - frame["obs_ci_lower"]) / 2
+    np.testing.assert_allclose(reach, 1.959964 * np.sqrt(frame["predictive_variance"]), rtol=1e-6)
 
 
 #: Commands with a mistake, and what is said of it.
@@ -329,6 +352,10 @@ MISTAKES = {
     "an L2 rate": ("fit {train.csv} --target kind --l2 much -o {o}", r"--l2 is not understood"),
     "no directory": ("fit {train.csv} --target kind -o {no/o}", r"--output cannot be written"),
     "another output": ("report {m.deltauq} {test.csv} -o {r.pdf}", r"ends with \.html"),
+    "an average": (
+        "predict {m.deltauq} {test.csv} --predictive probt",
+        r"--predictive probt is not known.*write --predictive probit",
+    ),
     "a level": ("predict {m.deltauq} {test.csv} --level 95", r"level is not between 0 and 1"),
     "one curvature": (
         "compare {model.keras} {train.npz} {train.npz} --curvatures opg",

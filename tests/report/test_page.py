@@ -214,6 +214,13 @@ def _score_and_baseline():
     return prediction.score, 1 - prediction.probabilities.max(axis=1)
 
 
+def test_the_page_says_how_far_averaging_moves_probabilities():
+    prediction = _prediction()
+    moved = np.abs(prediction.predictive().probabilities - prediction.probabilities).max(axis=1)
+    said = f"by up to {np.median(moved):.3g} for a typical input, and by {moved.max():.3g} at most"
+    assert said in _text(to_html(_study(), {}))
+
+
 def test_the_score_is_called_better_only_when_it_clearly_is():
     score, _ = _score_and_baseline()
     study = _wrong_where(score > np.quantile(score, 0.85))
@@ -307,6 +314,7 @@ def test_the_table_of_inputs_lists_the_ten_highest_scores_with_their_intervals(b
     cells, rows = _rows(to_html(study, {}), "The most uncertain inputs")
     prediction, y = study.prediction, study.y
     lower, upper = prediction.interval(0.95)
+    averaged = prediction.predictive("probit").probabilities
     order = np.argsort(-prediction.score)[:10]
     assert len(rows) == 10
     for i, row, found in zip(order, rows, cells, strict=True):
@@ -317,6 +325,7 @@ def test_the_table_of_inputs_lists_the_ten_highest_scores_with_their_intervals(b
             study.class_names[c],
             study.class_names[y[i]],
             f"{prediction.probabilities[i, c]:.3f}",
+            f"{averaged[i, c]:.3f}",
             f"{se:.3g}",
             *([f"{0.9 * se:.3g} and {se:.3g}"] if bounded else []),
             f"{lower[i, c]:.3f} to {upper[i, c]:.3f}",

@@ -98,7 +98,7 @@ def test_averages_that_there_are_none_of():
         drawn, probit = (prediction.predictive(method) for method in ("monte_carlo", "probit"))
         np.testing.assert_allclose(drawn.probabilities, probit.probabilities, atol=0.02)
     numbers = fit(network(n_outputs=1), y=X[:, :1], likelihood="gaussian").predict(X)
-    with stumble("prediction/predictive.py:refuse_method", "write 'exact'"):
+    with stumble("prediction/predictive.py:refuse_method", "write method='exact'"):
         numbers.to_dict(predictive="probit")
     assert np.all(numbers.to_dict(predictive="exact")["predictive_variance"] > 0)
 
