@@ -168,17 +168,17 @@ class Prediction(Estimate, Shown):
     ) -> AveragedProbabilities:
         """Average the probabilities over the distribution of the logits, E softmax(z + e).
 
-        e is normal with the covariance `logit_covariance` = S as it stands: where eigenpairs were
+        e is normal with the covariance `logit_covariance` = V as it stands: where eigenpairs were
         left out, at the tail that `std` takes. `std_bounds` and `std_range` are not carried over.
 
         Args:
-            method: "probit" is softmax(z_c / sqrt(1 + (pi / 8) S_cc)) (Gibbs 1997), of the
+            method: "probit" is softmax(z_c / sqrt(1 + (pi / 8) V_cc)) (Gibbs 1997), of the
                 variances alone, though a number added to all logits changes it. "monte_carlo"
                 draws with the full covariance, and has no error but that of sampling. "bridge" is
                 the mean of the Dirichlet distribution that the Laplace bridge makes of the logits
-                less their mean, M z and M S M with M = I - 1 1^T / C (Hobbhahn, Kristiadi and
+                less their mean, M z and M V M with M = I - 1 1^T / C (Hobbhahn, Kristiadi and
                 Hennig 2022, arXiv 2003.01227; the variance is not corrected): for three classes or
-                more. It does not tend to softmax(z) where S becomes small.
+                more. It does not tend to softmax(z) where V becomes small.
             samples: of "monte_carlo", pairs of draws e and -e. The sampling error of 1,000 is at
                 most a thirtieth of a probability's standard deviation, and comes beside it.
             seed: of "monte_carlo". All inputs share the draws: up to rounding an input's

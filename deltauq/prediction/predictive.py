@@ -97,7 +97,7 @@ def average_softmax(
 
     Args:
         logits: their means z `[N, C]`.
-        covariance: S `[N, C, C]`.
+        covariance: V `[N, C, C]`.
         method: "probit", "monte_carlo" or "bridge".
         samples: pairs of draws of "monte_carlo".
         seed: of the draws.
@@ -121,7 +121,7 @@ def average_sigmoid(
 
     Args:
         logits: their means z `[N, C]`.
-        covariance: S `[N, C, C]`.
+        covariance: V `[N, C, C]`.
         method: "probit" or "monte_carlo".
         samples: pairs of draws of "monte_carlo".
         seed: of the draws.
@@ -152,7 +152,7 @@ def refuse_method(method: str) -> None:
 
 
 def _centred(logits: Array, covariance: Array) -> tuple[Array, Array]:
-    """Logits less their mean over the classes, M z, with their covariance M S M, M = I - 1 1^T / C.
+    """Logits less their mean over the classes, M z, with their covariance M V M, M = I - 1 1^T / C.
 
     A softmax sees nothing else. What moves all logits alike may vary a lot, and would drown the
     rest in the rounding of a root.
@@ -172,7 +172,7 @@ def _laplace_bridge(logits: Array, covariance: Array) -> Array:
     if n_classes < 3:
         raise _no_bridge("two classes")
     # Hobbhahn et al. 2022, arXiv 2003.01227:
-    # alpha_c = (1 - 2 / C + exp(z_c) / C^2 sum_d exp(-z_d)) / S_cc, here in logarithms.
+    # alpha_c = (1 - 2 / C + exp(z_c) / C^2 sum_d exp(-z_d)) / V_cc, here in logarithms.
     sums = scipy.special.logsumexp(-logits, axis=1, keepdims=True)
     grown = np.logaddexp(np.log1p(-2.0 / n_classes), logits + sums - 2.0 * np.log(n_classes))
     variance = np.einsum("ncc->nc", covariance)
