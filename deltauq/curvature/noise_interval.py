@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,23 @@ class NoiseRange:
     def on_std(self) -> tuple[float, float]:
         """Factors on the lower and the upper bound of a standard error."""
         return self.low ** (self.power / 2), self.high ** (self.power / 2)
+
+    def sampled(self, gamma: tuple[float, float], n_observations: float) -> NoiseRange:
+        """The part of the range in which a sampled gamma leaves the noise, and the estimate.
+
+        Args:
+            gamma: parameters that the data determine, between which they are as a rule.
+            n_observations: N C.
+        """
+        left = np.maximum(n_observations - np.asarray(gamma), 0.0)
+        with np.errstate(divide="ignore"):
+            low, high = n_observations / (self.factor * left)
+        return replace(
+            self,
+            low=float(np.clip(low, self.low, 1.0)),
+            high=float(np.clip(high, 1.0, self.high)),
+            certified=False,
+        )
 
     def widen(self, limits: Array) -> Array:
         """Widen bounds `[..., 2]` of standard errors by the range of the noise; 0 stays 0."""

@@ -42,10 +42,17 @@ class Residuals(NamedTuple):
 
     Infinite, and the wrong way around, of an input whose standard errors are known well enough
     whatever the tail (`TailByShare.is_narrow`).
+
+    Attributes:
+        low: the least.
+        high: the largest.
+        noise_on_std: factors on standard errors between which the estimated noise of a regression
+            leaves them.
     """
 
     low: Array
     high: Array
+    noise_on_std: tuple[float, float] = (1.0, 1.0)
 
 
 class ResidualsOnce:
@@ -88,15 +95,12 @@ class TailBand:
         exchangeable: the inputs were given, as such as will be predicted.
         measure: gives the residuals.
         once: keeps them from when they are first asked for.
-        noise_on_std: factors on standard errors between which the estimated noise of a regression
-            leaves them.
     """
 
     by_share: TailByShare
     exchangeable: bool
     measure: Callable[[], Residuals]
     once: ResidualsOnce
-    noise_on_std: tuple[float, float] = (1.0, 1.0)
 
     @property
     def residuals(self) -> Residuals:
@@ -125,7 +129,7 @@ class TailBand:
             InvalidInputError: so few inputs cannot promise that level.
         """
         check_share("level", level, example=0.9)
-        low, high = self.residuals
+        low, high, _ = self.residuals
         count = len(low)
         k = int(np.floor((1.0 - level) * (count + 1) / 2 + 1e-9))
         if k < 1:

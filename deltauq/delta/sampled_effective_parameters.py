@@ -1,4 +1,4 @@
-"""How many parameters the data determine by the exact Hessian, sampled."""
+"""How many parameters the data determine, sampled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBES, _STEPS = 8, 6
 _LEVEL = 0.99
 
 
-def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
+def sampled_effective_parameters(fitted: Fitted, unit: float = 1.0) -> tuple[float, float]:
     """Estimate an interval in which gamma = trace(A (A + I)^-1) lies as a rule; six products.
 
     Over the eigenpairs it is summed. Of the directions outside, U_, trace f(A) is the mean of
@@ -31,7 +31,8 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
     few steps of block Lanczos (Golub and Meurant 2010, Matrices, Moments and Quadrature).
 
     Args:
-        fitted: of the exact Hessian, or a sandwich with it, in low rank.
+        fitted: in low rank; of a sandwich its bread counts.
+        unit: what the curvature is to be multiplied by.
 
     Returns:
         Its ends; all numbers where there are too few parameters for two random vectors.
@@ -40,6 +41,7 @@ def sampled_effective_parameters(fitted: Fitted) -> tuple[float, float]:
     operator = make_operator(fitted.problem, settings.kind.bread)
 
     def share(values: Array) -> Array:
+        values = unit * values
         kept = values if settings.negative_curvature == "keep" else np.maximum(values, 0.0)
         return np.asarray(kept / (1.0 + kept))
 

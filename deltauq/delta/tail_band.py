@@ -8,7 +8,8 @@ from deltauq.curvature.eigenpairs import eigenpairs
 from deltauq.curvature.tail_band import COPIES, Residuals, TailBand, measure_residuals
 from deltauq.delta.calibration import tail_inputs
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.solving import make_operator
+from deltauq.delta.sampled_effective_parameters import sampled_effective_parameters
+from deltauq.delta.solving import freedom_of, make_operator
 from deltauq.errors import InvalidInputError
 
 __all__ = ["band_of"]
@@ -19,14 +20,7 @@ def band_of(fitted: Fitted) -> TailBand | None:
     by_share, tail = fitted.known.by_share, fitted.known.tail
     if by_share is None or tail is None:
         return None
-    noise = fitted.known.noise
-    return TailBand(
-        by_share,
-        tail.exchangeable,
-        partial(_measured, fitted),
-        fitted.residuals,
-        noise_on_std=(1.0, 1.0) if noise is None else noise.on_std,
-    )
+    return TailBand(by_share, tail.exchangeable, partial(_measured, fitted), fitted.residuals)
 
 
 def _measured(fitted: Fitted) -> Residuals:
@@ -46,4 +40,20 @@ def _measured(fitted: Fitted) -> Residuals:
         operator, _ = operator.apart(*inputs.held_out)
         pairs = eigenpairs(operator, pairs.rank, seed=settings.seed, storage=settings.storage())
     assert known.by_share is not None
-    return measure_residuals(inputs, operator.matmat, pairs.vectors, pairs.values, known.by_share)
+    found = measure_residuals(inputs, operator.matmat, pairs.vectors, pairs.values, known.by_share)
+    return found._replace(noise_on_std=_noise_on_std(fitted))
+
+
+def _noise_on_std(fitted: Fitted) -> tuple[float, float]:
+    """Where the noise of a regression leaves standard errors, by the number of parameters sampled.
+
+    What is certain of that number is far wider, as it goes by no more than the trace that the pairs
+    leave out.
+    """
+    noise = fitted.known.noise
+    if noise is None:
+        return 1.0, 1.0
+    freedom = freedom_of(fitted.problem, fitted.settings)
+    unit = noise.factor if freedom.power == 2 else 1.0  # of scores, that hold the noise twice
+    gamma = sampled_effective_parameters(fitted, unit)
+    return noise.sampled(gamma, freedom.n_observations).on_std

@@ -75,7 +75,8 @@ def range_of_std(
     middle = by_share.at(known)
     narrow = by_share.is_narrow(np.maximum(std**2 - middle[:, None] * outside, 0.0), outside)
     found = []
-    for i, residual, factor in zip((0, 1), (ends.low, ends.high), band.noise_on_std, strict=True):
+    of_noise = band.residuals.noise_on_std
+    for i, residual, factor in zip((0, 1), (ends.low, ends.high), of_noise, strict=True):
         moved = (by_share.at(known, residual) - middle)[:, None] * outside
         variance = np.maximum(std**2 + moved, 0.0)
         end = np.clip(factor * np.sqrt(variance), limits[..., 0], limits[..., 1])

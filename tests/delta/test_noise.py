@@ -365,3 +365,30 @@ def test_rank_auto_sees_what_the_noise_leaves_open():
     assert np.all((low <= std) & (std <= high))
     assert np.median(1 - low / high) <= 0.05
     np.testing.assert_allclose(dm.fitted_likelihood.noise, noise, rtol=0.02)
+
+
+@pytest.mark.parametrize("curvature", ["ggn", "opg"])
+def test_a_range_goes_by_sampled_parameters(curvature):
+    """What the certain interval of gamma leaves open of the noise is wide; a range is to say less.
+
+    The noise of all eigenpairs lies between, and so does the estimate.
+    """
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 6))
+    y = np.sin(x[:, :1]) + x[:, 1:2] * x[:, 2:3] + 0.3 * rng.normal(size=(400, 1))
+    model = keras.Sequential(
+        [keras.Input((6,), **F64), layers.Dense(24, "tanh", **F64), layers.Dense(1, **F64)]
+    )
+    options = {"l2": 1e-4, "likelihood": "gaussian", "progress": False}
+    full = DeltaMethod(model, curvature, rank="full", **options).fit(x, y)
+    some = DeltaMethod(model, curvature, rank=60, route="sketch", **options).fit(x, y)
+    certain = some.predict(x[:9]).band.residuals  # measured here, once
+    low, high = certain.noise_on_std
+    of_full, of_some = (dm.predict(x[:1]).noise[0] for dm in (full, some))
+    power = {"ggn": 0.5, "opg": 1.0}[curvature]
+    assert low <= min(1.0, (of_full / of_some) ** power)
+    assert high >= max(1.0, (of_full / of_some) ** power)
+    least, most = some._fitted.known.noise.on_std
+    assert least <= low <= high <= most
+    assert high / low - 1 <= 0.3 * (most / least - 1)

@@ -162,7 +162,7 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
     )
     settings = Settings(likelihood=likelihood, **_options(facts, network))
     of_covariance = replace(settings, **facts["settings"])
-    holds_data, known, measured = "rows" in facts, None, facts.get("residuals")
+    holds_data, known = "rows" in facts, None
     if holds_data:
         problem, known = unpack_rows(facts, arrays, problem, of_covariance)
     fitted = Fitted(
@@ -176,9 +176,17 @@ def load_fit(path: Path, model: Any) -> tuple[Any, Fitted, Settings]:
         caveats=tuple(Caveat(**caveat) for caveat in facts.get("caveats", ())),
         route=Route(*facts["route"]) if facts.get("route") else None,  # nor of this
         data_in_file=holds_data,
-        residuals=ResidualsOnce(None if measured is None else Residuals(*map(np.array, measured))),
+        residuals=_unpack_residuals(facts.get("residuals")),
     )
     return network.model, fitted, settings
+
+
+def _unpack_residuals(kept: list[list[float]] | None) -> ResidualsOnce:
+    """What was measured of single inputs before the fit was saved, if anything was."""
+    if kept is None:
+        return ResidualsOnce()
+    low, high, (least, most) = kept
+    return ResidualsOnce(Residuals(np.array(low), np.array(high), (least, most)))
 
 
 def _options(facts: Mapping[str, Any], network: Network) -> dict[str, Any]:
