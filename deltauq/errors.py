@@ -22,6 +22,7 @@ from typing import Any
 
 __all__ = [
     "ArtifactError",
+    "CheckpointWarning",
     "ConvergenceWarning",
     "CurvatureWarning",
     "DeltaUQError",
@@ -206,6 +207,10 @@ def optional(module: str, *, needed_by: str, extra: str | None = None) -> Any:
                 else ""
             ),
         ) from error
+
+
+class CheckpointWarning(UserWarning):
+    """A fit goes on from a checkpoint, part of which is of no use, or in other surroundings."""
 
 
 class ConvergenceWarning(UserWarning):

@@ -16,6 +16,7 @@ from deltauq.errors import NumericalError
 from deltauq.likelihoods import Likelihood
 from deltauq.network.graph import Compiled
 from deltauq.network.network import Network, Parameter
+from deltauq.runtime.checkpoint import Steps
 
 __all__ = ["MINIMUM", "Cost", "DataCost", "Stationarity", "least_loss", "per_parameter"]
 
@@ -158,13 +159,20 @@ class Cost:
         likelihood: gives the loss.
         data: the training set.
         rates: lambda_j per parameter `[P]`.
+        steps: of which `measure` is one; None computes it.
     """
 
     def __init__(
-        self, network: Network, likelihood: Likelihood, data: Batches, rates: Array
+        self,
+        network: Network,
+        likelihood: Likelihood,
+        data: Batches,
+        rates: Array,
+        steps: Steps | None = None,
     ) -> None:
         self._data = data
         self._rates = rates
+        self._steps = steps or Steps()
         self._dtype = network.dtype
 
         def batch_sum(params: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -202,7 +210,16 @@ class Cost:
         Raises:
             NumericalError: the loss or its gradient is not finite.
         """
-        measured = self._measured(params)
+        point = np.asarray(params, np.float64)
+        numbers, gradient = np.empty(2), np.empty(len(self._rates))
+
+        def measure() -> None:
+            found = self._measured(params)
+            numbers[:] = found.loss, found.weight
+            gradient[:] = found.gradient
+
+        self._steps.kept("the cost", (point,), (numbers, gradient), measure)
+        measured = DataCost(point, float(numbers[0]), gradient, float(numbers[1]))
         found, _ = measured.beside(self._rates)
         if not np.isfinite([found.cost, found.gradient_norm]).all():
             raise NumericalError(

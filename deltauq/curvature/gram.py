@@ -186,10 +186,14 @@ class Gram(CurvatureOperator):
         """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; one pass."""
         total = np.zeros(self.shape)
         columns = list(slices(len(total), _BLOCK_ROWS))
-        for rows in self._row_blocks():
-            wide = rows.astype(np.float64)
-            for here in columns:  # OpenBLAS' `syrk`, for all at once, crashes at 16,000 columns
-                total[here, : here.stop] += wide[:, here].T @ wide[:, : here.stop]
+
+        def add_up() -> None:
+            for rows in self._row_blocks():
+                wide = rows.astype(np.float64)
+                for here in columns:  # OpenBLAS' `syrk`, for all at once, crashes at 16,000 columns
+                    total[here, : here.stop] += wide[:, here].T @ wide[:, : here.stop]
+
+        self._step("matrix", (), total, add_up)
         for here in columns:
             below = total[here, here]
             total[here, here] = (below + below.T) / 2

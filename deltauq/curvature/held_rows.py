@@ -30,8 +30,11 @@ _NUMBERS = 2**23
 class HeldRows(Protocol):
     """Rows `[n, size]` of some of the parameters, of all training examples or of a batch."""
 
-    def add_gram(self, total: Array, dtype: Any) -> None:
-        """Add R R^T to the lower blocks of a float64 `[n, n]`, products in a precision."""
+    def add_gram(self, total: Array, dtype: Any, here: slice) -> None:
+        """Add some rows of R R^T to those of a float64 `[n, n]`, products in a precision.
+
+        The rows are all those of some examples; columns after the last of them are left out.
+        """
 
     def add_product(self, columns: Array, total: Array) -> None:
         """Add R V to a total `[n, m]`, V `[P, m]` of all parameters, in V's precision."""
@@ -54,14 +57,13 @@ class FormedRows(NamedTuple):
     matrix: Array
     places: Sequence[slice]
 
-    def add_gram(self, total: Array, dtype: Any) -> None:
+    def add_gram(self, total: Array, dtype: Any, here: slice) -> None:
         """Add products of blocks of rows, summed over blocks of columns in float64."""
         wider = np.dtype(dtype).itemsize // self.matrix.itemsize
         for columns in slices(self.matrix.shape[1], _COLUMNS // wider):
-            block = self.matrix[:, columns].astype(dtype, copy=False)
-            for here in slices(len(total), _BLOCK):
-                for there in slices(here.stop, _BLOCK):
-                    total[here, there] += block[here] @ block[there].T
+            block = self.matrix[: here.stop, columns].astype(dtype, copy=False)
+            for there in slices(here.stop, _BLOCK):
+                total[here, there] += block[here] @ block[there].T
 
     def add_product(self, columns: Array, total: Array) -> None:
         """Add products with blocks of columns."""
@@ -104,13 +106,15 @@ class HeldFactors(NamedTuple):
     delta: Array
     place: slice
 
-    def add_gram(self, total: Array, dtype: Any) -> None:
+    def add_gram(self, total: Array, dtype: Any, here: slice) -> None:
         """Add sum_ts (a_t . a'_s) (delta_t . delta'_s) for blocks of examples."""
-        n_examples, n_rows, positions, _ = self.delta.shape
+        _, n_rows, positions, _ = self.delta.shape
         step = max(1, min(_BLOCK // n_rows, int(_NUMBERS**0.5) // (n_rows * positions)))
-        for here in slices(n_examples, step):
-            a, delta = self._flat(here, dtype)
-            for there in slices(here.stop, step):
+        for some in slices((here.stop - here.start) // n_rows, step):
+            first = here.start // n_rows
+            mine = slice(first + some.start, first + some.stop)
+            a, delta = self._flat(mine, dtype)
+            for there in slices(mine.stop, step):
                 b, eta = self._flat(there, dtype)
                 of_data = (a @ b.T).reshape(-1, positions, len(b) // positions, positions)
                 of_cotangents = (delta @ eta.T).reshape(
@@ -121,7 +125,7 @@ class HeldFactors(NamedTuple):
                     block *= of_data[:, None, 0, :, None, 0]
                 else:
                     block = np.einsum("itjs,irtjqs->irjq", of_data, of_cotangents)
-                place = (_times(here, n_rows), _times(there, n_rows))
+                place = (_times(mine, n_rows), _times(there, n_rows))
                 total[place] += block.reshape(block.shape[0] * n_rows, -1)
 
     def _flat(self, some: slice, dtype: Any, outputs: slice = slice(None)) -> tuple[Array, Array]:

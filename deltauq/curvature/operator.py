@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import abc
 import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,10 +19,14 @@ from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network.jacobians import PerExample
 from deltauq.network.network import Network
+from deltauq.runtime.checkpoint import Steps
 
 __all__ = ["CurvatureOperator"]
 
 Array = npt.NDArray[Any]
+
+#: Columns of the unit matrix that are multiplied at a time, where A is formed by products.
+_UNIT_COLUMNS = 256
 
 
 class CurvatureOperator(abc.ABC):
@@ -37,8 +44,11 @@ class CurvatureOperator(abc.ABC):
             they are needed.
         buffer_bytes: memory for the per-example rows that are multiplied together; only speed
             depends on it.
+        steps: of which products are some; they may be known from a fit that was interrupted. None
+            computes all of them.
 
     Attributes:
+        steps: as given.
         shape: (P, P).
         dtype: of A as a `scipy.sparse.linalg.LinearOperator`, float64.
         precision: of products.
@@ -70,6 +80,7 @@ class CurvatureOperator(abc.ABC):
         scale: Array | None = None,
         per_example: PerExample | None = None,
         buffer_bytes: int = 2**29,
+        steps: Steps | None = None,
     ) -> None:
         self.likelihood = resolve_likelihood(likelihood)
         # Numbers of a regression are the output itself, an exponential at its end included.
@@ -87,6 +98,7 @@ class CurvatureOperator(abc.ABC):
         self.precision = network.dtype
         self._per_example = per_example
         self._buffer_bytes = buffer_bytes
+        self.steps = steps or Steps()
         self._trace: float | None = None
 
     @abc.abstractmethod
@@ -197,10 +209,42 @@ class CurvatureOperator(abc.ABC):
                 received=f"{out.dtype} {list(out.shape)}, strides {out.strides}",
                 remedy=f"pass np.empty({vectors.shape}, {str(vectors.dtype)!r}), or None",
             )
-        self._sum(vectors, out)
-        out /= self.data.n_examples
-        self._check_finite(out, "products")
+
+        def multiply() -> None:
+            self._sum(vectors, out)
+            np.divide(out, self.data.n_examples, out=out)
+            self._check_finite(out, "products")
+
+        self._step("product", (vectors,), out, multiply)
         return out.astype(asked, copy=False)
+
+    def _step(
+        self, what: str, given: Sequence[Array], out: Array, compute: Callable[[], None]
+    ) -> None:
+        """Have an array filled by a step, and the trace known if it was found on the way.
+
+        Args:
+            what: is computed.
+            given: what it depends on, beside the operator and its data.
+            out: the array.
+            compute: fills it.
+        """
+        trace = np.full(1, np.nan)
+
+        def computed() -> None:
+            compute()
+            if self._trace is not None:
+                trace[0] = self._trace
+
+        name = f"{what} of {type(self).__name__}, {self.data.n_given} rows"
+        self.steps.kept(name, (self._metric, *given), (out, trace), computed)
+        if np.isfinite(trace[0]):
+            self._trace = float(trace[0])
+
+    @cached_property
+    def _metric(self) -> Array:
+        """A checksum of the scale, by which a step is told from one in another metric."""
+        return np.frombuffer(hashlib.sha256(self.scale.tobytes()).digest(), np.uint8)
 
     def _check_finite(self, values: Array | float, what: str) -> None:
         """Refuse numbers of which one is not finite: NaN would pass for no curvature."""
@@ -227,7 +271,10 @@ class CurvatureOperator(abc.ABC):
 
     def to_dense(self) -> Array:
         """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; P products."""
-        dense = self.matmat(np.eye(self.shape[0]))
+        size, dense = self.shape[0], np.empty(self.shape)
+        for start in range(0, size, _UNIT_COLUMNS):
+            columns = np.eye(size, min(_UNIT_COLUMNS, size - start), -start)
+            dense[:, start : start + _UNIT_COLUMNS] = self.matmat(columns)
         return (dense + dense.T) / 2
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:

@@ -29,6 +29,8 @@ Array = npt.NDArray[Any]
 #: Rows of a diagonal block of G that is made symmetric at a time.
 _BLOCK = 512
 
+#: Rows of G, at most, that are formed in one step.
+_STRIPE = 2048
 
 #: How far marks of an example may differ from pass to pass, beside the largest of all.
 _SAME = 1e-4
@@ -212,8 +214,12 @@ class TrainingRows:
             NumericalError: a row is not finite.
         """
         total = np.zeros((self.n_rows, self.n_rows))
-        for part in self._parts():
-            part.add_gram(total, dtype)
+        probe = np.random.default_rng(0).standard_normal((self.n_params, 1)).astype(self.dtype)
+        for number, held in enumerate(self._together()):
+            image = np.zeros((self.n_rows, 1))
+            for part in held:
+                part.add_product(probe, image)
+            self._add_gram(total, dtype, held, f"part {number}", image)
         for here in slices(len(total), _BLOCK):
             below = np.tril(total[here, here])
             total[here, here] = below + np.tril(below, -1).T
@@ -229,6 +235,23 @@ class TrainingRows:
                 remedy="scale the inputs or the labels, or build the model in float64",
             )
         return total
+
+    def _add_gram(
+        self, total: Array, dtype: Any, held: Sequence[HeldRows], what: str, image: Array
+    ) -> None:
+        """Add inner products of rows of some columns, in steps that are told by an image of them.
+
+        The image is another one where the rows come in another order, or from another processor.
+        """
+        step = max(1, _STRIPE // self._each) * self._each
+        for here in slices(len(total), step):
+
+            def add_up(here: slice = here) -> None:
+                for part in held:
+                    part.add_gram(total, dtype, here)
+
+            name = f"inner products in {dtype}, {what}, rows from {here.start}"
+            self._operator.steps.kept(name, (image,), (total[here, : here.stop],), add_up)
 
     def product(self, columns: Array) -> Array:
         """Multiply columns V `[P, m]` by R, in their precision and summed in float64, `[n, m]`."""
@@ -246,15 +269,20 @@ class TrainingRows:
 
     def _parts(self) -> Iterator[HeldRows]:
         """Rows of some columns after the other; formed ones hold until the next are asked for."""
+        for held in self._together():
+            yield from held
+
+    def _together(self) -> Iterator[Sequence[HeldRows]]:
+        """Rows of some columns after the other, all that are in memory at a time together."""
         memory = Workspace(self.dtype)
-        yield from self._held
+        if self._held:
+            yield self._held
         for group in self._to_form:
             copied, formed = self._read(self._to_copy, group, memory)
             self._held, self._to_copy = [*self._held, *copied], []
             if len(self._layout.groups) <= 1:  # they all fit
                 self._held, self._to_form = [*self._held, *formed], []
-            yield from copied
-            yield from formed
+            yield [*copied, *formed]
 
     def _read(
         self, as_factors: Sequence[int], group: Sequence[Columns], memory: Workspace

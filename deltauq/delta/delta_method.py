@@ -21,15 +21,16 @@ from deltauq.delta.caveats import tell
 from deltauq.delta.files.fits import Saved, load_fit, save_fit
 from deltauq.delta.files.saved_model import export_fit
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.problem import Problem, attach_data, state_problem
+from deltauq.delta.problem import attach_data, state_problem
+from deltauq.delta.resuming import going_on
 from deltauq.delta.routes import RouteName
-from deltauq.delta.settings import Settings
-from deltauq.delta.solving import needs_meat
+from deltauq.delta.solving import check_measurable
 from deltauq.delta.steps import fit_problem
-from deltauq.errors import InvalidInputError, check_flag, check_path, lying_in
+from deltauq.errors import check_flag, check_path, lying_in
 from deltauq.likelihoods import Likelihood
 from deltauq.network.l2 import L2
 from deltauq.network.network import Layers, Network
+from deltauq.runtime.checkpoint import Checkpoint
 from deltauq.runtime.faults import faults_told
 from deltauq.runtime.threads import refuse_lost_runtime
 
@@ -200,6 +201,7 @@ class DeltaMethod(Answers):
         class_weight: Any = None,
         *,
         calibration: Any = None,
+        checkpoint: str | Path | None = None,
     ) -> DeltaMethod:
         """Compute the curvature on the training data and the parameters' covariance.
 
@@ -221,12 +223,17 @@ class DeltaMethod(Answers):
                 twenty of the training inputs, 32 at most; of a dataset, whose order may change,
                 none, and the middle of what is possible stands for the tail. Not read where nothing
                 is left out.
+            checkpoint: a directory that is this fit's alone, made where it is missing: what takes
+                long is written there while the fit goes on. After an interruption, or the end of
+                the process, the same call goes on from there, and comes to what an undisturbed fit
+                would have. A fit that is done leaves the directory empty.
 
         Returns:
             self.
 
         Raises:
-            InvalidInputError: data or arguments that cannot be used.
+            InvalidInputError: data or arguments that cannot be used; a checkpoint of another fit.
+            WriteError: the disk of the checkpoint is full; what is there is whole.
             UnsupportedModelError: a model, loss or penalty that cannot be used.
             NotPositiveDefiniteError: no covariance exists under the asked treatment of negative
                 curvature.
@@ -236,22 +243,25 @@ class DeltaMethod(Answers):
         settings, training = self.settings, TrainingData(x, y, sample_weight, class_weight)
         if calibration is not None:
             settings.check_calibration()
-        storage = settings.storage()
+        storage, record = settings.storage(), None if checkpoint is None else Checkpoint(checkpoint)
         problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
         if calibration is not None or settings.tail == "calibrated":
-            _check_measurable(problem, settings)
+            check_measurable(problem, settings)
         if calibration is not None:
             with lying_in("calibration=..."):
                 problem = replace(problem, calibration=self._inputs(calibration, problem))
         name = settings.curvature
-        with at_work(f"{name}: the cost", enabled=settings.progress) as (shown, listener):
+        with (
+            at_work(f"{name}: the cost", enabled=settings.progress) as (shown, listener),
+            going_on(record, problem, settings, shown.note) as steps,
+        ):
             fitted = fit_problem(
-                problem.with_listener(listener),
+                problem.at_work(listener, steps),
                 settings,
                 storage,
                 tell_route=lambda route: shown.describe(f"{name} by {route}", route.why),
             )
-        problem = fitted.problem.with_listener(PassListener())  # the display is closed
+        problem = fitted.problem.at_work(PassListener())  # the display is closed
         self._fitted = replace(fitted, problem=problem, seconds=time.monotonic() - started)
         tell(fitted.caveats)
         return self
@@ -382,16 +392,3 @@ class DeltaMethod(Answers):
         settings = replace(self.settings, **fitted.settings.of_covariance())
         self._fitted = replace(fitted, problem=attach_data(fitted.problem, training, settings))
         return self
-
-
-def _check_measurable(problem: Problem, settings: Settings) -> None:
-    """Refuse a tail that is to be measured where the loss makes a sandwich of the covariance."""
-    if needs_meat(problem, settings):
-        raise InvalidInputError(
-            "no tail can be measured for this loss",
-            expected="a loss that is the log-likelihood of its labels",
-            received=f"{problem.likelihood!r}, whose covariance is a sandwich, of which no "
-            "quadrature rule is known to stay on one side",
-            remedy="leave calibration=... out, and tail='auto' as it is; refine(x) estimates what "
-            "the tail comes to at some inputs",
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,7 @@ from deltauq.network.l2 import L2, l2_rates, refuse_other_terms, refuse_weight_d
 from deltauq.network.network import Network
 from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction.linearization import Linearization, RowFunctions
+from deltauq.runtime.checkpoint import Steps
 from deltauq.runtime.memory import free_memory
 
 __all__ = [
@@ -62,14 +63,13 @@ class Problem:
             cost that was minimised over the dispersion; zero where a parameter has no L2.
         per_example: rules for the network's per-example rows.
         linearization: the network linearised in its parameters, J scaled by `scale`.
-        plan: the memory that the eigenpairs take; None where the data are not at hand, so that no
-            curvature can be multiplied.
+        plan: the memory that eigenpairs take; None where the data to multiply by are not at hand.
         estimates_noise: the noise of a regression is the mean square of the residuals, for now.
         head: the last dense layer where no other parameter is uncertain; sought where
             the curvature has a form of its own there.
         flatness: where the loss has no curvature; None where it is known to have some.
-        calibration: inputs such as will be predicted, which the tail is to be measured on; None
-            for some of training.
+        calibration: inputs to measure the tail on, like those to come; None for some of training.
+        steps: of the fit, those that take long.
     """
 
     network: Network
@@ -84,6 +84,7 @@ class Problem:
     head: LinearHead | None = None
     flatness: Flatness | None = None
     calibration: InputBatches | None = None
+    steps: Steps = field(default_factory=Steps)
 
     def require_data(self) -> tuple[Batches, MemoryPlan]:
         """The training set, and the memory that was planned for passes over it.
@@ -118,7 +119,7 @@ class Problem:
     @cached_property
     def cost(self) -> Cost:
         """The cost that the weights should minimise, as a function of them."""
-        return Cost(self.network, self.likelihood, self.training_set, self.rates)
+        return Cost(self.network, self.likelihood, self.training_set, self.rates, self.steps)
 
     @cached_property
     def operators(self) -> dict[type[CurvatureOperator], CurvatureOperator]:
@@ -156,9 +157,10 @@ class Problem:
         """The problem whose curvature is a sandwich's meat: of the labels' log-likelihood."""
         return self.with_likelihood(self.likelihood.of_scores, self.rates)
 
-    def with_listener(self, listener: PassListener) -> Problem:
-        """A problem whose passes over the training data are told to another listener."""
-        return replace(self, data=self.training_set.with_listener(listener))
+    def at_work(self, listener: PassListener, steps: Steps | None = None) -> Problem:
+        """A problem whose passes over the data a listener hears of, and whose steps are others."""
+        data = self.training_set.with_listener(listener)
+        return replace(self, data=data, steps=steps or Steps())
 
     @property
     def common_rate(self) -> float | None:

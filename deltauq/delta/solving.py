@@ -25,12 +25,14 @@ from deltauq.delta.fitted import Fitted
 from deltauq.delta.judging import beyond_precision
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
+from deltauq.errors import InvalidInputError
 from deltauq.linalg import Eigenpairs, Ends, Storage
 from deltauq.runtime.memory import free_memory
 
 __all__ = [
     "Solution",
     "bread_and_meat",
+    "check_measurable",
     "freedom_of",
     "make_operator",
     "needs_meat",
@@ -69,6 +71,7 @@ def make_operator(
         "scale": problem.scale,
         "per_example": problem.per_example,
         "buffer_bytes": plan.buffer,
+        "steps": problem.steps,
     }
     of_head = kind.of_linear_head()
     if of_head is not kind and problem.head is not None and not in_rows:
@@ -165,6 +168,23 @@ def needs_meat(problem: Problem, settings: Settings) -> bool:
     (`Likelihood.of_scores`).
     """
     return settings.kind.is_sandwich or problem.likelihood.of_scores is not problem.likelihood
+
+
+def check_measurable(problem: Problem, settings: Settings) -> None:
+    """Refuse a tail that is to be measured where the loss makes a sandwich of the covariance.
+
+    Raises:
+        InvalidInputError: it does.
+    """
+    if needs_meat(problem, settings):
+        raise InvalidInputError(
+            "no tail can be measured for this loss",
+            expected="a loss that is the log-likelihood of its labels",
+            received=f"{problem.likelihood!r}, whose covariance is a sandwich, of which no "
+            "quadrature rule is known to stay on one side",
+            remedy="leave calibration=... out, and tail='auto' as it is; refine(x) estimates what "
+            "the tail comes to at some inputs",
+        )
 
 
 def solve_meat(fitted: Fitted, storage: Storage) -> Solution | None:

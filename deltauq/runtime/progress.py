@@ -48,6 +48,11 @@ class ProgressDisplay:
         self._bar.update(self._task, description=description)
         self._show_if_late()
 
+    def note(self, text: str) -> None:
+        """Tell what holds for all that goes on, on a line of its own."""
+        self._bar.note = text
+        self._show_if_late()
+
     def _show_if_late(self) -> None:
         """Begin to show work that has lasted a while."""
         late = time.monotonic() - self._started > _PATIENCE
@@ -83,16 +88,17 @@ def progress_bar(
 
 
 class _Bar(Progress):
-    """A bar with a line below it.
+    """A bar with lines below it.
 
     Attributes:
-        why: that line, if there is any.
+        why: the first of them, if there is any, about what goes on now.
+        note: the second, about all of it.
     """
 
     why = ""
+    note = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar and the line, as `rich` asks for them."""
+        """The bar and the lines, as `rich` asks for them."""
         yield from super().get_renderables()
-        if self.why:
-            yield Text(self.why, style="dim")
+        yield from (Text(line, style="dim") for line in (self.why, self.note) if line)

@@ -1,13 +1,11 @@
 """The file of an artifact: named arrays and facts, written whole or not at all.
 
-A safetensors file, which any reader of that format opens. Its header carries the facts as JSON, the
-version of their layout, and a SHA-256 of the whole file (taken with zeros in its own place), so
-that a changed, truncated or foreign file is refused before anything of it is used.
+A sealed file (`deltauq.runtime.sealed_files`) whose header carries the facts as JSON, and the
+version of their layout.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors
-import safetensors.numpy
 
 from deltauq.errors import ArtifactError
-from deltauq.runtime.whole_files import written_whole
+from deltauq.runtime.sealed_files import header_of, seal_of, write_sealed
 
 __all__ = ["FORMAT", "is_artifact", "read", "write"]
 
@@ -29,11 +26,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 #: The newest layout of facts and arrays that is known here; a reader refuses newer ones.
 FORMAT = 3
 
-#: What stands before the checksum in the header, and in the checksum's place while it is taken.
-_KEY, _BLANK = b'"deltauq.sha256":"', b"0" * 64
-
-#: Bytes that are hashed at a time.
-_CHUNK = 2**24
+#: The name of the layout's version in the header.
+_LAYOUT = "deltauq.format"
 
 
 def write(
@@ -63,24 +57,10 @@ def write(
             remedy="create it first, or name a file in one that exists",
         )
     metadata = {
-        "deltauq.format": str(layout or FORMAT),
+        _LAYOUT: str(layout or FORMAT),
         "deltauq.facts": json.dumps(facts, default=_plain),
-        "deltauq.sha256": _BLANK.decode(),
     }
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    size = len(metadata["deltauq.facts"]) + sum(array.nbytes for array in whole.values())
-    with written_whole(path, size=size) as beside:
-        try:
-            safetensors.numpy.save_file(whole, beside, metadata)
-        except safetensors.SafetensorError as error:
-            raise OSError(str(error)) from error
-        with beside.open("rb+") as file:
-            place = _checksum_place(file.read(_header_end(file)))
-            if place is None:
-                raise ArtifactError("the checksum has no place in the header")
-            digest = _digest(file, place)
-            file.seek(place)
-            file.write(digest)
+    write_sealed(path, arrays, metadata)
 
 
 def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
@@ -95,36 +75,30 @@ def read(path: Path) -> tuple[Arrays, dict[str, Any]]:
             expected="the path of a file that save wrote",
             received=str(path),
         )
-    with path.open("rb") as file:
-        place = _checksum_place(file.read(_header_end(file)))
-        if place is None:
-            raise ArtifactError(
-                "this is no artifact of deltauq, or its beginning is damaged",
-                expected="a file that save wrote",
-                received=path.name,
-            )
-        file.seek(place)
-        stored, found = file.read(len(_BLANK)), _digest(file, place)
-    if stored != found:
+    seal = seal_of(path)
+    if seal is None or _LAYOUT.encode() not in header_of(path):
+        raise ArtifactError(
+            "this is no artifact of deltauq, or its beginning is damaged",
+            expected="a file that save wrote",
+            received=path.name,
+        )
+    if not seal.holds:
         raise ArtifactError(
             "the artifact is damaged: its checksum does not match its content",
-            expected=f"SHA-256 {stored.decode('ascii', 'replace')}",
-            received=f"SHA-256 {found.decode()} of {path.name}, {path.stat().st_size:,} bytes",
+            expected=f"SHA-256 {seal.stored}",
+            received=f"SHA-256 {seal.found} of {path.name}, {path.stat().st_size:,} bytes",
             remedy="copy it again from where it was written; nothing of it was used",
         )
     with safetensors.safe_open(path, framework="numpy") as content:
         metadata = content.metadata()
-        _check_format(metadata["deltauq.format"])
+        _check_format(metadata[_LAYOUT])
         arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     return arrays, json.loads(metadata["deltauq.facts"])
 
 
 def is_artifact(path: Path) -> bool:
     """Whether a file begins as one that `write` wrote; whether it is whole, `read` finds out."""
-    if not os.path.isfile(path):
-        return False
-    with path.open("rb") as file:
-        return _checksum_place(file.read(_header_end(file))) is not None
+    return _LAYOUT.encode() in header_of(path)
 
 
 def _plain(value: Any) -> Any:
@@ -141,31 +115,3 @@ def _check_format(version: str) -> None:
             received=f"format {version}",
             remedy="upgrade deltauq from where it was installed: the checkout, or with pip",
         )
-
-
-def _header_end(file: Any) -> int:
-    """Bytes of the length and the header that follows it; within the file, whatever it says."""
-    file.seek(0, os.SEEK_END)
-    size = file.tell()
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
-    file.seek(0)
-    return min(8 + length, size)
-
-
-def _checksum_place(head: bytes) -> int | None:
-    """Where the checksum stands; None where there is none."""
-    found = head.find(_KEY)
-    start = found + len(_KEY)
-    return None if found < 0 or len(head) < start + len(_BLANK) else start
-
-
-def _digest(file: Any, place: int) -> bytes:
-    """SHA-256 of the file with zeros in the checksum's place, in hexadecimal."""
-    file.seek(0)
-    digest = hashlib.sha256(file.read(place))
-    digest.update(_BLANK)
-    file.seek(place + len(_BLANK))
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest().encode()
