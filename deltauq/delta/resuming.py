@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import joblib
 import keras
 import numpy as np
 import scipy
@@ -155,7 +156,7 @@ def _surroundings(problem: Problem) -> dict[str, Any]:
         "SciPy": scipy.__version__,
         "TensorFlow": tf.__version__,
         "Keras": keras.__version__,
-        "processor": f"{platform.machine()} {platform.processor()}".strip(),
+        "processors": f"{joblib.cpu_count()} of {platform.machine()}",
         "BLAS": ", ".join(sorted(blas)),
         "TensorFlow's threads": tf.config.threading.get_intra_op_parallelism_threads(),
     }

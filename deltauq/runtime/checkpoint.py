@@ -261,6 +261,7 @@ class Checkpoint(Steps):
         """See that there is a directory which holds nothing of others."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            names = [path.name for path in self.directory.iterdir()]
         except FileExistsError as error:
             raise InvalidInputError(
                 "checkpoint is not a directory",
@@ -270,13 +271,12 @@ class Checkpoint(Steps):
             ) from error
         except OSError as error:
             raise WriteError(
-                "the directory of the checkpoint cannot be made",
+                "the directory of the checkpoint cannot be made, or not be read",
                 expected="a place that can be written to",
                 received=f"{self.directory}: {error.strerror}",
                 remedy="name another place, or change who may write there",
             ) from error
         patterns = (re.compile(re.escape(_MANIFEST)), _STEPS, _LEFT_BEHIND)
-        names = [path.name for path in self.directory.iterdir()]
         foreign = sorted(n for n in names if not any(p.fullmatch(n) for p in patterns))
         if foreign:
             raise InvalidInputError(
