@@ -56,9 +56,19 @@ def in_words(command: Callable[P, None]) -> Callable[P, None]:
                 _called(command, *args, **kwargs)
             except (DeltaUQError, OSError) as error:
                 _paragraph("[bold red]Error:[/]", as_options(str(error)))
+                _show_notes(error)
                 raise typer.Exit(1) from error
+            except KeyboardInterrupt as error:
+                _show_notes(error)
+                raise
 
     return spoken
+
+
+def _show_notes(error: BaseException) -> None:
+    """Print what was noted on an error on its way, such as how to go on from a checkpoint."""
+    for text in getattr(error, "__notes__", ()):
+        note(text)
 
 
 def _called(command: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -61,6 +61,13 @@ def fit(
             "gram.",
         ),
     ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="A directory for this fit alone: what takes long is kept there, and after an "
+            "interruption the same command goes on from it. Needs --model."
+        ),
+    ] = None,
     seed: takes.Seed = 0,
     as_json: takes.AsJson = False,
     quiet: takes.Quiet = False,
@@ -77,6 +84,7 @@ def fit(
 
     check_output(output)
     _check_route(route, training_data=training_data)
+    _check_checkpoint(checkpoint, model)
     chosen_rank = whole_number_or_word("--rank", rank, ("auto", "full"))
     given: Any = {"curvature": curvature, "rank": chosen_rank, "route": route, "seed": seed}
     given |= {"progress": not quiet}
@@ -103,7 +111,8 @@ def fit(
         asked = "auto" if classes else likelihood
         options = opened.asked(l2=rate, likelihood=asked, weights=weights)
     method = DeltaMethod(opened.model, **(options | given))
-    method.fit(x, opened.labels(examples), examples.weight, calibration=new)
+    labels, weight = opened.labels(examples), examples.weight
+    method.fit(x, labels, weight, calibration=new, checkpoint=checkpoint)
     facts |= _facts(method)
     if new is not None:  # before the fit is saved, which keeps what this measures
         facts["standard_errors"] = method.predict(new).unmasked.measure_certainty()
@@ -121,6 +130,17 @@ def _check_route(route: str, *, training_data: bool) -> None:
             expected="--route gram",
             received=f"--route {route}",
             remedy="say --route gram too; or leave --training-data out",
+        )
+
+
+def _check_checkpoint(checkpoint: Path | None, model: Path | None) -> None:
+    """Refuse to go on with the fit of a network that is trained anew, which may be another one."""
+    if checkpoint is not None and model is None:
+        raise InvalidInputError(
+            "--checkpoint is for the fit of a model that stays the same",
+            expected="--model, the file of a trained model",
+            received="no model, so that each command trains a network of its own",
+            remedy="say --model too; or leave --checkpoint out",
         )
 
 

@@ -40,8 +40,9 @@ _MANIFEST = "fit.safetensors"
 _STEPS = re.compile(r"steps-(\d{6})\.safetensors")
 _LEFT_BEHIND = re.compile(r"\.(fit|steps-\d{6})\.[0-9a-f]{8}\.tmp\.safetensors")
 
-#: The name in a header by which a file of a checkpoint is told from an artifact; its layout.
-_LAYOUT = {"deltauq.checkpoint": "1"}
+#: The name in a header by which a file of a checkpoint is told from an artifact, and what stands
+#: there in each kind of file: its layout.
+_KEY, _OF_WORK, _OF_STEPS = "deltauq.checkpoint", "work 1", "steps 1"
 
 
 class Steps:
@@ -131,10 +132,10 @@ class Checkpoint(Steps):
                 path.unlink()
         self._files = [path for path in paths if _STEPS.fullmatch(path.name)]
         manifest = self.directory / _MANIFEST
-        facts = _facts(manifest)
+        facts = _facts(manifest, _OF_WORK)
         if facts is None:
             self._drop_from(0, f"{_MANIFEST} is damaged or missing")
-            _write(manifest, {}, work._asdict())
+            _write(manifest, _OF_WORK, {}, work._asdict())
         else:
             work.check_same(Work(**facts), self.directory, goes_on=bool(self._files))
         self._known = self._recorded()
@@ -190,7 +191,7 @@ class Checkpoint(Steps):
     def _recorded(self) -> Iterator[_Recorded]:
         """The steps on disk in their order, up to the first file that does not hold."""
         for place, path in enumerate(list(self._files)):
-            facts = _facts(path) if path.name == _file_name(place) else None
+            facts = _facts(path, _OF_STEPS) if path.name == _file_name(place) else None
             if facts is None:
                 self._drop_from(place, f"{path.name} is damaged, or one before it is missing")
                 return
@@ -202,7 +203,7 @@ class Checkpoint(Steps):
         """End the record before a step, of which something else was given now."""
         self._drop_from(step.file + 1, "")
         path, before = self._files[step.file], range(step.number)
-        facts = _facts(path)
+        facts = _facts(path, _OF_STEPS)
         if before and facts is not None:
             names = [name for name in step.content.keys() if _number(name) in before]  # noqa: SIM118
             arrays = {name: step.content.get_tensor(name) for name in names}
@@ -313,15 +314,15 @@ def _number(name: str) -> int:
 
 
 def _write_steps(path: Path, arrays: Mapping[str, Array], digests: Sequence[str]) -> None:
-    _write(path, arrays, {"steps": list(digests)})
+    _write(path, _OF_STEPS, arrays, {"steps": list(digests)})
 
 
-def _write(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-    write_sealed(path, arrays, _LAYOUT | {"deltauq.facts": json.dumps(facts)})
+def _write(path: Path, kind: str, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+    write_sealed(path, arrays, {_KEY: kind, "deltauq.facts": json.dumps(facts)})
 
 
-def _facts(path: Path) -> Any:
-    """The facts of a file of a checkpoint; None where it is not there, or not as it was written."""
+def _facts(path: Path, kind: str) -> Any:
+    """The facts of a file of a kind; None where there is none, or it is not as it was written."""
     try:
         seal = seal_of(path)
         if seal is None or not seal.holds:
@@ -330,8 +331,7 @@ def _facts(path: Path) -> Any:
             metadata = content.metadata()
     except (OSError, safetensors.SafetensorError):
         return None
-    is_ours = _LAYOUT.items() <= metadata.items()
-    return json.loads(metadata["deltauq.facts"]) if is_ours else None
+    return json.loads(metadata["deltauq.facts"]) if metadata.get(_KEY) == kind else None
 
 
 def _warn_of_end(directory: Path, why: str) -> None:

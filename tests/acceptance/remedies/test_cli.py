@@ -15,7 +15,7 @@ from ways import stumble
 from deltauq import DeltaMethod
 from deltauq.cli import app
 from deltauq.cli.encoding import encoded, encoded_like
-from deltauq.cli.fitting import _check_route
+from deltauq.cli.fitting import _check_checkpoint, _check_route
 from deltauq.cli.opening import Opened, open_artifact
 from deltauq.cli.output import check_output
 from deltauq.cli.tables import Examples, read_examples
@@ -89,6 +89,21 @@ def test_training_data_beside_a_route_that_keeps_none(tmp_path):
     found = DeltaMethod.load(tmp_path / "m").predict(X).std
     run(*asked)
     np.testing.assert_allclose(DeltaMethod.load(tmp_path / "m").predict(X).std, found)
+
+
+def test_a_checkpoint_of_a_network_that_is_trained_anew(tmp_path):
+    network(l2=0.1).save(tmp_path / "own.keras")
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    with stumble("cli/fitting.py:_check_checkpoint", "say --model too"):
+        _check_checkpoint(tmp_path / "c", None)
+    _check_checkpoint(None, None)
+    options = ("--model", tmp_path / "own.keras", "-o", tmp_path / "m", "--likelihood")
+    asked = ("fit", tmp_path / "d.npz", *options, "categorical")
+    run(*asked, "--checkpoint", tmp_path / "c")
+    assert not list((tmp_path / "c").iterdir())
+    np.testing.assert_allclose(
+        DeltaMethod.load(tmp_path / "m").predict(X).std, fitted().predict(X).std
+    )
 
 
 def test_values_that_are_missing_or_new():

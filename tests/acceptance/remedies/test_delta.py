@@ -274,6 +274,44 @@ def test_a_loaded_method_without_its_data(tmp_path):
     np.testing.assert_allclose(loaded.rank_curve().widths, expected.widths, rtol=1e-6)
 
 
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_not_for_a_checkpoint_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    site = "runtime/checkpoint.py:Checkpoint._make_directory"
+    with stumble(site, "name a directory for this fit alone"):
+        DeltaMethod(network(), progress=False).fit(X, Y, checkpoint=tmp_path)
+    with stumble(site, "not a directory"):
+        DeltaMethod(network(), progress=False).fit(X, Y, checkpoint=tmp_path / "thesis.tex")
+    with stumble(site, "or change who may write there"):
+        DeltaMethod(network(), progress=False).fit(X, Y, checkpoint=tmp_path / "thesis.tex" / "a")
+    for place in ("mine", "deep/er"):
+        method = DeltaMethod(network(), "ggn", l2=0.1, rank="full", progress=False)
+        same(method.fit(X, Y, checkpoint=tmp_path / place), fitted())
+
+
+def test_a_checkpoint_of_another_fit(tmp_path):
+    def broken_off(*_, **__):
+        raise KeyError
+
+    def fit_of(curvature, folder):
+        method = DeltaMethod(network(), curvature, l2=0.1, rank="full", progress=False)
+        return method.fit(X, Y, checkpoint=folder)
+
+    def interrupted():
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError):
+            patch.setattr("deltauq.delta.solving.eigenpairs", broken_off)
+            fit_of("opg", tmp_path / "a")
+
+    interrupted()
+    with stumble("runtime/manifest.py:Work.check_same", "name another directory"):
+        fit_of("ggn", tmp_path / "a")
+    same(fit_of("ggn", tmp_path / "b"), fitted())
+    shutil.rmtree(tmp_path / "a")
+    same(fit_of("ggn", tmp_path / "a"), fitted())
+
+
 # --- L2 rates -----------------------------------------------------------------------------------
 
 HALF = {"*kernel": 0.1, "*bias": 0.0}
