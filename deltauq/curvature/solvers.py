@@ -167,7 +167,8 @@ class _Nystrom:
             # Q and the tail must know nothing of the inputs that it is measured on.
             self._operator, self._held_out = operator.apart(*tail.held_out)
         matmat, size = self._operator.matmat, operator.shape[0]
-        self._sketch = NystromSketch(matmat, size, passes=PASSES, seed=seed, **options)
+        options |= {"passes": PASSES, "seed": seed, "steps": operator.steps}
+        self._sketch = NystromSketch(matmat, size, **options)
         self._reach: Array = np.zeros(0)
 
     def solve(self, rank: int) -> Eigenpairs:

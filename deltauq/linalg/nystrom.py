@@ -17,6 +17,7 @@ from deltauq.linalg.orthogonal import (
     project_out,
 )
 from deltauq.linalg.storage import Storage
+from deltauq.runtime.checkpoint import Steps
 
 __all__ = ["NystromSketch"]
 
@@ -24,6 +25,9 @@ Array = npt.NDArray[Any]
 
 #: Puts the product of an operator with its first argument into the second.
 Multiply = Callable[[Array, Array], Any]
+
+#: Rows of Q and Y, about, by which a step is told from one with another sketch.
+_TOLD_BY = 4096
 
 
 class NystromSketch:
@@ -45,6 +49,7 @@ class NystromSketch:
         storage: where Q, Y and the eigenvectors live.
         fresh: random columns that are multiplied by A in the first block's last pass but stay out
             of the sketch, of which they are independent.
+        steps: of which the linear algebra is some; None computes them.
 
     Attributes:
         products: products of A with one vector so far, those of an estimate of A not counted.
@@ -61,8 +66,10 @@ class NystromSketch:
         seed: int = 0,
         storage: Storage | None = None,
         fresh: int = 0,
+        steps: Steps | None = None,
     ) -> None:
         self._storage = storage or Storage()
+        self._steps = steps or Steps()
         self._matmat = matmat
         self._size = size
         self._n_fresh = fresh
@@ -158,21 +165,42 @@ class NystromSketch:
         # A^ = B B^T with B = Y (Q^T Y)^-1/2 (Tropp et al. 2017), the root from eigenvalues in place
         # of a shifted Cholesky factor: what drowns in rounding drops out, and no shift is to be
         # paid back.
-        core = inner_products(self._q, self._y)
+        core, squares = self._cores()
         theta, v = np.linalg.eigh((core + core.T) / 2)
         floor = 10 * np.sqrt(self.columns) * epsilon * max(float(theta[-1]), 0.0)
         keep = theta > floor
         half = v[:, keep] / np.sqrt(theta[keep])
         # The eigenvalues of B B^T are those of the small B^T B, and u = B w / sqrt(s).
-        s, w = np.linalg.eigh(half.T @ inner_products(self._y, self._y) @ half)
+        s, w = np.linalg.eigh(half.T @ squares @ half)
         order = np.argsort(s)[::-1]
         order = order[s[order] > floor]
         top = order[:rank]
         out = self._storage.empty((self._size, len(top)), self._dtype)
         vectors = combine(self._y, half @ (w[:, top] / np.sqrt(s[top])), out=out)
         # ||u - Q Q^T u||^2 = 1 - ||Q^T u||^2, no nearer to zero than rounding can tell.
-        inside = np.sum(inner_products(self._q, vectors) ** 2, axis=0)
+        inside = np.empty(len(top))
+
+        def project() -> None:
+            inside[:] = np.sum(inner_products(self._q, vectors) ** 2, axis=0)
+
+        self._steps.kept("vectors along the sketch", (self._some(vectors),), (inside,), project)
         return s[order], vectors, np.sqrt(np.maximum(1.0 - inside, epsilon))
+
+    def _cores(self) -> tuple[Array, Array]:
+        """The small matrices Q^T Y and Y^T Y that eigenpairs are made of."""
+        core, squares = np.empty((2, self.columns, self.columns))
+
+        def multiply() -> None:
+            core[:] = inner_products(self._q, self._y)
+            squares[:] = inner_products(self._y, self._y)
+
+        told_by = self._some(self._q), self._some(self._y)
+        self._steps.kept("inner products of the sketch", told_by, (core, squares), multiply)
+        return core, squares
+
+    def _some(self, columns: Array) -> Array:
+        """Some rows of tall columns, from all over them."""
+        return columns[:: max(1, self._size // _TOLD_BY)]
 
     def _random(self, count: int) -> Array:
         """Standard normal columns `[P, count]`, drawn in float32 block by block to save memory."""
@@ -184,11 +212,14 @@ class NystromSketch:
 
     def _new_directions(self, block: Array) -> Array:
         """An orthonormal basis of the block outside Q, in the block's place."""
-        if not self.columns:
-            return orthonormal_basis(block, overwrite=True)
-        for _ in range(2):
-            project_out(self._q, block, overwrite=True)
-            orthonormal_basis(block, overwrite=True)
+
+        def turn() -> None:
+            for _ in range(2 if self.columns else 1):
+                if self.columns:
+                    project_out(self._q, block, overwrite=True)
+                orthonormal_basis(block, overwrite=True)
+
+        self._steps.kept(f"directions beside {self.columns} others", (block,), (block,), turn)
         return block
 
     def _multiply(self, block: Array) -> Array:

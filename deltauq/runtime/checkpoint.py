@@ -45,6 +45,11 @@ _LEFT_BEHIND = re.compile(r"\.(fit|steps-\d{6})\.[0-9a-f]{8}\.tmp\.safetensors")
 _KEY, _OF_WORK, _OF_STEPS = "deltauq.checkpoint", "work 1", "steps 1"
 
 
+#: Bytes that a disk writes in a second, roughly, checksums with them; and how many times as long
+#: as that the computing of a large result must take to be worth it.
+_BYTES_A_SECOND, _WORTH = 2**28, 3
+
+
 class Steps:
     """Expensive steps of some work; here none of them is kept, and each is computed."""
 
@@ -59,7 +64,8 @@ class Steps:
 
         Args:
             what: which step it is, in a few words.
-            given: all that the results depend on, beside what is the same throughout the work.
+            given: what the results depend on, beside the work itself and results of earlier steps;
+                some of it will do where that tells it from others.
             results: arrays to be filled, of one axis at least.
             compute: fills them.
         """
@@ -68,16 +74,21 @@ class Steps:
 
 
 class _Step(NamedTuple):
-    """A step that was computed: by what it is known again, and its results."""
+    """A step that was computed: by what it is known again, and its results, if they are kept."""
 
     digest: str
     results: Sequence[Array]
 
 
 class _Recorded(NamedTuple):
-    """A step on disk: by what it is known again, the number of its file and its own in there."""
+    """A step on disk: by what it is known again, the number of its file and its own in there.
+
+    Attributes:
+        is_kept: whether its results are there too.
+    """
 
     digest: str
+    is_kept: bool
     file: int
     number: int
     content: Any
@@ -89,7 +100,8 @@ class Checkpoint(Steps):
     A step is known again by its place in the order and by a SHA-256 of what it was given, so that
     no result is ever used for an input that is not its own. Files are written whole and sealed;
     the record ends before the first one that is not as it was written. Within a `with`, an error or
-    an interruption leaves the record whole, and work that is done leaves the directory empty.
+    an interruption leaves the record whole, and work that is done leaves the directory empty. Large
+    results that are as fast to compute as to write are computed again.
 
     Args:
         directory: made where it is missing; holds nothing but one record.
@@ -155,10 +167,14 @@ class Checkpoint(Steps):
             WriteError: the disk is full; the record ends before this step.
         """
         digest = _digest(what, given, results)
-        if self._next is not None and self._replayed(self._next, digest, results):
+        if self._next is not None and self._next.digest != digest:
+            self._drop_rest(self._next)
+        if self._next is not None:
+            self._replay(self._next, results, compute)
             return
+        started = time.monotonic()
         compute()
-        self._add(_Step(digest, results))
+        self._add(_Step(digest, results), time.monotonic() - started)
 
     def __enter__(self) -> Self:
         return self
@@ -177,16 +193,17 @@ class Checkpoint(Steps):
         if self._files:
             error.add_note(f"{self._size()}, and the same call goes on from there.")
 
-    def _replayed(self, step: _Recorded, digest: str, results: Sequence[Array]) -> bool:
-        """Whether the next step of the record is this one; its results are filled in then."""
-        if step.digest != digest:
-            self._drop_rest(step)
-            return False
-        for k, out in enumerate(results):
-            read_into(step.content, _name(step.number, k), out)
+    def _replay(
+        self, step: _Recorded, results: Sequence[Array], compute: Callable[[], object]
+    ) -> None:
+        """Fill in the results of the next step of the record."""
+        if step.is_kept:
+            for k, out in enumerate(results):
+                read_into(step.content, _name(step.number, k), out)
+        else:
+            compute()
         self._next = next(self._known, None)
         self._written = time.monotonic()
-        return True
 
     def _recorded(self) -> Iterator[_Recorded]:
         """The steps on disk in their order, up to the first file that does not hold."""
@@ -196,8 +213,8 @@ class Checkpoint(Steps):
                 self._drop_from(place, f"{path.name} is damaged, or one before it is missing")
                 return
             with safetensors.safe_open(path, framework="numpy") as content:
-                for number, digest in enumerate(facts["steps"]):
-                    yield _Recorded(digest, place, number, content)
+                for number, (digest, is_kept) in enumerate(facts["steps"]):
+                    yield _Recorded(digest, is_kept, place, number, content)
 
     def _drop_rest(self, step: _Recorded) -> None:
         """End the record before a step, of which something else was given now."""
@@ -222,8 +239,11 @@ class Checkpoint(Steps):
         if dropped and why:
             _warn_of_end(self.directory, why)
 
-    def _add(self, step: _Step) -> None:
-        """Take a step up, and write those that are not on disk yet where it is time."""
+    def _add(self, step: _Step, seconds: float) -> None:
+        """Take a step up that took so long, and write what is not on disk yet where it is time."""
+        size = sum(out.nbytes for out in step.results)
+        if size >= self.buffer_bytes and seconds < _WORTH * size / _BYTES_A_SECOND:
+            step = step._replace(results=())
         waiting = sum(out.nbytes for each in (*self._pending, step) for out in each.results)
         late = time.monotonic() - self._written >= self.interval
         if late or waiting >= self.buffer_bytes:
@@ -242,7 +262,7 @@ class Checkpoint(Steps):
             for number, step in enumerate(self._pending)
             for k, out in enumerate(step.results)
         }
-        _write_steps(path, arrays, [step.digest for step in self._pending])
+        _write_steps(path, arrays, [(step.digest, bool(step.results)) for step in self._pending])
         self._files.append(path)
         self._pending = []
         self._written = time.monotonic()
@@ -313,8 +333,11 @@ def _number(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-def _write_steps(path: Path, arrays: Mapping[str, Array], digests: Sequence[str]) -> None:
-    _write(path, _OF_STEPS, arrays, {"steps": list(digests)})
+def _write_steps(
+    path: Path, arrays: Mapping[str, Array], steps: Sequence[tuple[str, bool]]
+) -> None:
+    """Write some steps, each by its digest and whether its results are among the arrays."""
+    _write(path, _OF_STEPS, arrays, {"steps": list(steps)})
 
 
 def _write(path: Path, kind: str, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:

@@ -59,8 +59,8 @@ def steps(monkeypatch):
 
     computed, add = Steps(), Checkpoint._add
 
-    def noted(checkpoint, step):
-        add(checkpoint, step)
+    def noted(checkpoint, step, seconds):
+        add(checkpoint, step, seconds)
         computed.append(step.digest)
         if len(computed) == computed.stop:
             computed.stop = None

@@ -106,6 +106,40 @@ def test_what_is_buffered_does_not_change_with_the_array_of_the_caller(tmp_path,
     np.testing.assert_array_equal(again, np.ones(2))
 
 
+@pytest.mark.parametrize("seconds", [0.0, 10.0])
+def test_large_results_are_kept_where_computing_them_takes_longer(tmp_path, monkeypatch, seconds):
+    """The others are computed again, and what comes after them is known all the same."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(Checkpoint, "buffer_bytes", 8 * 10)
+    computed = []
+
+    def large_and_small(steps, *, stop):
+        large, small = np.zeros(20), np.zeros(2)
+
+        def compute(out, value):
+            computed.append(value)
+            clock[0] += seconds
+            out.fill(value)
+
+        steps.kept("large", (), (large,), lambda: compute(large, 2.0))
+        steps.kept("small", (large,), (small,), lambda: compute(small, 3.0))
+        np.testing.assert_array_equal(large, 2.0)
+        np.testing.assert_array_equal(small, 3.0)
+        if stop:
+            raise Interrupted
+
+    def once():
+        with begun(tmp_path) as steps:
+            large_and_small(steps, stop=True)
+
+    with pytest.raises(Interrupted):
+        once()
+    with begun(tmp_path) as steps:
+        large_and_small(steps, stop=False)
+    assert computed == ([2.0, 3.0] if seconds else [2.0, 3.0, 2.0])
+
+
 @pytest.mark.parametrize("n_files", range(1, 5))
 @pytest.mark.parametrize("how", ["torn", "a bit", "gone", "empty", "another's"])
 def test_a_file_that_does_not_hold_ends_the_record(tmp_path, n_files, how):
