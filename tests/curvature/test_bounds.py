@@ -18,6 +18,7 @@ from deltauq.curvature.eigenpairs import automatic_eigenpairs, eigenpairs
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.networks import build_mlp
 from deltauq.linalg import bound_largest_eigenvalue, bounding_largest_eigenvalue
+from deltauq.runtime.checkpoint import Steps
 
 SIZE = 300
 
@@ -87,6 +88,7 @@ class Diagonal:
         self.solver = None
         self.shape = (len(values),) * 2
         self.network = SimpleNamespace(dtype="float64")
+        self.steps = Steps()
 
     def matmat(self, vectors, out=None):
         return np.multiply(self.values[:, None], vectors, out=out)

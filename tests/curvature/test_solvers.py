@@ -13,6 +13,7 @@ from deltauq.curvature.eigenpairs import automatic_eigenpairs, eigenpairs
 from deltauq.curvature.parameter_covariance import low_rank_covariance
 from deltauq.linalg import RitzPairs
 from deltauq.prediction import ROUNDING
+from deltauq.runtime.checkpoint import Steps
 
 
 class Matrix:
@@ -27,6 +28,7 @@ class Matrix:
         self.network = SimpleNamespace(dtype=dtype)
         self.positive_semidefinite = bool(np.all(spectrum >= 0))
         self.solver = None
+        self.steps = Steps()
 
     def matmat(self, vectors, out=None):
         image = self.dense.astype(vectors.dtype) @ vectors

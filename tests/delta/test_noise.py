@@ -20,6 +20,7 @@ from deltauq.errors import ConvergenceWarning, InvalidInputError
 from deltauq.likelihoods import CustomLoss, Gaussian
 from deltauq.linalg import Eigenpairs, NormBound
 from deltauq.report.words import number
+from deltauq.runtime.checkpoint import Steps
 
 layers = keras.layers
 F64 = {"dtype": "float64"}
@@ -40,6 +41,7 @@ def sketched(matrix, rank, seed=0):
     """Eigenpairs of a semidefinite matrix as a fit finds them, with the bound on what is left."""
     operator = SimpleNamespace(
         network=SimpleNamespace(dtype="float64"),
+        steps=Steps(),
         shape=matrix.shape,
         positive_semidefinite=True,
         solver=None,

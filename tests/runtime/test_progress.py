@@ -34,6 +34,16 @@ def test_work_that_lasts_is_shown_with_what_it_is_and_why(terminal, monkeypatch)
     assert "42,122 parameters" in later
 
 
+def test_a_note_stays_while_what_goes_on_changes(terminal, monkeypatch):
+    monkeypatch.setattr(progress, "_PATIENCE", -1.0)
+    with progress.progress_bar("opg: the cost", total=100) as shown:
+        shown.note("checkpoint: 5 bytes in here")
+        shown.describe("opg by gram", "as asked")
+        shown._bar.refresh()
+        later = terminal.getvalue().split("opg by gram")[-1]
+    assert later.index("as asked") < later.index("checkpoint: 5 bytes in here")
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_short_work_and_work_without_a_display_show_nothing(terminal, monkeypatch, enabled):
     if not enabled:
