@@ -10,15 +10,17 @@ import numpy.typing as npt
 import scipy.stats
 import sklearn.metrics
 
-from deltauq.data.arrays import as_numbers, check_finite
 from deltauq.errors import InvalidInputError, check_count
+from deltauq.evaluation.metric_inputs import numbers, numbers_and_truths
 
 __all__ = [
     "Agreement",
+    "Line",
     "Reliability",
     "RiskCoverage",
     "agreement",
     "error_auroc",
+    "line",
     "reliability",
     "risk_coverage",
 ]
@@ -56,14 +58,7 @@ def agreement(reference: Array, other: Array) -> Agreement:
     >>> agreement(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])).slope
     2.0
     """
-    first, second = _numbers("reference", reference), _numbers("other", other)
-    if first.shape != second.shape or not first.size:
-        raise InvalidInputError(
-            "the standard errors to compare have different shapes, or there are none",
-            expected=str(first.shape),
-            received=str(second.shape),
-        )
-    a, b = np.ravel(first), np.ravel(second)
+    a, b = _to_compare(reference, other)
     with np.errstate(over="ignore"):
         squares = np.array([a @ a, a @ b, b @ b])
     if not np.all(np.isfinite(squares)):
@@ -81,6 +76,60 @@ def agreement(reference: Array, other: Array) -> Agreement:
     )
 
 
+@dataclass(frozen=True)
+class Line:
+    """The least-squares line of one set of standard errors on another, the reference.
+
+    Attributes:
+        slope: of other = intercept + slope * reference.
+        intercept: of that line, in the unit of the standard errors.
+        r_squared: of that line, the square of Pearson's correlation.
+    """
+
+    slope: float
+    intercept: float
+    r_squared: float
+
+
+def line(reference: Array, other: Array) -> Line:
+    """Fit a line with an intercept to two arrays of standard errors of one shape, flattened.
+
+    Args:
+        reference: of any shape, not all alike.
+        other: of the same shape.
+
+    Raises:
+        InvalidInputError: shapes that differ, or a reference that is one number throughout.
+
+    Source: the comparison with a bootstrap of Nilsen et al., arXiv 2107.01606.
+
+    >>> import numpy as np
+    >>> line(np.array([1.0, 2.0, 3.0]), np.array([3.0, 5.0, 7.0])).intercept
+    1.0
+    """
+    a, b = _to_compare(reference, other)
+    if np.ptp(a) == 0:
+        raise InvalidInputError(
+            "no line can be fitted: all standard errors of the reference are one number",
+            expected="at least two different ones",
+            received=f"{a.size} times {a[0]:g}",
+        )
+    fit = scipy.stats.linregress(a, b)
+    return Line(float(fit.slope), float(fit.intercept), float(fit.rvalue**2))
+
+
+def _to_compare(reference: Array, other: Array) -> tuple[Array, Array]:
+    """Two arrays of finite numbers of one shape, flattened."""
+    first, second = numbers("reference", reference), numbers("other", other)
+    if first.shape != second.shape or not first.size:
+        raise InvalidInputError(
+            "the standard errors to compare have different shapes, or there are none",
+            expected=str(first.shape),
+            received=str(second.shape),
+        )
+    return np.ravel(first), np.ravel(second)
+
+
 def error_auroc(score: Array, wrong: Array) -> float | None:
     """Probability that a misclassified input has a higher score than a well classified one.
 
@@ -95,7 +144,7 @@ def error_auroc(score: Array, wrong: Array) -> float | None:
         InvalidInputError: shapes that differ, no input, or a score that is NaN, as of masked
             predictions.
     """
-    score, wrong = _same_shape("score", score, "wrong", wrong)
+    score, wrong = numbers_and_truths("score", score, "wrong", wrong)
     if wrong.all() or not wrong.any():
         return None
     return float(sklearn.metrics.roc_auc_score(wrong, score))
@@ -137,7 +186,7 @@ def risk_coverage(score: Array, wrong: Array) -> RiskCoverage:
     >>> risk_coverage(np.array([0.1, 0.3, 0.2, 0.4]), np.array([0, 1, 0, 1])).risk.tolist()
     [0.0, 0.0, 0.3333333333333333, 0.5]
     """
-    score, wrong = _same_shape("score", score, "wrong", wrong)
+    score, wrong = numbers_and_truths("score", score, "wrong", wrong)
     _, group, count = np.unique(score, return_inverse=True, return_counts=True)
     shared = np.bincount(group, wrong) / count
     kept = np.arange(1, len(score) + 1)
@@ -185,7 +234,7 @@ def reliability(probability: Array, came_true: Array, n_bins: int = 10) -> Relia
     >>> reliability(np.array([0.05, 0.95, 0.91]), np.array([0, 1, 0])).count.tolist()
     [1, 2]
     """
-    probability, came_true = _same_shape("probability", probability, "came_true", came_true)
+    probability, came_true = numbers_and_truths("probability", probability, "came_true", came_true)
     if not np.all((probability >= 0) & (probability <= 1)):
         raise InvalidInputError(
             "probability holds other numbers than probabilities",
@@ -208,43 +257,3 @@ def reliability(probability: Array, came_true: Array, n_bins: int = 10) -> Relia
     ]
     lower, upper = (np.array([getattr(end, name) for end in ends]) for name in ("low", "high"))
     return Reliability(predicted / n, hits / n, n, lower, upper)
-
-
-def _refuse_nan(score: Array) -> None:
-    unknown = int(np.count_nonzero(np.isnan(score)))
-    if unknown:
-        raise InvalidInputError(
-            "score holds NaN",
-            expected="a number for every input",
-            received=f"{unknown} of {len(score)} that are NaN",
-            remedy="masked predictions have no score: pass prediction.unmasked.score, and of "
-            "everything beside it the rows ~prediction.masked",
-        )
-
-
-def _same_shape(name: str, first: Array, other: str, second: Array) -> tuple[Array, Array]:
-    """Finite numbers `[N]`, and which of as many N > 0 are so, as 0 and 1."""
-    a, b = as_numbers(first, name).astype(np.float64), _numbers(other, second)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise InvalidInputError(
-            f"{name} and {other} do not fit each other",
-            expected="two arrays of one shape [N], N > 0",
-            received=f"{list(a.shape)} and {list(b.shape)}",
-        )
-    if name == "score":
-        _refuse_nan(a)
-    check_finite(name, a)
-    if not np.all((b == 0) | (b == 1)):
-        raise InvalidInputError(
-            f"{other} does not say yes or no",
-            expected="True or False, or 1 or 0, for every one",
-            received=f"values from {b.min():g} to {b.max():g}",
-        )
-    return a, b
-
-
-def _numbers(name: str, values: Any) -> Array:
-    """Take an array of finite numbers as float64; NaN, infinity and text are refused by name."""
-    found = as_numbers(values, name).astype(np.float64)
-    check_finite(name, found)
-    return found

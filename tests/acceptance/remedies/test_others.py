@@ -24,6 +24,8 @@ from ways import argument, called, calls, modules, stumble
 from deltauq import compare, plots
 from deltauq.cli.console import out
 from deltauq.errors import MemoryLimitError, optional
+from deltauq.evaluation.metrics import error_auroc
+from deltauq.evaluation.resampling import bootstrapped
 from deltauq.likelihoods import Gaussian
 from deltauq.linalg import Storage
 from deltauq.network.graph import Compiled
@@ -46,6 +48,13 @@ def test_choices_that_are_nearly_right():
         ((said, right),) = [caught.error.remedy.removeprefix("write ").split("=")]
         assert said == name
         assert np.all(fit(**{name: ast.literal_eval(right)}).predict(X).std > 0)
+
+
+def test_figures_that_are_not_there_on_inputs_of_one_kind():
+    score, wrong = np.arange(6.0), np.arange(6) > 3
+    with stumble("evaluation/resampling.py:bootstrapped", "such as right and wrong ones"):
+        bootstrapped(error_auroc, score[:4], wrong[:4], n_resamples=9)
+    assert bootstrapped(error_auroc, score, wrong, n_resamples=9).value == 1.0
 
 
 def test_calibration_inputs_that_no_curvature_has_a_use_for():

@@ -62,7 +62,7 @@ def test_groups_and_scores_of_padding():
     first = each.mean[: x.shape[1]][valid[some][0]]
     np.testing.assert_allclose(means.mean[0], first.mean(axis=0), rtol=1e-5)
     wrong = np.arange(len(each)) % 2
-    with stumble("evaluation/metrics.py:_refuse_nan", "pass prediction.unmasked.score"):
+    with stumble("evaluation/metric_inputs.py:_refuse_nan", "pass prediction.unmasked.score"):
         risk_coverage(each.score, wrong)
     curve = risk_coverage(each.unmasked.score, wrong[~each.masked])
     counted = valid[some].ravel()
