@@ -1,0 +1,107 @@
+"""What all experiments share: rows, tables, pages, plots, and how they are run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+Rows = list[dict[str, Any]]
+
+DOCS = Path(__file__).parents[2] / "docs" / "evidence"
+
+#: The experiments in the order of their pages.
+EXPERIMENTS: tuple[str, ...] = ("coverage",)
+
+_RUN = {
+    "small": "`make evidence`, the small sizes",
+    "full": "`make evidence-full`, the sizes of publication",
+    "tiny": "the sizes of the tests, which say nothing",
+}
+
+
+class Table(NamedTuple):
+    """A table of a page: a title, rows, the columns that are shown, and a sentence below."""
+
+    title: str
+    rows: Rows
+    columns: Sequence[str]
+    note: str = ""
+
+
+def experiment(name: str) -> ModuleType:
+    """The module of an experiment."""
+    return importlib.import_module(f"evidence.{name}")
+
+
+def conduct(name: str, size: str) -> dict[str, Any]:
+    """Run an experiment; what is published of it."""
+    started = time.monotonic()
+    rows = experiment(name).run(size)
+    return {"size": size, "seconds": round(time.monotonic() - started), "rows": rows}
+
+
+def publish(name: str, found: dict[str, Any]) -> None:
+    """Write an experiment's figures, its page and its plot."""
+    rows = [{key: _rounded(value) for key, value in row.items()} for row in found["rows"]]
+    found = found | {"rows": rows}
+    DOCS.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    head = json.dumps({key: found[key] for key in ("size", "seconds")})[:-1]
+    (DOCS / f"{name}.json").write_text(f'{head}, "rows": [\n{lines}\n]}}\n')
+    (DOCS / f"{name}.md").write_text(page(name, found))
+    _draw(name, rows)
+
+
+def page(name: str, found: dict[str, Any]) -> str:
+    """The text of an experiment's page for what its JSON holds."""
+    module = experiment(name)
+    docstring = str(module.__doc__).split("\n", 1)[1].strip()
+    text = f"# {module.TITLE}\n\n{docstring}\n\n"
+    text += f"What follows is of {_RUN[found['size']]}, which took {found['seconds']:,} seconds.\n"
+    text += f"\n![{module.TITLE}]({name}.svg)\n"
+    for table in module.tables(found["rows"]):
+        if table.rows:
+            text += f"\n## {table.title}\n\n" + (f"{table.note}\n\n" if table.note else "")
+            text += _markdown(table) + "\n"
+    return text
+
+
+def _markdown(table: Table) -> str:
+    lines = [" | ".join(table.columns), " | ".join("---" for _ in table.columns)]
+    lines += [" | ".join(_word(row.get(c)) for c in table.columns) for row in table.rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _word(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits are more than any figure here has."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def plotted(figure: Any, names: Sequence[str]) -> Iterator[tuple[Any, str]]:
+    """Axes side by side, one for each name."""
+    axes = figure.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0]
+    yield from zip(axes, names, strict=False)
+
+
+def _draw(name: str, rows: Rows) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": name, "font.size": 8, "svg.fonttype": "none"}):
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        experiment(name).plot(rows, figure)
+        figure.savefig(DOCS / f"{name}.svg", metadata={"Date": None})
