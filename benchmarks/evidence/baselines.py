@@ -20,9 +20,9 @@ import joblib
 import numpy as np
 import scipy.optimize
 import scipy.special
-from evidence.training import Recipe
 
 from deltauq.evaluation.proper_scores import log_loss
+from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["ensemble", "bootstrap", "static bootstrap"]

@@ -4,15 +4,15 @@
 
 **Set-up.** Labels are drawn from known probabilities of three classes at three normal inputs, a
 model is trained to the minimum of its cost, and the logit intervals of its probabilities are held
-against the truth at 40 fixed inputs; that again and again with new data. *Linear*: a softmax model
-without hidden layer, labels from such a model. *Linear, misspecified*: labels from logits with
-squares and products, the truth being the best probabilities of that model (from 400,000 examples),
-which is what a Sandwich promises. *Weighted by counts*: the same as linear, rows being counted.
-*Weighted by importance*: rows have weights of 0.4 or 1.6 by the sign of an input. *Network*: five
-tanh units learn from a network of the same shape, from random weights. *Network, misspecified*: two
-units learn from it, and the truth is what drew the labels. lambda = 1e-4, small enough for its bias
-not to be seen. *Regression* is of `DeltaMethod` as it comes: numbers with normal noise, the noise
-estimated; intervals of the mean, and of a new observation.
+against the truth at 40 fixed inputs; that again and again with new data. *Linear*: a softmax
+model without hidden layer, labels from such a model. *Linear, misspecified*: labels from logits
+with squares and products, the truth being the best probabilities of that model (from 400,000
+examples), which is what a Sandwich promises. *Weighted by counts*: the same as linear, rows being
+counted. *Weighted by importance*: rows have weights of 0.4 or 1.6 by the sign of an input.
+*Network*: five tanh units learn from a network of the same shape, from random weights. *Network,
+misspecified*: two units learn from it, and the truth is what drew the labels. lambda = 1e-4,
+small enough for its bias not to be seen. *Regression* is of `DeltaMethod` as it comes: numbers
+with normal noise, the noise estimated; intervals of the mean, and of a new observation.
 
 A fit of this library costs a third of a second, most of which is tracing; here the curvatures of
 `deltauq.curvature` are traced once, and given new weights and data. The last table says how far
@@ -21,8 +21,8 @@ standard errors made in this way lie from those of `DeltaMethod` on one draw of 
 **Rule, written down before the run.** Linear, well specified, N = 1,000: for Hessian, GGN and
 Sandwich at 80, 90 and 95 % the nominal level lies inside the 99 % interval over the draws, or the
 coverage within 2 points of it. Linear, misspecified: the Sandwich's coverage is not farther from
-nominal than the Hessian's by more than the 99 % interval of the paired difference. Networks: as it
-is.
+nominal than the Hessian's by more than the 99 % interval of the paired difference. Networks: as
+it is.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ import keras
 import numpy as np
 import scipy.special
 import tensorflow as tf
-from evidence.frame import Rows, Table, plotted
-from evidence.training import Minimizer
 
 import deltauq
 from deltauq import Batches, DeltaMethod, Network
@@ -45,6 +43,8 @@ from deltauq.curvature import GGN, OPG, Hessian, SandwichMeat
 from deltauq.evaluation.coverage import interval_coverage
 from deltauq.evaluation.resampling import bootstrapped
 from deltauq.likelihoods import Categorical
+from evidence.frame import Rows, Table, plotted
+from evidence.training import Minimizer
 
 Array = np.ndarray[Any, Any]
 

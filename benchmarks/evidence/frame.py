@@ -15,7 +15,12 @@ Rows = list[dict[str, Any]]
 DOCS = Path(__file__).parents[2] / "docs" / "evidence"
 
 #: The experiments in the order of their pages.
-EXPERIMENTS: tuple[str, ...] = ("coverage",)
+EXPERIMENTS: tuple[str, ...] = (
+    "coverage",
+    "which_score",
+    "delta_bootstrap",
+    "calibration_of_averages",
+)
 
 _RUN = {
     "small": "`make evidence`, the small sizes",

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import scipy.optimize
 import tensorflow as tf
-from evidence.tasks import Task, task
 
 from deltauq import Network
+from evidence.tasks import Task, task
 
 Array = np.ndarray[Any, Any]
 layers = keras.layers
