@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-quick test-wide test-all lint docs bench clean
+.PHONY: help demo test test-quick test-wide test-all lint docs bench evidence evidence-full clean
 
 help:
 	@echo "make demo        train on digits, compare curvatures, write deltauq-demo/report.html"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint        ruff and mypy, as pre-commit runs them"
 	@echo "make docs        build the documentation into site/"
 	@echo "make bench       benchmarks"
+	@echo "make evidence    experiments of docs/evidence at small sizes (evidence-full: as published)"
 	@echo "make clean       remove .venv and everything built"
 
 .venv/report: pyproject.toml
@@ -63,5 +64,14 @@ bench: .venv/bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/raw.json
 	$(BIN)/python benchmarks/render.py benchmarks/raw.json
 
+# Experiments: what was run is kept in benchmarks/evidence/cache, and a run that was stopped goes on.
+EVIDENCE := PYTHONPATH=benchmarks OPENBLAS_NUM_THREADS=1 DELTAUQ_EVIDENCE_JOBS=2 $(BIN)/python -m evidence
+
+evidence: .venv/dev
+	$(EVIDENCE) small
+
+evidence-full: .venv/dev
+	$(EVIDENCE) full
+
 clean:
-	rm -rf .venv site deltauq-demo .mypy_cache .ruff_cache .pytest_cache .benchmarks
+	rm -rf benchmarks/evidence/cache .venv site deltauq-demo .mypy_cache .ruff_cache .pytest_cache .benchmarks

@@ -12,7 +12,7 @@ from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 #: Pages whose ```python blocks are run, one namespace a page.
-PATTERNS = ["README.md", "docs/*.md", "docs/howto/*.md"]
+PATTERNS = ["README.md", "docs/*.md", "docs/howto/*.md", "docs/evidence/*.md"]
 
 
 def _enter(namespace: dict[str, Any]) -> None:

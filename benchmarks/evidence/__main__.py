@@ -1,8 +1,8 @@
 """Run experiments, and write their figures, pages and plots into docs/evidence.
 
 `python -m evidence small [names]` from a place where `benchmarks` is on the path; `render` writes
-pages and plots anew from the figures that are there. What was trained is kept, and what was run in
-the same size within this run of the command is not run again where it was stopped.
+pages and plots anew from the figures that are there. What was trained and the parts that were run
+are kept: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Delta method stands beside: ensembles, bootstraps, dropout, temperatures, conformal sets.
+"""What the Delta method stands beside: ensembles, bootstraps, dropout, temperatures, sets.
 
 They train networks, which the library does not, and so live here. Members are trained over
 processes, and the predictions of each are kept in a file named by its settings: a run that was
@@ -8,12 +8,11 @@ stopped goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import joblib
@@ -22,13 +21,11 @@ import scipy.optimize
 import scipy.special
 
 from deltauq.evaluation.proper_scores import log_loss
+from evidence.frame import CACHE, JOBS, written
 from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["ensemble", "bootstrap", "static bootstrap"]
-
-#: Where predictions of members are kept.
-CACHE = Path(os.environ.get("DELTAUQ_EVIDENCE_CACHE", Path(__file__).parent / "cache"))
 
 #: Part of every name in the cache: to be changed where training changes.
 _VERSION = 1
@@ -83,7 +80,7 @@ def members(
     n: int,
     *,
     others: dict[str, Array] | None = None,
-    n_jobs: int = 1,
+    n_jobs: int = JOBS,
     seed: int = 1,
 ) -> dict[str, Members]:
     """Train several networks and predict the test inputs, and others, with each.
@@ -127,16 +124,15 @@ def _kept_member(recipe: Recipe, kind: Kind, seed: int, inputs: dict[str, Array]
     model = recipe.train(0 if kind == "static bootstrap" else seed, rows)
     found = {name: probabilities(model, x) for name, x in inputs.items()}
     found["seconds"] = np.array(time.monotonic() - started)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(f".{os.getpid()}"), "wb") as file:
-        np.savez(file, **found)
-    os.replace(file.name, path)
+    content = io.BytesIO()
+    np.savez(content, **found)
+    written(path, content.getvalue())
     return found
 
 
 def probabilities(model: Any, x: Array) -> Array:
     """Plain probabilities of a network with logits `[N, C]`."""
-    logits = model.predict(x, batch_size=512, verbose=0)
+    logits = np.concatenate([model(x[i : i + 512]) for i in range(0, len(x), 512)])
     return scipy.special.softmax(logits.astype(np.float64), axis=1)
 
 

@@ -19,6 +19,7 @@ than half of the networks, and rises by more on none.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from deltauq.evaluation.proper_scores import brier_score, log_loss
 from deltauq.evaluation.resampling import bootstrapped
 from evidence.baselines import conformal_sets, mc_dropout, members, temperature
 from evidence.fits import averaged, delta, named, recipes
-from evidence.frame import Rows, Table, plotted
+from evidence.frame import Parts, Rows, Table, plotted
 from evidence.training import Recipe
 from evidence.which_score import MOST_FOR_GGN, RESAMPLES
 
@@ -39,15 +40,14 @@ TITLE = "Calibration of averaged probabilities"
 BINS, LEVEL = 15, 0.9
 
 
-def run(size: str) -> Rows:
-    """Rows of all networks of a size."""
-    rows: Rows = []
+def parts(size: str) -> Parts:
+    """Every network of a size, and what gives its rows."""
     chosen = [r for r in recipes(size) if size == "tiny" or len(r.task.y_test) >= 350]
     as_left = [replace(r, l2=1e-5, epochs=60) for r in chosen if not r.epochs and size != "tiny"]
-    for recipe in [*chosen, *as_left]:
-        rows += _network(recipe, size)
-        print(f"  {named(recipe)}", flush=True)
-    return rows
+    return {
+        f"{named(recipe)}, lambda = {recipe.l2:g}": partial(_network, recipe, size)
+        for recipe in [*chosen, *as_left]
+    }
 
 
 def _network(recipe: Recipe, size: str) -> Rows:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -43,7 +43,7 @@ from deltauq.curvature import GGN, OPG, Hessian, SandwichMeat
 from deltauq.evaluation.coverage import interval_coverage
 from deltauq.evaluation.resampling import bootstrapped
 from deltauq.likelihoods import Categorical
-from evidence.frame import Rows, Table, plotted
+from evidence.frame import Parts, Rows, Table, plotted
 from evidence.training import Minimizer
 
 Array = np.ndarray[Any, Any]
@@ -322,14 +322,13 @@ def _regression(setting: str, n: int, draws: int) -> Rows:
     return [_row(setting, n, of, level, shares) for (of, level), shares in kept.items()]
 
 
-def run(size: str) -> Rows:
-    """Rows of all settings of a size."""
-    rows: Rows = []
+def parts(size: str) -> Parts:
+    """Every setting of a size, and what gives its rows."""
+    found: Parts = {}
     for (setting, n), draws in DRAWS[size].items():
         of = _regression if setting.startswith("regression") else _classes
-        rows += of(setting, n, draws)
-        print(f"  {setting}, N = {n}: {draws} draws", flush=True)
-    return rows
+        found[f"{setting}, N = {n}, {draws} draws"] = partial(of, setting, n, draws)
+    return found
 
 
 def tables(rows: Rows) -> list[Table]:
@@ -338,7 +337,8 @@ def tables(rows: Rows) -> list[Table]:
         Table(
             "Coverage",
             [r for r in rows if r["table"] == "coverage"],
-            ("setting", "N", "intervals", "level", "coverage", "low", "high", "width", "draws", "holds"),
+            ("setting", "N", "intervals", "level", "coverage", "low", "high", "width", "draws",
+             "holds"),
             "`low` and `high` are the 99 % interval over the draws; `holds`: nominal inside it, or "
             "within 2 points.",
         ),

@@ -19,6 +19,7 @@ would be an R^2 of 0.8 or more.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,8 @@ import numpy as np
 from deltauq.evaluation.metrics import agreement, line
 from deltauq.evaluation.resampling import bootstrapped
 from evidence.baselines import Kind, members
-from evidence.fits import delta
-from evidence.frame import Rows, Table, plotted
-from evidence.tasks import present
+from evidence.fits import delta, told
+from evidence.frame import Parts, Rows, Table, plotted
 from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -61,27 +61,30 @@ RUNS["full"] = [
 KINDS: tuple[Kind, ...] = ("bootstrap", "static bootstrap")
 
 
-def run(size: str) -> Rows:
-    """Rows of all networks of a size."""
-    rows: Rows = []
-    for recipe, n, curvatures in RUNS[size]:
-        if not present(recipe.data):
-            print(f"  {recipe.data} is skipped: set DELTAUQ_DATA to the folder of its file")
-            continue
-        for kind in KINDS:
-            found = members(recipe, kind, n)["test"]
-            for curvature in curvatures:
-                ours = delta(recipe, curvature, rank="full")
-                row = _row(found.std, ours.predictions["test"].std, 19 if size == "tiny" else 199)
-                rows.append(
-                    {"task": recipe.data, "N": len(recipe.task.x)}
-                    | {"bootstrap": "static" if kind.startswith("static") else "dynamic"}
-                    | {"members": n, "curvature": curvature}
-                    | row
-                    | {"bootstrap seconds": found.seconds, "delta seconds": ours.seconds}
-                    | {"times faster": found.seconds / ours.seconds}
-                )
-            print(f"  {recipe.data}, {kind}", flush=True)
+def parts(size: str) -> Parts:
+    """Every network and bootstrap of a size, and what gives their rows."""
+    return {
+        f"{recipe.data}, {kind}": partial(_beside, recipe, kind, n, curvatures, size)
+        for recipe, n, curvatures in RUNS[size]
+        if told(recipe)
+        for kind in KINDS
+    }
+
+
+def _beside(recipe: Recipe, kind: Kind, n: int, curvatures: tuple[str, ...], size: str) -> Rows:
+    """A row for every curvature of a network, beside one bootstrap."""
+    found, rows = members(recipe, kind, n)["test"], []
+    for curvature in curvatures:
+        ours = delta(recipe, curvature, rank="full")
+        row = _row(found.std, ours.predictions["test"].std, 19 if size == "tiny" else 199)
+        rows.append(
+            {"task": recipe.data, "N": len(recipe.task.x)}
+            | {"bootstrap": "static" if kind.startswith("static") else "dynamic"}
+            | {"members": n, "curvature": curvature}
+            | row
+            | {"bootstrap seconds": found.seconds, "delta seconds": ours.seconds}
+            | {"times faster": found.seconds / ours.seconds}
+        )
     return rows
 
 

@@ -51,10 +51,15 @@ STRANGE = {"mnist": ("fashion", "notmnist"), "fashion": ("mnist", "notmnist")}
 
 def recipes(size: str) -> list[Recipe]:
     """The recipes of a size whose data are there."""
-    for recipe in TASKS[size]:
-        if not present(recipe.data):
-            print(f"  {recipe.data} is skipped: set DELTAUQ_DATA to the folder of its file")
-    return [recipe for recipe in TASKS[size] if present(recipe.data)]
+    return [recipe for recipe in TASKS[size] if told(recipe)]
+
+
+def told(recipe: Recipe) -> bool:
+    """Whether the data of a recipe are there; where they are not, it is said."""
+    there = present(recipe.data)
+    if not there:
+        print(f"  {recipe.data} is skipped: set DELTAUQ_DATA to the folder of its file")
+    return there
 
 
 def named(recipe: Recipe) -> str:

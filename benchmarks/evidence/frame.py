@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 Rows = list[dict[str, Any]]
+
+#: Parts of an experiment by name, and what gives their rows.
+Parts = dict[str, Callable[[], Rows]]
+
+#: Processes that train members of ensembles and bootstraps.
+JOBS = int(os.environ.get("DELTAUQ_EVIDENCE_JOBS", "1"))
+
+#: Where parts of experiments and predictions of members are kept.
+CACHE = Path(os.environ.get("DELTAUQ_EVIDENCE_CACHE", Path(__file__).parent / "cache"))
 
 DOCS = Path(__file__).parents[2] / "docs" / "evidence"
 
@@ -44,10 +56,43 @@ def experiment(name: str) -> ModuleType:
 
 
 def conduct(name: str, size: str) -> dict[str, Any]:
-    """Run an experiment; what is published of it."""
-    started = time.monotonic()
-    rows = experiment(name).run(size)
-    return {"size": size, "seconds": round(time.monotonic() - started), "rows": rows}
+    """Run an experiment; what is published of it.
+
+    Its parts are kept once they are done, for a run that goes on where it was stopped, until a line
+    of the library or of the experiments changes.
+    """
+    module, seconds = experiment(name), 0.0
+    rows: Rows = []
+    for part, compute in module.parts(size).items():
+        made_of = json.dumps([name, size, part, _sources()])
+        path = CACHE / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.json"
+        if not path.exists():
+            started = time.monotonic()
+            found = {"rows": compute(), "seconds": time.monotonic() - started}
+            written(path, json.dumps(found).encode())
+        kept = json.loads(path.read_text())
+        rows += kept["rows"]
+        seconds += kept["seconds"]
+        print(f"  {part}: {kept['seconds']:.0f} s", flush=True)
+    return {"size": size, "seconds": round(seconds), "rows": rows}
+
+
+@cache
+def _sources() -> str:
+    """SHA-256 of the library and the experiments."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for folder in ("deltauq", "benchmarks/evidence"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def written(path: Path, content: bytes) -> None:
+    """Write a file of the cache, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_bytes(content)
+    os.replace(beside, path)
 
 
 def publish(name: str, found: dict[str, Any]) -> None:

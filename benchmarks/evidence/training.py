@@ -62,8 +62,8 @@ class Recipe:
         both = {"kernel_regularizer": rate, "bias_regularizer": rate}
         body: list[Any] = [keras.Input(self.task.x.shape[1:])]
         if self.task.x.ndim == 4:
-            for filters in (4, 8):
-                body.append(layers.Conv2D(filters, 3, 2, activation=self.activation, **both))
+            options = both | {"activation": self.activation}
+            body += [layers.Conv2D(filters, 3, 2, **options) for filters in (4, 8)]
             body.append(layers.Flatten())
         for units in self.hidden:
             body.append(layers.Dense(units, **both))

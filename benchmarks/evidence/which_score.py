@@ -24,6 +24,7 @@ already, but what `score` is said to be good for follows from how they compare.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from deltauq.evaluation.metrics import error_auroc, risk_coverage
 from deltauq.evaluation.resampling import bootstrapped
 from evidence.baselines import Members, mc_dropout, members
 from evidence.fits import averaged, delta, named, recipes, strange
-from evidence.frame import Rows, Table, plotted
+from evidence.frame import Parts, Rows, Table, plotted
 from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -80,13 +81,9 @@ def of_members(found: Members, name: str) -> dict[str, Array]:
     }
 
 
-def run(size: str) -> Rows:
-    """Rows of all tasks of a size."""
-    rows: Rows = []
-    for recipe in recipes(size):
-        rows += _task(recipe, size)
-        print(f"  {named(recipe)}", flush=True)
-    return rows
+def parts(size: str) -> Parts:
+    """Every task of a size, and what gives its rows."""
+    return {named(recipe): partial(_task, recipe, size) for recipe in recipes(size)}
 
 
 def _task(recipe: Recipe, size: str) -> Rows:
@@ -224,8 +221,8 @@ def tables(rows: Rows) -> list[Table]:
             judged(rows),
             ("score", *columns, *beside),
             f"{verdict(rows)}\n\nMean AUROC for errors, for strange inputs, and of these two; "
-            "mean AURC (less is better); on how many tasks the AUROC for errors lies above or below "
-            "that of the root of the trace, and of 1 - max p, by more than the paired 95 % "
+            "mean AURC (less is better); on how many tasks the AUROC for errors lies above or "
+            "below that of the root of the trace, and of 1 - max p, by more than the paired 95 % "
             "interval. Scores of the GGN are of the smaller networks alone; ensembles and dropout "
             "make other errors.",
         ),

@@ -18,11 +18,12 @@ TINY = Recipe("iris", hidden=(3,), l2=1e-2)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """Predictions of members are kept in a folder of the test."""
-    monkeypatch.setattr(baselines, "CACHE", tmp_path / "cache")
+    for module in (baselines, frame):
+        monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("name", wide_but(["coverage"], frame.EXPERIMENTS))
+@pytest.mark.parametrize("name", wide_but(["delta_bootstrap"], frame.EXPERIMENTS))
 def test_an_experiment_gives_finite_rows_and_a_page(name):
     found = frame.conduct(name, "tiny")
     assert found["rows"]
@@ -42,6 +43,16 @@ def test_the_page_of_an_experiment_is_what_its_figures_render_to(name):
         pytest.skip(f"{name} was not published yet")
     assert path.with_suffix(".md").read_text() == frame.page(name, json.loads(path.read_text()))
     assert path.with_suffix(".svg").exists()
+
+
+def test_parts_that_were_run_are_not_run_again(monkeypatch):
+    runs = []
+    compute = {"a part": lambda: [{"run": len(runs.append(1) or runs)}]}
+    monkeypatch.setattr(frame.experiment("coverage"), "parts", lambda size: compute)
+    first = frame.conduct("coverage", "tiny")
+    assert frame.conduct("coverage", "tiny") == first
+    assert len(runs) == 1
+    assert frame.conduct("coverage", "small")["rows"] == [{"run": 2}]
 
 
 def test_members_are_trained_once_and_then_read(cache, monkeypatch):
