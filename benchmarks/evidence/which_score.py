@@ -28,10 +28,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from deltauq import Prediction
 from deltauq.evaluation.detection import detection, error_aupr
-from deltauq.evaluation.metrics import error_auroc, risk_coverage
+from deltauq.evaluation.metrics import risk_coverage
 from deltauq.evaluation.resampling import bootstrapped
 from evidence.baselines import Members, mc_dropout, members
 from evidence.fits import averaged, delta, named, recipes, strange
@@ -130,7 +131,7 @@ def _errors(
     if not 0 < wrong.sum() < len(wrong):
         print(f"  {task}, {score}: {wrong.sum()} errors of {len(wrong)}, no AUROC")
         return None
-    auroc = bootstrapped(error_auroc, values, wrong, n_resamples=n)
+    auroc = bootstrapped(_auroc, values, wrong, n_resamples=n)
     row = {
         "table": "errors",
         "task": task,
@@ -150,9 +151,18 @@ def _errors(
     return row
 
 
+def _auroc(score: Array, wrong: Array) -> float | None:
+    """What `error_auroc` gives, by ranks (Mann and Whitney), ten times as fast on a resample."""
+    n_wrong = int(np.count_nonzero(wrong))
+    if not 0 < n_wrong < len(wrong):
+        return None
+    ranks = scipy.stats.rankdata(score)[wrong.astype(bool)].sum()
+    return float((ranks / n_wrong - (n_wrong + 1) / 2) / (len(wrong) - n_wrong))
+
+
 def _gap(a: Array, b: Array, wrong: Array) -> float | None:
     """Difference of two scores' AUROC; None where a resample holds no error."""
-    first, second = error_auroc(a, wrong), error_auroc(b, wrong)
+    first, second = _auroc(a, wrong), _auroc(b, wrong)
     return None if first is None or second is None else first - second
 
 
@@ -161,7 +171,7 @@ def _strange(
 ) -> dict[str, Any]:
     values = np.concatenate([known, unknown])
     is_unknown = np.arange(len(values)) >= len(known)
-    auroc = bootstrapped(error_auroc, values, is_unknown, n_resamples=n)
+    auroc = bootstrapped(_auroc, values, is_unknown, n_resamples=n)
     return {
         "table": "strange",
         "task": f"{task} / {of}",

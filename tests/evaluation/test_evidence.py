@@ -8,9 +8,11 @@ import math
 import numpy as np
 import pytest
 import scipy.special
-from evidence import baselines, frame
+from evidence import baselines, frame, which_score
 from evidence.training import Recipe
 from marks import wide_but
+
+from deltauq.evaluation.metrics import error_auroc
 
 TINY = Recipe("iris", hidden=(3,), l2=1e-2)
 
@@ -53,6 +55,13 @@ def test_parts_that_were_run_are_not_run_again(monkeypatch):
     assert frame.conduct("coverage", "tiny") == first
     assert len(runs) == 1
     assert frame.conduct("coverage", "small")["rows"] == [{"run": 2}]
+
+
+def test_areas_by_ranks_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    score, wrong = rng.uniform(size=60).round(1), rng.uniform(size=60) < 0.3
+    assert which_score._auroc(score, wrong) == pytest.approx(error_auroc(score, wrong))
+    assert which_score._auroc(score, np.zeros(60)) is None
 
 
 def test_members_are_trained_once_and_then_read(cache, monkeypatch):
