@@ -32,6 +32,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "which_score",
     "delta_bootstrap",
     "calibration_of_averages",
+    "curvatures",
 )
 
 _RUN = {
