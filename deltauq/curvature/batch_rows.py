@@ -39,9 +39,9 @@ def batch_rows(factors: Sequence[Factor], scale: Array | None, memory: Workspace
     runs = _runs(factors, scale)
     formed = [run for run in runs if run.products is None]
     sizes = [n_examples * n_rows * (run.place.stop - run.place.start) for run in formed]
-    pieces = np.split(memory.take(sum(sizes)), np.cumsum(sizes)[:-1])
+    pieces = np.split(memory.take(sum(sizes)), np.cumsum(sizes))
     held: list[HeldRows] = []
-    for run, piece in zip(formed, pieces, strict=True):
+    for run, piece in zip(formed, pieces, strict=False):  # the last piece is empty
         rows = piece.reshape(n_examples, n_rows, -1)
         assemble(run.factors, rows)
         if scale is not None:

@@ -31,8 +31,8 @@ __all__ = ["going_on", "work_of_fit"]
 #: and one that changes the last digits alone.
 _ELSEWHERE = ("layers", "progress", "batch_size")
 
-#: Rows of logits whose losses tell one loss function from another.
-_PROBED = 32
+#: By what weights are multiplied for a point beside them.
+_BESIDE = 1.05
 
 #: Bytes of the buffer for rows above which its size changes nothing but for the largest models.
 _AMPLE = 2**29
@@ -75,7 +75,7 @@ def work_of_fit(problem: Problem, settings: Settings) -> Work:
         "uncertain variables": str(variables),
         "precision": network.dtype,
         "likelihood": str(_likelihood(problem)),
-        "losses": _losses(problem),
+        "the cost beside the weights, and its slope": _cost(problem),
         "L2 rates": [float(problem.rates[start]) for start, _ in variables],
         **_training_data(problem),
         "calibration inputs": _inputs(problem.calibration),
@@ -93,12 +93,14 @@ def _likelihood(problem: Problem) -> Any:
     return {name: value for name, value in facts.items() if name not in ("noise", "dispersion")}
 
 
-def _losses(problem: Problem) -> list[float]:
-    """The losses of some logits and labels, which tell functions apart: they have no checksum."""
-    rng, spec = np.random.default_rng(0), problem.training_set.spec.y
-    logits = tf.constant(rng.normal(size=(_PROBED, problem.n_outputs)), problem.network.dtype)
-    labels = tf.constant(rng.integers(0, 2, (_PROBED, *spec.shape[1:])), spec.dtype)
-    return [float(loss) for loss in np.ravel(problem.likelihood.loss(logits, labels))]
+def _cost(problem: Problem) -> list[str]:
+    """The cost and the length of its gradient on all data, which tell functions from others.
+
+    Weights say nothing of what the model does with them, nor has a loss function a checksum. They
+    are of a point beside the weights, where the gradient is no small difference of large numbers.
+    """
+    found, _ = problem.cost.evaluate(_BESIDE * problem.network.params.numpy())
+    return [f"{found.cost:.4e}", f"{found.data_norm:.3e}"]
 
 
 def _training_data(problem: Problem) -> dict[str, Any]:

@@ -78,6 +78,6 @@ class CountPrediction(RegressionPrediction):
         spread = np.square(self.logit_std)
         with np.errstate(over="ignore"):  # so loosely determined a rate has no upper end
             mean = np.exp(self.logits + spread / 2)
-            # m^2 (exp(v) - 1), without a product of infinity and zero
-            of_rates = np.where(spread > 0, mean**2 * np.expm1(spread), 0.0)
+            # m^2 (exp(v) - 1) = exp(2 z + 2 v) (1 - exp(-v)), without infinity times zero
+            of_rates = np.exp(2 * (self.logits + spread)) * -np.expm1(-spread)
         return PredictiveMoments(mean, mean + of_rates)

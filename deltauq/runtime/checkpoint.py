@@ -124,6 +124,7 @@ class Checkpoint(Steps):
         self._known: Iterator[_Recorded] = iter(())
         self._next: _Recorded | None = None
         self._written = time.monotonic()
+        self._is_done = False
         self._make_directory()
 
     def begin(self, work: Work, tell: Callable[[str], object] = lambda text: None) -> Self:
@@ -166,6 +167,9 @@ class Checkpoint(Steps):
         Raises:
             WriteError: the disk is full; the record ends before this step.
         """
+        if self._is_done:
+            compute()
+            return
         digest = _digest(what, given, results)
         if self._next is not None and self._next.digest != digest:
             self._drop_rest(self._next)
@@ -185,6 +189,7 @@ class Checkpoint(Steps):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._is_done = True  # operators of the fit live on
         if error is None:
             self._clear()
             return

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from agreement import OUTCOMES, Found, Matter, assert_close, precision
 from hypothesis import note
+from many_seeds import try_seeds
 from random_regressions import random_regression
 
 from deltauq.errors import NotPositiveDefiniteError

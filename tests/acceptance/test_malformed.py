@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from hypothesis import note
 from malformed import ANYTHING, damaged, inputs_like
+from many_seeds import try_seeds
 from tiny_methods import N, X, Y, fit, fitted, network
 from typer.testing import CliRunner
 

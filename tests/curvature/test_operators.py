@@ -118,11 +118,25 @@ def test_rows_of_dense_layers_are_not_formed_for_products(get_case, rng, monkeyp
     formed = build(case, "ggn", scale=scale)
     assert relative(products, formed.matmat(v)) < 1e-13
     assert trace == pytest.approx(formed.trace(), rel=1e-13)
+    assert relative(unformed.matmat(v), products) < 1e-13  # the trace is known now
     held = batch_rows(next(unformed.row_factors()), scale, Workspace("float64"))
     kinds = {type(part) for part in held}
     assert kinds == {HeldFactors, FormedRows} - (
         {HeldFactors} if rates == "of each entry" else set()
     )
+
+
+def test_no_rows_have_to_be_formed_where_no_layer_has_a_bias(rng):
+    keras.utils.set_random_seed(0)
+    dense = [keras.layers.Dense(n, use_bias=False, dtype="float64") for n in (5, 3)]
+    model = keras.Sequential([keras.Input((4,), dtype="float64"), *dense])
+    x, y = rng.normal(size=(9, 4)), rng.integers(0, 3, 9)
+    options = {"likelihood": Categorical(), "n_outputs": 3, "dtype": "float64", "batch_size": 4}
+    operator = curvature.GGN(Network(model), "categorical", Batches(x, y, **options))
+    held = batch_rows(next(operator.row_factors()), None, Workspace("float64"))
+    assert [type(part) for part in held] == [HeldFactors, HeldFactors]
+    v = rng.normal(size=(operator.shape[0], 3))
+    assert relative(operator.matmat(v), operator.to_dense() @ v) < 1e-13
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 3e-7)])

@@ -139,6 +139,9 @@ def test_the_display_is_told_the_route_before_it_is_gone(monkeypatch, l2):
         def describe(self, description, why=""):
             told.append((description, why))
 
+        def note(self, text):
+            raise AssertionError("there is no checkpoint to tell of")
+
     @contextmanager
     def bar(description, **options):
         told.append(description)

@@ -185,7 +185,10 @@ def _unpack_residuals(kept: list[list[float]] | None) -> ResidualsOnce:
     """What was measured of single inputs before the fit was saved, if anything was."""
     if kept is None:
         return ResidualsOnce()
-    low, high, (least, most) = kept
+    low, high, *noise = kept
+    if not noise:  # an early file, which does not say what the noise leaves open
+        return ResidualsOnce()
+    least, most = noise[0]
     return ResidualsOnce(Residuals(np.array(low), np.array(high), (least, most)))
 
 
