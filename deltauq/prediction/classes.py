@@ -187,7 +187,7 @@ class Prediction(Estimate, Shown):
 
         Returns:
             Probabilities `[N, C]` whose rows sum to one. Time and memory of "monte_carlo" are
-            N samples C^2 and 8 MiB a few times beside the result.
+            N samples C^2, and 8 MiB a few times beside the result and two arrays `[N, C, C]`.
 
         Raises:
             InvalidInputError: a method that is none, or "bridge" of two classes.

@@ -33,6 +33,9 @@ SAMPLES = 1_000
 #: Numbers in the largest array of a Monte Carlo average (8 MiB).
 _NUMBERS = 2**20
 
+#: Share of the largest variance that is rounding where all logits move alike.
+_LOST = 1e-12
+
 #: An eigenvalue of a covariance below zero is rounding up to this share of the largest one.
 _ROUNDING = 1e-4
 
@@ -155,10 +158,13 @@ def _centred(logits: Array, covariance: Array) -> tuple[Array, Array]:
     """Logits less their mean over the classes, M z, with their covariance M V M, M = I - 1 1^T / C.
 
     A softmax sees nothing else. What moves all logits alike may vary a lot, and would drown the
-    rest in the rounding of a root.
+    rest in the rounding of a root; where the rest is no more than its rounding, it is zero.
     """
     half = covariance - covariance.mean(axis=2, keepdims=True)
-    return logits - logits.mean(axis=1, keepdims=True), half - half.mean(axis=1, keepdims=True)
+    rest = half - half.mean(axis=1, keepdims=True)
+    whole = np.einsum("ncc->nc", covariance).max(axis=1)
+    rest[np.abs(rest).max(axis=(1, 2)) <= _LOST * whole] = 0.0
+    return logits - logits.mean(axis=1, keepdims=True), rest
 
 
 def _laplace_bridge(logits: Array, covariance: Array) -> Array:

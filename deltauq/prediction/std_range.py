@@ -32,7 +32,9 @@ class StdRange:
             where nothing was left out.
         n_inputs: calibration inputs that it rests on; 0 where nothing was left out.
         guaranteed: the level is promised for inputs that are exchangeable with the calibration
-            inputs; otherwise these were training inputs, and it is empirical.
+            inputs; otherwise these were training inputs, and it is empirical. Where the noise of a
+            regression is estimated, the promise is of the rest: the noise lies with 99 % where the
+            range takes it, as far as the samples behind that are normal.
         half_width: of a typical standard error, how far it may lie from the one reported, relative.
     """
 

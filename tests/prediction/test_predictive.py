@@ -166,6 +166,17 @@ def test_large_numbers_do_not_overflow():
         np.testing.assert_allclose(averaged.sum(axis=1), 1.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["monte_carlo", "bridge"])
+def test_logits_that_move_together_are_averaged_as_certain(method):
+    """What is left beside their common part is its rounding, of either sign."""
+    some = classes()
+    common = 1.1 + 1e-9 * np.random.default_rng(2).normal(size=(5, 4))
+    covariance = common[:, :, None] * common[:, None, :]
+    together = replace(some, logit_covariance=covariance)
+    found = together.predictive(method).probabilities
+    np.testing.assert_allclose(found, some.probabilities, rtol=1e-12)
+
+
 def test_held_out_likelihoods_take_the_same_averages():
     prediction = classes()
     variance = prediction.logit_std**2
