@@ -77,6 +77,7 @@ class Whitening:
 
     def parts(self, columns: Array) -> tuple[Array, Array]:
         """What M makes of the forms of some columns `[P, m]`: along U, and outside, `[m]` each."""
-        along, outside = split(self.vectors, np.ascontiguousarray(columns, self.vectors.dtype))
+        columns = np.ascontiguousarray(columns, self.vectors.dtype)
+        along, outside = split(self.vectors, columns, rounds=1)  # their lengths are all that counts
         inside = np.sum(along**2 / (1.0 + self.values[:, None]), axis=0)
         return inside, np.einsum("pm,pm->m", outside, outside, dtype=np.float64)
