@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 from marks import slow, wide
+from published_network import untrained
 from sklearn.model_selection import train_test_split
 
 from deltauq import DeltaMethod
@@ -118,20 +119,7 @@ def images(name, n_train, n_test):
 @pytest.mark.slow
 def test_lenet_on_mnist(study):
     (x, y), (x_test, y_test) = images("mnist.npz", 10_000, 2_000)
-    l2 = decayed(5e-3)
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu", **l2),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu", **l2),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu", **l2),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu", **l2),
-            layers.Dense(10, activation="softmax", **l2),
-        ]
-    )
+    model = untrained("softmax", **decayed(5e-3))
     study.train(model, x, y, loss="sparse_categorical_crossentropy", epochs=4)
     prediction = study.predict(model, "opg", (x, y), x_test, rank=100)
     accuracy, auroc = study.judge(prediction, y_test, model.predict(x_test, verbose=0))

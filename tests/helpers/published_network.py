@@ -19,23 +19,29 @@ def mnist(part, n=None):
     )
 
 
-def lenet(*, regularized=False):
-    """The network, P = 93,322; `regularized` states its L2 rate in its layers."""
-    layers, rate = keras.layers, keras.regularizers.L2(LAMBDA / 2)
-    l2 = {"kernel_regularizer": rate, "bias_regularizer": rate} if regularized else {}
-    model = keras.Sequential(
+def untrained(last=None, **options):
+    """The architecture: options of every layer with weights, and the activation of the last one."""
+    layers = keras.layers
+    return keras.Sequential(
         [
             keras.Input((28, 28, 1)),
-            layers.Conv2D(32, 3, activation="relu", **l2),
+            layers.Conv2D(32, 3, activation="relu", **options),
             layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu", **l2),
+            layers.Conv2D(64, 3, activation="relu", **options),
             layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu", **l2),
+            layers.Conv2D(64, 3, activation="relu", **options),
             layers.Flatten(),
-            layers.Dense(64, activation="relu", **l2),
-            layers.Dense(10, **l2),
+            layers.Dense(64, activation="relu", **options),
+            layers.Dense(10, activation=last, **options),
         ]
     )
+
+
+def lenet(*, regularized=False):
+    """The network, P = 93,322; `regularized` states its L2 rate in its layers."""
+    rate = keras.regularizers.L2(LAMBDA / 2)
+    l2 = {"kernel_regularizer": rate, "bias_regularizer": rate} if regularized else {}
+    model = untrained(**l2)
     weights = load("nilsen_mnist_lenet.npz")
     names = ("conv1", "conv2", "conv3", "dense", "out")
     model.set_weights([weights[f"{n}_{part}"] for n in names for part in ("kernel", "bias")])

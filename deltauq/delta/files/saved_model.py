@@ -199,7 +199,7 @@ def _interval_of_classes(
 
 
 def _probit_logits(logits: tf.Tensor, std: tf.Tensor) -> tf.Tensor:
-    """Logits as `deltauq.likelihoods.links.probit_logits` has them."""
+    """Shrink logits as `deltauq.likelihoods.links.probit_logits` does, by operations of a graph."""
     return logits / tf.sqrt(1.0 + math.pi / 8 * tf.square(std))
 
 
