@@ -16,7 +16,7 @@ import numpy.typing as npt
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows
 from deltauq.network.jacobians import Factor, OuterProducts, Workspace, assemble, outer_products
 
-__all__ = ["batch_rows", "saves_products"]
+__all__ = ["BatchRows", "batch_rows", "saves_products"]
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +26,38 @@ def saves_products(factors: Sequence[Factor]) -> bool:
     return any(_unformed(factor) is not None for factor in factors)
 
 
-def batch_rows(factors: Sequence[Factor], scale: Array | None, memory: Workspace) -> list[HeldRows]:
+class BatchRows(NamedTuple):
+    """The rows of a batch, of all parameters.
+
+    Attributes:
+        n_examples: B.
+        n_rows: of all of them.
+        parts: the rows of some parameters each.
+    """
+
+    n_examples: int
+    n_rows: int
+    parts: Sequence[HeldRows]
+
+    def add_gram_product(self, vectors: Array, total: Array) -> None:
+        """Add R^T (R V) to a total `[P, m]` in the precision of V."""
+        image = np.zeros((self.n_rows, vectors.shape[1]), vectors.dtype)
+        for part in self.parts:
+            part.add_product(vectors, image)
+        for part in self.parts:
+            part.add_transposed(image, total)
+
+    def squares(self) -> float:
+        """Sum of the squares of all entries."""
+        return sum(part.squares() for part in self.parts)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the rows take."""
+        return sum(part.n_bytes for part in self.parts)
+
+
+def batch_rows(factors: Sequence[Factor], scale: Array | None, memory: Workspace) -> BatchRows:
     """The rows of a batch; those that are formed, in one piece where variables are neighbours.
 
     Args:
@@ -53,7 +84,7 @@ def batch_rows(factors: Sequence[Factor], scale: Array | None, memory: Workspace
             if scale is not None:
                 delta *= scale[run.place.start]
             held.append(HeldFactors(run.products.a, delta, run.place))
-    return held
+    return BatchRows(n_examples, n_examples * n_rows, held)
 
 
 class _Run(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from deltauq.curvature.batch_rows import batch_rows, saves_products
+from deltauq.curvature.batch_rows import BatchRows, batch_rows, saves_products
 from deltauq.curvature.held_rows import slices
 from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.operator import CurvatureOperator
@@ -58,6 +58,7 @@ class Gram(CurvatureOperator):
         uneven = bool(np.any(self.scale != self.scale[0]))
         self._common_scale = 1.0 if uneven else float(self.scale[0])
         self._uneven_scale = self.scale.astype(self.network.dtype) if uneven else None
+        self._kept: list[BatchRows] = []
         self._rules = self._per_example or PerExample(
             self.network, probe_rows(self.network, self.data.head(POOL))
         )
@@ -142,30 +143,52 @@ class Gram(CurvatureOperator):
 
     def _sum(self, vectors: Array, out: Array) -> None:
         out[:] = 0.0
+        if self._kept:
+            self._sum_unformed(self._kept_rows(), vectors, out)
+            return
         row_factors = self.row_factors()
         first = next(row_factors)
         row_factors = itertools.chain([first], row_factors)
         if saves_products(first) and self.precision == self.network.dtype:
-            self._sum_unformed(row_factors, vectors, out)
+            self._sum_unformed(self._rows_to_keep(row_factors), vectors, out)
         else:
             self._sum_formed(row_factors, vectors, out)
 
-    def _sum_unformed(
-        self, row_factors: Iterator[list[Factor]], vectors: Array, out: Array
-    ) -> None:
+    def _sum_unformed(self, batches: Iterator[BatchRows], vectors: Array, out: Array) -> None:
         """Add R^T (R V) batch by batch, rows of dense layers as their factors."""
-        memory, squares = Workspace(out.dtype), 0.0
-        for factors in row_factors:
-            parts = batch_rows(factors, self._uneven_scale, memory)
-            n_examples, each, _ = factors[0].shape
-            image = np.zeros((n_examples * each, vectors.shape[1]), vectors.dtype)
-            for part in parts:
-                part.add_product(vectors, image)
-            for part in parts:
-                part.add_transposed(image, out)
+        squares = 0.0
+        for rows in batches:
+            rows.add_gram_product(vectors, out)
             if self._trace is None:
-                squares += sum(part.squares() for part in parts)
+                squares += rows.squares()
         self._note_trace(squares)
+
+    def _rows_to_keep(self, row_factors: Iterator[list[Factor]]) -> Iterator[BatchRows]:
+        """The rows of one batch after the other, which are kept for the next pass if all fit.
+
+        In half of the buffer, as those of a part of the data may be kept beside those of the rest;
+        so much as the rows so far take for each example is expected of the others.
+        """
+        kept: list[BatchRows] | None = []
+        n_bytes, seen = 0, 0
+        memory = Workspace(self.network.dtype)
+        for factors in row_factors:
+            if kept is not None:
+                memory = Workspace(self.network.dtype)
+            rows = batch_rows(factors, self._uneven_scale, memory)
+            yield rows
+            n_bytes, seen = n_bytes + rows.n_bytes, seen + rows.n_examples
+            if 2 * n_bytes * self.data.n_rows > self._buffer_bytes * seen:
+                kept = None
+            elif kept is not None:
+                kept.append(rows)
+        self._kept = kept or []
+
+    def _kept_rows(self) -> Iterator[BatchRows]:
+        """The rows of one batch after the other, as an earlier pass has left them."""
+        for rows in self._kept:
+            yield rows
+            self.data.listener.on_batch(rows.n_examples)
 
     def _sum_formed(self, row_factors: Iterator[list[Factor]], vectors: Array, out: Array) -> None:
         """Add R^T (R V) of blocks of rows, in float64 few at a time where they are float32."""
@@ -179,7 +202,13 @@ class Gram(CurvatureOperator):
     def in_double(self) -> Self:
         """The curvature of the same rows, rounded as they are, with products in float64."""
         made = copy.copy(self)
-        made.precision = "float64"
+        made.precision, made._kept = "float64", []
+        return made
+
+    def _over(self, data: Batches) -> Self:
+        """The same curvature of other data, of which no rows are kept yet."""
+        made = super()._over(data)
+        made._kept = []
         return made
 
     def to_dense(self) -> Array:

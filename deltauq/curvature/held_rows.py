@@ -45,6 +45,10 @@ class HeldRows(Protocol):
     def squares(self) -> float:
         """Sum of the squares of all entries."""
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the rows take."""
+
 
 class FormedRows(NamedTuple):
     """Rows that were formed, of variables side by side.
@@ -88,6 +92,11 @@ class FormedRows(NamedTuple):
     def squares(self) -> float:
         """Add up the squares of the rows one by one, those sums in float64."""
         return float(np.vecdot(self.matrix, self.matrix).sum(dtype=np.float64))
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the matrix."""
+        return self.matrix.nbytes
 
     def _terms(self, factor: Array) -> int:
         return _TERMS if factor.dtype == self.matrix.dtype else _CONVERTED
@@ -163,6 +172,11 @@ class HeldFactors(NamedTuple):
         of_cotangents = self.delta @ np.swapaxes(self.delta, 2, 3)
         found = np.einsum("nts,nrts->n", of_data, of_cotangents)
         return float(found.sum(dtype=np.float64))
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of both factors."""
+        return self.a.nbytes + self.delta.nbytes
 
     def _chunks(self, width: int) -> Iterator[tuple[slice, slice]]:
         """Slices of examples and outputs whose products `[B, T, O, width]` stay small.
