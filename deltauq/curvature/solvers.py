@@ -198,13 +198,11 @@ class _Nystrom:
         self, pairs: Eigenpairs, step: int | None = None, unit: float = 1.0
     ) -> Eigenpairs:
         measuring = self._measuring(pairs, unit)
-        start, image = self._sketch.fresh
-        if self._held_out is not None:
-            image = image + self._held_out.matmat(start)
+        left, (start, image) = partial(self._left, pairs), self._sketch.fresh
         if step is None:  # no other rank follows
             self._sketch.forget()
-        bounding = _bounding_left_out(pairs, start, self._left(pairs, start, image), step, unit)
-        bounding = mapped(bounding, lambda vectors: vectors, partial(self._left_of_all, pairs))
+        bounding = _bounding_left_out(pairs, start, left(start, image), step, unit)
+        bounding = mapped(bounding, lambda vectors: vectors, left)
         # Both ask for products with A: they share their passes over the data.
         left_out, *measured = together(self._operator.matmat, bounding, *measuring)
         tail: MeasuredTail | None = measured[0] if measured else None
@@ -218,15 +216,11 @@ class _Nystrom:
         )
 
     def _left(self, pairs: Eigenpairs, vectors: Array, image: Array) -> Array:
-        """E V for E = A - U diag(mu) U^T, from V and A V."""
-        inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
-        return image - combine(pairs.vectors, inside)
-
-    def _left_of_all(self, pairs: Eigenpairs, vectors: Array, image: Array) -> Array:
-        """E V, from a product without the examples that are held out."""
+        """E V for E = A - U diag(mu) U^T, from a product without the examples held out."""
         if self._held_out is not None:
             image = image + self._held_out.matmat(vectors)
-        return self._left(pairs, vectors, image)
+        inside = pairs.values[:, None] * inner_products(pairs.vectors, vectors)
+        return image - combine(pairs.vectors, inside)
 
     def _measuring(self, pairs: Eigenpairs, unit: float) -> list[Asking[MeasuredTail | None]]:
         """The iteration that measures the tail, where there is one that could be seen."""
