@@ -142,6 +142,8 @@ def plan_memory(
         dense = is_dense(asked.rank, network.n_params)
         fewer = "" if mapped or asked.rank == 1 else "pass a smaller number as rank, "
         files = "" if dense or mapped else "keep the vectors in files with vectors_dir=..., "
+        measures = asked.bounds and asked.tail and not dense
+        tail = "leave the tail unmeasured with tail='midpoint', " if measures else ""
         smaller = "a smaller batch_size or " if size > 1 else ""
         raise MemoryLimitError(
             "the eigenpairs do not fit in memory",
@@ -149,7 +151,7 @@ def plan_memory(
             received=f"{gib(found.total)}: {gib(vectors)} for vectors of "
             f"{network.n_params:,} parameters, {gib(found.buffer + found.batch)} for batches of "
             f"{size}",
-            remedy=f"{fewer}{files}select fewer layers with layers=..., or pass {smaller}a larger "
-            "memory_limit",
+            remedy=f"{fewer}{files}{tail}select fewer layers with layers=..., or pass {smaller}a "
+            "larger memory_limit",
         )
     return found

@@ -113,7 +113,8 @@ keras.utils.set_random_seed(0)
 x = rng.normal(size=(250, 512)).astype("float32")
 y = rng.integers(0, 3100, 250)
 model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(3100, activation="softmax")])
-dm = DeltaMethod(model, "{curvature}", rank=20, l2=0.01, progress=False, memory_limit="1.9GiB")
+options = {{"tail": "midpoint", "progress": False, "memory_limit": "1.9GiB"}}
+dm = DeltaMethod(model, "{curvature}", rank=20, l2=0.01, **options)
 dm.fit(x[:150], y[:150])
 prediction = dm.predict(x[150:], classes="top5")
 assert prediction.covariance.shape == (100, 5, 5)
@@ -126,7 +127,10 @@ print(peak_memory())
 
 @pytest.mark.parametrize("curvature", [wide("ggn"), slow("opg")])
 def test_five_of_3100_classes_take_little_memory(curvature):
-    """Fit and prediction of 100 inputs with a last layer of 512 x 3,100 stay under 2 GiB."""
+    """Fit and prediction of 100 inputs with a last layer of 512 x 3,100 stay under 2 GiB.
+
+    The tail is not measured: that takes 1.5 GiB more, as the refusal without it says.
+    """
     command = [sys.executable, "-W", "ignore", "-c", PEAK.format(curvature=curvature)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     found = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -460,7 +460,8 @@ def test_eigenpairs_that_do_not_fit():
     options = {"free": 2**28, "batch_size": 4}
 
     def plan(rank, of=whole, **changes):
-        asked = AskedPairs((GGN,), Categorical(), 3, rank, in_files=changes.pop("in_files", False))
+        which = {name: changes.pop(name, False) for name in ("in_files", "bounds", "tail")}
+        asked = AskedPairs((GGN,), Categorical(), 3, rank, **which)
         spec = tf.TensorSpec([None, 4], tf.float64)
         return plan_memory(of, spec, asked, **(options | changes))
 
@@ -468,8 +469,11 @@ def test_eigenpairs_that_do_not_fit():
         plan("full", free=2**40 // 2**8)
     with stumble(site, "keep the vectors in files with vectors_dir=..., "):
         plan(3000)
+    with stumble(site, "leave the tail unmeasured with tail='midpoint', "):
+        plan(400, bounds=True, tail=True)
     for found in (
         plan(100),
+        plan(400, bounds=True),
         plan(3000, in_files=True),
         plan(1500, last),
         plan(3000, free=2**32),
