@@ -59,6 +59,7 @@ class Gram(CurvatureOperator):
         self._common_scale = 1.0 if uneven else float(self.scale[0])
         self._uneven_scale = self.scale.astype(self.network.dtype) if uneven else None
         self._kept: list[BatchRows] = []
+        self._kept_at = self.network.params
         self._rules = self._per_example or PerExample(
             self.network, probe_rows(self.network, self.data.head(POOL))
         )
@@ -143,7 +144,7 @@ class Gram(CurvatureOperator):
 
     def _sum(self, vectors: Array, out: Array) -> None:
         out[:] = 0.0
-        if self._kept:
+        if self._kept and self._kept_at is self.network.params:
             self._sum_unformed(self._kept_rows(), vectors, out)
             return
         row_factors = self.row_factors()
@@ -182,7 +183,7 @@ class Gram(CurvatureOperator):
                 kept = None
             elif kept is not None:
                 kept.append(rows)
-        self._kept = kept or []
+        self._kept, self._kept_at = kept or [], self.network.params
 
     def _kept_rows(self) -> Iterator[BatchRows]:
         """The rows of one batch after the other, as an earlier pass has left them."""

@@ -58,6 +58,7 @@ class Hessian(CurvatureOperator):
         self._product = hessian_product(self.network, self.likelihood, self.data.spec)
         points = self._points_that_fit()
         self._kept = None if points is None else self._product.over(points)
+        self._kept_at = self.network.params
 
     @property
     def activations(self) -> Literal["kept", "formed"]:
@@ -89,7 +90,7 @@ class Hessian(CurvatureOperator):
 
     def _totals(self, stacks: Sequence[tf.Tensor]) -> list[Array]:
         """The sum over the data for stacks of vectors `[b, P]`, float64."""
-        if self._kept is not None:
+        if self._kept is not None and self._kept_at is self.network.params:
             totals = [self._kept(stack).numpy() for stack in stacks]
             self.data.listener.on_batch(self.data.n_rows)
             return totals

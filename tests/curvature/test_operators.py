@@ -126,6 +126,22 @@ def test_rows_of_dense_layers_are_not_formed_for_products(get_case, rng, monkeyp
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_is_of_the_weights_that_the_network_has(get_case, rng, kind):
+    operator = build(get_case("tanh"), kind)
+    v = rng.normal(size=(operator.shape[0], 3))
+    first = operator.matmat(v)
+    weights = operator.network.params
+    operator.network.params = 2 * weights
+    other = operator.matmat(v)
+    assert relative(other, first) > 0.1
+    there = build(get_case("tanh"), kind)
+    there.network.params = 2 * weights
+    assert relative(other, there.matmat(v)) < 1e-12
+    operator.network.params = weights
+    np.testing.assert_array_equal(operator.matmat(v), first)
+
+
 @pytest.mark.parametrize(("room", "read"), [(1.0, 1), (0.9, 3)])
 def test_rows_that_fit_are_kept_for_the_next_product(get_case, rng, room, read):
     """In half of the buffer, bit for bit; who listens to passes hears of those that read nothing.
