@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from deltauq import DeltaMethod, Prediction
 from evidence.tasks import present, task
@@ -101,18 +100,3 @@ def delta(recipe: Recipe, curvature: str, rank: str = "auto") -> Delta:
     seconds = time.monotonic() - started
     predictions |= {name: dm.predict(x) for name, x in strange(recipe).items()}
     return Delta(predictions, seconds, tuple(each.subject for each in dm.caveats))
-
-
-def averaged(prediction: Prediction, method: str = "monte_carlo", draws: int = 500) -> Array:
-    """Averaged probabilities over normal logits `[N, C]`, by draws (seeded) or by probit."""
-    z, cov = prediction.logits, prediction.logit_covariance
-    if method == "probit":
-        spread = np.sqrt(1 + np.pi / 8 * np.einsum("ncc->nc", cov))
-        return scipy.special.softmax(z / spread, axis=1)
-    values, vectors = np.linalg.eigh(cov)
-    root = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
-    noise = np.random.default_rng(0).normal(size=(draws, z.shape[1]))
-    mean = np.zeros_like(z)
-    for each in noise:
-        mean += scipy.special.softmax(z + root @ each, axis=1)
-    return mean / draws

@@ -29,10 +29,10 @@ DOCS = Path(__file__).parents[2] / "docs" / "evidence"
 #: The experiments in the order of their pages.
 EXPERIMENTS: tuple[str, ...] = (
     "coverage",
+    "curvatures",
     "which_score",
     "delta_bootstrap",
     "calibration_of_averages",
-    "curvatures",
 )
 
 _RUN = {
