@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 Kind = Literal["ensemble", "bootstrap", "static bootstrap"]
 
 #: Part of every name in the cache: to be changed where training changes.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _kept_member(recipe: Recipe, kind: Kind, seed: int, inputs: dict[str, Array]
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     started = time.monotonic()
-    n, rows = len(recipe.task.x), None
+    n, rows = recipe.n_rows, None
     if kind != "ensemble":
         rows = np.random.default_rng(seed).integers(n, size=n)
     model = recipe.train(0 if kind == "static bootstrap" else seed, rows)

@@ -29,7 +29,7 @@ from deltauq.evaluation.metrics import reliability
 from deltauq.evaluation.proper_scores import brier_score, log_loss
 from deltauq.evaluation.resampling import bootstrapped
 from evidence.baselines import conformal_sets, mc_dropout, members, temperature
-from evidence.fits import delta, named, recipes
+from evidence.fits import delta, named, recipes, with_dropout
 from evidence.frame import Parts, Rows, Table, plotted
 from evidence.training import Recipe
 from evidence.which_score import MOST_FOR_GGN, PAIRS, RESAMPLES
@@ -56,8 +56,7 @@ def _network(recipe: Recipe, size: str) -> Rows:
     half = ~held_out
     scale = temperature(first.logits[held_out], y[held_out])
     ensemble = members(recipe, "ensemble", 2 if size == "tiny" else 5)["test"]
-    dropped = replace(recipe, dropout=0.2, epochs=1 if size == "tiny" else 20)
-    network = dropped.train(0)
+    network = with_dropout(recipe, size)
     small = sum(map(np.size, network.get_weights())) <= MOST_FOR_GGN
     found = {
         "plain": first.probabilities,

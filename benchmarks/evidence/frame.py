@@ -30,6 +30,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "evidence"
 EXPERIMENTS: tuple[str, ...] = (
     "coverage",
     "curvatures",
+    "as_trained",
     "which_score",
     "delta_bootstrap",
     "calibration_of_averages",

@@ -33,6 +33,9 @@ class Recipe:
         epochs: of Adam, by batches of 64 and a rate of 1e-3 that falls to zero; 0 minimises the
             cost by L-BFGS, to a gradient of 1e-5.
         batch_norm: batch normalisation after every hidden layer.
+        patience: epochs without a smaller loss on the last fifth of the rows, which train nothing
+            then, after which Adam stops and takes the best weights; its rate is 1e-2 throughout.
+            0: all rows train, for all epochs.
     """
 
     data: str
@@ -44,11 +47,18 @@ class Recipe:
     dropout: float = 0.0
     epochs: int = 0
     batch_norm: bool = False
+    patience: int = 0
 
     @property
     def task(self) -> Task:
         """The data."""
         return task(self.data, self.n_train, self.n_test)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows train: all, or the first four fifths."""
+        n = len(self.task.x)
+        return n - n // 5 if self.patience else n
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -80,18 +90,27 @@ class Recipe:
 
         Args:
             seed: of the weights that it starts from, and of the order of batches.
-            rows: of the training data, with repetitions in a bootstrap; None for all.
+            rows: of those that train, with repetitions in a bootstrap; None for all.
             start: weights to start from in place of random ones.
         """
         model, data = self.build(seed), self.task
         if start is not None:
             model.set_weights(start)
-        x, y = (data.x, data.y) if rows is None else (data.x[rows], data.y[rows])
-        if self.epochs:
+        rows = np.arange(self.n_rows) if rows is None else rows
+        x, y = data.x[rows], data.y[rows]
+        if self.epochs and self.patience:
+            model.optimizer.learning_rate = 1e-2
+            held_out = data.x[self.n_rows :], data.y[self.n_rows :]
+            stop = keras.callbacks.EarlyStopping(patience=self.patience, restore_best_weights=True)
+            options: dict[str, Any] = {"epochs": self.epochs, "callbacks": [stop], "verbose": 0}
+            model.fit(x, y, batch_size=64, validation_data=held_out, **options)
+        elif self.epochs:
             steps = self.epochs * -(-len(x) // 64)
             model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
             model.compile(model.optimizer, model.loss)
-            model.fit(x, y, batch_size=64, epochs=self.epochs, verbose=0)
+            # All epochs are one to Keras, whose own beginning and end cost more than small ones.
+            batches = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed).batch(64)
+            model.fit(batches.repeat(self.epochs), shuffle=False, verbose=0)
         else:
             Minimizer(model, self.l2).to_minimum(x, y)
         return model
