@@ -96,6 +96,7 @@ class Delta:
     predictions: dict[str, Prediction]
     seconds: float
     caveats: tuple[str, ...]
+    route: str
 
 
 @cache
@@ -110,4 +111,5 @@ def delta(recipe: Recipe, curvature: str, rank: str = "auto") -> Delta:
         predictions = {"test": dm.predict(data.x_test)}
     seconds = time.monotonic() - started
     predictions |= {name: dm.predict(x) for name, x in strange(recipe).items()}
-    return Delta(predictions, seconds, tuple(each.subject for each in dm.caveats))
+    caveats = tuple(each.subject for each in dm.caveats)
+    return Delta(predictions, seconds, caveats, str(dm.fitted_route))

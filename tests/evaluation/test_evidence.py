@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import scipy.special
-from evidence import baselines, frame, which_score
+from evidence import as_trained, baselines, curvatures, frame, which_score
 from evidence.training import Recipe
 from marks import wide_but
 
@@ -62,6 +62,58 @@ def test_areas_by_ranks_are_those_of_scikit_learn():
     score, wrong = rng.uniform(size=60).round(1), rng.uniform(size=60) < 0.3
     assert which_score._auroc(score, wrong) == pytest.approx(error_auroc(score, wrong))
     assert which_score._auroc(score, np.zeros(60)) is None
+
+
+def _fits(way, state="as left", spearman=0.9, shift=0.0, networks=5):
+    """Rows of experiment 3, by both curvatures."""
+    figures = {"Spearman": spearman, "ratio": 2.0, "gradient": 0.5, "shift": shift}
+    rows = {"way": way, "state": state} | figures
+    return [rows | {"curvature": kind} for kind in as_trained.KINDS for _ in range(networks)]
+
+
+@pytest.mark.parametrize(
+    ("shift", "spoilt_ways", "said"),
+    [
+        pytest.param(1.5, 3, "becomes 2", id="one standard error warns of what is well"),
+        pytest.param(0.7, 3, "stays at one", id="one standard error divides them"),
+        pytest.param(1.5, 2, "nothing is decided", id="spoilt fits of two ways"),
+    ],
+)
+def test_the_threshold_of_the_caveat_follows_its_rule(shift, spoilt_ways, said):
+    rows = _fits(as_trained.MINIMISED)
+    for k in range(3):
+        rows += _fits(f"well {k}", shift=shift)
+    for k in range(spoilt_ways):
+        rows += _fits(f"spoilt {k}", spearman=0.5, shift=3.0)
+    rows += _fits("spoilt, polished", "polished", spearman=0.1)  # has no say
+    assert said in as_trained.verdict(rows)
+
+
+def test_the_rank_becomes_full_where_auto_is_off_by_more_than_its_tolerance():
+    rows = [{"auto off": off} for off in (0.0, 0.06, 0.07)]
+    assert 'becomes "full"' in curvatures.rank_verdict(rows)
+    assert 'stays "auto"' in curvatures.rank_verdict(rows[:2])
+
+
+@pytest.mark.parametrize("patience", wide_but([0], [0, 1]))
+def test_a_network_of_a_recipe_is_the_same_every_time(patience):
+    recipe = Recipe("iris", hidden=(3,), epochs=2, patience=patience)
+    first, again = (recipe.train(0).get_weights()[0] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_rows_that_stop_the_training_do_not_train(monkeypatch):
+    drawn = []
+
+    def train(self, seed, rows):
+        drawn.append(rows)
+        return lambda x: np.zeros((len(x), 3))
+
+    monkeypatch.setattr(Recipe, "train", train)
+    recipe = Recipe("iris", hidden=(3,), epochs=1, patience=1)
+    baselines.members(recipe, "bootstrap", 3)
+    assert [len(rows) for rows in drawn] == 3 * [recipe.n_rows] == [72, 72, 72]
+    assert np.max(drawn) == 71 < len(recipe.task.x)
 
 
 def test_members_are_trained_once_and_then_read(cache, monkeypatch):
