@@ -60,7 +60,7 @@ WAYS: dict[str, Recipe] = {
     MINIMISED: _BASE,
     "Adam": _ADAM,
     "Adam, no L2": replace(_ADAM, l2=0.0),
-    "Adam, stopped early, no L2": replace(_ADAM, l2=0.0, patience=3),
+    "Adam, stopped early, no L2": replace(_ADAM, l2=0.0, epochs=40, patience=3),
     "Adam, ReLU, no L2": replace(_ADAM, l2=0.0, activation="relu"),
     "Adam, batch normalisation, no L2": replace(_ADAM, l2=0.0, batch_norm=True),
     "Adam, dropout, no L2": replace(_ADAM, l2=0.0, dropout=0.3),

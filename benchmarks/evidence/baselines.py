@@ -37,7 +37,7 @@ class Members:
 
     Attributes:
         each: probabilities of every member `[M, N, C]`.
-        seconds: that training and predicting took, of all together.
+        seconds: of the processor, that training and predicting took, of all together.
     """
 
     each: Array
@@ -117,13 +117,13 @@ def _kept_member(recipe: Recipe, kind: Kind, seed: int, inputs: dict[str, Array]
     if path.exists():
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    started = time.monotonic()
+    started = time.process_time()
     n, rows = recipe.n_rows, None
     if kind != "ensemble":
         rows = np.random.default_rng(seed).integers(n, size=n)
     model = recipe.train(0 if kind == "static bootstrap" else seed, rows)
     found = {name: probabilities(model, x) for name, x in inputs.items()}
-    found["seconds"] = np.array(time.monotonic() - started)
+    found["seconds"] = np.array(time.process_time() - started)
     content = io.BytesIO()
     np.savez(content, **found)
     written(path, content.getvalue())
@@ -141,13 +141,13 @@ def mc_dropout(model: Any, x: Array, n: int = 30, seed: int = 0) -> Members:
     import keras
 
     keras.utils.set_random_seed(seed)
-    started = time.monotonic()
+    started = time.process_time()
     each = [
         np.concatenate([model(x[i : i + 512], training=True) for i in range(0, len(x), 512)])
         for _ in range(n)
     ]
     passes = scipy.special.softmax(np.stack(each).astype(np.float64), axis=2)
-    return Members(passes, time.monotonic() - started)
+    return Members(passes, time.process_time() - started)
 
 
 def temperature(logits: Array, y: Array) -> float:

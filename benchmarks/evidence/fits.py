@@ -91,7 +91,14 @@ def with_dropout(recipe: Recipe, size: str) -> Any:
 
 @dataclass(frozen=True)
 class Delta:
-    """Predictions of a fit by the name of their inputs, "test" for those of the task."""
+    """Predictions of a fit by the name of their inputs, "test" for those of the task.
+
+    Attributes:
+        predictions: by the name.
+        seconds: of the processor, that the fit and the test inputs took.
+        caveats: what they are about.
+        route: by which the fit went.
+    """
 
     predictions: dict[str, Prediction]
     seconds: float
@@ -103,13 +110,13 @@ class Delta:
 def delta(recipe: Recipe, curvature: str, rank: str = "auto") -> Delta:
     """Fit a curvature to the network of a recipe, and predict the test and the strange inputs."""
     model, data = trained(recipe), recipe.task
-    started = time.monotonic()
+    started = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dm = DeltaMethod(model, curvature, rank=rank, progress=False)
         dm.fit(data.x, data.y)
         predictions = {"test": dm.predict(data.x_test)}
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     predictions |= {name: dm.predict(x) for name, x in strange(recipe).items()}
     caveats = tuple(each.subject for each in dm.caveats)
     return Delta(predictions, seconds, caveats, str(dm.fitted_route))
