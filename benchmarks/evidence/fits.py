@@ -97,26 +97,27 @@ class Delta:
         predictions: by the name.
         seconds: of the processor, that the fit and the test inputs took.
         caveats: what they are about.
-        route: by which the fit went.
+        kept: eigenpairs that the fit kept; None where nothing was left out.
     """
 
     predictions: dict[str, Prediction]
     seconds: float
     caveats: tuple[str, ...]
-    route: str
+    kept: int | None
 
 
 @cache
-def delta(recipe: Recipe, curvature: str, rank: str = "auto") -> Delta:
+def delta(recipe: Recipe, curvature: str, rank: str = "auto", route: str = "auto") -> Delta:
     """Fit a curvature to the network of a recipe, and predict the test and the strange inputs."""
     model, data = trained(recipe), recipe.task
     started = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dm = DeltaMethod(model, curvature, rank=rank, progress=False)
+        dm = DeltaMethod(model, curvature, rank=rank, route=route, progress=False)
         dm.fit(data.x, data.y)
         predictions = {"test": dm.predict(data.x_test)}
     seconds = time.process_time() - started
     predictions |= {name: dm.predict(x) for name, x in strange(recipe).items()}
     caveats = tuple(each.subject for each in dm.caveats)
-    return Delta(predictions, seconds, caveats, str(dm.fitted_route))
+    kept = dm.eigenpairs.rank if dm.fitted_route in ("sketch", "lanczos") else None
+    return Delta(predictions, seconds, caveats, kept)
