@@ -12,9 +12,10 @@ settings of |log(median standard error / that of the bootstrap)| is least, of th
 answer in every setting and take at most three times as long as the OPG in the median setting, if it
 is nearer to the bootstrap than the OPG on at least seven of ten settings; else the OPG stays. The
 rank stays "auto" unless its standard errors lie more than 5 % (`rank_tol`) from those of "full" in
-the median over outputs, in the median of settings and of the curvatures OPG and GGN. Wherever exact
-routes are cheap, as they are in all of these settings, "auto" takes one and the two are the same:
-they differ, and are compared, by `route="sketch"`, which larger networks on more data come to.
+the median over outputs, in the median of settings and of the curvatures OPG and GGN. After a first
+run two things were changed: seconds were those of the clock; and "auto", which takes an exact route
+where one is cheap and is then the same as "full", was compared as it comes, which showed nothing.
+It is compared by `route="sketch"` since, which larger networks on more data come to.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ difference of the top two logits, the p-value of that difference, mutual informa
 of averaged probabilities (250 pairs of draws) and one minus their largest. Beside them what needs
 no curvature: one minus the largest probability, and the entropy; an ensemble of five, and thirty
 passes with dropout of a network that was trained with it (rate 0.2, 20 epochs of Adam, or 3,000
-steps where these are more), which makes other errors. Errors: AUROC, AUPR, and AURC of selective
-prediction. Strange inputs: MNIST, Fashion-MNIST and notMNIST to networks of the other ones.
-Intervals are bootstraps over inputs, paired for differences.
+steps where these are more: 20 epochs, those of a first run, taught networks of few rows next to
+nothing), which makes other errors. Errors: AUROC, AUPR, and AURC of selective prediction. Strange
+inputs: MNIST, Fashion-MNIST and notMNIST to networks of the other ones. Intervals are bootstraps
+over inputs, paired for differences.
 
 **Rule, written down before the run.** `score` becomes the candidate of the OPG whose AUROC,
 averaged over errors and over strange inputs and these two averaged, is highest, if it lies above
