@@ -34,6 +34,7 @@ EXPERIMENTS: tuple[str, ...] = (
     "which_score",
     "delta_bootstrap",
     "calibration_of_averages",
+    "cross_checks",
 )
 
 _RUN = {

@@ -8,7 +8,16 @@ import math
 import numpy as np
 import pytest
 import scipy.special
-from evidence import as_trained, baselines, curvatures, frame, which_score
+from evidence import (
+    as_trained,
+    baselines,
+    carried,
+    checks,
+    cross_checks,
+    curvatures,
+    frame,
+    which_score,
+)
 from evidence.training import Recipe
 from marks import wide_but
 
@@ -55,6 +64,47 @@ def test_parts_that_were_run_are_not_run_again(monkeypatch):
     assert frame.conduct("coverage", "tiny") == first
     assert len(runs) == 1
     assert frame.conduct("coverage", "small")["rows"] == [{"run": 2}]
+
+
+def test_a_peer_that_is_not_installed_is_told_and_fails_nothing(monkeypatch):
+    monkeypatch.setattr(cross_checks, "installed", lambda peer: None)
+    found = frame.conduct("cross_checks", "tiny")
+    assert [row["peer"] for row in found["rows"]] == list(cross_checks.PEERS)
+    assert {row["quantity"] for row in found["rows"]} == {"not installed"}
+    assert "not installed" in frame.page("cross_checks", found)
+
+
+def test_a_peer_that_was_installed_meanwhile_is_asked(monkeypatch):
+    parts = []
+    for version in (None, "1.0"):
+        monkeypatch.setattr(cross_checks, "installed", lambda peer, version=version: version)
+        parts.append(set(cross_checks.parts("small")))
+    assert parts[0].isdisjoint(parts[1])
+
+
+@pytest.mark.parametrize("factor", [1 - 1e-3, 1 + 1e-3, np.nan])
+def test_a_difference_beyond_the_limit_is_not_met(factor):
+    """A small variance beside a large one too."""
+    theirs = np.diag([1.0, 1e-8])
+    ours = theirs * np.array([1.0, factor])
+    assert not cross_checks.told(checks.covariance("weights", ours, theirs))["met"]
+    assert cross_checks.told(checks.covariance("weights", theirs, theirs))["met"]
+    with pytest.raises(ValueError, match="beside"):
+        _ = checks.Check("weights", ours[0], theirs).apart
+
+
+def test_weights_are_carried_to_channels_first():
+    """Rows, columns and channels of a kernel, and of what a flattened image is multiplied by."""
+    case = carried.convolutions()
+    weights = case.model.get_weights()
+    theirs = case.channels_first(weights)
+    kernel, dense = weights[0], weights[4]
+    image = np.random.default_rng(0).normal(size=(3, 3, 1))
+    np.testing.assert_allclose(
+        np.tensordot(theirs[0], image.transpose(2, 0, 1), 3), np.tensordot(image, kernel, 3)
+    )
+    flat = np.random.default_rng(1).normal(size=(2, 2, 4))
+    np.testing.assert_allclose(theirs[4] @ flat.transpose(2, 0, 1).ravel(), flat.ravel() @ dense)
 
 
 def test_areas_by_ranks_are_those_of_scikit_learn():
