@@ -1,6 +1,6 @@
 """Averaged probabilities: how near each method comes, and laplace-torch's on the same weights.
 
-`python benchmarks/predictive.py` (a minute) prints two tables. One has the gaps of the plain
+`python benchmarks/predictive.py` (two minutes) prints tables. One has the gaps of the plain
 probabilities, the probit formula and the Laplace bridge to Monte Carlo with 50,000 pairs of draws,
 for softmaxes without and with a hidden layer on data of scikit-learn, at several L2 rates: the
 looser the weights are determined, the more there is to average over. The other one, where
