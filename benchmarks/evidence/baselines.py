@@ -1,8 +1,7 @@
 """What the Delta method stands beside: ensembles, bootstraps, dropout, temperatures, sets.
 
-They train networks, which the library does not, and so live here. Members are trained over
-processes, and the predictions of each are kept in a file named by its settings: a run that was
-stopped goes on where it was.
+They train networks, which the library does not, and so live here. The predictions of each member
+are kept in a file named by its settings: a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import joblib
 import numpy as np
 import scipy.optimize
 import scipy.special
 
 from deltauq.evaluation.proper_scores import log_loss
-from evidence.frame import CACHE, JOBS, written
+from evidence.frame import CACHE, written
 from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -80,7 +78,6 @@ def members(
     n: int,
     *,
     others: dict[str, Array] | None = None,
-    n_jobs: int = JOBS,
     seed: int = 1,
 ) -> dict[str, Members]:
     """Train several networks and predict the test inputs, and others, with each.
@@ -94,16 +91,13 @@ def members(
         kind: which of them.
         n: number of members.
         others: more inputs, by name.
-        n_jobs: processes.
         seed: of the first member; the recipe's own network has 0.
 
     Returns:
         Predictions by the name of the inputs, "test" for those of the task.
     """
     inputs = {"test": recipe.task.x_test} | (others or {})
-    found = joblib.Parallel(n_jobs=n_jobs)(
-        joblib.delayed(_kept_member)(recipe, kind, seed + k, inputs) for k in range(n)
-    )
+    found = [_kept_member(recipe, kind, seed + k, inputs) for k in range(n)]
     seconds = float(sum(float(each["seconds"]) for each in found))
     return {name: Members(np.stack([each[name] for each in found]), seconds) for name in inputs}
 

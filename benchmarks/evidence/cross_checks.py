@@ -72,8 +72,6 @@ def parts(size: str) -> Parts:
     found: Parts = {}
     for peer, (compare, models) in PEERS.items():
         known = installed(peer)
-        if known is None:
-            print(f"  {peer} is not installed: the bench extra has it")
         for name in list(models)[: 1 if size == "tiny" else None]:
             part = f"{peer} {known or '(not installed)'}, {name}"
             found[part] = partial(_model, peer, known, name, compare, models[name])
@@ -89,7 +87,7 @@ def _model(
 ) -> Rows:
     row = {"peer": f"{peer} {known}" if known else peer, "model": name}
     if known is None:
-        return [row | {"quantity": "not installed"}]
+        return [row | {"quantity": "not installed", "missing": peer}]
     return [row | told(check) for check in compare(make())]
 
 

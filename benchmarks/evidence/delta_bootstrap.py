@@ -11,7 +11,7 @@ the members, of every class's probability at every test input, is the reference;
 method's standard errors, nothing left out, are held against it: slope, intercept and R^2 of a
 line, Spearman's correlation, the ratio of the medians, with bootstrap intervals over inputs.
 Time: training all members over the fit and the prediction of the Delta method, training the
-network once not counted; of the processor, as members are trained side by side.
+network once not counted; of the processor, as experiments run side by side.
 
 **Rule, written down before the run.** None; the table says what it says. "Strong linear relation"
 would be an R^2 of 0.8 or more.

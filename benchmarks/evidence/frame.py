@@ -13,12 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import joblib
+
 Rows = list[dict[str, Any]]
 
 #: Parts of an experiment by name, and what gives their rows.
 Parts = dict[str, Callable[[], Rows]]
 
-#: Processes that train members of ensembles and bootstraps.
+#: Processes that run parts of an experiment side by side.
 JOBS = int(os.environ.get("DELTAUQ_EVIDENCE_JOBS", "1"))
 
 #: Where parts of experiments and predictions of members are kept.
@@ -64,20 +66,27 @@ def conduct(name: str, size: str) -> dict[str, Any]:
     Its parts are kept once they are done, for a run that goes on where it was stopped, until a line
     of the library or of the experiments changes.
     """
-    module, seconds = experiment(name), 0.0
-    rows: Rows = []
-    for part, compute in module.parts(size).items():
-        made_of = json.dumps([name, size, part, _sources()])
-        path = CACHE / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.json"
-        if not path.exists():
-            started = time.monotonic()
-            found = {"rows": compute(), "seconds": time.monotonic() - started}
-            written(path, json.dumps(found).encode())
-        kept = json.loads(path.read_text())
+    rows, seconds = [], 0.0
+    parts = list(experiment(name).parts(size))
+    run = joblib.Parallel(n_jobs=JOBS, batch_size=1, return_as="generator")
+    done = run(joblib.delayed(_kept)(name, size, part) for part in parts)
+    for part, kept in zip(parts, done, strict=True):
         rows += kept["rows"]
         seconds += kept["seconds"]
         print(f"  {part}: {kept['seconds']:.0f} s", flush=True)
     return {"size": size, "seconds": round(seconds), "rows": rows}
+
+
+def _kept(name: str, size: str, part: str) -> dict[str, Any]:
+    """The rows of a part, and processor's seconds that they took; from its file if it was run."""
+    made_of = json.dumps([name, size, part, _sources()])
+    path = CACHE / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.json"
+    if not path.exists():
+        started = time.process_time()
+        found = {"rows": experiment(name).parts(size)[part]()}
+        found["seconds"] = time.process_time() - started
+        written(path, json.dumps(found).encode())
+    return json.loads(path.read_text())
 
 
 @cache
@@ -98,6 +107,17 @@ def written(path: Path, content: bytes) -> None:
     os.replace(beside, path)
 
 
+def missing(found: dict[str, Any]) -> list[str]:
+    """What some parts of an experiment needed and did not find."""
+    return list(dict.fromkeys(row["missing"] for row in found["rows"] if "missing" in row))
+
+
+def figures() -> dict[str, Rows]:
+    """The rows of every experiment, as they were published."""
+    known = {name: DOCS / f"{name}.json" for name in EXPERIMENTS}
+    return {name: json.loads(path.read_text())["rows"] for name, path in known.items()}
+
+
 def publish(name: str, found: dict[str, Any]) -> None:
     """Write an experiment's figures, its page and its plot."""
     rows = [{key: _rounded(value) for key, value in row.items()} for row in found["rows"]]
@@ -115,7 +135,9 @@ def page(name: str, found: dict[str, Any]) -> str:
     module = experiment(name)
     docstring = str(module.__doc__).split("\n", 1)[1].strip()
     text = f"# {module.TITLE}\n\n{docstring}\n\n"
-    text += f"What follows is of {_RUN[found['size']]}, which took {found['seconds']:,} seconds.\n"
+    text += (
+        f"What follows is of {_RUN[found['size']]}, {found['seconds']:,} seconds of a processor.\n"
+    )
     text += f"\n![{module.TITLE}]({name}.svg)\n"
     for table in module.tables(found["rows"]):
         if table.rows:
