@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deltauq.curvature.calibrated_tail import TailInputs
 from deltauq.data.batch_reader import cut
+from deltauq.data.batches import Batches
 from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
 from deltauq.errors import InvalidInputError, lying_in
@@ -78,11 +79,9 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
         if not has_tail_inputs(problem, settings):
             raise InvalidInputError(
                 "the tail cannot be calibrated on these training inputs",
-                expected="arrays, of which the same rows can be left out in every pass, and a "
-                "curvature that is a sum over them",
-                received="a dataset, whose order may change from pass to pass"
-                if data.is_stream
-                else f"curvature={settings.curvature!r}, whose draws go by the order of all rows",
+                expected="arrays, of which the same rows can be left out in every pass and others "
+                "stay, and a curvature that is a sum over them",
+                received=_why_none(data, settings),
                 remedy="pass calibration=x_new, inputs such as will be predicted; or tail='auto', "
                 "which takes the middle of what is possible then",
             )
@@ -104,8 +103,16 @@ def tail_inputs(problem: Problem, settings: Settings, *, copies: int = 1) -> Tai
 
 def has_tail_inputs(problem: Problem, settings: Settings) -> bool:
     """Whether there are inputs to measure a tail on: given ones, or rows that can be held out."""
-    apart = settings.kind.bread.has_parts and not problem.training_set.is_stream
-    return problem.calibration is not None or apart
+    return problem.calibration is not None or not _why_none(problem.training_set, settings)
+
+
+def _why_none(data: Batches, settings: Settings) -> str:
+    """Why no training inputs can be held out; nothing where some can be."""
+    if data.is_stream:
+        return "a dataset, whose order may change from pass to pass"
+    if not settings.kind.bread.has_parts:
+        return f"curvature={settings.curvature!r}, whose draws go by the order of all rows"
+    return "" if data.n_weighted > 1 else "one example of positive weight"
 
 
 def calibration_inputs(
