@@ -16,7 +16,7 @@ from deltauq.errors import NumericalError
 from deltauq.likelihoods import Likelihood
 from deltauq.network.graph import Compiled
 from deltauq.network.network import Network, Parameter
-from deltauq.runtime.checkpoint import Steps
+from deltauq.runtime.steps import Steps
 
 __all__ = ["MINIMUM", "Cost", "DataCost", "Stationarity", "least_loss", "per_parameter"]
 

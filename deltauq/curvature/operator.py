@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -19,7 +18,7 @@ from deltauq.errors import InvalidInputError, NumericalError
 from deltauq.likelihoods import Likelihood, resolve_likelihood
 from deltauq.network.jacobians import PerExample
 from deltauq.network.network import Network
-from deltauq.runtime.checkpoint import Steps
+from deltauq.runtime.steps import Steps
 
 __all__ = ["CurvatureOperator"]
 
@@ -243,8 +242,8 @@ class CurvatureOperator(abc.ABC):
 
     @cached_property
     def _metric(self) -> Array:
-        """A checksum of the scale, by which a step is told from one in another metric."""
-        return np.frombuffer(hashlib.sha256(self.scale.tobytes()).digest(), np.uint8)
+        """What tells a step from one in another metric: a mark of the scale."""
+        return self.steps.mark(self.scale)
 
     def _check_finite(self, values: Array | float, what: str) -> None:
         """Refuse numbers of which one is not finite: NaN would pass for no curvature."""

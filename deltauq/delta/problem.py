@@ -35,8 +35,8 @@ from deltauq.network.l2 import L2, l2_rates, refuse_other_terms, refuse_weight_d
 from deltauq.network.network import Network
 from deltauq.network.probe_rows import probe_rows
 from deltauq.prediction.linearization import Linearization, RowFunctions
-from deltauq.runtime.checkpoint import Steps
 from deltauq.runtime.memory import free_memory
+from deltauq.runtime.steps import Steps
 
 __all__ = [
     "Problem",

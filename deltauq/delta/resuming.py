@@ -22,8 +22,9 @@ from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
 from deltauq.errors import UnsupportedModelError
 from deltauq.likelihoods import likelihood_facts
-from deltauq.runtime.checkpoint import Checkpoint, Steps
+from deltauq.runtime.checkpoint import Checkpoint
 from deltauq.runtime.manifest import Work
+from deltauq.runtime.steps import Steps
 
 __all__ = ["going_on", "work_of_fit"]
 

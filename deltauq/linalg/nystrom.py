@@ -17,7 +17,7 @@ from deltauq.linalg.orthogonal import (
     project_out,
 )
 from deltauq.linalg.storage import Storage
-from deltauq.runtime.checkpoint import Steps
+from deltauq.runtime.steps import Steps
 
 __all__ = ["NystromSketch"]
 

@@ -28,10 +28,12 @@ from deltauq.errors import (
     warn,
 )
 from deltauq.runtime.manifest import Work
+from deltauq.runtime.one_at_a_time import LOCK, DirectoryLock
 from deltauq.runtime.sealed_files import read_into, seal_of, write_sealed
+from deltauq.runtime.steps import Steps
 from deltauq.runtime.whole_files import shown_bytes
 
-__all__ = ["Checkpoint", "Steps"]
+__all__ = ["Checkpoint"]
 
 Array = npt.NDArray[Any]
 
@@ -48,29 +50,6 @@ _KEY, _OF_WORK, _OF_STEPS = "deltauq.checkpoint", "work 1", "steps 1"
 #: Bytes that a disk writes in a second, roughly, checksums with them; and how many times as long
 #: as that the computing of a large result must take to be worth it.
 _BYTES_A_SECOND, _WORTH = 2**28, 3
-
-
-class Steps:
-    """Expensive steps of some work; here none of them is kept, and each is computed."""
-
-    def kept(
-        self,
-        what: str,
-        given: Sequence[Array],
-        results: Sequence[Array],
-        compute: Callable[[], object],
-    ) -> None:
-        """Have the results of a step filled in: computed, or as they were computed before.
-
-        Args:
-            what: which step it is, in a few words.
-            given: what the results depend on, beside the work itself and results of earlier steps;
-                some of it will do where that tells it from others.
-            results: arrays to be filled, of one axis at least.
-            compute: fills them.
-        """
-        del what, given, results
-        compute()
 
 
 class _Step(NamedTuple):
@@ -100,8 +79,9 @@ class Checkpoint(Steps):
     A step is known again by its place in the order and by a SHA-256 of what it was given, so that
     no result is ever used for an input that is not its own. Files are written whole and sealed;
     the record ends before the first one that is not as it was written. Within a `with`, an error or
-    an interruption leaves the record whole, and work that is done leaves the directory empty. Large
-    results that are as fast to compute as to write are computed again.
+    an interruption leaves the record whole, and work that is done leaves the directory empty; who
+    else begins there is refused. Large results that are as fast to compute as to write are computed
+    again.
 
     Args:
         directory: made where it is missing; holds nothing but one record.
@@ -126,6 +106,7 @@ class Checkpoint(Steps):
         self._written = time.monotonic()
         self._is_done = False
         self._make_directory()
+        self._lock = DirectoryLock(self.directory)
 
     def begin(self, work: Work, tell: Callable[[str], object] = lambda text: None) -> Self:
         """Go on with the record that is there, if there is one; it must be of this work.
@@ -135,10 +116,22 @@ class Checkpoint(Steps):
             tell: is told how large the record is, after each file.
 
         Raises:
-            InvalidInputError: the record is of other work.
+            InvalidInputError: the record is of other work, or somebody else is at it.
             WriteError: the disk is full, or the place cannot be written to.
         """
         self._tell = tell
+        self._lock.take()
+        try:
+            self._open(work)
+        except BaseException:
+            self._lock.give_back()
+            raise
+        if self._files:
+            tell(f"{self._size()}; this fit goes on from there")
+        return self
+
+    def _open(self, work: Work) -> None:
+        """Find the record, or begin one."""
         paths = sorted(self.directory.iterdir())
         for path in paths:
             if _LEFT_BEHIND.fullmatch(path.name):
@@ -153,7 +146,6 @@ class Checkpoint(Steps):
             work.check_same(Work(**facts), self.directory, goes_on=bool(self._files))
         self._known = self._recorded()
         self._next = next(self._known, None)
-        return self
 
     def kept(
         self,
@@ -180,6 +172,10 @@ class Checkpoint(Steps):
         compute()
         self._add(_Step(digest, results), time.monotonic() - started)
 
+    def mark(self, array: Array) -> Array:
+        """The SHA-256 of an array, as 32 bytes."""
+        return np.frombuffer(hashlib.sha256(array.tobytes()).digest(), np.uint8)
+
     def __enter__(self) -> Self:
         return self
 
@@ -190,6 +186,13 @@ class Checkpoint(Steps):
         trace: TracebackType | None,
     ) -> None:
         self._is_done = True  # operators of the fit live on
+        try:
+            self._end(error)
+        finally:
+            self._lock.give_back()
+
+    def _end(self, error: BaseException | None) -> None:
+        """Remove the record of work that is done, and leave that of other work whole."""
         if error is None:
             self._clear()
             return
@@ -302,7 +305,7 @@ class Checkpoint(Steps):
                 received=f"{self.directory}: {error.strerror}",
                 remedy="name another place, or change who may write there",
             ) from error
-        patterns = (re.compile(re.escape(_MANIFEST)), _STEPS, _LEFT_BEHIND)
+        patterns = (re.compile(f"{_MANIFEST}|{LOCK}"), _STEPS, _LEFT_BEHIND)
         foreign = sorted(n for n in names if not any(p.fullmatch(n) for p in patterns))
         if foreign:
             raise InvalidInputError(

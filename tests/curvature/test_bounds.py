@@ -18,7 +18,7 @@ from deltauq.curvature.eigenpairs import automatic_eigenpairs, eigenpairs
 from deltauq.errors import InvalidInputError
 from deltauq.estimators.networks import build_mlp
 from deltauq.linalg import bound_largest_eigenvalue, bounding_largest_eigenvalue
-from deltauq.runtime.checkpoint import Steps
+from deltauq.runtime.steps import Steps
 
 SIZE = 300
 

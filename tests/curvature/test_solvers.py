@@ -13,7 +13,7 @@ from deltauq.curvature.eigenpairs import automatic_eigenpairs, eigenpairs
 from deltauq.curvature.parameter_covariance import low_rank_covariance
 from deltauq.linalg import RitzPairs
 from deltauq.prediction import ROUNDING
-from deltauq.runtime.checkpoint import Steps
+from deltauq.runtime.steps import Steps
 
 
 class Matrix:

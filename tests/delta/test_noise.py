@@ -20,7 +20,7 @@ from deltauq.errors import ConvergenceWarning, InvalidInputError
 from deltauq.likelihoods import CustomLoss, Gaussian
 from deltauq.linalg import Eigenpairs, NormBound
 from deltauq.report.words import number
-from deltauq.runtime.checkpoint import Steps
+from deltauq.runtime.steps import Steps
 
 layers = keras.layers
 F64 = {"dtype": "float64"}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from full_disk import full_disk
 
 from deltauq.errors import CheckpointWarning, InvalidInputError, WriteError
-from deltauq.runtime.checkpoint import Checkpoint, Steps
+from deltauq.runtime import one_at_a_time
+from deltauq.runtime.checkpoint import Checkpoint
 from deltauq.runtime.manifest import Work
+from deltauq.runtime.one_at_a_time import LOCK
+from deltauq.runtime.steps import Steps
 
 WORK = Work({"weights": "abc", "L2 rates": [0.1, 0.2], "rank": "5"}, {"threads": 2})
 N = 6
@@ -85,7 +91,12 @@ def test_steps_are_written_where_they_took_long_or_are_large(tmp_path, monkeypat
     with begun(tmp_path) as steps:
         work(steps)
         names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["fit.safetensors", "steps-000000.safetensors", "steps-000001.safetensors"]
+    assert names == [
+        "fit.safetensors",
+        LOCK,
+        "steps-000000.safetensors",
+        "steps-000001.safetensors",
+    ]
 
 
 def test_what_is_buffered_does_not_change_with_the_array_of_the_caller(tmp_path, monkeypatch):
@@ -327,3 +338,55 @@ def test_a_directory_is_made_where_it_is_missing_and_stays(tmp_path):
     folder = tmp_path / "of" / "mine"
     assert resumed(folder)[1] == N
     assert os.listdir(folder) == []
+
+
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_the_process_that_had_it(tmp_path):
+    """Killed, it leaves the file, and nobody is kept out by that."""
+    interrupted(tmp_path, 2)
+    command = [sys.executable, "-c", HOLD, tmp_path / LOCK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as owner:
+        owner.stdout.readline()
+        with pytest.raises(InvalidInputError, match="another fit is using the directory"):
+            begun(tmp_path)
+        owner.kill()
+    assert (tmp_path / LOCK).exists()
+    found, n_computed = resumed(tmp_path)
+    np.testing.assert_array_equal(found, EXPECTED)
+    assert n_computed == N - 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_has_the_lock_is_named_and_keeps_it(tmp_path):
+    with begun(tmp_path):
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match=f"process {os.getpid()} of "):
+                begun(tmp_path)
+    with pytest.raises(InvalidInputError, match="another fit"), begun(tmp_path):
+        begun(tmp_path, WORK._replace(identity={}))
+    assert LOCK not in os.listdir(tmp_path)
+
+
+def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):
+    def refused(file):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(one_at_a_time, "_lock", refused)
+    with pytest.warns(CheckpointWarning, match="cannot be locked"), begun(tmp_path) as steps:
+        np.testing.assert_array_equal(work(steps)[0], EXPECTED)
+
+
+def test_what_stays_is_marked_where_it_is_recorded_and_nowhere_else(tmp_path):
+    scale = np.arange(5.0)
+    assert Steps().mark(scale) is scale
+    with begun(tmp_path) as steps:
+        assert steps.mark(scale).nbytes == 32
+        assert steps.mark(scale).tobytes() != steps.mark(scale + 1e-12).tobytes()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -21,6 +23,8 @@ from deltauq.delta.files import artifact, kept_rows
 from deltauq.delta.memory_plan import AskedPairs, plan_memory
 from deltauq.delta.routes import Work, choose_route
 from deltauq.likelihoods import Categorical, CustomLoss, Gaussian
+from deltauq.runtime import manifest
+from deltauq.runtime.checkpoint import Checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the weights are far from a minimum"),
@@ -29,6 +33,7 @@ pytestmark = [
 ]
 
 layers = keras.layers
+OTHER = manifest.Work({}, {})
 VALUES = X @ np.array([1.0, -2.0, 0.5, 0.0]) + np.random.default_rng(1).normal(size=N)
 
 
@@ -289,6 +294,34 @@ def test_a_directory_that_is_not_for_a_checkpoint_alone(tmp_path):
     for place in ("mine", "deep/er"):
         method = DeltaMethod(network(), "ggn", l2=0.1, rank="full", progress=False)
         same(method.fit(X, Y, checkpoint=tmp_path / place), fitted())
+
+
+def test_a_checkpoint_that_another_fit_is_using(tmp_path):
+    method = DeltaMethod(network(), "ggn", l2=0.1, rank="full", progress=False)
+    site = "runtime/one_at_a_time.py:DirectoryLock._in_use"
+    with Checkpoint(tmp_path / "a").begin(OTHER), stumble(site, "wait for that fit to end"):
+        method.fit(X, Y, checkpoint=tmp_path / "a")
+    same(method.fit(X, Y, checkpoint=tmp_path / "a"), fitted())
+    with Checkpoint(tmp_path / "a").begin(OTHER), stumble(site, "name another directory"):
+        method.fit(X, Y, checkpoint=tmp_path / "a")
+    same(method.fit(X, Y, checkpoint=tmp_path / "b"), fitted())
+
+
+def test_a_checkpoint_where_nothing_can_be_written(tmp_path, monkeypatch):
+    """As the system says of a directory that is another user's; to root it says no such thing."""
+    made = Path.open
+
+    def refused(path, mode="r", **options):
+        if mode == "a+":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return made(path, mode, **options)
+
+    method = DeltaMethod(network(), "ggn", l2=0.1, rank="full", progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", refused)
+        with stumble("runtime/one_at_a_time.py:DirectoryLock.take", "change who may write there"):
+            method.fit(X, Y, checkpoint=tmp_path)
+    same(method.fit(X, Y, checkpoint=tmp_path), fitted())
 
 
 def test_a_checkpoint_of_another_fit(tmp_path):
@@ -703,6 +736,25 @@ def test_a_tail_of_a_curvature_that_is_no_sum_over_examples(monkeypatch):
     automatic = DeltaMethod(network(), "ggn", **options).fit(X, Y)
     assert automatic.eigenpairs.tail is None
     assert not any(caveat.subject == "tail" for caveat in automatic.caveats)
+
+
+def test_a_tail_of_one_example():
+    """Were it held out, no curvature would be left; bounds without a tail hold the truth."""
+    options = {"rank": 1, "l2": 0.1, "progress": False}
+    for curvature in ("opg", "ggn"):
+        one = DeltaMethod(network(), curvature, tail="calibrated", **options)
+        with stumble("delta/calibration.py:tail_inputs", "pass calibration=x_new") as caught:
+            one.fit(X[:1], Y[:1])
+        assert "one example" in str(caught.error)
+        assert one.fit(X[:1], Y[:1], calibration=X[:9]).predict(X).std.shape == (N, 3)
+        low, high = (
+            DeltaMethod(network(), curvature, **options)
+            .fit(X[:4], Y[:4], sample_weight=np.eye(4)[0])
+            .predict(X)
+            .std_bounds
+        )
+        truth = fit(None, X[:1], Y[:1], curvature).predict(X).std
+        assert np.all((low <= truth * (1 + 1e-9)) & (truth <= high * (1 + 1e-9)))
 
 
 def test_a_range_of_a_fit_whose_calibration_inputs_are_gone(tmp_path):
