@@ -13,12 +13,15 @@ from deltauq.curvature.calibrated_tail import TailInputs
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.solvers import bound_columns, make_solver, solver_columns, tail_columns
+from deltauq.curvature.stages import bounding, diagonalising, forming, looking
 from deltauq.errors import InvalidInputError, check_count
 from deltauq.linalg import Eigenpairs, Ends, NormBound, Storage
+from deltauq.runtime.stages import Stage, Stages
 
 __all__ = [
     "Rank",
     "automatic_eigenpairs",
+    "automatic_ranks",
     "basis_columns",
     "certificate_columns",
     "check_rank",
@@ -95,6 +98,7 @@ def eigenpairs(
     seed: int = 0,
     storage: Storage | None = None,
     tail: TailInputs | None = None,
+    stages: Stages | None = None,
 ) -> Eigenpairs:
     """Compute the K leading eigenpairs of a curvature (all of them for "full").
 
@@ -117,12 +121,16 @@ def eigenpairs(
         seed: of the random start.
         storage: where vectors of length P live; None for memory ("full" is always in memory).
         tail: inputs to measure the tail on, with the bounds; None for none.
+        stages: are told what goes on; None for nobody.
 
     Raises:
         InvalidInputError: another end than the largest of a semidefinite curvature.
     """
     if rank == "full":
-        return pairs_of_matrix(operator.to_dense(), semidefinite=operator.positive_semidefinite)
+        _begin(stages, forming, operator)
+        matrix = operator.to_dense()
+        _begin(stages, diagonalising, len(matrix))
+        return pairs_of_matrix(matrix, semidefinite=operator.positive_semidefinite)
     if ends != "largest" and not solver_of(operator).finds_low_end:
         raise InvalidInputError(
             f"ends={ends!r} needs a solver that semidefinite curvatures do not have",
@@ -132,8 +140,12 @@ def eigenpairs(
     solver = make_solver(
         operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends, tail=tail
     )
+    _begin(stages, looking, operator, rank)
     pairs = solver.solve(rank)
-    return solver.certified(pairs, unit=unit(pairs)) if bounds else pairs
+    if not bounds:
+        return pairs
+    _begin(stages, bounding, operator, rank, tail=tail is not None)
+    return solver.certified(pairs, unit=unit(pairs))
 
 
 def automatic_eigenpairs(
@@ -147,6 +159,7 @@ def automatic_eigenpairs(
     seed: int = 0,
     storage: Storage | None = None,
     tail: TailInputs | None = None,
+    stages: Stages | None = None,
 ) -> tuple[Eigenpairs, str | None]:
     """Compute eigenpairs at the first of the ranks 64, 128, 256, ... that is enough.
 
@@ -162,34 +175,54 @@ def automatic_eigenpairs(
         seed: of the random start.
         storage: where vectors of length P live; None for memory.
         tail: as of `eigenpairs`.
+        stages: likewise.
 
     Returns:
         The last pairs, and why there are no more of them, with what to do: None where they were
         enough.
     """
-    size = operator.shape[0]
-    itemsize = np.dtype(operator.network.dtype).itemsize
-    affordable = max_bytes // (3 * size * itemsize)
-    largest = solver_of(operator).largest_automatic_rank
-    if largest is not None:
-        affordable = min(affordable, largest)
-    limit = min(size, max(_AUTO_START, affordable))
-    rank = min(_AUTO_START, limit)
+    ranks = automatic_ranks(operator, max_bytes)
     solver = make_solver(
-        operator, rank, bounds=bounds, seed=seed, storage=storage, ends=ends, tail=tail
+        operator, ranks[0], bounds=bounds, seed=seed, storage=storage, ends=ends, tail=tail
     )
-    for step in itertools.count(1):
+    for step, (known, rank) in enumerate(itertools.pairwise([0, *ranks]), 1):
+        _begin(stages, looking, operator, rank, known)
         pairs = solver.solve(rank)
         # Fewer pairs than columns were sketched for: more columns would drown in rounding too.
-        last = rank >= limit or not pairs.converged or pairs.rank < rank
+        last = rank == ranks[-1] or not pairs.converged or pairs.rank < rank
         enough = is_enough(pairs)
         if bounds and (enough or last):
+            _begin(stages, bounding, operator, rank, tail=tail is not None)
             pairs = solver.certified(pairs, step, unit(pairs))
             enough = is_enough(pairs)
         if enough or last:
             break
-        rank = min(2 * rank, limit)
     return pairs, None if enough else _why_no_more(operator, pairs, rank, storage)
+
+
+def _begin(stages: Stages | None, make: Callable[..., Stage], *given: Any, **options: Any) -> None:
+    """Begin a stage, where anybody is told of it."""
+    if stages is not None:
+        stages.begin(make(*given, **options))
+
+
+def automatic_ranks(operator: CurvatureOperator, max_bytes: int) -> list[int]:
+    """The ranks that are tried one after the other, until there is no room for more vectors.
+
+    Args:
+        operator: the curvature.
+        max_bytes: room for vectors.
+    """
+    size = operator.shape[0]
+    affordable = max_bytes // (3 * size * np.dtype(operator.network.dtype).itemsize)
+    largest = solver_of(operator).largest_automatic_rank
+    if largest is not None:
+        affordable = min(affordable, largest)
+    limit = min(size, max(_AUTO_START, affordable))
+    ranks = [min(_AUTO_START, limit)]
+    while ranks[-1] < limit:
+        ranks.append(min(2 * ranks[-1], limit))
+    return ranks
 
 
 def _why_no_more(

@@ -51,6 +51,7 @@ class Gram(CurvatureOperator):
     """
 
     positive_semidefinite = True
+    matrix_in_a_pass = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -14,6 +14,7 @@ from deltauq.curvature.operator import CurvatureOperator
 from deltauq.data.batches import Batches
 from deltauq.likelihoods import Likelihood
 from deltauq.network.hessian_product import hessian_product
+from deltauq.runtime.stages import Stage
 
 __all__ = ["Hessian", "TraceEstimate"]
 
@@ -107,6 +108,11 @@ class Hessian(CurvatureOperator):
         """
         kept: list[Sequence[tf.Tensor]] = []
         n_bytes, seen = 0, 0
+        self.data.listener.stages.begin(
+            Stage(
+                "forming activations", "once for all products, if they fit", parts=self.data.n_rows
+            )
+        )
         for n_rows, point in self._points():
             seen += n_rows
             n_bytes += sum(tensor.dtype.size * math.prod(tensor.shape) for tensor in point)

@@ -20,12 +20,12 @@ from deltauq.network.jacobians import PerExample
 from deltauq.network.network import Network
 from deltauq.runtime.steps import Steps
 
-__all__ = ["CurvatureOperator"]
+__all__ = ["UNIT_COLUMNS", "CurvatureOperator"]
 
 Array = npt.NDArray[Any]
 
 #: Columns of the unit matrix that are multiplied at a time, where A is formed by products.
-_UNIT_COLUMNS = 256
+UNIT_COLUMNS = 256
 
 
 class CurvatureOperator(abc.ABC):
@@ -64,6 +64,8 @@ class CurvatureOperator(abc.ABC):
     needs_convex_loss: ClassVar[bool] = False
     #: It is a sum over parts of the data, whatever the order of the examples.
     has_parts: ClassVar[bool] = True
+    #: Its matrix is formed in one pass over the data, not by products with all columns of a unit.
+    matrix_in_a_pass: ClassVar[bool] = False
     #: Vectors of length P that a product takes beside V and A V, however many columns they have.
     columns_per_product: ClassVar[int] = 0
     #: The solver of its eigenpairs, a name in `deltauq.curvature.solver_kinds.SOLVERS`; None takes
@@ -236,7 +238,9 @@ class CurvatureOperator(abc.ABC):
                 trace[0] = self._trace
 
         name = f"{what} of {type(self).__name__}, {self.data.n_given} rows"
-        self.steps.kept(name, (self._metric, *given), (out, trace), computed)
+        is_new = self.steps.kept(name, (self._metric, *given), (out, trace), computed)
+        if not is_new:  # from a fit that was interrupted
+            self.data.listener.stages.recall(self.data.n_given)
         if np.isfinite(trace[0]):
             self._trace = float(trace[0])
 
@@ -271,9 +275,9 @@ class CurvatureOperator(abc.ABC):
     def to_dense(self) -> Array:
         """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; P products."""
         size, dense = self.shape[0], np.empty(self.shape)
-        for start in range(0, size, _UNIT_COLUMNS):
-            columns = np.eye(size, min(_UNIT_COLUMNS, size - start), -start)
-            dense[:, start : start + _UNIT_COLUMNS] = self.matmat(columns)
+        for start in range(0, size, UNIT_COLUMNS):
+            columns = np.eye(size, min(UNIT_COLUMNS, size - start), -start)
+            dense[:, start : start + UNIT_COLUMNS] = self.matmat(columns)
         return (dense + dense.T) / 2
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:

@@ -82,6 +82,8 @@ class SolverKind:
             together take two products with a block.
         measures_tail: `make` takes `tail`, the `TailInputs` that `certified` is to measure the tail
             on, or None.
+        passes: the curvature, K, rows of positive weight -> passes over the data that finding pairs
+            takes, at most where they come one by one; None where nobody knows.
     """
 
     make: Callable[..., Solver]
@@ -90,6 +92,7 @@ class SolverKind:
     largest_automatic_rank: int | None = None
     products_per_pair: float | None = None
     measures_tail: bool = False
+    passes: Callable[[CurvatureOperator, int, float], float] | None = None
 
 
 #: Every solver, by the name that operators ask for.

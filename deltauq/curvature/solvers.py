@@ -30,14 +30,18 @@ from deltauq.linalg import (
     project_out,
     together,
 )
+from deltauq.linalg.lanczos import CHECK_STEPS
 
 __all__ = [
+    "BOUND_BLOCKS",
     "FAILURE",
     "PASSES",
     "RESIDUAL_SHARE",
     "SAMPLED_SHARE",
     "bound_columns",
+    "bound_width",
     "make_solver",
+    "oversampling",
     "sketch_passes",
     "solver_columns",
     "tail_columns",
@@ -65,7 +69,7 @@ _RESOLVED = 1e-6
 FAILURE = 1e-6
 
 #: Products with a block of vectors, at most, that the bound on what is left out may take.
-_BOUND_BLOCKS = 6
+BOUND_BLOCKS = 6
 
 #: Relative width of a standard error that a better bound must be able to win.
 _WIDTH_WON = 0.01
@@ -97,7 +101,7 @@ def make_solver(
     return kind.make(
         operator,
         ends=ends,
-        fresh=min(_bound_width(rank), operator.shape[0]) if bounds else 0,
+        fresh=min(bound_width(rank), operator.shape[0]) if bounds else 0,
         dtype=operator.network.dtype,
         seed=seed,
         storage=storage,
@@ -113,14 +117,14 @@ def solver_columns(operator: type[CurvatureOperator], rank: int, n_params: int) 
 def bound_columns(rank: int) -> int:
     """Number of vectors of length P, at most, that bounding what is left out takes beside."""
     # The basis; Z and A Z, twice in a sketch that holds them; three blocks on the way to the next.
-    return (_BOUND_BLOCKS + 7) * _bound_width(rank)
+    return (BOUND_BLOCKS + 7) * bound_width(rank)
 
 
 def tail_columns(rank: int) -> int:
     """Number of vectors of length P, at most, that measuring the tail takes beside a sketch."""
     # The image without the inputs that are held out, and its own eigenvectors; the bases of all
     # probes, and what is on the way to the next step.
-    return 2 * rank + _oversampling(rank) + (MAX_STEPS + 6) * PROBES
+    return 2 * rank + oversampling(rank) + (MAX_STEPS + 6) * PROBES
 
 
 def sketch_passes(operator: CurvatureOperator, rank: int, n_examples: float) -> float:
@@ -132,7 +136,7 @@ def sketch_passes(operator: CurvatureOperator, rank: int, n_examples: float) -> 
         n_examples: rows of positive weight in the data.
     """
     some = operator.sampled(SAMPLED_SHARE, 0)
-    columns = min(rank + _oversampling(rank), operator.shape[0])
+    columns = min(rank + oversampling(rank), operator.shape[0])
     sampled = some is not None and _can_span(some, columns, n_examples)
     return 1 + (PASSES - 1) * (SAMPLED_SHARE if sampled else 1)
 
@@ -172,7 +176,7 @@ class _Nystrom:
         self._reach: Array = np.zeros(0)
 
     def solve(self, rank: int) -> Eigenpairs:
-        columns = min(rank + _oversampling(rank), self._operator.shape[0])
+        columns = min(rank + oversampling(rank), self._operator.shape[0])
         some = self._operator.sampled(SAMPLED_SHARE, [self._seed, 2, columns])
         if some is not None and not _can_span(some, columns, some.data.n_weighted):
             some = None
@@ -310,7 +314,7 @@ class _Lanczos:
         return replace(pairs, left_out=left_out, products=pairs.products + left_out.products)
 
 
-def _oversampling(rank: int) -> int:
+def oversampling(rank: int) -> int:
     """Columns of a sketch beyond the rank that is asked for."""
     return max(10, rank // 12)
 
@@ -320,7 +324,7 @@ def _krylov_limit(rank: int) -> int:
     return 6 * rank + 120
 
 
-def _bound_width(rank: int) -> int:
+def bound_width(rank: int) -> int:
     """Columns of a block that bounds what is left out: few beside the eigenvectors."""
     return int(np.clip(rank // 8, 4, 16))
 
@@ -335,7 +339,7 @@ def _bounding_left_out(
         start,
         image,
         failure=FAILURE if step is None else FAILURE / 2**step,
-        max_blocks=_BOUND_BLOCKS,
+        max_blocks=BOUND_BLOCKS,
         rounding=rounding,
         limit=np.inf if pairs.remainder is None else pairs.remainder + rounding,
         is_enough=lambda at_least, bound: _is_tight(at_least / unit, bound / unit),
@@ -363,7 +367,7 @@ def _from_the_ends(count: int, ends: Ends) -> Array:
 
 def _sketch_columns(rank: int, n_params: int) -> int:
     """The sketch, its image and the eigenvectors, or the next block while it is made."""
-    return 3 * min(rank + _oversampling(rank), n_params)
+    return 3 * min(rank + oversampling(rank), n_params)
 
 
 def _krylov_columns(rank: int, n_params: int) -> int:
@@ -371,7 +375,7 @@ def _krylov_columns(rank: int, n_params: int) -> int:
     return min(_krylov_limit(rank), n_params) + 2 * rank
 
 
-@register_solver("nystrom", columns=_sketch_columns, measures_tail=True)
+@register_solver("nystrom", columns=_sketch_columns, passes=sketch_passes, measures_tail=True)
 def _nystrom(operator: CurvatureOperator, *, ends: Ends, **options: Any) -> Solver:
     del ends  # a sketch finds the largest alone
     return _Nystrom(operator, **options)
@@ -380,6 +384,7 @@ def _nystrom(operator: CurvatureOperator, *, ends: Ends, **options: Any) -> Solv
 @register_solver(
     "lanczos",
     columns=_krylov_columns,
+    passes=lambda operator, rank, _: min(_krylov_limit(rank), operator.shape[0]) / 2 + CHECK_STEPS,
     finds_low_end=True,
     largest_automatic_rank=256,  # pairs cost a pass each
     products_per_pair=2.5,

@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows, slices
+from deltauq.curvature.stages import multiplying, reading
 from deltauq.data.batches import Batches
 from deltauq.errors import InvalidInputError, MemoryLimitError, NumericalError
 from deltauq.network.jacobians import Factor, OuterProducts, Workspace, outer_products
 from deltauq.runtime.memory import gib
+from deltauq.runtime.stages import Stage
 from deltauq.runtime.threads import side_by_side
 
 __all__ = ["Columns", "RowLayout", "RowWork", "TrainingRows", "row_layout", "row_work"]
@@ -177,9 +179,10 @@ class TrainingRows:
     def __init__(self, operator: Gram, room: int) -> None:
         self._operator = operator
         factors = next(operator.row_factors())
-        self._each = factors[0].shape[1]
-        self._n_examples = operator.data.n_rows
+        self._n_examples, self._each = operator.data.n_rows, factors[0].shape[1]
         itemsize = np.dtype(operator.network.dtype).itemsize
+        self._work = row_work(factors, self._n_examples)
+        self._reading = reading(self._n_examples, self._work.held)
         self._layout = row_layout(factors, self._n_examples, itemsize, room)
         self._marks: Array | None = None
         # What is held from the first pass on, and what passes are still to copy and to form.
@@ -204,6 +207,15 @@ class TrainingRows:
         """Precision of the rows."""
         return self._operator.network.dtype
 
+    def stages(self, dtype: str) -> list[Stage]:
+        """The stages of `gram` as it stands, one after the other."""
+        held, each = int(bool(self._held)), self._multiplying(dtype)
+        return [each] * held + [self._reading, each] * len(self._to_form)
+
+    def _multiplying(self, dtype: str) -> Stage:
+        groups = int(bool(self._held)) + len(self._to_form)
+        return multiplying(self.n_rows, self._work.inner / groups, dtype)
+
     def gram(self, dtype: Any) -> Array:
         """Form G = R R^T `[n, n]`, float64, symmetric to the bit.
 
@@ -213,9 +225,10 @@ class TrainingRows:
         Raises:
             NumericalError: a row is not finite.
         """
-        total = np.zeros((self.n_rows, self.n_rows))
+        total, multiplies = np.zeros((self.n_rows, self.n_rows)), self._multiplying(dtype)
         probe = np.random.default_rng(0).standard_normal((self.n_params, 1)).astype(self.dtype)
         for number, held in enumerate(self._together()):
+            self.data.listener.stages.begin(multiplies)
             image = np.zeros((self.n_rows, 1))
             for part in held:
                 part.add_product(probe, image)
@@ -243,7 +256,7 @@ class TrainingRows:
 
         The image is another one where the rows come in another order, or from another processor.
         """
-        step = max(1, _STRIPE // self._each) * self._each
+        step, stages = max(1, _STRIPE // self._each) * self._each, self.data.listener.stages
         for here in slices(len(total), step):
 
             def add_up(here: slice = here) -> None:
@@ -251,7 +264,10 @@ class TrainingRows:
                     part.add_gram(total, dtype, here)
 
             name = f"inner products in {dtype}, {what}, rows from {here.start}"
-            self._operator.steps.kept(name, (image,), (total[here, : here.stop],), add_up)
+            rows = total[here, : here.stop]
+            is_new = self._operator.steps.kept(name, (image,), (rows,), add_up)
+            tell = stages.advance if is_new else stages.recall
+            tell(len(rows) * (here.start + (len(rows) + 1) / 2))
 
     def product(self, columns: Array) -> Array:
         """Multiply columns V `[P, m]` by R, in their precision and summed in float64, `[n, m]`."""
@@ -290,6 +306,7 @@ class TrainingRows:
         """The rows of some columns from a pass over the data, as factors and as they are formed."""
         places = [self._place(some.variable, some.place) for some in group]
         widths = [place.stop - place.start for place in places]
+        self.data.listener.stages.begin(self._reading)
         matrix = memory.take(self._n_examples, self._each, sum(widths))
         held: list[HeldFactors] = []
         marks: list[Array] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from deltauq.data.arrays import empty_error
 from deltauq.data.streams import Stream, next_element
 from deltauq.errors import check_count
 from deltauq.runtime.faults import Place
+from deltauq.runtime.stages import Stages
 
 __all__ = ["BatchReader", "PassListener", "check_batch_size", "cut", "first_rows", "n_rows_of"]
 
@@ -41,6 +42,7 @@ class PassListener:
         on_batch: called with the number of rows of each batch when it was dealt with, as a progress
             display wants to know.
         on_step: called by work that takes long over one batch with what is going on, and why.
+        stages: what the stages of work that takes several passes report to.
     """
 
     on_fetch: Callable[[], None] = _ignore
@@ -49,6 +51,7 @@ class PassListener:
     on_given: Callable[[Place | None], None] = _ignore
     on_batch: Callable[[int], None] = _ignore
     on_step: Callable[[str, str], None] = _ignore
+    stages: Stages = field(default_factory=Stages)
 
 
 class BatchReader(abc.ABC, Generic[PartT, BatchT]):

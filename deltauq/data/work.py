@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from deltauq.data.batch_reader import PassListener
 from deltauq.runtime.faults import faults_told
 from deltauq.runtime.progress import ProgressDisplay, progress_bar
+from deltauq.runtime.stages import Stages
 
 __all__ = ["at_work"]
 
@@ -30,9 +31,13 @@ def at_work(
         MemoryLimitError: memory runs out.
         InvalidInputError: TensorFlow fails on a batch.
     """
+    stages = Stages()
     with (
         faults_told(doing) as work,
-        progress_bar(doing, total=total, enabled=enabled) as shown,
+        progress_bar(doing, total=total, enabled=enabled, stages=stages) as shown,
     ):
-        told = PassListener(on_batch=shown.advance, on_step=shown.describe, on_given=work.is_at)
+        told = PassListener(
+            on_batch=shown.advance, on_step=shown.describe, on_given=work.is_at, stages=stages
+        )
         yield shown, told
+        stages.end()

@@ -20,10 +20,16 @@ from deltauq.prediction.forms import ROUNDING
 from deltauq.prediction.result_memory import prediction_batch
 from deltauq.runtime.memory import free_memory
 
-__all__ = ["calibration_inputs", "calibration_rows", "has_tail_inputs", "tail_inputs"]
+__all__ = [
+    "CALIBRATION",
+    "calibration_inputs",
+    "calibration_rows",
+    "has_tail_inputs",
+    "tail_inputs",
+]
 
 #: Inputs on which `rank="auto"` measures what the tail leaves open.
-_CALIBRATION = 64
+CALIBRATION = 64
 
 #: Training inputs that the tail is measured on: one in so many, and no more than these.
 _ONE_IN, _HELD_OUT = 20, 32
@@ -116,7 +122,7 @@ def _why_none(data: Batches, settings: Settings) -> str:
 
 
 def calibration_inputs(
-    problem: Problem, memory_limit: int | str | None, x: Any = None, *, count: int = _CALIBRATION
+    problem: Problem, memory_limit: int | str | None, x: Any = None, *, count: int = CALIBRATION
 ) -> tuple[Any, SomeClasses | None]:
     """Choose inputs to measure widths on, and of many classes which to look at.
 

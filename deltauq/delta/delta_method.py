@@ -96,7 +96,9 @@ class DeltaMethod(Answers):
             a fit, the attribute says which one was taken, and its `why` for what reason;
             `settings.route` is what was asked for.
         seed: of the random start of the eigenvalue solvers.
-        progress: show a progress bar for work over a second.
+        progress: show a progress bar for work over a second: the stages of a fit, what each is for,
+            and how long all of them may take yet, "at most" where that is a bound. Where standard
+            error is no terminal it is a line now and then, the first after half a minute.
 
     Attributes:
         is_exact: whether nothing of the curvature was left out.
@@ -253,7 +255,7 @@ class DeltaMethod(Answers):
         name = settings.curvature
         with (
             at_work(f"{name}: the cost", enabled=settings.progress) as (shown, listener),
-            going_on(record, problem, settings, shown.note) as steps,
+            going_on(record, problem.at_work(listener), settings, shown.note) as steps,
         ):
             fitted = fit_problem(
                 problem.at_work(listener, steps),

@@ -15,6 +15,7 @@ from deltauq.curvature.eigenpairs import AUTO_DENSE_LIMIT, DENSE_LIMIT, EIGEN_LI
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.rows_inverse import RowsInverse
 from deltauq.curvature.solver_kinds import solver_of
+from deltauq.curvature.stages import diagonalising, factoring, forming
 from deltauq.curvature.training_rows import TrainingRows, row_work
 from deltauq.delta.calibration import calibration_inputs
 from deltauq.delta.fitted import Fitted
@@ -29,6 +30,7 @@ from deltauq.runtime.memory import free_memory, gib
 
 __all__ = [
     "automatic_route",
+    "by_cholesky",
     "in_enough_precision",
     "known_exactly",
     "route_of",
@@ -177,18 +179,24 @@ def known_exactly(
     a regression is estimated from eigenpairs, which are then formed at once.
     """
     inverse: RowsInverse | DenseInverse
+    stages = problem.training_set.listener.stages
     if route == "gram":
         inverse = _by_rows(problem, settings)
-    elif route == "dense" and _by_cholesky(problem, settings):
+    elif route == "dense" and by_cholesky(problem, settings):
         operator = make_operator(problem, settings.kind.bread)
+        stages.begin(forming(operator))
         inverse = DenseInverse.of(operator.to_dense(), problem.data.n_examples)
     else:
         return None
     known = KnownByInverse(inverse, problem.scale, storage)
-    return known.by_pairs if problem.estimates_noise else known
+    if not problem.estimates_noise:
+        return known
+    side = inverse.rows.n_rows if isinstance(inverse, RowsInverse) else problem.network.n_params
+    stages.begin(diagonalising(side))
+    return known.by_pairs
 
 
-def _by_cholesky(problem: Problem, settings: Settings) -> bool:
+def by_cholesky(problem: Problem, settings: Settings) -> bool:
     """Whether a dense curvature is factored and not diagonalised.
 
     It is where that would take minutes, A plus L2 is positive definite by its form, and the
@@ -220,7 +228,10 @@ def in_enough_precision(fitted: Fitted) -> Fitted:
     known = fitted.known
     if not (isinstance(known, KnownByInverse) and isinstance(known.inverse, RowsInverse)):
         return fitted
-    if known.inverse.precision == "float64" or _tells(known.inverse, fitted):
+    if known.inverse.precision == "float64":
+        return fitted
+    fitted.problem.training_set.listener.stages.begin(factoring(known.inverse.rows.n_rows))
+    if _tells(known.inverse, fitted):
         return fitted
     return replace(fitted, known=replace(known, inverse=known.inverse.in_double()))
 

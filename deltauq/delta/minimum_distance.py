@@ -10,19 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.parameter_covariance import ParameterCovariance
+from deltauq.curvature.rows_inverse import RowsInverse
+from deltauq.curvature.speeds import COLUMNS, FORMED
 from deltauq.curvature.tails import tail_interval
 from deltauq.delta.calibration import calibration_inputs
 from deltauq.delta.covariances import covariance_of
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.known import KnownByInverse
+from deltauq.delta.problem import Problem
 from deltauq.linalg import Eigenpairs, LowRank, root_diagonal
 from deltauq.network.jacobians import Workspace
 from deltauq.prediction.directions import Directions
 from deltauq.prediction.forms import Form
+from deltauq.runtime.stages import Stage
 
-__all__ = ["newton_shifts", "newton_step", "with_shift"]
+__all__ = ["comparing", "newton_shifts", "newton_step", "with_shift"]
 
 Array = npt.NDArray[Any]
+
+#: Multiplications for each number of a row and each column, at most.
+_PRODUCTS = 6
 
 
 def with_shift(fitted: Fitted) -> Fitted:
@@ -30,10 +37,36 @@ def with_shift(fitted: Fitted) -> Fitted:
     problem = fitted.problem
     found, gradient = fitted.require_measured().beside(problem.rates)
     form = fitted.form(1)
+    stage = comparing(problem, _columns(fitted), form.sample)
+    problem.training_set.listener.stages.begin(stage)
     some, directions = calibration_inputs(problem, fitted.settings.memory_limit, count=form.sample)
     shifts = newton_shifts(form, _newton_steps(fitted, gradient), some, directions)
     shift, least = (None, None) if shifts is None else (shifts[0], min(shifts))
     return replace(fitted, stationarity=replace(found, shift=shift, least_shift=least))
+
+
+def comparing(problem: Problem, columns: int, count: int) -> Stage:
+    """Comparing a Newton step with standard errors of some training inputs.
+
+    Args:
+        problem: what is asked.
+        columns: that standard errors take for each parameter: K eigenvectors, n rows, or P.
+        count: inputs.
+    """
+    why = "how many standard errors the weights are from the minimum"
+    numbers = float(count) * problem.n_outputs * problem.network.n_params
+    seconds = numbers * (FORMED + _PRODUCTS * columns / COLUMNS)
+    return Stage("a step to the minimum", why, seconds=seconds)
+
+
+def _columns(fitted: Fitted) -> int:
+    """How many columns the covariance is held in."""
+    known = fitted.known
+    if not isinstance(known, KnownByInverse):
+        return known.pairs.rank
+    if isinstance(known.inverse, RowsInverse):
+        return known.inverse.rows.n_rows
+    return fitted.problem.network.n_params
 
 
 def _newton_steps(fitted: Fitted, gradient: Array) -> list[Array]:

@@ -24,6 +24,7 @@ from deltauq.errors import UnsupportedModelError
 from deltauq.likelihoods import likelihood_facts
 from deltauq.runtime.checkpoint import Checkpoint
 from deltauq.runtime.manifest import Work
+from deltauq.runtime.stages import Stage
 from deltauq.runtime.steps import Steps
 
 __all__ = ["going_on", "work_of_fit"]
@@ -57,6 +58,8 @@ def going_on(
     if record is None:
         yield Steps()
         return
+    data = problem.training_set
+    data.listener.stages.begin(Stage("the checkpoint", "is it of this fit?", parts=data.n_rows))
     with record.begin(work_of_fit(problem, settings), tell):
         yield record
 

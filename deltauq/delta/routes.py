@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from deltauq.curvature.eigenpairs import EIGEN_LIMIT
+from deltauq.curvature.speeds import CHOLESKY, COLUMNS, DOUBLE, EIGEN, FORMED, INNER
 from deltauq.errors import MemoryLimitError
 from deltauq.runtime.memory import gib
 
@@ -30,14 +31,6 @@ RouteName = Literal["auto", "dense", "gram", "sketch", "lanczos"]
 
 #: Every route that can be forced, and "auto".
 ROUTES: tuple[RouteName, ...] = ("auto", "dense", "gram", "sketch", "lanczos")
-
-#: Multiplications (with an addition each, half of them where a matrix is symmetric) a second:
-#: float32 products of rows with each other and with columns, float64 products, and the float64
-#: eigenvalue problem and Cholesky's factor, whose counts are n^3 and n^3 / 3.
-_INNER, _COLUMNS, _DOUBLE, _EIGEN, _CHOLESKY = 85e9, 90e9, 45e9, 4.5e9, 30e9
-
-#: Seconds for each number of a row that is formed.
-_FORMED = 5e-9
 
 #: How many times as fast products of a dense matrix are as those of Lanczos, fewer at a time.
 _AT_ONCE = 3.0
@@ -129,37 +122,37 @@ def route_costs(work: Work) -> dict[str, RouteCost]:
     Of eigenpairs and a Cholesky factor the dense route takes what is right for P.
     """
     n, p, c = float(work.n_rows), float(work.n_params), work.n_outputs
-    formed = n * p * _FORMED
+    formed = n * p * FORMED
     width = min(_OVERSAMPLED * ROUTE_RANK, p)
-    factor = p**3 / _EIGEN if work.n_params <= EIGEN_LIMIT else p**3 / (3 * _CHOLESKY)
+    factor = p**3 / EIGEN if work.n_params <= EIGEN_LIMIT else p**3 / (3 * CHOLESKY)
     matrices = 24 if work.n_params <= EIGEN_LIMIT else 16
     costs = {
         "dense": _cost(
-            "dense", formed + n * p**2 / _DOUBLE + factor, c * p**2 / _DOUBLE, matrices * p**2
+            "dense", formed + n * p**2 / DOUBLE + factor, c * p**2 / DOUBLE, matrices * p**2
         ),
     }
     if work.products is not None:
         # A product costs what the rows of an example would, whatever it is made of.
         products = p * formed / _AT_ONCE
-        costs["dense"] = _cost("dense", products + p**3 / _EIGEN, c * p**2 / _DOUBLE, 24 * p**2)
+        costs["dense"] = _cost("dense", products + p**3 / EIGEN, c * p**2 / DOUBLE, 24 * p**2)
         costs["lanczos"] = _cost(
-            "lanczos", work.products * formed, 2 * c * p * ROUTE_RANK / _COLUMNS, 12 * p * width
+            "lanczos", work.products * formed, 2 * c * p * ROUTE_RANK / COLUMNS, 12 * p * width
         )
         return costs
     costs["sketch"] = _cost(
         "sketch",
-        5 * formed + 8 * n * p * width / _COLUMNS + 24 * p * width**2 / _DOUBLE,
-        2 * c * p * ROUTE_RANK / _COLUMNS,
+        5 * formed + 8 * n * p * width / COLUMNS + 24 * p * width**2 / DOUBLE,
+        2 * c * p * ROUTE_RANK / COLUMNS,
         12 * p * width,
     )
     if work.has_rows:
         pairs = min(n, p) / 2
-        by_rows = 6 * c * p * n / _COLUMNS
-        by_pairs = 2 * c * p * pairs / _COLUMNS
-        eigen = n**3 / _EIGEN + 2 * n * p * pairs / _DOUBLE
+        by_rows = 6 * c * p * n / COLUMNS
+        by_pairs = 2 * c * p * pairs / COLUMNS
+        eigen = n**3 / EIGEN + 2 * n * p * pairs / DOUBLE
         inputs = _inputs(work)
         each = min(by_rows, by_pairs + eigen / inputs)
-        seconds = work.held * _FORMED + n**2 * work.inner / _INNER + n**3 / (3 * _CHOLESKY)
+        seconds = work.held * FORMED + n**2 * work.inner / INNER + n**3 / (3 * CHOLESKY)
         costs["gram"] = _cost("gram", seconds, each, 32 * n**2 + 4 * work.held)
     return costs
 

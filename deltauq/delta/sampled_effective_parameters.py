@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
+from deltauq.curvature import CurvatureOperator
+from deltauq.curvature.stages import pass_seconds
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.solving import make_operator
 from deltauq.linalg import Krylov, bound_matrix_forms, project_out
+from deltauq.runtime.stages import Stage
 
-__all__ = ["sampled_effective_parameters"]
+__all__ = ["sampled_effective_parameters", "sampling"]
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +24,16 @@ _PROBES, _STEPS = 8, 6
 
 #: Probability of the interval, as far as the samples are normal.
 _LEVEL = 0.99
+
+
+def sampling(operator: CurvatureOperator) -> Stage:
+    """The products that the parameters are counted by."""
+    return Stage(
+        "counting the parameters that the data determine",
+        "what the noise of a regression is estimated from",
+        seconds=(_STEPS + 1) * pass_seconds(operator, _PROBES),
+        parts=(_STEPS + 1) * operator.data.n_rows,
+    )
 
 
 def sampled_effective_parameters(fitted: Fitted, unit: float = 1.0) -> tuple[float, float]:
@@ -39,6 +52,7 @@ def sampled_effective_parameters(fitted: Fitted, unit: float = 1.0) -> tuple[flo
     """
     pairs, settings = fitted.prior_pairs, fitted.settings
     operator = make_operator(fitted.problem, settings.kind.bread)
+    operator.data.listener.stages.begin(sampling(operator))
 
     def share(values: Array) -> Array:
         values = unit * values

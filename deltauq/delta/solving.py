@@ -35,9 +35,11 @@ __all__ = [
     "check_measurable",
     "freedom_of",
     "make_operator",
+    "measures_tail",
     "needs_meat",
     "solve",
     "solve_meat",
+    "vector_room",
 ]
 
 #: What is left of the trace, in L2 rates and of the whole, that rounding or nothing explains.
@@ -105,7 +107,7 @@ def solve(
     """
     rank: Rank = "full" if dense else settings.rank
     kind = settings.kind.bread
-    tail = tail_inputs(problem, settings) if _measures_tail(problem, settings, rank) else None
+    tail = tail_inputs(problem, settings) if measures_tail(problem, settings, rank) else None
     found = _eigenpairs(problem, settings, kind, storage, rank, factor_of or own_unit, tail)
     if tail is None:
         return found
@@ -113,7 +115,13 @@ def solve(
     return found if caveat is None else found._replace(caveats=(*found.caveats, caveat))
 
 
-def _measures_tail(problem: Problem, settings: Settings, rank: Rank) -> bool:
+def vector_room(settings: Settings, storage: Storage) -> int:
+    """Bytes that eigenvectors of an automatic rank may take."""
+    free = free_memory(settings.memory_limit) if storage.directory is None else storage.free
+    return free // 2
+
+
+def measures_tail(problem: Problem, settings: Settings, rank: Rank) -> bool:
     """Whether what few pairs leave is measured; of a sandwich no rule says it from two sides."""
     if rank == "full" or not settings.measures_tail or needs_meat(problem, settings):
         return False
@@ -244,6 +252,7 @@ def _eigenpairs(
         seed=settings.seed,
         storage=storage,
         tail=tail,
+        stages=operator.data.listener.stages,
     )
     caveats, used = [], _used(pairs, factor_of)
     if not pairs.converged:
@@ -305,17 +314,17 @@ def _automatic_eigenpairs(
     def width(pairs: Eigenpairs) -> float:
         return width_of(_used(pairs, factor_of))  # relative: the rows may stay in their metric
 
-    room = free_memory(settings.memory_limit) if storage.directory is None else storage.free
     pairs, why_no_more = automatic_eigenpairs(
         operator,
         lambda pairs: width(pairs) <= settings.rank_tol,
         ends=ends,
         bounds=settings.bounds,
-        max_bytes=room // 2,
+        max_bytes=vector_room(settings, storage),
         unit=factor_of,
         seed=settings.seed,
         storage=storage,
         tail=tail,
+        stages=operator.data.listener.stages,
     )
     if why_no_more is None:
         return Solution(pairs, ())

@@ -17,6 +17,7 @@ from deltauq.delta.known import Known, KnownByPairs
 from deltauq.delta.marginal_likelihood import tune_l2, with_l2_times
 from deltauq.delta.minimum_distance import with_shift
 from deltauq.delta.noise import with_unbiased_noise
+from deltauq.delta.outline import SEARCH, measuring, outline
 from deltauq.delta.problem import Problem
 from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
@@ -55,6 +56,8 @@ def fit_problem(
         storage: where eigenvectors live.
         tell_route: is told the route before it is gone.
     """
+    stages = problem.training_set.listener.stages
+    stages.begin(measuring(problem.training_set.n_rows))
     measured = problem.cost.measure(problem.network.params.numpy())
     solved = partial(_solved, storage=storage, measured=measured, tell_route=tell_route)
     find = partial(_solve_tuned, solved=solved) if settings.tunes_l2 else solved
@@ -92,6 +95,7 @@ def _solve_tuned(problem: Problem, settings: Settings, solved: Callable[..., Fit
 
 def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
     """Choose L2 rates, and note that they were chosen; what was said of others no longer holds."""
+    fitted.problem.training_set.listener.stages.begin(SEARCH)
     tuned, found = tune_l2(fitted, held_out)
     finer = in_enough_precision(found)
     if finer is not found:  # nor are the eigenvalues that chose the rates told from rounding
@@ -122,6 +126,7 @@ def _solved(
     """
     route = route_of(problem, settings)
     tell_route(route)
+    problem.training_set.listener.stages.plan(outline(problem, settings, route, storage))
     known: Known | None = known_exactly(problem, settings, route, storage)
     caveats: tuple[Caveat, ...] = ()
     stationarity, _ = measured.beside(problem.rates)

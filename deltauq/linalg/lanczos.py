@@ -12,7 +12,7 @@ import numpy.typing as npt
 from deltauq.linalg.orthogonal import inner_products, orthonormal_basis, project_out, split
 from deltauq.linalg.storage import Storage
 
-__all__ = ["BlockLanczos", "Ends", "RitzPairs"]
+__all__ = ["CHECK_STEPS", "BlockLanczos", "Ends", "RitzPairs"]
 
 Array = npt.NDArray[Any]
 Ends = Literal["largest", "smallest", "both"]
@@ -24,7 +24,7 @@ _EQUAL = 1e-3
 _LOST = 1e-3
 
 #: Steps from a fresh random vector that must bring no larger eigenvalue to light.
-_CHECK_STEPS = 4
+CHECK_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class BlockLanczos:
             met = self._columns < max_columns
             if met:
                 self._join_fresh_block()
-                for _ in range(_CHECK_STEPS):
+                for _ in range(CHECK_STEPS):
                     self._extend()
                 met = self._reach(rank, tolerance, max_columns)
                 pairs = self.pairs(rank)
@@ -168,7 +168,7 @@ class BlockLanczos:
 
         start = project_out(vectors, self._random(1))
         chain = BlockLanczos(outside, self._size, dtype=self._memory.dtype, start=start)
-        while chain._columns < min(_CHECK_STEPS, self._size - vectors.shape[1]):
+        while chain._columns < min(CHECK_STEPS, self._size - vectors.shape[1]):
             chain._extend()
         found = chain._ritz()[0]
         inner_low, inner_high = np.split(pairs.values[::-1], [pairs.n_lowest])

@@ -153,7 +153,7 @@ class Checkpoint(Steps):
         given: Sequence[Array],
         results: Sequence[Array],
         compute: Callable[[], object],
-    ) -> None:
+    ) -> bool:
         """Fill the results from the record, or compute them and put them there; see `Steps`.
 
         Raises:
@@ -161,16 +161,16 @@ class Checkpoint(Steps):
         """
         if self._is_done:
             compute()
-            return
+            return True
         digest = _digest(what, given, results)
         if self._next is not None and self._next.digest != digest:
             self._drop_rest(self._next)
         if self._next is not None:
-            self._replay(self._next, results, compute)
-            return
+            return self._replay(self._next, results, compute)
         started = time.monotonic()
         compute()
         self._add(_Step(digest, results), time.monotonic() - started)
+        return True
 
     def mark(self, array: Array) -> Array:
         """The SHA-256 of an array, as 32 bytes."""
@@ -203,7 +203,7 @@ class Checkpoint(Steps):
 
     def _replay(
         self, step: _Recorded, results: Sequence[Array], compute: Callable[[], object]
-    ) -> None:
+    ) -> bool:
         """Fill in the results of the next step of the record."""
         if step.is_kept:
             for k, out in enumerate(results):
@@ -212,6 +212,7 @@ class Checkpoint(Steps):
             compute()
         self._next = next(self._known, None)
         self._written = time.monotonic()
+        return not step.is_kept
 
     def _recorded(self) -> Iterator[_Recorded]:
         """The steps on disk in their order, up to the first file that does not hold."""

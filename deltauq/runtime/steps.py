@@ -21,7 +21,7 @@ class Steps:
         given: Sequence[Array],
         results: Sequence[Array],
         compute: Callable[[], object],
-    ) -> None:
+    ) -> bool:
         """Have the results of a step filled in: computed, or as they were computed before.
 
         Args:
@@ -30,9 +30,13 @@ class Steps:
                 some of it will do where that tells it from others.
             results: arrays to be filled, of one axis at least.
             compute: fills them.
+
+        Returns:
+            Whether they were computed.
         """
         del what, given, results
         compute()
+        return True
 
     def mark(self, array: Array) -> Array:
         """What tells an array from others in `given`: itself here, where nothing is recorded.
