@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -288,8 +289,10 @@ def test_a_noise_without_an_upper_bound_is_said_not_refused(curvature, tmp_path)
     l2 = 1e-4
     noise, std, gamma = dense(curvature, l2, NEW)
     assert gamma < N
-    with pytest.warns(ConvergenceWarning, match=r"noise has no upper bound.*larger rank.*noise="):
+    with pytest.warns(ConvergenceWarning, match="the noise has no upper bound"):
         dm = fit(curvature, 1, l2)
+    (caveat,) = (each for each in dm.caveats if each.subject == "noise")
+    assert re.search(r"noise has no upper bound.*larger rank.*noise=", caveat.text)
     found = dm.predict(NEW)
     assert np.all(np.isinf(found.std_bounds[1]))
     assert np.all(np.isinf(found.noise_bounds[1]))
