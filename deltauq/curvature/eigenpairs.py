@@ -143,9 +143,12 @@ def eigenpairs(
     _begin(stages, looking, operator, rank)
     pairs = solver.solve(rank)
     if not bounds:
+        operator.forget()
         return pairs
     _begin(stages, bounding, operator, rank, tail=tail is not None)
-    return solver.certified(pairs, unit=unit(pairs))
+    pairs = solver.certified(pairs, unit=unit(pairs))
+    operator.forget()
+    return pairs
 
 
 def automatic_eigenpairs(
@@ -197,6 +200,7 @@ def automatic_eigenpairs(
             enough = is_enough(pairs)
         if enough or last:
             break
+    operator.forget()
     return pairs, None if enough else _why_no_more(operator, pairs, rank, storage)
 
 

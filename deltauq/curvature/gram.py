@@ -173,9 +173,9 @@ class Gram(CurvatureOperator):
         """
         kept: list[BatchRows] | None = []
         n_bytes, seen = 0, 0
-        memory = Workspace(self.network.dtype)
+        memory: Workspace | None = None
         for factors in row_factors:
-            if kept is not None:
+            if memory is None or kept is not None:  # what is kept has its own
                 memory = Workspace(self.network.dtype)
             rows = batch_rows(factors, self._uneven_scale, memory)
             yield rows
@@ -185,6 +185,10 @@ class Gram(CurvatureOperator):
             elif kept is not None:
                 kept.append(rows)
         self._kept, self._kept_at = kept or [], self.network.params
+
+    def forget(self) -> None:
+        """Give back the rows that were kept."""
+        self._kept = []
 
     def _kept_rows(self) -> Iterator[BatchRows]:
         """The rows of one batch after the other, as an earlier pass has left them."""

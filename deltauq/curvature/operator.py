@@ -167,6 +167,9 @@ class CurvatureOperator(abc.ABC):
         made.data, made._trace = data, None
         return made
 
+    def forget(self) -> None:
+        """Give back memory that makes further products faster, where none are to follow soon."""
+
     @abc.abstractmethod
     def trace(self) -> float:
         """Trace of A, the sum of its eigenvalues, exact but for rounding."""

@@ -7,7 +7,7 @@ as they are: inner products of them take (a . a') (delta . delta') and no rows a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -227,8 +227,9 @@ class TrainingRows:
         """
         total, multiplies = np.zeros((self.n_rows, self.n_rows)), self._multiplying(dtype)
         probe = np.random.default_rng(0).standard_normal((self.n_params, 1)).astype(self.dtype)
-        for number, held in enumerate(self._together()):
-            self.data.listener.stages.begin(multiplies)
+        stages = self.data.listener.stages
+        for number, held in enumerate(self._together(lambda: stages.begin(self._reading))):
+            stages.begin(multiplies)
             image = np.zeros((self.n_rows, 1))
             for part in held:
                 part.add_product(probe, image)
@@ -288,12 +289,15 @@ class TrainingRows:
         for held in self._together():
             yield from held
 
-    def _together(self) -> Iterator[Sequence[HeldRows]]:
+    def _together(
+        self, before_a_pass: Callable[[], object] = lambda: None
+    ) -> Iterator[Sequence[HeldRows]]:
         """Rows of some columns after the other, all that are in memory at a time together."""
         memory = Workspace(self.dtype)
         if self._held:
             yield self._held
         for group in self._to_form:
+            before_a_pass()
             copied, formed = self._read(self._to_copy, group, memory)
             self._held, self._to_copy = [*self._held, *copied], []
             if len(self._layout.groups) <= 1:  # they all fit
@@ -306,7 +310,6 @@ class TrainingRows:
         """The rows of some columns from a pass over the data, as factors and as they are formed."""
         places = [self._place(some.variable, some.place) for some in group]
         widths = [place.stop - place.start for place in places]
-        self.data.listener.stages.begin(self._reading)
         matrix = memory.take(self._n_examples, self._each, sum(widths))
         held: list[HeldFactors] = []
         marks: list[Array] = []

@@ -143,7 +143,8 @@ def plan_memory(
         fewer = "" if mapped or asked.rank == 1 else "pass a smaller number as rank, "
         files = "" if dense or mapped else "keep the vectors in files with vectors_dir=..., "
         measures = asked.bounds and asked.tail and not dense
-        tail = "leave the tail unmeasured with tail='midpoint', " if measures else ""
+        midpoint = "leave the tail unmeasured with tail='midpoint' and no calibration=..., "
+        tail = midpoint if measures else ""
         smaller = "a smaller batch_size or " if size > 1 else ""
         raise MemoryLimitError(
             "the eigenpairs do not fit in memory",

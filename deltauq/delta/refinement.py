@@ -131,6 +131,8 @@ def refine(plan: Refinement, inputs: InputBatches, rtol: float) -> Estimate:
             rows.shown, (low + high) / 2, (low, high), way.rounding, way.slack(rows.values)
         )
         parts.append(assemble(likelihood, found, noise))
+    for operator in (plan.bread, *plan.meat):
+        operator.forget()
     if open_:
         _warn_of_open(plan, open_, n_inputs, rtol)
     if noise is not None:

@@ -306,7 +306,7 @@ class Checkpoint(Steps):
                 received=f"{self.directory}: {error.strerror}",
                 remedy="name another place, or change who may write there",
             ) from error
-        patterns = (re.compile(f"{_MANIFEST}|{LOCK}"), _STEPS, _LEFT_BEHIND)
+        patterns = (re.compile(f"{_MANIFEST}|{re.escape(LOCK)}"), _STEPS, _LEFT_BEHIND)
         foreign = sorted(n for n in names if not any(p.fullmatch(n) for p in patterns))
         if foreign:
             raise InvalidInputError(

@@ -24,13 +24,13 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[str]) -> None:
+    def _lock(file: IO[bytes]) -> None:
         file.seek(2**20)  # far from the text: others could not read what is locked
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _lock(file: IO[str]) -> None:
+    def _lock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -43,7 +43,7 @@ class DirectoryLock:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / LOCK
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def take(self) -> None:
         """Take the lock, or refuse.
@@ -54,7 +54,7 @@ class DirectoryLock:
         """
         while self._file is None:
             try:
-                file = self._path.open("a+")
+                file = self._path.open("a+b", buffering=0)  # nothing is left to write at the end
             except OSError as error:
                 raise WriteError(
                     "the directory of the checkpoint cannot be written to",
@@ -70,8 +70,7 @@ class DirectoryLock:
                 file.close()
         with suppress(OSError):  # on a full disk nobody is named
             self._file.truncate(0)
-            self._file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
-            self._file.flush()
+            self._file.write(f"process {os.getpid()} of {socket.gethostname()}\n".encode())
 
     def give_back(self) -> None:
         """Remove the file and end the lock, where it was taken."""
@@ -80,10 +79,11 @@ class DirectoryLock:
             return
         if sys.platform == "win32":  # no file is removed there while it is open
             file.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays is no lock
+            self._path.unlink(missing_ok=True)
         file.close()
 
-    def _is_taken(self, file: IO[str]) -> bool:
+    def _is_taken(self, file: IO[bytes]) -> bool:
         try:
             _lock(file)
         except OSError as error:
@@ -99,20 +99,21 @@ class DirectoryLock:
             )
         return False
 
-    def _is_there(self, file: IO[str]) -> bool:
+    def _is_there(self, file: IO[bytes]) -> bool:
         """Whether an open file is the one that has its name."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
         except FileNotFoundError:
             return False
 
-    def _in_use(self, file: IO[str]) -> InvalidInputError:
+    def _in_use(self, file: IO[bytes]) -> InvalidInputError:
         with file:
             file.seek(0)
-            owner = file.read().strip()
+            owner = file.read().decode(errors="replace").strip()
         return InvalidInputError(
             "another fit is using the directory of the checkpoint",
             expected="a directory that one fit at a time goes on from",
             received=f"{self._path.parent}, which {owner or 'another process'} has locked",
-            remedy="wait for that fit to end, or stop it; or name another directory for this one",
+            remedy="wait for that fit to end, or stop it and what it started; or name another "
+            "directory for this one",
         )

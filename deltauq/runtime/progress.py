@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -30,6 +31,10 @@ _PATIENCE = 1.0
 _FIRST_LINE, _BETWEEN_LINES = 30.0, 3600.0
 
 
+#: What a stream raises that is closed, full, or read by nobody: no reason to end the work.
+_LOST = (OSError, ValueError)
+
+
 class ProgressDisplay:
     """What work tells of itself while it is going on.
 
@@ -49,7 +54,8 @@ class ProgressDisplay:
         self._bar, self._enabled, self._is_closed = bar, enabled, False
         self._stages = bar.stages
         self._started = time.monotonic()
-        self._next_line, self._shown_stage = self._started + _FIRST_LINE, 0
+        self._next_line, self._shown_stage = self._started + _FIRST_LINE, ""
+        self._last_line = self._started
         self._task = bar.add_task(description, total=total, unit="examples")
         if total is not None:
             self._stages.begin(Stage("", "", seconds=1.0, parts=total))
@@ -73,7 +79,8 @@ class ProgressDisplay:
         """Show nothing from now on."""
         self._stages.changed = lambda: None
         self._is_closed = True
-        self._bar.stop()
+        with suppress(*_LOST):
+            self._bar.stop()
 
     def _show(self) -> None:
         """Bring the display up to date; begin it where the work has lasted a while."""
@@ -86,31 +93,36 @@ class ProgressDisplay:
         ended = 1.0 if stages.share == 1.0 else None  # of a bar that has nothing else to show
         (task,) = self._bar.tasks
         task.total = of_stage.parts or ended  # which `update` would keep where it is None
-        self._bar.update(
-            self._task,
-            description=self._bar.what,
-            completed=stages.parts or ended or 0.0,
-            unit=of_stage.unit,
-        )
-        task.finished_time = None  # it is a stage that is over, and the clock goes on
         late = time.monotonic() - self._started > _PATIENCE
-        if late and not self._bar.live.is_started:
-            self._bar.start()
+        with suppress(*_LOST):
+            self._bar.update(
+                self._task,
+                description=self._bar.what,
+                completed=stages.parts or ended or 0.0,
+                unit=of_stage.unit,
+            )
+            task.finished_time = None  # it is a stage that is over, and the clock goes on
+            if late and not self._bar.live.is_started:
+                self._bar.start()
 
     def _log(self) -> None:
-        """Write a line, where it is time or another stage begins."""
+        """Write a line, where it is time, or another stage begins and the last line is old."""
         now, bar, stages = time.monotonic(), self._bar, self._stages
-        begins = stages.number != self._shown_stage and self._shown_stage > 0
-        if now < self._next_line and not begins:
+        name, is_first = stages.now.name if stages.now else "", self._last_line == self._started
+        begins = name != self._shown_stage
+        if now < self._next_line and not (begins and now >= self._last_line + _FIRST_LINE):
             return
         if now >= self._next_line:
             passed = now - self._started
             self._next_line = now + min(max(passed, _FIRST_LINE), _BETWEEN_LINES)
         facts = [bar.what, "" if stages.share is None else f"{stages.share:.0%}", bar.of_stages]
-        facts += [] if self._shown_stage else [bar.why, bar.note]
-        self._shown_stage = max(1, stages.number)
+        facts += [bar.why, bar.note] if is_first else []
+        self._shown_stage, self._last_line = name, now
         line = "; ".join(fact for fact in facts if fact)
-        bar.console.print(f"deltauq: {line}", soft_wrap=True, markup=False, highlight=False)
+        # Not by `rich`, which ends the process where nobody reads the stream any more.
+        if sys.stderr is not None:  # as it is in a window without a console
+            with suppress(*_LOST):
+                print(f"deltauq: {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 from tiny_methods import network
 
 from deltauq import DeltaMethod
+from deltauq.curvature import training_rows
 from deltauq.curvature.operator import CurvatureOperator
 from deltauq.runtime import stages as module
 from deltauq.runtime.checkpoint import Checkpoint
@@ -151,6 +154,22 @@ def test_the_time_that_is_told_is_that_which_it_takes_or_more(name, told):
         if not at_most:
             assert expected <= 1.05 * end
     assert any(at_most for _, at_most in seen) == (name not in ("gram", "dense"))
+
+
+def test_rows_that_are_formed_again_belong_to_the_stage_that_needs_them(told, monkeypatch):
+    """Where they do not fit at once: solving with them is no stage of forming rows."""
+    layout = training_rows.row_layout
+    monkeypatch.setattr(
+        training_rows,
+        "row_layout",
+        lambda factors, n, itemsize, room: layout(factors, n, itemsize, 3 * 2 * n * itemsize),
+    )
+    fit(**ROUTES["gram in float32"][0])
+    by_turns = ["forming rows", "inner products of rows in float32"]
+    order = [told[0][0]]
+    order += [b for (a, *_), (b, *_) in itertools.pairwise(told) if a != b]
+    assert order == ["the cost", *by_turns * 3, "factoring the matrix", ENDS]
+    assert told[-1][4] == "9 of 9"
 
 
 def test_the_last_stage_ends_with_all_done(monkeypatch):

@@ -17,7 +17,7 @@ from deltauq.errors import CheckpointWarning, InvalidInputError, WriteError
 from deltauq.runtime import one_at_a_time
 from deltauq.runtime.checkpoint import Checkpoint
 from deltauq.runtime.manifest import Work
-from deltauq.runtime.one_at_a_time import LOCK
+from deltauq.runtime.one_at_a_time import LOCK, DirectoryLock
 from deltauq.runtime.steps import Steps
 
 WORK = Work({"weights": "abc", "L2 rates": [0.1, 0.2], "rank": "5"}, {"threads": 2})
@@ -373,6 +373,19 @@ def test_who_has_the_lock_is_named_and_keeps_it(tmp_path):
     with pytest.raises(InvalidInputError, match="another fit"), begun(tmp_path):
         begun(tmp_path, WORK._replace(identity={}))
     assert LOCK not in os.listdir(tmp_path)
+
+
+def test_a_full_disk_holds_a_lock_without_a_name(tmp_path):
+    """And gives it back: what could not be written is not tried again at the end."""
+    owner, other = DirectoryLock(tmp_path), DirectoryLock(tmp_path)
+    with full_disk():
+        owner.take()
+        with pytest.raises(InvalidInputError, match="another process has locked"):
+            other.take()
+        owner.give_back()
+        other.take()
+    other.give_back()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):

@@ -104,6 +104,7 @@ def log(monkeypatch):
     for module in (progress, stages_module):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=file))
     return file, clock
 
 
@@ -136,6 +137,45 @@ def test_a_log_gets_few_lines(log, enabled):
     )
     assert 6 <= len(lines) <= 12  # of two and a half hours
     assert all(line.startswith("deltauq: ") for line in lines)
+
+
+def test_many_short_stages_get_few_lines_in_a_log(log):
+    file, clock = log
+    stages = Stages()
+    with progress.progress_bar("opg", stages=stages) as shown:
+        for number in range(200):
+            stages.begin(Stage(f"stage {number}", "one of many", parts=10))
+            clock.now += 4.0
+            shown.advance(10)
+    assert 10 <= len(file.getvalue().splitlines()) <= 800 / 30 + 1
+
+
+class Gone(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Gone(), closed(), None], ids=["gone", "closed", "none"])
+def test_a_log_that_nobody_reads_ends_no_work(log, monkeypatch, capsys, stream):
+    _, clock = log
+    monkeypatch.setattr(progress.sys, "stderr", stream)  # the module's own
+    stages, done = Stages(), 0
+    with progress.progress_bar("opg", stages=stages) as shown:
+        stages.begin(STAGES[0])
+        for _ in range(100):
+            clock.now += 60.0
+            shown.advance(1)
+            done += 1
+    assert done == 100
+    assert capsys.readouterr() == ("", "")
 
 
 def test_short_work_leaves_no_line_in_a_log(log):

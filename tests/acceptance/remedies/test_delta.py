@@ -312,7 +312,7 @@ def test_a_checkpoint_where_nothing_can_be_written(tmp_path, monkeypatch):
     made = Path.open
 
     def refused(path, mode="r", **options):
-        if mode == "a+":
+        if mode == "a+b":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return made(path, mode, **options)
 
@@ -502,7 +502,7 @@ def test_eigenpairs_that_do_not_fit():
         plan("full", free=2**40 // 2**8)
     with stumble(site, "keep the vectors in files with vectors_dir=..., "):
         plan(3000)
-    with stumble(site, "leave the tail unmeasured with tail='midpoint', "):
+    with stumble(site, "leave the tail unmeasured with tail='midpoint' and no"):
         plan(400, bounds=True, tail=True)
     for found in (
         plan(100),
