@@ -7,24 +7,24 @@ as they are: inner products of them take (a . a') (delta . delta') and no rows a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows, slices
+from deltauq.curvature.row_layout import Columns, row_layout, row_work
 from deltauq.curvature.stages import multiplying, reading
 from deltauq.data.batches import Batches
-from deltauq.errors import InvalidInputError, MemoryLimitError, NumericalError
-from deltauq.network.jacobians import Factor, OuterProducts, Workspace, outer_products
-from deltauq.runtime.memory import gib
+from deltauq.errors import InvalidInputError, NumericalError
+from deltauq.network.jacobians import Factor, Workspace, outer_products
 from deltauq.runtime.stages import Stage
 from deltauq.runtime.threads import side_by_side
 
-__all__ = ["Columns", "RowLayout", "RowWork", "TrainingRows", "row_layout", "row_work"]
+__all__ = ["TrainingRows"]
 
 Array = npt.NDArray[Any]
 
@@ -36,125 +36,6 @@ _STRIPE = 2048
 
 #: How far marks of an example may differ from pass to pass, beside the largest of all.
 _SAME = 1e-4
-
-#: Passes over the data, at most, in which rows that do not fit are formed.
-_PASSES = 100
-
-
-class Columns(NamedTuple):
-    """Some columns of the rows of a variable.
-
-    Attributes:
-        variable: its number.
-        place: of the columns among those of the variable.
-    """
-
-    variable: int
-    place: slice
-
-
-class RowLayout(NamedTuple):
-    """How the rows of each variable are held.
-
-    Attributes:
-        as_factors: variables whose rows are held as their factors.
-        groups: of the others, the columns that are formed in one pass.
-    """
-
-    as_factors: Sequence[int]
-    groups: Sequence[Sequence[Columns]]
-
-
-class RowWork(NamedTuple):
-    """What inner products of rows take.
-
-    Attributes:
-        n_rows: n.
-        inner: multiplications of an inner product of two.
-        held: numbers that all rows are, formed or as their factors.
-    """
-
-    n_rows: int
-    inner: int
-    held: int
-
-
-def row_work(factors: Sequence[Factor], n_examples: int) -> RowWork:
-    """What inner products of all rows take, from the factors of a batch."""
-    each, inner, held = factors[0].shape[1], 0, 0
-    for factor in factors:
-        products = _cheaper_products(factor)
-        if products is None:
-            inner += factor.shape[2]
-            held += each * factor.shape[2]
-        else:
-            positions, n_inputs = products.a.shape[1:]
-            n_outputs = products.deltas[0].shape[2]
-            inner += positions**2 * (n_inputs + n_outputs)
-            held += positions * (n_inputs + each * n_outputs)
-    return RowWork(n_examples * each, inner, n_examples * held)
-
-
-def _cheaper_products(factor: Factor) -> OuterProducts | None:
-    """Rows as outer products, where inner products of them take fewer multiplications so.
-
-    That is T^2 (I + O) by their factors, and I O without them.
-    """
-    products = outer_products(factor)
-    if products is None:
-        return None
-    positions, n_inputs = products.a.shape[1:]
-    n_outputs = products.deltas[0].shape[2]
-    cheaper = positions**2 * (n_inputs + n_outputs) < n_inputs * n_outputs
-    return products if cheaper else None
-
-
-def row_layout(factors: Sequence[Factor], n_examples: int, itemsize: int, room: int) -> RowLayout:
-    """Choose how the rows of each variable are held.
-
-    Where those that are formed do not fit all at once, as many of their columns are as do.
-
-    Args:
-        factors: of a batch, variable by variable.
-        n_examples: of all the data.
-        itemsize: bytes of a number.
-        room: bytes that formed rows may take at a time.
-
-    Raises:
-        MemoryLimitError: a hundredth of the columns takes more.
-    """
-    sizes = {
-        i: factor.shape[2] for i, factor in enumerate(factors) if _cheaper_products(factor) is None
-    }
-    as_factors = [i for i in range(len(factors)) if i not in sizes]
-    if not sizes:
-        return RowLayout(as_factors, [])
-    total, column = sum(sizes.values()), n_examples * factors[0].shape[1] * itemsize
-    at_once = min(room // column, total)
-    if at_once * _PASSES < total:
-        raise MemoryLimitError(
-            "the rows of the training data do not fit in memory",
-            expected=f"room for a hundredth of them at least, {gib(-(-total // _PASSES) * column)}",
-            received=f"{gib(room)} for {n_examples:,} examples and {total:,} parameters",
-            remedy="pass route='sketch', or a larger memory_limit",
-        )
-    return RowLayout(as_factors, _groups(sizes, -(-total // -(-total // at_once))))
-
-
-def _groups(sizes: Mapping[int, int], width: int) -> list[list[Columns]]:
-    """Columns of some variables one after the other, in groups of a width."""
-    groups: list[list[Columns]] = []
-    left = 0
-    for i, size in sizes.items():
-        start = 0
-        while start < size:
-            if not left:
-                groups.append([])
-                left = width
-            some = slice(start, min(size, start + left))
-            groups[-1].append(Columns(i, some))
-            start, left = some.stop, left - (some.stop - start)
-    return groups
 
 
 class TrainingRows:

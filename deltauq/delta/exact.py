@@ -13,10 +13,11 @@ from deltauq.curvature import CurvatureOperator
 from deltauq.curvature.dense_inverse import DenseInverse
 from deltauq.curvature.eigenpairs import AUTO_DENSE_LIMIT, DENSE_LIMIT, EIGEN_LIMIT
 from deltauq.curvature.gram import Gram
+from deltauq.curvature.row_layout import row_work
 from deltauq.curvature.rows_inverse import RowsInverse
 from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.stages import diagonalising, factoring, forming
-from deltauq.curvature.training_rows import TrainingRows, row_work
+from deltauq.curvature.training_rows import TrainingRows
 from deltauq.delta.calibration import calibration_inputs
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.known import KnownByInverse, KnownByPairs

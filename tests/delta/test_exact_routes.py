@@ -13,8 +13,9 @@ from deltauq import DeltaMethod
 from deltauq.curvature.exact_inverse import Enclosure
 from deltauq.curvature.gram import GGN, OPG
 from deltauq.curvature.held_rows import FormedRows, HeldFactors
+from deltauq.curvature.row_layout import row_layout
 from deltauq.curvature.rows_inverse import RowsInverse
-from deltauq.curvature.training_rows import TrainingRows, row_layout
+from deltauq.curvature.training_rows import TrainingRows
 from deltauq.delta import exact
 from deltauq.delta.routes import Work, choose_route, route_costs
 from deltauq.errors import InvalidInputError, MemoryLimitError

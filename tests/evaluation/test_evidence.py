@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 from evidence import (
+    advice,
     as_trained,
     baselines,
     carried,
@@ -54,6 +55,39 @@ def test_the_page_of_an_experiment_is_what_its_figures_render_to(name):
         pytest.skip(f"{name} was not published yet")
     assert path.with_suffix(".md").read_text() == frame.page(name, json.loads(path.read_text()))
     assert path.with_suffix(".svg").exists()
+
+
+def test_the_page_of_settings_is_what_all_figures_render_to():
+    assert (frame.DOCS / "settings.md").read_text() == advice.page(frame.figures())
+
+
+def test_the_advice_is_what_the_figures_say():
+    """It was written by hand: each row falls when a new run says something else."""
+    found = frame.figures()
+    of = {row["curvature"]: row for row in curvatures.judged(found["curvatures"])}
+    to_hessian = {
+        kind: [r["to hessian"] for r in found["curvatures"] if r["curvature"] == kind]
+        for kind in ("ggn", "opg")
+    }
+    assert all(0.8 < ratio < 1.25 for ratio in to_hessian["ggn"])  # close to the exact Hessian
+    assert all(1.0 < ratio < 2.5 for ratio in to_hessian["opg"])  # up to about twice as large
+    assert min(r["Spearman to hessian"] for r in found["curvatures"]) > 0.99  # the same order
+    assert min(of, key=lambda kind: of[kind]["off"]) == "sandwich"
+    assert all(of[kind]["times opg"] > 1 for kind in of if kind != "opg")  # the cheapest
+    errors = [advice._auroc(found, "errors", s) for s in (advice.PLAIN, advice.ROOT, advice.MUTUAL)]
+    assert np.ptp(errors) < 0.02  # as good as one minus the largest probability
+    strange = {
+        score: advice._auroc(found, "strange", score)
+        for score in (advice.PLAIN, advice.ROOT, advice.MUTUAL, advice.OF_ENSEMBLE)
+    }
+    assert sorted(strange, key=strange.get)[2:] == [advice.MUTUAL, advice.OF_ENSEMBLE]
+    better = {}
+    for name in ("probit (opg)", "probit (ggn)", "temperature"):
+        rows = [r for r in found["calibration_of_averages"] if r["probabilities"] == name]
+        better[name] = sum((r["high"] < 0) - (r["low"] > 0) for r in rows)
+    assert better["temperature"] > 0 >= max(better["probit (opg)"], better["probit (ggn)"])
+    assert min(r["Spearman"] for r in found["delta_bootstrap"]) > 0.85
+    assert all(row["met"] for row in found["cross_checks"])
 
 
 def test_parts_that_were_run_are_not_run_again(monkeypatch):

@@ -185,7 +185,7 @@ def test_a_loss_whose_derivatives_are_not_finite():
 def test_rows_without_room():
     options = {"rank": "auto", "route": "gram"}
     operator = make_operator(fitted()._fitted.problem, GGN, in_rows=True)
-    with stumble("curvature/training_rows.py:row_layout", "pass route='sketch'"):
+    with stumble("curvature/row_layout.py:row_layout", "pass route='sketch'"):
         TrainingRows(operator, 10)
     rows = TrainingRows(operator, 1_000)  # with more memory
     assert rows.gram("float64").shape == (rows.n_rows, rows.n_rows)
