@@ -143,12 +143,9 @@ def eigenpairs(
     _begin(stages, looking, operator, rank)
     pairs = solver.solve(rank)
     if not bounds:
-        operator.forget()
         return pairs
     _begin(stages, bounding, operator, rank, tail=tail is not None)
-    pairs = solver.certified(pairs, unit=unit(pairs))
-    operator.forget()
-    return pairs
+    return solver.certified(pairs, unit=unit(pairs))
 
 
 def automatic_eigenpairs(
@@ -200,7 +197,6 @@ def automatic_eigenpairs(
             enough = is_enough(pairs)
         if enough or last:
             break
-    operator.forget()
     return pairs, None if enough else _why_no_more(operator, pairs, rank, storage)
 
 

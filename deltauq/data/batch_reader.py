@@ -51,7 +51,7 @@ class PassListener:
     on_given: Callable[[Place | None], None] = _ignore
     on_batch: Callable[[int], None] = _ignore
     on_step: Callable[[str, str], None] = _ignore
-    stages: Stages = field(default_factory=Stages)
+    stages: Stages = field(default_factory=Stages, compare=False)
 
 
 class BatchReader(abc.ABC, Generic[PartT, BatchT]):

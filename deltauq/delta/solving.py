@@ -254,6 +254,7 @@ def _eigenpairs(
         tail=tail,
         stages=operator.data.listener.stages,
     )
+    operator.forget()
     caveats, used = [], _used(pairs, factor_of)
     if not pairs.converged:
         caveats.append(_not_converged(pairs, rank, settings))
@@ -326,6 +327,7 @@ def _automatic_eigenpairs(
         tail=tail,
         stages=operator.data.listener.stages,
     )
+    operator.forget()
     if why_no_more is None:
         return Solution(pairs, ())
     stopped = (

@@ -90,12 +90,12 @@ def _solve_tuned(problem: Problem, settings: Settings, solved: Callable[..., Fit
         # What the search starts from need not be positive definite where negative curvature is kept
         start = replace(settings, negative_curvature="project")
     first = solved(problem, start, chooses_rates=True)
+    problem.training_set.listener.stages.begin(SEARCH)
     return _tuned(replace(first, settings=settings))[1]
 
 
 def _tuned(fitted: Fitted, held_out: Iterable[Batch] | None = None) -> tuple[TunedL2, Fitted]:
     """Choose L2 rates, and note that they were chosen; what was said of others no longer holds."""
-    fitted.problem.training_set.listener.stages.begin(SEARCH)
     tuned, found = tune_l2(fitted, held_out)
     finer = in_enough_precision(found)
     if finer is not found:  # nor are the eigenvalues that chose the rates told from rounding

@@ -11,6 +11,7 @@ import pytest
 from marks import slow, wide
 
 from deltauq import ConvergenceWarning, DeltaMethod
+from deltauq.curvature import GGN
 from deltauq.delta.enclosing import Certain, _around
 from deltauq.delta.refinement import MAX_PASSES, _Narrow, refinement
 from deltauq.errors import InvalidInputError, NumericalError
@@ -189,6 +190,23 @@ def test_refined_standard_errors_are_those_from_all_eigenpairs(get_case, name, c
     np.testing.assert_allclose(found.probabilities, truth.probabilities)
     np.testing.assert_allclose(found.covariance.sum(axis=2), 0.0, atol=1e-12)
     assert dm.predict(case.x).data_passes == 0
+
+
+def test_rows_that_were_kept_are_given_back(get_case, monkeypatch):
+    """By a fit and by `refine`, each of which asks for more than one product."""
+    kept, forget = [], GGN.forget
+
+    def forgetting(operator):
+        kept.append(len(operator._kept))
+        forget(operator)
+        assert not operator._kept
+
+    monkeypatch.setattr(GGN, "forget", forgetting)
+    case = get_case("tanh", "float32")
+    dm = fit(case, "ggn", tail="midpoint")  # no rows are held out: the operator is that of all
+    dm.refine(case.x[:3], rtol=0.01)
+    assert len(kept) == 2
+    assert min(kept) > 0
 
 
 @pytest.mark.parametrize("curvature", ["opg", wide("ggn")])
