@@ -75,6 +75,9 @@ THRESHOLDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _WORSE_CORRELATION, _WORSE_RATIO = 0.1, float(np.log(2))
 _LEAST_FITS, _LEAST_WAYS, _BETTER = 10, 3, 0.75
 
+#: Ratios that are named on the axis.
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+
 
 def parts(size: str) -> Parts:
     """Every way of training, and what gives its rows."""
@@ -243,6 +246,9 @@ def plot(rows: Rows, figure: Any) -> None:
                 axes.plot([r[what] for r in of], places, marker, color=colour, label=label)
         axes.axvline(1, color="black", linewidth=0.5)
         axes.set_xlabel(f"{what} to the bootstrap")
-    figure.axes[0].set_xscale("log")
-    figure.axes[0].set_yticks(range(len(ways)), ways, fontsize=6)
-    figure.axes[0].legend(fontsize=6)
+    ratios, correlations = figure.axes
+    ratios.set_xscale("log")
+    ratios.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    ratios.minorticks_off()
+    ratios.set_yticks(range(len(ways)), ways, fontsize=6)
+    correlations.legend(fontsize=6, loc="right")  # nothing correlates as well as that

@@ -394,7 +394,7 @@ def plot(rows: Rows, figure: Any) -> None:
             gaps = [100 * (r["coverage"] - r["level"]) for r in of]
             axes.plot([100 * r["level"] for r in of], gaps, "o-", label=kind, markersize=3)
         axes.axhline(0, color="black", linewidth=0.5)
-        axes.set_title(setting, fontsize=8)
+        axes.set_title(setting.replace(", ", ",\n").replace(" by ", "\nby "), fontsize=7)
         axes.set_xlabel("level, %")
     figure.axes[0].set_ylabel("coverage - level, points")
     figure.axes[0].legend(fontsize=7)

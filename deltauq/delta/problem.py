@@ -152,7 +152,7 @@ class Problem:
         linearization = replace(self.linearization, likelihood=likelihood, scale=prior_scale(rates))
         return replace(self, likelihood=likelihood, rates=rates, linearization=linearization)
 
-    @property
+    @cached_property
     def of_scores(self) -> Problem:
         """The problem whose curvature is a sandwich's meat: of the labels' log-likelihood."""
         return self.with_likelihood(self.likelihood.of_scores, self.rates)
