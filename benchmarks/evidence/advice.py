@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-import numpy as np
-
+from evidence import calibration_of_averages, cross_checks, which_score
 from evidence.frame import Rows
 
 TITLE = "Which curvature, which route, which L2, which score?"
@@ -122,8 +121,8 @@ def _polished(found: Figures) -> str:
 
 
 def _auroc(found: Figures, table: str, score: str) -> float:
-    rows = [r for r in found["which_score"] if r["table"] == table and r["score"] == score]
-    return float(np.mean([r["AUROC"] for r in rows]))
+    (row,) = (r for r in which_score.judged(found["which_score"]) if r["score"] == score)
+    return float(row[table])
 
 
 def _scores(found: Figures, table: str, *scores: str) -> str:
@@ -133,19 +132,20 @@ def _scores(found: Figures, table: str, *scores: str) -> str:
 
 
 def _averages(found: Figures) -> str:
+    counted = calibration_of_averages.judged(found["calibration_of_averages"])
     lines = []
     for name in ("probit (opg)", "probit (ggn)", "temperature", "ensemble"):
-        of = [r for r in found["calibration_of_averages"] if r["probabilities"] == name]
-        better, worse = sum(r["high"] < 0 for r in of), sum(r["low"] > 0 for r in of)
-        lines.append(f"{name} better on {better} and worse on {worse} of {len(of)}")
+        better, worse, n = counted[name]
+        lines.append(f"{name} better on {better} and worse on {worse} of {n}")
     return f"negative log-likelihood beside that of the plain ones: {', '.join(lines)}"
 
 
 def _checked(found: Figures) -> str:
-    rows = [r for r in found["cross_checks"] if "met" in r]
-    peers = ", ".join(dict.fromkeys(r["peer"].rsplit(" ", 1)[0] for r in rows))
-    apart = max(r["largest difference"] for r in rows)
-    return f"{len(rows)} comparisons with {peers}: at most {apart:.1g} apart"
+    rows = cross_checks.judged(found["cross_checks"])
+    peers = ", ".join(row["peer"].rsplit(" ", 1)[0] for row in rows)
+    apart = max(row["largest difference"] for row in rows)
+    count = sum(row["comparisons"] for row in rows)
+    return f"{count} comparisons with {peers}: at most {apart:.1g} apart"
 
 
 ROOT, MUTUAL, PLAIN = "root of the trace (opg)", "mutual information (opg)", "1 - max p"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -102,18 +102,34 @@ def _figures(p: Array, plain: Array, y: Array, n: int) -> dict[str, Any]:
     }
 
 
+class Counted(NamedTuple):
+    """On how many of n networks the negative log-likelihood falls or rises beyond its interval."""
+
+    better: int
+    worse: int
+    n: int
+
+
+def judged(rows: Rows) -> dict[str, Counted]:
+    """What the rule looks at, by the kind of probabilities."""
+    found = {}
+    for name in dict.fromkeys(r["probabilities"] for r in rows):
+        of = [r for r in rows if r["probabilities"] == name]
+        better, worse = sum(r["high"] < 0 for r in of), sum(r["low"] > 0 for r in of)
+        found[name] = Counted(better, worse, len(of))
+    return found
+
+
 def verdict(rows: Rows) -> str:
     """What the rule says of each kind of average."""
     lines = []
-    for name in dict.fromkeys(r["probabilities"] for r in rows):
-        of = [r for r in rows if r["probabilities"] == name]
+    for name, of in judged(rows).items():
         if name == "plain":
             continue
-        better, worse = sum(r["high"] < 0 for r in of), sum(r["low"] > 0 for r in of)
-        ok = 2 * better > len(of) and not worse
+        ok = 2 * of.better > of.n and not of.worse
         lines.append(
-            f"- {name}: the negative log-likelihood falls on {better} of {len(of)} networks and "
-            f"rises on {worse}: {'may' if ok else 'may not'} be said to improve calibration."
+            f"- {name}: the negative log-likelihood falls on {of.better} of {of.n} networks and "
+            f"rises on {of.worse}: {'may' if ok else 'may not'} be said to improve calibration."
         )
     return "\n".join(lines)
 

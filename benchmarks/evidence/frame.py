@@ -67,9 +67,9 @@ def conduct(name: str, size: str) -> dict[str, Any]:
     of the library or of the experiments changes.
     """
     rows, seconds = [], 0.0
-    parts = list(experiment(name).parts(size))
+    parts = experiment(name).parts(size)
     run = joblib.Parallel(n_jobs=JOBS, batch_size=1, return_as="generator")
-    done = run(joblib.delayed(_kept)(name, size, part) for part in parts)
+    done = run(joblib.delayed(_kept)(name, size, *part) for part in parts.items())
     for part, kept in zip(parts, done, strict=True):
         rows += kept["rows"]
         seconds += kept["seconds"]
@@ -77,13 +77,13 @@ def conduct(name: str, size: str) -> dict[str, Any]:
     return {"size": size, "seconds": round(seconds), "rows": rows}
 
 
-def _kept(name: str, size: str, part: str) -> dict[str, Any]:
+def _kept(name: str, size: str, part: str, compute: Callable[[], Rows]) -> dict[str, Any]:
     """The rows of a part, and processor's seconds that they took; from its file if it was run."""
     made_of = json.dumps([name, size, part, _sources()])
     path = CACHE / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.json"
     if not path.exists():
         started = time.process_time()
-        found = {"rows": experiment(name).parts(size)[part]()}
+        found: dict[str, Any] = {"rows": compute()}
         found["seconds"] = time.process_time() - started
         written(path, json.dumps(found).encode())
     return json.loads(path.read_text())

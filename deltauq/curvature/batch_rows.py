@@ -53,7 +53,7 @@ class BatchRows(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the rows take."""
+        """Bytes of memory that all parts take together."""
         return sum(part.n_bytes for part in self.parts)
 
 

@@ -47,7 +47,7 @@ class HeldRows(Protocol):
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the rows take."""
+        """Bytes of memory that the rows take in the form in which they are held."""
 
 
 class FormedRows(NamedTuple):
@@ -95,7 +95,7 @@ class FormedRows(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the matrix."""
+        """Bytes of memory that the matrix takes."""
         return self.matrix.nbytes
 
     def _terms(self, factor: Array) -> int:
@@ -175,7 +175,7 @@ class HeldFactors(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Memory of both factors."""
+        """Bytes of memory that both factors take together."""
         return self.a.nbytes + self.delta.nbytes
 
     def _chunks(self, width: int) -> Iterator[tuple[slice, slice]]:

@@ -105,12 +105,13 @@ def _of_meat(
 
 def _columns(problem: Problem, settings: Settings, route: Route, storage: Storage) -> int:
     """How many columns the covariance will be held in, at most."""
-    operator = make_operator(problem, settings.kind.bread)
+    kind = settings.kind.bread
     if route == "gram":
-        each = operator.rows_per_example(problem.likelihood, problem.n_outputs)
+        each = kind.rows_per_example(problem.likelihood, problem.n_outputs)
         return problem.training_set.n_rows * each
-    ranks = [operator.shape[0]] if route == "dense" else _ranks(operator, settings, storage)
-    return ranks[-1]
+    if route == "dense":
+        return problem.network.n_params
+    return _ranks(make_operator(problem, kind), settings, storage)[-1]
 
 
 def _ranks(operator: CurvatureOperator, settings: Settings, storage: Storage) -> list[int]:

@@ -76,7 +76,7 @@ class ProgressDisplay:
         self._show()
 
     def close(self) -> None:
-        """Show nothing from now on."""
+        """Take the display away, and show nothing whatever the stages are told later."""
         self._stages.changed = lambda: None
         self._is_closed = True
         with suppress(*_LOST):

@@ -85,7 +85,7 @@ class Stages:
         self._reset()
 
     def _reset(self) -> None:
-        """Begin to count a stage."""
+        """Begin to count the parts and the time of a stage that nothing is known of yet."""
         self._parts, self._timed, self._own = 0.0, 0.0, 0.0
         self._is_warm = False
         self._begun = self._last = time.monotonic()
