@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 from marks import slow
 from tensorflow.python.framework import func_graph
 from tiny_methods import X, fit, network
@@ -27,6 +28,19 @@ def traces(monkeypatch):
         begin(self, name, *arguments, **options)
 
     monkeypatch.setattr(func_graph.FuncGraph, "__init__", counted)
+    return made
+
+
+@pytest.fixture
+def functions(monkeypatch):
+    """The `tf.function`s that were made since the test began, or since the list was emptied."""
+    made, function = [], tf.function
+
+    def recorded(*arguments, **options):
+        made.append(function(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(tf, "function", recorded)
     return made
 
 
@@ -56,13 +70,19 @@ def test_predictions_of_any_length_trace_nothing_after_the_first_few(traces, cou
 
 
 @pytest.mark.parametrize("count", [8, slow(200)])
-def test_fits_trace_no_more_than_the_first_ones_and_leave_nothing_behind(traces, count):
-    """Of one model, four curvatures in turns: in the end memory is that of the first fifth."""
+def test_fits_retrace_nothing_and_leave_nothing_behind(traces, functions, count):
+    """Of one model, four curvatures in turns: in the end memory is that of the first fifth.
+
+    A fit traces its functions once each, as many as the first fit of its curvature did, and takes
+    none of an earlier fit: the model may have been changed in place between the two.
+    """
     one, counts, memory = model(), [], []
     for number in range(count):
         before = len(traces)
         fit(one, curvature=CURVATURES[number % 4], rank=5, route="auto").predict(X)
         counts.append(len(traces) - before)
+        assert max(each.experimental_get_tracing_count() for each in functions) == 1
+        functions.clear()
         if number % 4 == 3:
             memory.append(resident())
     assert all(later <= first for later, first in zip(counts[4:], counts, strict=False))
