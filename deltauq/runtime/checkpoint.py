@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,16 +32,16 @@ from deltauq.runtime.manifest import Work
 from deltauq.runtime.one_at_a_time import LOCK, DirectoryLock
 from deltauq.runtime.sealed_files import read_into, seal_of, write_sealed
 from deltauq.runtime.steps import Steps
-from deltauq.runtime.whole_files import shown_bytes
+from deltauq.runtime.whole_files import left_behind, shown_bytes
 
 __all__ = ["Checkpoint"]
 
 Array = npt.NDArray[Any]
 
-#: The manifest, the files of steps in their order, and what an interruption leaves beside them.
+#: The manifest, the files of steps in their order, and all of these without their suffix.
 _MANIFEST = "fit.safetensors"
-_STEPS = re.compile(r"steps-(\d{6})\.safetensors")
-_LEFT_BEHIND = re.compile(r"\.(fit|steps-\d{6})\.[0-9a-f]{8}\.tmp\.safetensors")
+_STEPS = re.compile(r"steps-\d{6}\.safetensors")
+_STEMS = r"fit|steps-\d{6}"
 
 #: The name in a header by which a file of a checkpoint is told from an artifact, and what stands
 #: there in each kind of file: its layout.
@@ -134,8 +135,8 @@ class Checkpoint(Steps):
         """Find the record, or begin one."""
         paths = sorted(self.directory.iterdir())
         for path in paths:
-            if _LEFT_BEHIND.fullmatch(path.name):
-                path.unlink()
+            if left_behind(path.name, _STEMS):
+                shutil.rmtree(path)
         self._files = [path for path in paths if _STEPS.fullmatch(path.name)]
         manifest = self.directory / _MANIFEST
         facts = _facts(manifest, _OF_WORK)
@@ -306,8 +307,12 @@ class Checkpoint(Steps):
                 received=f"{self.directory}: {error.strerror}",
                 remedy="name another place, or change who may write there",
             ) from error
-        patterns = (re.compile(f"{_MANIFEST}|{re.escape(LOCK)}"), _STEPS, _LEFT_BEHIND)
-        foreign = sorted(n for n in names if not any(p.fullmatch(n) for p in patterns))
+        own = {_MANIFEST, LOCK}
+        foreign = sorted(
+            name
+            for name in names
+            if not (name in own or _STEPS.fullmatch(name) or left_behind(name, _STEMS))
+        )
         if foreign:
             raise InvalidInputError(
                 "the directory of the checkpoint holds other files",

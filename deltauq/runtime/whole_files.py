@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from deltauq.errors import WriteError
 
 __all__ = [
     "folder_written_whole",
+    "left_behind",
     "shown_bytes",
     "shown_room",
     "temporary_folder",
@@ -25,8 +26,9 @@ __all__ = [
 #: None is what a library says that does not tell.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}
 
-#: Letters of a file's name that a temporary one begins with: names have a greatest length.
-_LETTERS = 40
+#: How the names of temporary folders end; letters of a file's name that they begin with, as names
+#: have a greatest length.
+_TEMPORARY, _LETTERS = ".tmp", 40
 
 
 @contextmanager
@@ -48,8 +50,8 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
     with _refused(path, size):
         if goal.exists() and not goal.is_file():
             raise IsADirectoryError(errno.EISDIR, "what stands there is no file")
-        beside = _beside(goal)
-        try:
+        with _folder_beside(goal) as folder:
+            beside = folder / goal.name
             beside.touch()
             mode = (goal if goal.exists() else beside).stat().st_mode
             yield beside
@@ -57,8 +59,6 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
             beside.chmod(mode)  # some libraries make files that their owner alone may read
             beside.replace(goal)
             _to_disk(goal.parent)
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -72,11 +72,8 @@ def folder_written_whole(path: Path, *, size: int | None = None) -> Iterator[Pat
     Raises:
         WriteError: the system refuses anything of it, inside of the `with` too.
     """
-    with (
-        _refused(path, size),
-        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:_LETTERS]}.") as above,
-    ):
-        beside = Path(above) / "whole"
+    with _refused(path, size), _folder_beside(path) as above:
+        beside = above / path.name
         yield beside
         for each in (*beside.rglob("*"), beside):
             _to_disk(each)
@@ -104,9 +101,22 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
 
 
-def _beside(goal: Path) -> Path:
-    """A name that no file has, with the suffix by which libraries tell what they are to write."""
-    return goal.with_name(f".{goal.stem[:_LETTERS]}.{secrets.token_hex(4)}.tmp{goal.suffix}")
+def left_behind(name: str, stems: str) -> bool:
+    """Whether a name is that of a folder in which a file was being written when a kill came.
+
+    Args:
+        name: of a folder.
+        stems: what the names of the files match without their suffixes, as a regular expression.
+    """
+    return re.fullmatch(rf"\.(?:{stems})\.\w+{re.escape(_TEMPORARY)}", name) is not None
+
+
+@contextmanager
+def _folder_beside(goal: Path) -> Iterator[Path]:
+    """A folder beside a goal, for it and whatever a library writes on the way to it; then gone."""
+    prefix = f".{goal.stem[:_LETTERS]}."
+    with tempfile.TemporaryDirectory(_TEMPORARY, prefix, dir=goal.parent) as folder:
+        yield Path(folder)
 
 
 def _to_disk(path: Path) -> None:

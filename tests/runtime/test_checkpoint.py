@@ -19,6 +19,7 @@ from deltauq.runtime.checkpoint import Checkpoint
 from deltauq.runtime.manifest import Work
 from deltauq.runtime.one_at_a_time import LOCK, DirectoryLock
 from deltauq.runtime.steps import Steps
+from deltauq.runtime.whole_files import written_whole
 
 WORK = Work({"weights": "abc", "L2 rates": [0.1, 0.2], "rank": "5"}, {"threads": 2})
 N = 6
@@ -277,12 +278,17 @@ def test_files_of_others_are_refused_and_left(tmp_path):
         Checkpoint(tmp_path / "thesis.tex" / "inside")
 
 
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
-    interrupted(tmp_path, 2)
-    for name in ("fit", "steps-000002"):
-        (tmp_path / f".{name}.01234567.tmp.safetensors").write_bytes(b"half")
-    assert resumed(tmp_path)[1] == N - 2
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("name", ["fit", "steps-000002"])
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path, name):
+    """With what the library that writes files had beside them: safetensors has its own."""
+    folder, killed = tmp_path / "whole", tmp_path / "killed"
+    interrupted(folder, 2)
+    with written_whole(folder / f"{name}.safetensors") as beside:
+        beside.with_name(".tmp1a2b3c").write_bytes(b"half")
+        shutil.copytree(folder, killed)
+    assert any(path.is_dir() for path in killed.iterdir())
+    assert resumed(killed)[1] == N - 2
+    assert not list(killed.iterdir())
 
 
 @pytest.mark.parametrize("interval", [0.0, 1e9])
