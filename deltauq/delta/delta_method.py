@@ -21,10 +21,10 @@ from deltauq.delta.caveats import tell
 from deltauq.delta.files.fits import Saved, load_fit, save_fit
 from deltauq.delta.files.saved_model import export_fit
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.problem import attach_data, state_problem
 from deltauq.delta.resuming import going_on
 from deltauq.delta.routes import RouteName
 from deltauq.delta.solving import check_measurable
+from deltauq.delta.stating import attach_data, state_problem
 from deltauq.delta.steps import fit_problem
 from deltauq.errors import check_flag, check_path, lying_in
 from deltauq.likelihoods import Likelihood

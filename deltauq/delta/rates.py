@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from deltauq.data.batches import Batches
-from deltauq.errors import UnsupportedModelError
-from deltauq.network.interpretation import InterpretedModel
-from deltauq.network.l2 import L2, VariableRate, l2_sources
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["read_rates"]
+from deltauq.curvature.cost import per_parameter
+from deltauq.curvature.eigenpairs import DENSE_LIMIT, Rank, check_rank
+from deltauq.data.batches import Batches
+from deltauq.delta.settings import Settings
+from deltauq.errors import InvalidInputError, UnsupportedModelError
+from deltauq.network.interpretation import InterpretedModel
+from deltauq.network.l2 import L2, VariableRate, l2_rates, l2_sources, refuse_weight_decay
+from deltauq.network.network import Network
+
+__all__ = ["Rates", "check_before_training", "rates_beside_cost", "read_rates"]
+
+Rates = npt.NDArray[np.float64]
 
 
 def read_rates(model: InterpretedModel, data: Batches, l2: L2) -> tuple[VariableRate, ...]:
@@ -35,3 +44,46 @@ def read_rates(model: InterpretedModel, data: Batches, l2: L2) -> tuple[Variable
             f"{2 * data.n_rows / data.n_examples:.6g} a / B here",
         )
     return rates
+
+
+def rates_beside_cost(interpreted: InterpretedModel, data: Batches, l2: L2, rank: Rank) -> Rates:
+    """Rates lambda_j `[P]` in the cost that was minimised; refused if missing and needed."""
+    network = interpreted.network
+    per_variable = np.array([rate.rate for rate in read_rates(interpreted, data, l2)])
+    _check_rates(network, per_variable, l2, rank)
+    return per_parameter(network.parameters, per_variable)
+
+
+def check_before_training(network: Network, settings: Settings) -> None:
+    """Check rates and rank against a network, as far as they show without data.
+
+    Args:
+        network: a model, trained or not.
+        settings: how the covariance is to be computed.
+
+    Raises:
+        InvalidInputError: rates or a rank that cannot be used.
+        UnsupportedModelError: a penalty without a rate; weights that only the optimizer decays.
+    """
+    check_rank(settings.rank, network.n_params)
+    l2 = settings.l2_to_start(network.variables)
+    _check_rates(network, l2_rates(network.variables, l2), l2, settings.rank)
+
+
+def _check_rates(network: Network, rates: Rates, l2: L2, rank: Rank) -> None:
+    """Refuse rates `[n]` that are unknown, and, but for the rank "full", those that are zero."""
+    refuse_weight_decay(network.adapter.compilation.weight_decay, rates, l2)
+    missing = [p.path for p, rate in zip(network.parameters, rates, strict=True) if rate == 0]
+    if missing and rank != "full":
+        every = len(missing) == len(network.parameters)
+        small = network.n_params <= DENSE_LIMIT
+        without = "" if every else "; or layers=... without those variables"
+        full = "; or rank='full', where the data determine all of them" if small else ""
+        raise InvalidInputError(
+            f"{'the model has' if every else 'some variables have'} no L2 rate, so that nothing "
+            "bounds the variance of the directions that the data leave open",
+            expected="lambda > 0 for every uncertain variable",
+            received="none for any of them" if every else f"none for {missing}",
+            remedy="pass l2='tune', which chooses a rate from the training data and says in "
+            f"`caveats` what that means; or l2=..., the rate to assume{without}{full}",
+        )

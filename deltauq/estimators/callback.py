@@ -10,7 +10,7 @@ import numpy as np
 
 from deltauq.data.training import TrainingData
 from deltauq.delta.delta_method import DeltaMethod
-from deltauq.delta.problem import check_before_training
+from deltauq.delta.rates import check_before_training
 from deltauq.linalg import relative_width
 from deltauq.network.network import Network
 from deltauq.prediction import Estimate

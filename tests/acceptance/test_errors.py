@@ -259,7 +259,7 @@ def test_an_exact_hessian_that_would_be_wrong():
     resized = [layers.Reshape((2, 2, 1)), layers.UpSampling2D(interpolation="bilinear")]
     m = keras.Sequential([keras.Input((4,)), layers.Dense(4), *resized, layers.Flatten()])
     m.add(layers.Dense(3))
-    with stumble("delta/problem.py:_refuse_obstacles", "use curvature='ggn' or 'opg'") as caught:
+    with stumble("delta/stating.py:_refuse_obstacles", "use curvature='ggn' or 'opg'") as caught:
         fit(m, curvature="hessian")
     assert "ResizeBilinearGrad" in caught.error.received
     for curvature in ("ggn", "opg"):

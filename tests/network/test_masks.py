@@ -38,7 +38,7 @@ from ways import stumble
 
 from deltauq.curvature.cost import Cost
 from deltauq.data import Batches
-from deltauq.delta.problem import rates_beside_cost
+from deltauq.delta.rates import rates_beside_cost
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network import Network
 from deltauq.network.interpretation import interpret

@@ -15,8 +15,8 @@ from ways import stumble
 from deltauq import DeltaMethod, diagnose
 from deltauq.curvature import OPG
 from deltauq.data.training import TrainingData
-from deltauq.delta.problem import state_problem
 from deltauq.delta.settings import Settings
+from deltauq.delta.stating import state_problem
 from deltauq.errors import InvalidInputError, UnsupportedModelError
 from deltauq.network import Network
 

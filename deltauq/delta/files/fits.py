@@ -24,9 +24,9 @@ from deltauq.delta.files.kept_pairs import VECTORS, pack_pairs, round_vectors, u
 from deltauq.delta.files.kept_rows import pack_rows, unpack_rows
 from deltauq.delta.files.nests import pack_nest, unpack_nest
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.problem import recall_problem
 from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
+from deltauq.delta.stating import recall_problem
 from deltauq.errors import ArtifactError, InvalidInputError, what_it_says
 from deltauq.likelihoods import likelihood_facts, likelihood_of
 from deltauq.network.adapters import adapt

@@ -24,8 +24,9 @@ from deltauq.delta.exact import training_rows
 from deltauq.delta.files.nests import pack_nest, unpack_nest
 from deltauq.delta.fitted import Fitted
 from deltauq.delta.known import KnownByInverse
-from deltauq.delta.problem import Problem, attach_data
+from deltauq.delta.problem import Problem
 from deltauq.delta.settings import Settings
+from deltauq.delta.stating import attach_data
 from deltauq.errors import ArtifactError, InvalidInputError, MemoryLimitError
 from deltauq.likelihoods import CustomLoss
 from deltauq.runtime.memory import free_memory, gib

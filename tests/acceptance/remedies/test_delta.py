@@ -353,7 +353,7 @@ HALF = {"*kernel": 0.1, "*bias": 0.0}
 
 @pytest.mark.wide  # refused: tests/delta/test_caveats.py
 def test_variables_without_a_rate():
-    site = "delta/problem.py:_check_rates"
+    site = "delta/rates.py:_check_rates"
     with stumble(site, "pass l2='tune'"):
         fit(l2="auto", rank=3)
     tuned = fit(l2="tune", rank=3)
@@ -371,7 +371,7 @@ def test_variables_without_a_rate():
 
 
 def test_where_no_variable_has_a_rate_there_is_none_to_leave_out():
-    with stumble("delta/problem.py:_check_rates", "pass l2='tune'") as caught:
+    with stumble("delta/rates.py:_check_rates", "pass l2='tune'") as caught:
         fit(l2="auto", rank=3)
     assert "layers" not in caught.error.remedy
     assert fit(l2=0.1, rank=3).caveats == fitted(rank=3).caveats

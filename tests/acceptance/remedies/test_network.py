@@ -10,8 +10,8 @@ import tf_keras
 from ways import stumble
 
 from deltauq.data.training import TrainingData
-from deltauq.delta.problem import state_problem
 from deltauq.delta.settings import Settings
+from deltauq.delta.stating import state_problem
 from deltauq.network import Network
 from deltauq.network.adapters import adapt
 
