@@ -7,6 +7,7 @@ from typing import Any
 
 from deltauq.curvature.eigenpairs import EIGEN_LIMIT, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
+from deltauq.curvature.registry import CURVATURES
 from deltauq.data.batches import Batches, spec_of
 from deltauq.data.record import DataRecord
 from deltauq.data.training import TrainingData
@@ -42,7 +43,9 @@ class _Passes:
     head: LinearHead | None
 
 
-def state_problem(network: Network, training: TrainingData, settings: Settings) -> Problem:
+def state_problem(
+    network: Network, training: TrainingData, settings: Settings
+) -> tuple[Problem, Settings]:
     """Check a network, its training data and the settings against each other.
 
     Args:
@@ -50,6 +53,9 @@ def state_problem(network: Network, training: TrainingData, settings: Settings) 
         training: as it was handed over.
         settings: how the covariance is to be computed; without L2 on every variable only the rank
             "full" will do.
+
+    Returns:
+        The problem, and the settings with the curvature by its name.
 
     Raises:
         InvalidInputError: data, labels, rates or a rank that cannot be used.
@@ -62,6 +68,7 @@ def state_problem(network: Network, training: TrainingData, settings: Settings) 
     l2 = settings.l2_to_start(network.variables)
     if l2 == "auto":
         refuse_other_terms(model.network.terms_added(probe))
+    settings = _with_curvature(model, probe, settings)
     passes = _prepare_passes(model, probe, training, settings)
     rates = rates_beside_cost(model, passes.data, l2, settings.rank)
     likelihood, estimates_noise = model.likelihood, model.likelihood.needs_noise
@@ -70,13 +77,14 @@ def state_problem(network: Network, training: TrainingData, settings: Settings) 
     flatness = _check_curvature(model.network, likelihood, passes.data, settings)
     rates = rates / likelihood.dispersion(model.n_outputs)
     problem = _for_predictions(model, likelihood, passes.data, rates, probe)
-    return replace(
+    problem = replace(
         problem,
         plan=passes.plan,
         head=passes.head,
         estimates_noise=estimates_noise,
         flatness=flatness,
     )
+    return problem, settings
 
 
 def recall_problem(
@@ -112,7 +120,7 @@ def attach_data(problem: Problem, training: TrainingData, settings: Settings) ->
     probe = probe_rows(network, training.x)
     known = problem.likelihood.at_one_position
     model = interpret(network, network.inspect(probe), known)
-    passes = _prepare_passes(model, probe, training, settings)
+    passes = _prepare_passes(model, probe, training, _with_curvature(model, probe, settings))
     problem.record.check_same(passes.data)
     found = _for_predictions(model, problem.likelihood, passes.data, problem.rates, probe)
     return replace(
@@ -124,14 +132,25 @@ def attach_data(problem: Problem, training: TrainingData, settings: Settings) ->
     )
 
 
+def _with_curvature(model: InterpretedModel, probe: Any, settings: Settings) -> Settings:
+    """The settings with a curvature by its name, which can be formed of this model."""
+    network = model.network
+    refuse_false_gradients(network, probe)
+    first, *others = settings.curvatures(network.n_params)
+    obstacles: tuple[str, ...] = ()
+    if CURVATURES[first].second_derivatives:
+        obstacles = obstacles_to_second_derivatives(network, probe)
+    if others and (obstacles or not model.likelihood.curved):
+        return replace(settings, curvature=others[0])
+    _refuse_obstacles(obstacles)
+    return replace(settings, curvature=first)
+
+
 def _prepare_passes(
     model: InterpretedModel, probe: Any, training: TrainingData, settings: Settings
 ) -> _Passes:
-    """See that the curvature can be formed, plan its memory, and read the data a first time."""
+    """Plan the memory of the curvature, and read the data a first time."""
     network, likelihood, operators = model.network, model.likelihood, settings.kind.operators
-    refuse_false_gradients(network, probe)
-    if any(operator.second_derivatives for operator in operators):
-        _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
     check_rank(settings.rank, network.n_params)
     spec = spec_of(probe)
     head, of_head = None, tuple(operator.of_linear_head() for operator in operators)
