@@ -154,8 +154,9 @@ OF_ENSEMBLE = "mutual information (ensemble)"
 ADVICE = (
     Advice(
         "Which curvature, to report standard errors?",
-        '`"ggn"`, where C rows an example are affordable',
-        lambda found: _to_hessian(found, "ggn"),
+        'the default, which is `"hessian"` up to 3,000 parameters; beyond, `"ggn"`, where C rows an '
+        "example are affordable",
+        lambda found: f"of the GGN {_to_hessian(found, 'ggn')}",
         "curvatures.md#each-setting",
     ),
     Advice(
@@ -171,8 +172,8 @@ ADVICE = (
         "coverage.md#coverage",
     ),
     Advice(
-        "What would the GGN be without its approximation?",
-        '`"hessian"`, as a reference; the intervals of both hold alike',
+        "Do the intervals hold the truth?",
+        "those of Hessian and GGN alike: without hidden layers as often as they say, else less",
         _coverage,
         "coverage.md#coverage",
     ),

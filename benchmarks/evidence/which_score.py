@@ -4,8 +4,8 @@
 which inputs are of another kind? Is any of them better than one minus the largest probability?
 
 **Set-up.** Networks of small tasks at a minimum of their cost, or trained by Adam as people do;
-test inputs. From the OPG, the default, and the GGN: the root of the trace of the covariance of
-the probabilities (`score`), the standard errors of the top class, of its log odds and of the
+test inputs. From the OPG, which every network can afford, and the GGN: the root of the trace of the
+covariance of the probabilities, the standard errors of the top class, of its log odds and of the
 difference of the top two logits, the p-value of that difference, mutual information, the entropy
 of averaged probabilities (250 pairs of draws) and one minus their largest. Beside them what needs
 no curvature: one minus the largest probability, and the entropy; an ensemble of five, and thirty
@@ -67,7 +67,7 @@ def scores_of(prediction: Prediction, curvature: str) -> dict[str, Array]:
     difference = prediction.difference_test()
     mean = prediction.predictive("monte_carlo", samples=PAIRS).probabilities
     found = {
-        "root of the trace": prediction.score,
+        "root of the trace": np.sqrt(np.sum(prediction.std**2, axis=1)),
         "std of the top class": prediction.std[n, top],
         "std of its log odds": np.sqrt(np.maximum(odds, 0)),
         "std of the difference": difference.std,
