@@ -23,7 +23,7 @@ from deltauq.runtime.checkpoint import Checkpoint
 
 #: What is fitted: examples, and options; P = 109,386.
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "OPG, sketch": (40_000, {"curvature": "opg", "rank": 600}),
+    "OPG, sketch": (60_000, {"curvature": "opg", "rank": 600}),
     "GGN, sketch": (5_000, {"curvature": "ggn", "rank": 600}),
     "GGN, gram": (1_500, {"curvature": "ggn", "route": "gram"}),
     "Hessian": (10_000, {"curvature": "hessian", "rank": 100}),
