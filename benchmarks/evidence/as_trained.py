@@ -44,7 +44,7 @@ from deltauq.curvature.cost import MINIMUM
 from deltauq.errors import DeltaUQError
 from deltauq.evaluation.metrics import agreement, line
 from evidence.baselines import members
-from evidence.frame import Parts, Rows, Table, plotted
+from evidence.frame import Parts, Rows, Table, plotted, ratios_along
 from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -74,9 +74,6 @@ _FIRST_SEED = 1000
 THRESHOLDS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _WORSE_CORRELATION, _WORSE_RATIO = 0.1, float(np.log(2))
 _LEAST_FITS, _LEAST_WAYS, _BETTER = 10, 3, 0.75
-
-#: Ratios that are named on the axis.
-_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 def parts(size: str) -> Parts:
@@ -247,8 +244,6 @@ def plot(rows: Rows, figure: Any) -> None:
         axes.axvline(1, color="black", linewidth=0.5)
         axes.set_xlabel(f"{what} to the bootstrap")
     ratios, correlations = figure.axes
-    ratios.set_xscale("log")
-    ratios.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-    ratios.minorticks_off()
+    ratios_along(ratios)
     ratios.set_yticks(range(len(ways)), ways, fontsize=6)
     correlations.legend(fontsize=6, loc="right")  # nothing correlates as well as that

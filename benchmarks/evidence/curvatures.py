@@ -29,7 +29,7 @@ from deltauq.errors import DeltaUQError
 from deltauq.evaluation.metrics import agreement, line
 from evidence.baselines import members
 from evidence.fits import delta, told, trained
-from evidence.frame import Parts, Rows, Table, plotted
+from evidence.frame import Parts, Rows, Table, plotted, ratios_along
 from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -214,7 +214,7 @@ def plot(rows: Rows, figure: Any) -> None:
             places = [settings.index(r["setting"]) for r in of]
             axes.plot([r[what] for r in of], places, "o", label=kind, markersize=4)
         axes.axvline(1, color="black", linewidth=0.5)
-        axes.set_xscale("log")
+        ratios_along(axes)
         axes.set_xlabel(f"median standard error, {what}")
     figure.axes[0].set_yticks(range(len(settings)), settings, fontsize=5)
     figure.axes[0].legend(fontsize=7)

@@ -46,6 +46,10 @@ _RUN = {
 }
 
 
+#: Ratios that are named on an axis.
+_RATIOS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
 class Table(NamedTuple):
     """A table of a page: a title, rows, the columns that are shown, and a sentence below."""
 
@@ -170,6 +174,15 @@ def plotted(figure: Any, names: Sequence[str]) -> Iterator[tuple[Any, str]]:
     """Axes side by side, one for each name."""
     axes = figure.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0]
     yield from zip(axes, names, strict=False)
+
+
+def ratios_along(axes: Any) -> None:
+    """Ratios on a logarithmic horizontal axis, named by plain numbers."""
+    axes.set_xscale("log")
+    shown = axes.get_xlim()
+    axes.set_xticks(_RATIOS, [f"{ratio:g}" for ratio in _RATIOS])
+    axes.minorticks_off()
+    axes.set_xlim(shown)
 
 
 def _draw(name: str, rows: Rows) -> None:

@@ -22,6 +22,7 @@ from evidence import (
 from evidence.training import Recipe
 from marks import wide_but
 
+from deltauq.delta.settings import Settings
 from deltauq.evaluation.metrics import error_auroc
 
 TINY = Recipe("iris", hidden=(3,), l2=1e-2)
@@ -59,6 +60,16 @@ def test_the_page_of_an_experiment_is_what_its_figures_render_to(name):
 
 def test_the_page_of_settings_is_what_all_figures_render_to():
     assert (frame.DOCS / "settings.md").read_text() == advice.page(frame.figures())
+
+
+def test_the_default_curvature_is_what_its_rule_asks_for():
+    """Of networks whose matrix is formed, which those of the experiment are."""
+    first, *_ = Settings().curvatures(n_params=3_000)
+    verdict = curvatures.verdict(frame.figures()["curvatures"])
+    assert verdict.startswith(f"By the rule the default becomes {first}:")
+    ranks = [row for row in frame.figures()["curvatures"] if "auto off" in row]
+    assert 'stays "auto"' in curvatures.rank_verdict(ranks)
+    assert Settings().rank == "auto"
 
 
 def test_the_advice_is_what_the_figures_say():
