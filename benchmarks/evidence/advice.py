@@ -154,9 +154,8 @@ OF_ENSEMBLE = "mutual information (ensemble)"
 ADVICE = (
     Advice(
         "Which curvature, to report standard errors?",
-        'the default, which is `"hessian"` up to 3,000 parameters; beyond, `"ggn"` where C rows an '
-        "example are affordable",
-        lambda found: f"of the GGN {_to_hessian(found, 'ggn')}",
+        '`"ggn"`, where C rows an example are affordable',
+        lambda found: _to_hessian(found, "ggn"),
         "curvatures.md#each-setting",
     ),
     Advice(

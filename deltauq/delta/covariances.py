@@ -17,8 +17,8 @@ from deltauq.curvature.parameter_covariance import (
 from deltauq.curvature.sandwich import sandwich_covariance
 from deltauq.curvature.tails import Tail
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.problem import Problem, prior_scale
-from deltauq.delta.rates import Rates
+from deltauq.delta.problem import Problem
+from deltauq.delta.rates import Rates, prior_scale
 from deltauq.delta.settings import Settings
 from deltauq.delta.solving import needs_meat, solve_meat
 from deltauq.linalg import Eigenpairs, Storage

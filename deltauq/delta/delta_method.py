@@ -49,11 +49,8 @@ class DeltaMethod(Answers):
             folder); with one output `[B, C]` or `[B, T, C]`.
         curvature: "opg" (outer products of gradients: one pass is cheap; standard errors often
             larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
-            (exact second derivative: slowest, and not positive semidefinite in general),
-            "sandwich" (inverse Hessian, OPG, inverse Hessian: for a model that need not be true);
-            or "auto": "hessian" where nothing of it is left out (P up to 3,000), and model and loss
-            are known to have second derivatives, else "opg". Once there is a fit, the attribute
-            says which one was taken.
+            (exact second derivative: slowest, and not positive semidefinite in general) or
+            "sandwich" (inverse Hessian, OPG, inverse Hessian: for a model that need not be true).
         rank: eigenpairs kept: a number; "full" (nothing is left out, by the cheapest exact route);
             or "auto" (nothing is left out up to P = 3,000, and beyond where `route` finds that
             worth what it costs; else grows until the part of the standard errors that the tail
@@ -134,7 +131,7 @@ class DeltaMethod(Answers):
     def __init__(
         self,
         model: Any,
-        curvature: Curvature = "auto",
+        curvature: Curvature = "opg",
         *,
         rank: Rank = "auto",
         l2: L2 = "auto",
@@ -173,6 +170,17 @@ class DeltaMethod(Answers):
         self.seed = seed
         self.progress = progress
         _ = self.settings  # which check themselves
+
+    @property
+    def route(self) -> str:
+        """The route as it was asked for, and of a fit the one that was taken, with its `why`."""
+        taken = None if self._fitted is None else self._fitted.route
+        return vars(self)["route"] if taken is None else taken
+
+    @route.setter
+    def route(self, route: RouteName) -> None:
+        """Ask for a route of the next fit."""
+        vars(self)["route"] = route
 
     def __repr__(self) -> str:
         name = getattr(self.model, "name", None) or str(self.model)
@@ -238,8 +246,7 @@ class DeltaMethod(Answers):
         if calibration is not None:
             settings.check_calibration()
         storage, record = settings.storage(), None if checkpoint is None else Checkpoint(checkpoint)
-        network = Network(self.model, layers=settings.layers)
-        problem, settings = state_problem(network, training, settings)
+        problem = state_problem(Network(self.model, layers=settings.layers), training, settings)
         if calibration is not None or settings.tail == "calibrated":
             check_measurable(problem, settings)
         if calibration is not None:

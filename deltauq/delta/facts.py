@@ -7,11 +7,10 @@ from typing import Any
 import tensorflow as tf
 
 from deltauq.curvature.cost import Stationarity
-from deltauq.curvature.registry import Curvature
 from deltauq.data.weights import Weighting
 from deltauq.delta.caveats import Caveat
 from deltauq.delta.fitted import Fitted
-from deltauq.delta.routes import Route, RouteName
+from deltauq.delta.routes import Route
 from deltauq.delta.settings import Settings
 from deltauq.errors import NotFittedError
 from deltauq.likelihoods import Likelihood
@@ -22,34 +21,9 @@ __all__ = ["FitFacts"]
 
 
 class FitFacts:
-    """What a fit has found, as attributes.
-
-    Each raises `NotFittedError` where there is no fit, but for the two that were asked for first.
-    """
+    """What a fit has found, as attributes; each raises `NotFittedError` where there is no fit."""
 
     _fitted: Fitted | None
-
-    @property
-    def curvature(self) -> Curvature:
-        """The curvature as it was asked for, and of a fit the one that was taken."""
-        asked: Curvature = vars(self)["curvature"]
-        return asked if self._fitted is None else self._fitted.settings.curvature
-
-    @curvature.setter
-    def curvature(self, curvature: Curvature) -> None:
-        """Ask for a curvature of the next fit."""
-        vars(self)["curvature"] = curvature
-
-    @property
-    def route(self) -> str:
-        """The route as it was asked for, and of a fit the one that was taken, with its `why`."""
-        taken = None if self._fitted is None else self._fitted.route
-        return vars(self)["route"] if taken is None else taken
-
-    @route.setter
-    def route(self, route: RouteName) -> None:
-        """Ask for a route of the next fit."""
-        vars(self)["route"] = route
 
     @property
     def eigenpairs(self) -> Eigenpairs:

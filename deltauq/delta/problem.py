@@ -16,7 +16,7 @@ from deltauq.data.batches import Batches
 from deltauq.data.inputs import InputBatches
 from deltauq.data.record import DataRecord
 from deltauq.delta.memory_plan import MemoryPlan
-from deltauq.delta.rates import Rates
+from deltauq.delta.rates import Rates, prior_scale
 from deltauq.errors import InvalidInputError
 from deltauq.likelihoods import Likelihood
 from deltauq.network.jacobians import LinearHead, PerExample
@@ -24,7 +24,7 @@ from deltauq.network.network import Network
 from deltauq.prediction.linearization import Linearization
 from deltauq.runtime.steps import Steps
 
-__all__ = ["Problem", "prior_scale"]
+__all__ = ["Problem"]
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,3 @@ class Problem:
         """The L2 rate, where all parameters share a positive one."""
         rate = float(self.rates[0])
         return rate if rate > 0 and np.all(self.rates == rate) else None
-
-
-def prior_scale(rates: Rates) -> Rates:
-    """Scale of the prior's metric, lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
-    return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))

@@ -14,7 +14,7 @@ from deltauq.network.interpretation import InterpretedModel
 from deltauq.network.l2 import L2, VariableRate, l2_rates, l2_sources, refuse_weight_decay
 from deltauq.network.network import Network
 
-__all__ = ["Rates", "check_before_training", "rates_beside_cost", "read_rates"]
+__all__ = ["Rates", "check_before_training", "prior_scale", "rates_beside_cost", "read_rates"]
 
 Rates = npt.NDArray[np.float64]
 
@@ -52,6 +52,11 @@ def rates_beside_cost(interpreted: InterpretedModel, data: Batches, l2: L2, rank
     per_variable = np.array([rate.rate for rate in read_rates(interpreted, data, l2)])
     _check_rates(network, per_variable, l2, rank)
     return per_parameter(network.parameters, per_variable)
+
+
+def prior_scale(rates: Rates) -> Rates:
+    """Scale of the prior's metric, lambda_j^-1/2, and 1 where a parameter has no L2, `[P]`."""
+    return 1.0 / np.sqrt(np.where(rates > 0, rates, 1.0))
 
 
 def check_before_training(network: Network, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from deltauq.curvature.eigenpairs import AUTO_DENSE_LIMIT, Rank, check_rank_alone
+from deltauq.curvature.eigenpairs import Rank, check_rank_alone
 from deltauq.curvature.parameter_covariance import NegativeCurvature
 from deltauq.curvature.registry import CURVATURES, Curvature, CurvatureKind, names_where
 from deltauq.curvature.sandwich import Meat
@@ -47,7 +47,7 @@ class Settings:
             that is not understood.
     """
 
-    curvature: Curvature = field(default="auto", metadata=_OF_COVARIANCE)
+    curvature: Curvature = field(default="opg", metadata=_OF_COVARIANCE)
     rank: Rank = field(default="auto", metadata=_OF_COVARIANCE)
     l2: L2 = field(default="auto", metadata=_OF_METHOD)
     likelihood: str | Likelihood = field(default="auto", metadata=_OF_PROCESS)
@@ -66,7 +66,7 @@ class Settings:
     progress: bool = field(default=True, metadata=_OF_METHOD)
 
     def __post_init__(self) -> None:
-        check_choice("curvature", self.curvature, ("auto", *CURVATURES))
+        check_choice("curvature", self.curvature, tuple(CURVATURES))
         check_l2(self.l2)
         check_choice("tail", self.tail, get_args(Tail))
         check_choice("negative_curvature", self.negative_curvature, get_args(NegativeCurvature))
@@ -88,7 +88,7 @@ class Settings:
     def _check_calibrated(self) -> None:
         """Refuse a tail that cannot be measured."""
         what, expected = "tail='calibrated' cannot be had", "curvature='opg' or 'ggn', with bounds"
-        if not self._may_be_measured:
+        if not self.kind.semidefinite:
             raise InvalidInputError(
                 what,
                 expected=expected,
@@ -114,7 +114,7 @@ class Settings:
         """
         measured = f"curvature={names_where(lambda kind: kind.semidefinite, 'or')}"
         wanted = (
-            (self._may_be_measured, measured, f"curvature={self.curvature!r}"),
+            (self.kind.semidefinite, measured, f"curvature={self.curvature!r}"),
             (self.bounds, "bounds=True", f"bounds={self.bounds}"),
             (self.tail in _MEASURED, "tail='auto'", f"tail={self.tail!r}"),
         )
@@ -160,28 +160,8 @@ class Settings:
 
     @property
     def kind(self) -> CurvatureKind:
-        """The curvature itself, with all there is to know of it; "auto" has become one of them."""
+        """The curvature itself, with all there is to know of it."""
         return CURVATURES[self.curvature]
-
-    def curvatures(self, n_params: int) -> tuple[Curvature, ...]:
-        """The curvatures to take, the first of them that can be formed.
-
-        Of "auto" that is the exact Hessian where it is formed and nothing of it is left out, of
-        which docs/evidence/curvatures.md tells, before the OPG, which every network can afford.
-
-        Args:
-            n_params: P.
-        """
-        if self.curvature != "auto":
-            return (self.curvature,)
-        whole = self.rank in ("auto", "full") and self.route in ("auto", "dense")
-        formed = whole and self.tail != "calibrated" and n_params <= AUTO_DENSE_LIMIT
-        return ("hessian", "opg") if formed else ("opg",)
-
-    @property
-    def _may_be_measured(self) -> bool:
-        """Whether the curvature is one whose tail can be measured, as far as is known yet."""
-        return self.curvature == "auto" or self.kind.semidefinite
 
     @property
     def tunes_l2(self) -> bool:

@@ -7,13 +7,12 @@ from typing import Any
 
 from deltauq.curvature.eigenpairs import EIGEN_LIMIT, check_rank
 from deltauq.curvature.flatness import Flatness, measure_flatness, refuse_linear_loss
-from deltauq.curvature.registry import CURVATURES
 from deltauq.data.batches import Batches, spec_of
 from deltauq.data.record import DataRecord
 from deltauq.data.training import TrainingData
 from deltauq.delta.memory_plan import AskedPairs, MemoryPlan, plan_memory
-from deltauq.delta.problem import Problem, prior_scale
-from deltauq.delta.rates import Rates, rates_beside_cost
+from deltauq.delta.problem import Problem
+from deltauq.delta.rates import Rates, prior_scale, rates_beside_cost
 from deltauq.delta.residual_noise import residual_noise
 from deltauq.delta.settings import Settings
 from deltauq.errors import UnsupportedModelError
@@ -43,9 +42,7 @@ class _Passes:
     head: LinearHead | None
 
 
-def state_problem(
-    network: Network, training: TrainingData, settings: Settings
-) -> tuple[Problem, Settings]:
+def state_problem(network: Network, training: TrainingData, settings: Settings) -> Problem:
     """Check a network, its training data and the settings against each other.
 
     Args:
@@ -53,9 +50,6 @@ def state_problem(
         training: as it was handed over.
         settings: how the covariance is to be computed; without L2 on every variable only the rank
             "full" will do.
-
-    Returns:
-        The problem, and the settings with the curvature by its name.
 
     Raises:
         InvalidInputError: data, labels, rates or a rank that cannot be used.
@@ -68,7 +62,6 @@ def state_problem(
     l2 = settings.l2_to_start(network.variables)
     if l2 == "auto":
         refuse_other_terms(model.network.terms_added(probe))
-    settings = _with_curvature(model, probe, settings)
     passes = _prepare_passes(model, probe, training, settings)
     rates = rates_beside_cost(model, passes.data, l2, settings.rank)
     likelihood, estimates_noise = model.likelihood, model.likelihood.needs_noise
@@ -77,14 +70,13 @@ def state_problem(
     flatness = _check_curvature(model.network, likelihood, passes.data, settings)
     rates = rates / likelihood.dispersion(model.n_outputs)
     problem = _for_predictions(model, likelihood, passes.data, rates, probe)
-    problem = replace(
+    return replace(
         problem,
         plan=passes.plan,
         head=passes.head,
         estimates_noise=estimates_noise,
         flatness=flatness,
     )
-    return problem, settings
 
 
 def recall_problem(
@@ -120,7 +112,7 @@ def attach_data(problem: Problem, training: TrainingData, settings: Settings) ->
     probe = probe_rows(network, training.x)
     known = problem.likelihood.at_one_position
     model = interpret(network, network.inspect(probe), known)
-    passes = _prepare_passes(model, probe, training, _with_curvature(model, probe, settings))
+    passes = _prepare_passes(model, probe, training, settings)
     problem.record.check_same(passes.data)
     found = _for_predictions(model, problem.likelihood, passes.data, problem.rates, probe)
     return replace(
@@ -132,25 +124,14 @@ def attach_data(problem: Problem, training: TrainingData, settings: Settings) ->
     )
 
 
-def _with_curvature(model: InterpretedModel, probe: Any, settings: Settings) -> Settings:
-    """The settings with a curvature by its name, which can be formed of this model."""
-    network = model.network
-    refuse_false_gradients(network, probe)
-    first, *others = settings.curvatures(network.n_params)
-    obstacles: tuple[str, ...] = ()
-    if CURVATURES[first].second_derivatives:
-        obstacles = obstacles_to_second_derivatives(network, probe)
-    if others and (obstacles or not model.likelihood.curved):
-        return replace(settings, curvature=others[0])
-    _refuse_obstacles(obstacles)
-    return replace(settings, curvature=first)
-
-
 def _prepare_passes(
     model: InterpretedModel, probe: Any, training: TrainingData, settings: Settings
 ) -> _Passes:
-    """Plan the memory of the curvature, and read the data a first time."""
+    """See that the curvature can be formed, plan its memory, and read the data a first time."""
     network, likelihood, operators = model.network, model.likelihood, settings.kind.operators
+    refuse_false_gradients(network, probe)
+    if any(operator.second_derivatives for operator in operators):
+        _refuse_obstacles(obstacles_to_second_derivatives(network, probe))
     check_rank(settings.rank, network.n_params)
     spec = spec_of(probe)
     head, of_head = None, tuple(operator.of_linear_head() for operator in operators)

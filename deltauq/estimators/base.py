@@ -71,7 +71,7 @@ class DeltaEstimator(BaseEstimator):
         activation: a Keras activation. Smooth ones (tanh, softplus, gelu) reach a stationary
             point; relu stops at a kink, which `verdict_` then says.
         l2: lambda on every weight and bias: the cost contains (lambda / 2) * sum w^2.
-        curvature: "auto", "opg", "ggn", "hessian" or "sandwich", as in `DeltaMethod`.
+        curvature: "opg", "ggn", "hessian" or "sandwich", as in `DeltaMethod`.
         rank: as in `DeltaMethod`.
         tail: as in `DeltaMethod`.
         rank_tol: as in `DeltaMethod`.
@@ -113,7 +113,7 @@ class DeltaEstimator(BaseEstimator):
         hidden_units: tuple[int, ...] = (64, 64),
         activation: str = "tanh",
         l2: float = 1e-3,
-        curvature: Curvature = "auto",
+        curvature: Curvature = "opg",
         rank: Rank = "auto",
         *,
         tail: Tail = "auto",

@@ -18,7 +18,7 @@ from deltauq.data.batches import Batches
 from deltauq.delta.covariances import inverse_curvature
 from deltauq.delta.memory_plan import AskedPairs, plan_memory
 from deltauq.delta.minimum_distance import newton_shifts, newton_step
-from deltauq.delta.problem import prior_scale
+from deltauq.delta.rates import prior_scale
 from deltauq.errors import NotPositiveDefiniteError
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import BlockLanczos, Eigenpairs

@@ -135,7 +135,7 @@ class Checkpoint(Steps):
         """Find the record, or begin one."""
         paths = sorted(self.directory.iterdir())
         for path in paths:
-            if left_behind(path.name, _STEMS):
+            if left_behind(path, _STEMS):
                 shutil.rmtree(path)
         self._files = [path for path in paths if _STEPS.fullmatch(path.name)]
         manifest = self.directory / _MANIFEST
@@ -292,7 +292,7 @@ class Checkpoint(Steps):
         """See that there is a directory which holds nothing of others."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            names = [path.name for path in self.directory.iterdir()]
+            paths = list(self.directory.iterdir())
         except FileExistsError as error:
             raise InvalidInputError(
                 "checkpoint is not a directory",
@@ -309,9 +309,9 @@ class Checkpoint(Steps):
             ) from error
         own = {_MANIFEST, LOCK}
         foreign = sorted(
-            name
-            for name in names
-            if not (name in own or _STEPS.fullmatch(name) or left_behind(name, _STEMS))
+            path.name
+            for path in paths
+            if not (path.name in own or _STEPS.fullmatch(path.name) or left_behind(path, _STEMS))
         )
         if foreign:
             raise InvalidInputError(

@@ -101,14 +101,15 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
 
 
-def left_behind(name: str, stems: str) -> bool:
-    """Whether a name is that of a folder in which a file was being written when a kill came.
+def left_behind(path: Path, stems: str) -> bool:
+    """Whether a folder is one in which a file was being written when a kill came.
 
     Args:
-        name: of a folder.
-        stems: what the names of the files match without their suffixes, as a regular expression.
+        path: of the folder, or of anything else.
+        stems: what the names of such files match without their suffixes, as a regular expression.
     """
-    return re.fullmatch(rf"\.(?:{stems})\.\w+{re.escape(_TEMPORARY)}", name) is not None
+    name = rf"\.(?:{stems})\.\w+{re.escape(_TEMPORARY)}"
+    return path.is_dir() and re.fullmatch(name, path.name) is not None
 
 
 @contextmanager

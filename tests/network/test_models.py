@@ -37,7 +37,7 @@ def check(m, x=X, y=Y, *, rank=3, **options):
     """All that `fit` checks before it computes."""
     network = Network(m, layers=options.pop("layers", None))
     settings = Settings(rank=rank, **({"batch_size": 4} | options))
-    return state_problem(network, TrainingData(x, y), settings)[0]
+    return state_problem(network, TrainingData(x, y), settings)
 
 
 def logits_of(problem):

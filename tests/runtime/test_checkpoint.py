@@ -268,8 +268,10 @@ def test_other_surroundings_are_told(tmp_path):
 
 
 def test_files_of_others_are_refused_and_left(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years")
-    with pytest.raises(InvalidInputError, match=r"holds other files.*thesis.tex.*this fit alone"):
+    for name in ("thesis.tex", ".fit.abcd1234.tmp"):  # the second is no folder, as ours are
+        (tmp_path / name).write_text("years")
+    others = r"holds other files.*\.fit\.abcd1234\.tmp, thesis\.tex.*this fit alone"
+    with pytest.raises(InvalidInputError, match=others):
         Checkpoint(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years"
     with pytest.raises(InvalidInputError, match="not a directory"):

@@ -23,7 +23,7 @@ X, Y = RNG.normal(size=(20, 4)).astype("float32"), np.arange(20) % 3
 def check(m, x=X, y=Y, *, layers=None, **options):
     """All that `fit` checks before it computes."""
     settings = Settings(**{"l2": 0.1, "rank": 3, "batch_size": 4} | options)
-    return state_problem(Network(m, layers=layers), TrainingData(x, y), settings)[0]
+    return state_problem(Network(m, layers=layers), TrainingData(x, y), settings)
 
 
 def agrees(m, other, rtol=1e-5, **options):
