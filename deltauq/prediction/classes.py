@@ -159,9 +159,8 @@ class Prediction(Estimate, Shown):
         range, and standard errors are beyond what a probability can have.
         """
         p = self.probabilities
-        centred = np.einsum("nc,ncc->n", p, self.logit_covariance)
-        mean = np.einsum("nc,ncd,nd->n", p, self.logit_covariance, p)
-        return np.clip(0.5 * (centred - mean), 0.0, self.entropy)
+        second_order = 0.5 * np.sum(self.std**2 / np.where(p > 0, p, 1.0), axis=1)
+        return np.minimum(second_order, self.entropy)
 
     def predictive(
         self, method: str = "probit", *, samples: int = SAMPLES, seed: int = 0

@@ -64,6 +64,13 @@ def test_mutual_information_is_the_second_order_term(prediction):
         assert small.mutual_information[n] == pytest.approx(sampled, rel=0.1)
 
 
+def test_mutual_information_of_a_sure_prediction_is_no_difference_of_larger_numbers():
+    """Of two classes it is p (1 - p) v, v the variance of each logit: here 1e-17 times v."""
+    sure = build(np.array([[0.0, -39.0]]), 0.1 * np.eye(2)[None])
+    p = scipy.special.expit(-39.0)
+    np.testing.assert_allclose(sure.mutual_information, 0.1 * p * (1 - p), rtol=1e-10)
+
+
 def test_mutual_information_is_at_most_the_entropy(prediction):
     wide = build(prediction.logits, prediction.logit_covariance * 1e4)
     np.testing.assert_array_equal(wide.mutual_information, wide.entropy)
