@@ -148,8 +148,8 @@ def _checked(found: Figures) -> str:
     return f"{count} comparisons with {peers}: at most {apart:.1g} apart"
 
 
-ROOT, MUTUAL, PLAIN = "root of the trace (opg)", "mutual information (opg)", "1 - max p"
-OF_ENSEMBLE = "mutual information (ensemble)"
+ROOT, AVERAGED, PLAIN = "root of the trace (opg)", "1 - max averaged p (opg)", "1 - max p"
+DIFFERENCE, OF_ENSEMBLE = "std of the difference (opg)", "mutual information (ensemble)"
 
 ADVICE = (
     Advice(
@@ -191,13 +191,13 @@ ADVICE = (
     Advice(
         "Which score, to find errors?",
         "`least_confidence`, which needs no curvature; `score` adds nothing to it",
-        lambda found: _scores(found, "errors", PLAIN, ROOT, MUTUAL),
+        lambda found: _scores(found, "errors", PLAIN, ROOT, AVERAGED),
         "which_score.md#all-tasks-together",
     ),
     Advice(
         "Which score, to find inputs of another kind?",
-        "`mutual_information` of one network; an ensemble finds more",
-        lambda found: _scores(found, "strange", PLAIN, ROOT, MUTUAL, OF_ENSEMBLE),
+        "`difference_test().std`, which says nothing of errors",
+        lambda found: _scores(found, "strange", PLAIN, ROOT, AVERAGED, OF_ENSEMBLE, DIFFERENCE),
         "which_score.md#strange-inputs",
     ),
     Advice(

@@ -37,7 +37,7 @@ from deltauq.evaluation.metrics import risk_coverage
 from deltauq.evaluation.resampling import bootstrapped
 from evidence.baselines import Members, mc_dropout, members
 from evidence.fits import delta, named, recipes, strange, with_dropout
-from evidence.frame import Parts, Rows, Table, plotted
+from evidence.frame import Parts, Rows, Table
 from evidence.training import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -257,15 +257,14 @@ def tables(rows: Rows) -> list[Table]:
 
 def plot(rows: Rows, figure: Any) -> None:
     """AUROC of some scores, one point a task."""
-    names = [ROOT, "mutual information (opg)", "1 - max averaged p (opg)", PLAIN]
-    for axes, table in plotted(figure, ("errors", "strange")):
+    names = [ROOT, "std of the difference (opg)", "1 - max averaged p (opg)", PLAIN]
+    for axes, table in zip(figure.subplots(1, 2), ("errors", "strange"), strict=True):
         shown = [r for r in rows if r["table"] == table]
         tasks = list(dict.fromkeys(r["task"] for r in shown))
         for name in [*names, "1 - max p (ensemble)"]:
             of = {r["task"]: r["AUROC"] for r in shown if r["score"] == name}
             axes.plot([of.get(t) for t in tasks], range(len(tasks)), "o", label=name, markersize=4)
-        axes.set_yticks(range(len(tasks)) if table == "errors" else [])
-        if table == "errors":
-            axes.set_yticklabels([t.split(",")[0] for t in tasks], fontsize=6)
+        axes.set_yticks(range(len(tasks)), tasks, fontsize=5)
         axes.set_xlabel(f"AUROC, {table}")
-    figure.axes[0].legend(fontsize=6)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=6)

@@ -80,13 +80,13 @@ def test_the_advice_is_what_the_figures_say():
     assert min(r["Spearman to hessian"] for r in found["curvatures"]) > 0.99  # the same order
     assert min(of, key=lambda kind: of[kind]["off"]) == "sandwich"
     assert all(of[kind]["times opg"] > 1 for kind in of if kind != "opg")  # the cheapest
-    errors = [advice._auroc(found, "errors", s) for s in (advice.PLAIN, advice.ROOT, advice.MUTUAL)]
-    assert np.ptp(errors) < 0.02  # as good as one minus the largest probability
-    strange = {
-        score: advice._auroc(found, "strange", score)
-        for score in (advice.PLAIN, advice.ROOT, advice.MUTUAL, advice.OF_ENSEMBLE)
-    }
-    assert sorted(strange, key=strange.get)[2:] == [advice.MUTUAL, advice.OF_ENSEMBLE]
+    scores = (advice.PLAIN, advice.ROOT, advice.AVERAGED, advice.OF_ENSEMBLE, advice.DIFFERENCE)
+    errors = {score: advice._auroc(found, "errors", score) for score in scores}
+    assert abs(errors[advice.PLAIN] - errors[advice.ROOT]) < 0.01  # as good as each other
+    assert errors[advice.DIFFERENCE] < 0.7  # which says little of errors
+    strange = {score: advice._auroc(found, "strange", score) for score in scores}
+    assert max(strange, key=strange.get) == advice.DIFFERENCE
+    assert which_score.verdict(found["which_score"]).startswith("By the rule `score` stays")
     better = {}
     for name in ("probit (opg)", "probit (ggn)", "temperature"):
         rows = [r for r in found["calibration_of_averages"] if r["probabilities"] == name]
