@@ -1,4 +1,4 @@
-"""What a checkpoint adds to fits of about five minutes, by the default interval.
+"""What a checkpoint adds to fits of a few minutes, by the default interval.
 
 Run `python benchmarks/checkpoint.py` for all kinds as a table, or name some; `--share 0.1` takes a
 tenth of the examples. Each kind is fitted without a checkpoint and with one; the time that is spent
