@@ -12,6 +12,7 @@ from evidence import (
     advice,
     as_trained,
     baselines,
+    calibration_of_averages,
     carried,
     checks,
     cross_checks,
@@ -87,10 +88,8 @@ def test_the_advice_is_what_the_figures_say():
     strange = {score: advice._auroc(found, "strange", score) for score in scores}
     assert max(strange, key=strange.get) == advice.DIFFERENCE
     assert which_score.verdict(found["which_score"]).startswith("By the rule `score` stays")
-    better = {}
-    for name in ("probit (opg)", "probit (ggn)", "temperature"):
-        rows = [r for r in found["calibration_of_averages"] if r["probabilities"] == name]
-        better[name] = sum((r["high"] < 0) - (r["low"] > 0) for r in rows)
+    counted = calibration_of_averages.judged(found["calibration_of_averages"])
+    better = {name: of.better - of.worse for name, of in counted.items()}
     assert better["temperature"] > 0 >= max(better["probit (opg)"], better["probit (ggn)"])
     assert min(r["Spearman"] for r in found["delta_bootstrap"]) > 0.85
     assert all(row["met"] for row in found["cross_checks"])
