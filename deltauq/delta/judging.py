@@ -20,13 +20,17 @@ _NOTHING = 0.01
 #: Rounding of the largest curvature, in units of the L2 rate, above which L2 has too few digits.
 _RESOLUTION = 0.1
 
+#: Machine epsilons of the largest eigenvalue that a smallest one may be off by.
+_ROUNDINGS = 1e3
+
 
 def judged(fitted: Fitted) -> Fitted:
     """A fit with the caveats that follow from its figures, beside those of its computation."""
-    rounding = None
-    if not fitted.known.tells_rounding:
-        rounding = beyond_precision(fitted.prior_pairs, fitted.problem.epsilon)
-    found = [_far(fitted), _flat(fitted), _nothing_learned(fitted), rounding]
+    found = [_far(fitted), _flat(fitted), _nothing_learned(fitted)]
+    if not fitted.known.tells_rounding:  # else pairs would be formed for this alone
+        pairs, epsilon = fitted.prior_pairs, fitted.problem.epsilon
+        has_l2 = bool(np.all(fitted.problem.rates > 0))
+        found += [_saddle(pairs, epsilon) if has_l2 else None, beyond_precision(pairs, epsilon)]
     return replace(fitted, caveats=in_order([*fitted.caveats, *filter(None, found)]))
 
 
@@ -51,6 +55,28 @@ def _far(fitted: Fitted) -> Caveat | None:
         f"of training inputs by {found.shift_range} of their standard errors (median), and these "
         f"describe a minimum. The gradient norm is {found.gradient_norm:.3g} (of its parts, data "
         f"{found.data_norm:.3g}, L2 {found.l2_norm:.3g}). {way_out}",
+    )
+
+
+def _saddle(pairs: Eigenpairs, epsilon: float) -> Caveat | None:
+    """Where the Hessian of the cost, L2 included, has a negative eigenvalue, which was projected.
+
+    What was found, a Ritz value, is not below the smallest that there is.
+    """
+    if pairs.smallest is None:
+        return None
+    top = float(np.max(pairs.values, initial=-pairs.smallest))
+    if not pairs.smallest < -1 - _ROUNDINGS * epsilon * top:
+        return None
+    found = f"the exact Hessian of the data has the eigenvalue {pairs.smallest:.3g} L2 rates"
+    return Caveat(
+        "minimum",
+        f"the weights are at no minimum of the cost ({found})",
+        f"the weights are at no minimum of the cost: {found}, so that with L2 too it curves down "
+        "in some direction. Negative eigenvalues were set to zero, which leaves their "
+        "directions to L2 alone: what the standard errors say of these is a convention. Train "
+        "further, as diagnose does with polish=True; raise l2; or take curvature='ggn' or 'opg', "
+        "which have no negative eigenvalues.",
     )
 
 
