@@ -7,7 +7,7 @@ be written and read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from deltauq.curvature.held_rows import FormedRows, HeldFactors, HeldRows
 from deltauq.network.jacobians import Factor, OuterProducts, Workspace, assemble, outer_products
 
-__all__ = ["BatchRows", "batch_rows", "saves_products"]
+__all__ = ["BatchRows", "Run", "batch_rows", "runs", "saves_products"]
 
 Array = npt.NDArray[Any]
 
@@ -67,8 +67,8 @@ def batch_rows(factors: Sequence[Factor], scale: Array | None, memory: Workspace
         memory: where rows are formed; they hold until it is used again.
     """
     n_examples, n_rows, _ = factors[0].shape
-    runs = _runs(factors, scale)
-    formed = [run for run in runs if run.products is None]
+    found = runs(factors, scale, _unformed)
+    formed = [run for run in found if run.products is None]
     sizes = [n_examples * n_rows * (run.place.stop - run.place.start) for run in formed]
     pieces = np.split(memory.take(sum(sizes)), np.cumsum(sizes))
     held: list[HeldRows] = []
@@ -78,7 +78,7 @@ def batch_rows(factors: Sequence[Factor], scale: Array | None, memory: Workspace
         if scale is not None:
             rows *= scale[run.place]
         held.append(FormedRows(rows.reshape(n_examples * n_rows, -1), [run.place]))
-    for run in runs:
+    for run in found:
         if run.products is not None:
             delta = np.stack(run.products.deltas, axis=1)
             if scale is not None:
@@ -87,7 +87,7 @@ def batch_rows(factors: Sequence[Factor], scale: Array | None, memory: Workspace
     return BatchRows(n_examples, n_examples * n_rows, held)
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Neighbouring variables whose rows are formed, or a single one whose rows are not.
 
     Attributes:
@@ -101,20 +101,32 @@ class _Run(NamedTuple):
     products: OuterProducts | None = None
 
 
-def _runs(factors: Sequence[Factor], scale: Array | None) -> list[_Run]:
+def runs(
+    factors: Sequence[Factor],
+    scale: Array | None,
+    unformed: Callable[[Factor], OuterProducts | None],
+) -> list[Run]:
+    """Divide variables into those whose rows are formed, with their neighbours, and others.
+
+    Args:
+        factors: of a batch, variable by variable.
+        scale: `[P]`, by which rows are multiplied; None for one. The rows of a variable in which it
+            is not one number are formed.
+        unformed: gives the outer products that the rows of a variable are left as; None for none.
+    """
     stops = np.cumsum([factor.shape[2] for factor in factors])
-    runs: list[_Run] = []
+    found: list[Run] = []
     for factor, stop in zip(factors, stops, strict=True):
         place = slice(int(stop) - factor.shape[2], int(stop))
-        products = _unformed(factor)
+        products = unformed(factor)
         if scale is not None and np.any(scale[place] != scale[place.start]):
             products = None
-        if products is None and runs and runs[-1].products is None:
-            before = runs.pop()
-            runs.append(_Run([*before.factors, factor], slice(before.place.start, place.stop)))
+        if products is None and found and found[-1].products is None:
+            before = found.pop()
+            found.append(Run([*before.factors, factor], slice(before.place.start, place.stop)))
         else:
-            runs.append(_Run([factor], place, products))
-    return runs
+            found.append(Run([factor], place, products))
+    return found
 
 
 def _unformed(factor: Factor) -> OuterProducts | None:

@@ -16,6 +16,7 @@ from deltauq.curvature.batch_rows import BatchRows, batch_rows, saves_products
 from deltauq.curvature.held_rows import slices
 from deltauq.curvature.linear_head import LinearHeadGGN
 from deltauq.curvature.operator import CurvatureOperator
+from deltauq.curvature.row_matrix import add_matrix, saves_matrix
 from deltauq.data.batches import Batch, Batches
 from deltauq.likelihoods import Likelihood
 from deltauq.linalg import add_gram_product
@@ -102,6 +103,12 @@ class Gram(CurvatureOperator):
         for batch in self.data:
             yield evaluated(self._compiled_factors(self.network.params, batch))
 
+    def _first_and_all(self) -> tuple[list[Factor], Iterator[list[Factor]]]:
+        """What `row_factors` gives, and its first item beforehand."""
+        row_factors = self.row_factors()
+        first = next(row_factors)
+        return first, itertools.chain([first], row_factors)
+
     @property
     def uneven_scale(self) -> Array | None:
         """The scale `[P]` in the network's precision, where it is not the same for all."""
@@ -148,9 +155,7 @@ class Gram(CurvatureOperator):
         if self._kept and self._kept_at is self.network.params:
             self._sum_unformed(self._kept_rows(), vectors, out)
             return
-        row_factors = self.row_factors()
-        first = next(row_factors)
-        row_factors = itertools.chain([first], row_factors)
+        first, row_factors = self._first_and_all()
         if saves_products(first) and self.precision == self.network.dtype:
             self._sum_unformed(self._rows_to_keep(row_factors), vectors, out)
         else:
@@ -220,21 +225,27 @@ class Gram(CurvatureOperator):
     def to_dense(self) -> Array:
         """Form the matrix A itself, float64 `[P, P]`, symmetric to the bit; one pass."""
         total = np.zeros(self.shape)
-        columns = list(slices(len(total), _BLOCK_ROWS))
-
-        def add_up() -> None:
-            for rows in self._row_blocks():
-                wide = rows.astype(np.float64)
-                for here in columns:  # OpenBLAS' `syrk`, for all at once, crashes at 16,000 columns
-                    total[here, : here.stop] += wide[:, here].T @ wide[:, : here.stop]
-
-        self._step("matrix", (), total, add_up)
-        for here in columns:
+        self._step("matrix", (), total, lambda: self._sum_matrix(total))
+        for here in slices(len(total), _BLOCK_ROWS):
             below = total[here, here]
-            total[here, here] = (below + below.T) / 2
+            total[here, here] = np.tril(below) + np.tril(below, -1).T
             total[: here.start, here] = total[here, : here.start].T
         total /= self.data.n_examples
         return total
+
+    def _sum_matrix(self, total: Array) -> None:
+        """Add R^T R to a float64 `[P, P]`, of which what is below the diagonal counts."""
+        first, row_factors = self._first_and_all()
+        if saves_matrix(first):
+            for factors in row_factors:
+                add_matrix(factors, self._uneven_scale, total)
+            self._note_trace(float(np.trace(total)))
+            return
+        for rows in self._row_blocks(row_factors):
+            wide = rows.astype(np.float64)
+            for here in slices(len(total), _BLOCK_ROWS):
+                # OpenBLAS' `syrk`, for all at once, crashes at 16,000 columns
+                total[here, : here.stop] += wide[:, here].T @ wide[:, : here.stop]
 
     def _is_finite_on(self, data: Batches) -> bool:
         """Whether the rows of some of the data are finite, and squares of them."""

@@ -14,6 +14,7 @@ from deltauq.curvature.dense_inverse import DenseInverse
 from deltauq.curvature.eigenpairs import AUTO_DENSE_LIMIT, DENSE_LIMIT, EIGEN_LIMIT
 from deltauq.curvature.gram import Gram
 from deltauq.curvature.row_layout import row_work
+from deltauq.curvature.row_matrix import matrix_work
 from deltauq.curvature.rows_inverse import RowsInverse
 from deltauq.curvature.solver_kinds import solver_of
 from deltauq.curvature.stages import diagonalising, factoring, forming
@@ -167,8 +168,17 @@ def work_of(operator: CurvatureOperator, n_examples: int, n_outputs: int) -> Wor
     if not isinstance(operator, Gram):
         products = None if each is None else each * ROUTE_RANK
         return Work(n_examples, n_examples, n_params, n_outputs, 0, 0, False, products)
-    found = row_work(next(operator.row_factors()), n_examples)
-    return Work(n_examples, found.n_rows, n_params, n_outputs, found.inner, found.held)
+    factors = next(operator.row_factors())
+    found, matrix = row_work(factors, n_examples), matrix_work(factors)
+    return Work(
+        n_examples,
+        found.n_rows,
+        n_params,
+        n_outputs,
+        found.inner,
+        found.held,
+        matrix=matrix,
+    )
 
 
 def known_exactly(

@@ -83,6 +83,8 @@ class Work:
         held: numbers of formed rows that all of them take, and of factors.
         has_rows: whether the curvature is made of rows.
         products: products that 600 eigenpairs take, where they come one by one; None of a sketch.
+        matrix: multiplications that form `[P, P]` from the rows of an example; None for all of
+            those by formed rows.
     """
 
     n_examples: int
@@ -93,6 +95,7 @@ class Work:
     held: int
     has_rows: bool = True
     products: float | None = None
+    matrix: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,10 +128,11 @@ def route_costs(work: Work) -> dict[str, RouteCost]:
     formed = n * p * FORMED
     width = min(_OVERSAMPLED * ROUTE_RANK, p)
     factor = p**3 / EIGEN if work.n_params <= EIGEN_LIMIT else p**3 / (3 * CHOLESKY)
+    matrix = n * p**2 if work.matrix is None else work.n_examples * work.matrix
     matrices = 24 if work.n_params <= EIGEN_LIMIT else 16
     costs = {
         "dense": _cost(
-            "dense", formed + n * p**2 / DOUBLE + factor, c * p**2 / DOUBLE, matrices * p**2
+            "dense", formed + matrix / DOUBLE + factor, c * p**2 / DOUBLE, matrices * p**2
         ),
     }
     if work.products is not None:
