@@ -139,3 +139,37 @@ def test_one_alone_is_told_in_full():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tell(())
+
+
+@pytest.fixture(scope="module")
+def saddle():
+    """Zero weights: the cost's gradient vanishes with as many labels of each class, and no more."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(3), 40)
+    x = rng.normal(size=(120, 4)) + np.eye(3, 4)[y]
+    layers = keras.layers
+    inner = [layers.Dense(5, activation="tanh", dtype="float64"), layers.Dense(3, dtype="float64")]
+    model = keras.Sequential([keras.Input((4,), dtype="float64"), *inner])
+    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model, x, y
+
+
+@pytest.mark.parametrize("options", [{"rank": "full"}, {"rank": 6}])
+@pytest.mark.parametrize("curvature", ["hessian", "sandwich"])
+def test_a_saddle_of_the_cost_is_told(saddle, curvature, options):
+    """No gradient gives it away: an eigenvalue of the exact Hessian below minus L2 does."""
+    model, x, y = saddle
+    dm = DeltaMethod(model, curvature, l2=0.01, progress=False, **options)
+    with pytest.warns(ConvergenceWarning, match="at no minimum of the cost"):
+        dm.fit(x, y)
+    (caveat,) = dm.caveats
+    assert caveat.subject == "minimum"
+    assert f"the eigenvalue {dm.eigenpairs.smallest / 0.01:.3g} L2 rates" in caveat.in_short
+    assert dm.eigenpairs.smallest < -0.01
+
+
+@pytest.mark.parametrize(("curvature", "l2"), [("ggn", 0.01), ("opg", 0.01), ("hessian", 1.0)])
+def test_its_remedies_leave_no_saddle(saddle, curvature, l2):
+    model, x, y = saddle
+    assert DeltaMethod(model, curvature, l2=l2, rank="full", progress=False).fit(x, y).caveats == ()
