@@ -84,13 +84,13 @@ LARGER: dict[str, tuple[Recipe, ...]] = {
     "tiny": (Recipe("iris", hidden=(4,), l2=1e-2),),
     "small": (
         Recipe("digits", hidden=(64, 32), l2=1e-2),
-        Recipe("digit pairs", n_train=500, n_test=100, l2=1e-2),
+        Recipe("digit pairs", n_train=500, n_test=50, l2=1e-2),
     ),
     "full": (
-        Recipe("adult", n_train=32_561, n_test=2000),
-        Recipe("digit pairs", n_train=4000, n_test=500, hidden=(32,), l2=1e-2),
-        Recipe("mnist", n_train=10_000, n_test=500, hidden=(32,), activation="relu", epochs=20),
-        Recipe("mnist", n_train=10_000, n_test=500, hidden=(256,), activation="relu", epochs=20),
+        Recipe("adult", n_train=32_561, n_test=500),
+        Recipe("digit pairs", n_train=2000, n_test=50, hidden=(32,), l2=1e-2),
+        Recipe("mnist", n_train=10_000, n_test=100, hidden=(32,), activation="relu", epochs=20),
+        Recipe("mnist", n_train=10_000, n_test=100, hidden=(256,), activation="relu", epochs=20),
     ),
 }
 TIMED = ("opg", "ggn")
