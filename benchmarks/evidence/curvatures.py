@@ -91,6 +91,7 @@ LARGER: dict[str, tuple[Recipe, ...]] = {
         Recipe("digit pairs", n_train=2000, n_test=50, hidden=(32,), l2=1e-2),
         Recipe("mnist", n_train=10_000, n_test=100, hidden=(32,), activation="relu", epochs=20),
         Recipe("mnist", n_train=10_000, n_test=100, hidden=(64,), activation="relu", epochs=20),
+        Recipe("mnist", n_train=10_000, n_test=100, hidden=(256,), activation="relu", epochs=20),
     ),
 }
 #: Curvatures that are timed: on the settings that are compared, and of those the ones that are left
