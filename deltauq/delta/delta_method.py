@@ -47,8 +47,9 @@ class DeltaMethod(Answers):
         model: a built Keras 3 model, a `tf_keras` model, a `tf.Module` with a call (which has no L2
             to be read), or the path of a file of Keras 3 or 2 (`.keras`, HDF5, or a SavedModel's
             folder); with one output `[B, C]` or `[B, T, C]`.
-        curvature: "opg" (outer products of gradients: one pass is cheap; standard errors often
-            larger than the exact ones), "ggn" (Gauss-Newton: the Fisher information), "hessian"
+        curvature: "ggn" (Gauss-Newton: the Fisher information, close to the exact second
+            derivative), "opg" (outer products of gradients: the cheapest of large networks;
+            standard errors often larger than the exact ones), "hessian"
             (exact second derivative: slowest, and not positive semidefinite in general) or
             "sandwich" (inverse Hessian, OPG, inverse Hessian: for a model that need not be true).
         rank: eigenpairs kept: a number; "full" (nothing is left out, by the cheapest exact route);
@@ -131,7 +132,7 @@ class DeltaMethod(Answers):
     def __init__(
         self,
         model: Any,
-        curvature: Curvature = "opg",
+        curvature: Curvature = "ggn",
         *,
         rank: Rank = "auto",
         l2: L2 = "auto",

@@ -47,7 +47,7 @@ class Settings:
             that is not understood.
     """
 
-    curvature: Curvature = field(default="opg", metadata=_OF_COVARIANCE)
+    curvature: Curvature = field(default="ggn", metadata=_OF_COVARIANCE)
     rank: Rank = field(default="auto", metadata=_OF_COVARIANCE)
     l2: L2 = field(default="auto", metadata=_OF_METHOD)
     likelihood: str | Likelihood = field(default="auto", metadata=_OF_PROCESS)

@@ -113,7 +113,7 @@ class DeltaEstimator(BaseEstimator):
         hidden_units: tuple[int, ...] = (64, 64),
         activation: str = "tanh",
         l2: float = 1e-3,
-        curvature: Curvature = "opg",
+        curvature: Curvature = "ggn",
         rank: Rank = "auto",
         *,
         tail: Tail = "auto",
