@@ -237,8 +237,7 @@ class Gram(CurvatureOperator):
         """Add R^T R to a float64 `[P, P]`, of which what is below the diagonal counts."""
         first, row_factors = self._first_and_all()
         if saves_matrix(first):
-            for factors in row_factors:
-                add_matrix(factors, self._uneven_scale, total)
+            add_matrix(row_factors, self._uneven_scale, total)
             self._note_trace(float(np.trace(total)))
             return
         for rows in self._row_blocks(row_factors):

@@ -32,7 +32,26 @@ def along_steps():
     return [*steps, keras.layers.Flatten(), keras.layers.Dense(5, activation="tanh")]
 
 
-NETWORKS = {each.__name__: each for each in (dense_layers, convolutions, along_steps)}
+def one_number():
+    """Layers that read one number: it is no less a datum than several."""
+    first = [keras.layers.Lambda(lambda x: x[:, :1]), keras.layers.Dense(4, activation="tanh")]
+    return [*first, keras.layers.Dense(1, activation="tanh"), keras.layers.Dense(7)]
+
+
+def narrow():
+    """More inputs than pairs of outputs."""
+    return [keras.layers.Dense(2, activation="tanh"), keras.layers.Dense(3, activation="tanh")]
+
+
+NETWORKS = {
+    each.__name__: each for each in (dense_layers, convolutions, along_steps, one_number, narrow)
+}
+
+
+@pytest.fixture(autouse=True)
+def small_layers_count(monkeypatch):
+    """Layers as small as those here are formed otherwise."""
+    monkeypatch.setattr(row_matrix, "_ALONE", 1)
 
 
 def curvature(rng, of=GGN, layers=dense_layers, scale=None, dtype="float64"):
@@ -53,8 +72,9 @@ def by_formed_rows(operator):
 @pytest.mark.parametrize("numbers", [1, 200, row_matrix._NUMBERS])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_matrix_is_that_of_formed_rows(rng, monkeypatch, network, numbers):
-    """However few examples, outputs and inputs are multiplied at a time."""
+    """However few examples, outputs, inputs and columns are multiplied at a time."""
     monkeypatch.setattr(row_matrix, "_NUMBERS", numbers)
+    monkeypatch.setattr(row_matrix, "_COLUMNS", min(numbers, 7))
     operator = curvature(rng, layers=NETWORKS[network])
     assert saves_matrix(next(operator.row_factors()))
     found = operator.to_dense()
@@ -93,6 +113,27 @@ def test_work_is_counted_by_what_is_multiplied(rng):
         for (i, o), (j, q) in itertools.product(shapes, shapes)
     )
     assert matrix_work(factors) == expected
+
+
+def test_layers_that_would_save_little_are_formed(rng, monkeypatch):
+    monkeypatch.setattr(row_matrix, "_ALONE", 1000)
+    factors = next(curvature(rng, layers=narrow).row_factors())
+    assert not saves_matrix(factors)
+    assert matrix_work(factors) == factors[0].shape[1] * sum(f.shape[2] for f in factors) ** 2
+
+
+def test_examples_of_several_batches_are_multiplied_together(rng, monkeypatch):
+    """All of the matrix is read and written each time, however few they are."""
+    operator, sizes = curvature(rng), []
+    add_block = row_matrix._add_block
+    counted = lambda left, *others: sizes.append(len(left.a)) or add_block(left, *others)  # noqa: E731
+    monkeypatch.setattr(row_matrix, "_add_block", counted)
+    for most, taken in ((N, {N}), (17, {16, 7}), (4, {4, 3})):  # batches have 8, 8 and 7
+        monkeypatch.setattr(row_matrix, "_EXAMPLES", most)
+        sizes.clear()
+        found = operator.to_dense()
+        assert set(sizes) == taken
+        np.testing.assert_allclose(found, by_formed_rows(operator), atol=1e-14)
 
 
 def test_one_row_an_example_shares_nothing(rng):
