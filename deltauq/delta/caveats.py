@@ -12,6 +12,7 @@ __all__ = ["SUBJECTS", "Caveat", "in_order", "tell"]
 #: What a caveat may be about, the gravest first, and the warning of a fit with that one alone.
 SUBJECTS: dict[str, type[Warning]] = {
     "minimum": ConvergenceWarning,
+    "curvature": CurvatureWarning,
     "loss": CurvatureWarning,
     "data": CurvatureWarning,
     "precision": ConvergenceWarning,
@@ -27,10 +28,11 @@ class Caveat:
     """One thing to know of a fit before its standard errors are believed.
 
     Attributes:
-        subject: "minimum" (the weights are far from one), "loss" (it has little curvature), "data"
-            (they say next to nothing), "precision" (L2 drowns in rounding), "rank" (eigenpairs that
-            were asked for are missing), "tail" (measuring it did not settle it), "noise" (no upper
-            bound) or "l2" (chosen after training).
+        subject: "minimum" (the weights are far from one), "curvature" (the exact Hessian is that of
+            none), "loss" (it has little curvature), "data" (they say next to nothing), "precision"
+            (L2 drowns in rounding), "rank" (eigenpairs that were asked for are missing), "tail"
+            (measuring it did not settle it), "noise" (no upper bound) or "l2" (chosen after
+            training).
         in_short: a clause with the figure that matters.
         text: what it means for the standard errors, and what to do.
     """

@@ -68,15 +68,15 @@ def _saddle(pairs: Eigenpairs, epsilon: float) -> Caveat | None:
     top = float(np.max(pairs.values, initial=-pairs.smallest))
     if not pairs.smallest < -1 - _ROUNDINGS * epsilon * top:
         return None
-    found = f"the exact Hessian of the data has the eigenvalue {pairs.smallest:.3g} L2 rates"
+    found = f"the exact Hessian of the data has an eigenvalue of {pairs.smallest:.3g} L2 rates"
     return Caveat(
-        "minimum",
-        f"the weights are at no minimum of the cost ({found})",
-        f"the weights are at no minimum of the cost: {found}, so that with L2 too it curves down "
-        "in some direction. Negative eigenvalues were set to zero, which leaves their "
-        "directions to L2 alone: what the standard errors say of these is a convention. Train "
-        "further, as diagnose does with polish=True; raise l2; or take curvature='ggn' or 'opg', "
-        "which have no negative eigenvalues.",
+        "curvature",
+        f"the exact Hessian shows no minimum of the cost ({found})",
+        f"the exact Hessian shows no minimum of the cost: {found} or below, so that with L2 too it "
+        "curves down in some direction. What standard errors say of such directions is a "
+        "convention, as negative curvature is taken for none. Train further, by batches, whose "
+        "noise leads away from a saddle; raise l2; or take curvature='ggn' or 'opg', which have no "
+        "negative eigenvalues.",
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from deltauq import DeltaMethod, diagnose
 from deltauq.delta.caveats import SUBJECTS, Caveat, in_order, tell
-from deltauq.errors import ConvergenceWarning, InvalidInputError, TunedL2Warning
+from deltauq.errors import ConvergenceWarning, CurvatureWarning, InvalidInputError, TunedL2Warning
 from deltauq.report import Study
 
 N = 1000
@@ -161,11 +161,11 @@ def test_a_saddle_of_the_cost_is_told(saddle, curvature, options):
     """No gradient gives it away: an eigenvalue of the exact Hessian below minus L2 does."""
     model, x, y = saddle
     dm = DeltaMethod(model, curvature, l2=0.01, progress=False, **options)
-    with pytest.warns(ConvergenceWarning, match="at no minimum of the cost"):
+    with pytest.warns(CurvatureWarning, match="shows no minimum of the cost"):
         dm.fit(x, y)
     (caveat,) = dm.caveats
-    assert caveat.subject == "minimum"
-    assert f"the eigenvalue {dm.eigenpairs.smallest / 0.01:.3g} L2 rates" in caveat.in_short
+    assert caveat.subject == "curvature"
+    assert f"an eigenvalue of {dm.eigenpairs.smallest / 0.01:.3g} L2 rates" in caveat.in_short
     assert dm.eigenpairs.smallest < -0.01
 
 

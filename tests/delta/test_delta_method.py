@@ -48,7 +48,7 @@ def relative(found, expected):
     return np.max(np.abs(found - expected)) / np.max(np.abs(expected))
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 @covering(name=cases.NAMES, curvature=CURVATURES)
 def test_full_rank_equals_the_dense_reference(get_case, name, curvature):
     case = get_case(name)
@@ -145,7 +145,7 @@ def test_reported_eigenvalues_are_the_curvatures_own(get_case):
         assert np.all(pairs.residual_norms < 0.05 * values[0])
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 def test_hessian_pairs_meet_the_residual_rule(get_case):
     case = get_case("tanh")
     pairs = fit(case, "hessian", rank=10, l2=L2).eigenpairs
@@ -305,7 +305,7 @@ def test_a_dataset_gives_what_arrays_give(get_case):
     assert dm.n_examples == pytest.approx(case.weight.sum())
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 def test_the_users_model_and_global_state_are_untouched(get_case):
     case = get_case("tanh", "float32")
     before = [w.copy() for w in case.model.get_weights()]

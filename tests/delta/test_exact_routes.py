@@ -392,7 +392,7 @@ def test_a_route_that_cannot_be_taken_is_refused(get_case, curvature, options, w
         fit(get_case("tanh"), curvature, **options)
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 def test_the_rank_decides_where_no_route_is_forced(get_case):
     assert fit(get_case("tanh"), "opg", "auto", rank=5).route == "sketch"
     assert fit(get_case("tanh"), "hessian", "auto", rank=5).route == "lanczos"

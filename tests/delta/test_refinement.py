@@ -217,7 +217,7 @@ def test_in_float32(get_case, curvature):
     assert np.all((low <= truth.std) & (truth.std <= high))
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 @pytest.mark.filterwarnings("ignore:.* did not reach rtol")
 @pytest.mark.parametrize("name", ["tanh", slow("relu_conv")])
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_all_eigenpairs_leave_nothing_to_refine(get_case, without):
     np.testing.assert_array_equal(dm.refine(case.x).std, dm.predict(case.x).std)
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 def test_what_it_does_not_reach_it_says_and_what_would(get_case):
     """A step more is a narrower interval; of all steps that there is room for no more are named."""
     case = get_case("tanh")
@@ -300,7 +300,7 @@ def test_a_display_is_told_how_long_it_may_take(get_case, monkeypatch):
     assert re.search(r"of these inputs are still wide; .* s a step, \d+ s more at most", told[0][1])
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 @pytest.mark.parametrize(
     ("curvature", "max_passes", "words"),
     [
@@ -357,7 +357,7 @@ def test_where_float32_hides_l2_rows_are_multiplied_in_float64(get_case, curvatu
         assert np.median(1 - low / high) < 0.015
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 @pytest.mark.filterwarnings("ignore:the largest curvature is")
 @pytest.mark.parametrize(
     ("curvature", "dtype", "l2"), [("hessian", "float32", 1e-8), ("ggn", "float32", 1e-20)]

@@ -95,7 +95,7 @@ def interrupted(folder, steps, stop, *data, **options):
         method(**options).fit(*(data or (X, Y)), checkpoint=folder)
 
 
-@pytest.mark.filterwarnings("ignore:the weights are at no minimum")
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 @covering(options=KINDS, stop=[1, 2, 3])
 def test_the_numbers_are_those_of_a_fit_without(tmp_path, steps, options, stop):
     expected = method(**options).fit(X, Y)
