@@ -241,7 +241,9 @@ def _figures(rows: Rows, kind: str, what: str) -> dict[str, float]:
 
 def default(rows: Rows) -> str:
     """The curvature that the rule makes the default."""
-    best = min((r for r in judged(rows) if r["eligible"]), key=lambda r: r["off"])
+    best = min((r for r in judged(rows) if r["eligible"]), key=lambda r: r["off"], default=None)
+    if best is None:
+        return "opg"
     enough = best["nearer than opg"] >= 0.7 * len(_settings(rows))
     return str(best["curvature"]) if enough else "opg"
 

@@ -63,6 +63,10 @@ def test_the_page_of_settings_is_what_all_figures_render_to():
     assert (frame.DOCS / "settings.md").read_text() == advice.page(frame.figures())
 
 
+def test_the_default_curvature_is_what_its_rule_asks_for():
+    assert Settings().curvature == curvatures.default(frame.figures()["curvatures"])
+
+
 def test_the_default_rank_is_what_its_rule_asks_for():
     ranks = [row for row in frame.figures()["curvatures"] if "auto off" in row]
     assert f'stays "{Settings().rank}"' in curvatures.rank_verdict(ranks)
@@ -80,7 +84,8 @@ def test_the_advice_is_what_the_figures_say():
     assert all(1.0 < ratio < 2.5 for ratio in to_hessian["opg"])  # up to about twice as large
     assert min(r["Spearman to hessian"] for r in found["curvatures"]) > 0.99  # the same order
     assert min(of, key=lambda kind: of[kind]["off"]) == "sandwich"
-    assert all(of[kind]["times opg"] > 1 for kind in of if kind != "opg")  # the cheapest
+    assert of["ggn"]["times opg"] > 1  # the OPG is the cheapest
+    assert of["hessian"]["at most"] > curvatures.MOST_TIMES_ONCE  # and not timed on larger ones
     scores = (advice.PLAIN, advice.ROOT, advice.AVERAGED, advice.OF_ENSEMBLE, advice.DIFFERENCE)
     errors = {score: advice._auroc(found, "errors", score) for score in scores}
     assert abs(errors[advice.PLAIN] - errors[advice.ROOT]) < 0.01  # as good as each other
@@ -91,7 +96,7 @@ def test_the_advice_is_what_the_figures_say():
     counted = calibration_of_averages.judged(found["calibration_of_averages"])
     better = {name: of.better - of.worse for name, of in counted.items()}
     assert better["temperature"] > 0 >= max(better["probit (opg)"], better["probit (ggn)"])
-    assert min(r["Spearman"] for r in found["delta_bootstrap"]) > 0.85
+    assert min(r["Spearman"] for r in found["delta_bootstrap"]) > 0.8
     assert all(row["met"] for row in found["cross_checks"])
 
 
