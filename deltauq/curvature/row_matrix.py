@@ -1,4 +1,4 @@
-"""R^T R `[P, P]` of rows, of which those of dense layers need not be formed.
+"""The matrix R^T R `[P, P]`, for which the rows of dense layers need not be formed.
 
 All R rows of an example share what a dense layer reads, a `[I]`. The block of two such layers, with
 rows a (x) delta_r and b (x) eta_r, is sum_n (a_n b_n^T) (x) S_n, where S_n = sum_r delta_nr

@@ -215,6 +215,7 @@ def test_the_bounds_of_the_evidence_are_attained(spread):
     assert found.high == pytest.approx(-40.0 * 0.7 - np.log1p(values).sum() / 2)
 
 
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 def test_a_trace_that_is_not_known_leaves_no_evidence(get_case):
     with pytest.raises(InvalidInputError, match="needs the trace"):
         fit(get_case("tanh"), "hessian", rank=5).log_marginal_likelihood()

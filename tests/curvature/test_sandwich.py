@@ -65,6 +65,7 @@ def test_low_rank_approaches_the_dense_sandwich(get_case, meat):
     assert errors[2] < 1e-8
 
 
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 def test_its_bounds_are_an_estimate_and_say_so(get_case):
     case = get_case("tanh")
     prediction = fit(case, rank=15).predict(case.x)

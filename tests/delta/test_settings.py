@@ -24,7 +24,7 @@ X, Y = RNG.normal(size=(40, 4)).astype("float32"), RNG.integers(0, 3, 40)
 
 #: Of every setting another value than the default, but for those that need a directory.
 OTHERS = {
-    "curvature": "ggn",
+    "curvature": "opg",
     "rank": 7,
     "l2": 0.3,
     "likelihood": "categorical",

@@ -533,6 +533,7 @@ def hidden(dtype="float64"):
     return network(layers.Dense(5, "tanh", dtype=dtype), dtype=dtype)
 
 
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 @pytest.mark.filterwarnings("ignore:the largest curvature is")
 def test_refining_beyond_the_precision():
     """Rows of a GGN are multiplied in float64 then; a Hessian has none."""
@@ -573,6 +574,7 @@ def test_refining_fewer_parameters_than_a_step_needs():
     np.testing.assert_allclose(low, high, rtol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 @pytest.mark.filterwarnings("ignore:.* did not reach rtol")
 def test_refining_a_sandwich_in_one_pass():
     model = hidden()
@@ -643,6 +645,7 @@ def test_nothing_left_out_without_room():
 # --- the tail -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:the exact Hessian shows no minimum")
 def test_a_tail_that_cannot_be_measured():
     with stumble("delta/settings.py:Settings._check_calibrated", "pass tail='auto' or 'midpoint'"):
         fit(curvature="hessian", rank=5, tail="calibrated")
