@@ -37,7 +37,7 @@ _COLUMNS = 4096
 
 
 class _Part(NamedTuple):
-    """Rows of some parameters, row r of an example being a (x) delta_r, in float64.
+    """Rows of some parameters, row r of an example being a (x) delta_r.
 
     Attributes:
         a: `[B, I]`.
