@@ -210,7 +210,7 @@ ADVICE = (
     ),
     Advice(
         "Averaged probabilities, for calibration?",
-        "a temperature first",
+        "none: a temperature, which does no harm, or an ensemble",
         _averages,
         "calibration_of_averages.md#all-networks",
     ),

@@ -97,6 +97,7 @@ def test_the_advice_is_what_the_figures_say():
     counted = calibration_of_averages.judged(found["calibration_of_averages"])
     better = {name: of.better - of.worse for name, of in counted.items()}
     assert better["temperature"] > 0 >= max(better["probit (opg)"], better["probit (ggn)"])
+    assert better["ensemble"] > 0 == counted["ensemble"].worse == counted["temperature"].worse
     assert min(r["Spearman"] for r in found["delta_bootstrap"]) > 0.8
     assert all(row["met"] for row in found["cross_checks"])
 
