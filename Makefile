@@ -55,7 +55,7 @@ lint: .venv/dev
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The peers beside which the benchmarks run are large; only `make bench` installs them.
+# The peers of benchmarks and cross-checks are large: `make bench` and `make evidence-full` install them.
 .venv/bench: .venv/dev
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	touch $@
@@ -70,7 +70,7 @@ EVIDENCE := PYTHONPATH=benchmarks OPENBLAS_NUM_THREADS=1 DELTAUQ_EVIDENCE_JOBS=2
 evidence: .venv/dev
 	$(EVIDENCE) small
 
-evidence-full: .venv/dev
+evidence-full: .venv/bench
 	$(EVIDENCE) full
 
 clean:
