@@ -55,7 +55,7 @@ lint: .venv/dev
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The peers of benchmarks and cross-checks are large: `make bench` and `make evidence-full` install them.
+# The peers of benchmarks and cross-checks are large: `make bench` and `make evidence` install them.
 .venv/bench: .venv/dev
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	touch $@
@@ -67,7 +67,7 @@ bench: .venv/bench
 # Experiments: what was run is kept in benchmarks/evidence/cache, and a run that was stopped goes on.
 EVIDENCE := PYTHONPATH=benchmarks OPENBLAS_NUM_THREADS=1 DELTAUQ_EVIDENCE_JOBS=2 $(BIN)/python -m evidence
 
-evidence: .venv/dev
+evidence: .venv/bench
 	$(EVIDENCE) small
 
 evidence-full: .venv/bench

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import before_tensorflow  # noqa: F401
 import keras
 import numpy as np
 import sklearn.datasets

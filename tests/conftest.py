@@ -9,6 +9,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from functools import cache
 
+import before_tensorflow  # noqa: F401
 import cases
 import numpy as np
 import pytest

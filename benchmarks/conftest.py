@@ -1,0 +1,3 @@
+"""What every benchmark takes."""
+
+import before_tensorflow  # noqa: F401
