@@ -37,7 +37,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")  # of a peer's import
+@pytest.mark.filterwarnings("ignore")  # those of the peers, of their own parts
 @pytest.mark.parametrize("name", wide_but(["delta_bootstrap"], frame.EXPERIMENTS))
 def test_an_experiment_gives_finite_rows_and_a_page(name):
     found = frame.conduct(name, "tiny")
